@@ -1,0 +1,249 @@
+/**
+ * The rollout plan as data. Infra draws the state machines and the alarms from it, the gates judge by it and the
+ * documents are checked against it. Percentages are 0–100 of the rows that hold personal data.
+ */
+
+export type PhaseNumber = 1 | 2 | 3 | 4 | 5;
+
+export interface Phase {
+  readonly number: PhaseNumber;
+  /** Prefix of the phase's states in the console; also the name in reports and records. */
+  readonly title: string;
+  /** Batches stop at this share. It lies a little inside the gate's range, because live writes move the total. */
+  readonly aimPercent: number;
+  /** Upper limit of rows that the phase encrypts, on top of the share; null = no limit. */
+  readonly maxRows: number | null;
+  readonly batchRows: number;
+  /** Between two batches. */
+  readonly pauseSeconds: number;
+  /** Monitored wait after the phase's gate; 0 = none. */
+  readonly soakMinutes: number;
+  /** What the gate asks of the measured coverage; null = not asked. */
+  readonly coverage: { readonly min: number | null; readonly max: number | null };
+  /** The gate's limit for failed rows as a percentage of attempted rows; 0 = none may fail. */
+  readonly maxErrorPercent: number;
+}
+
+export interface Plan {
+  readonly phases: readonly Phase[];
+  /** Batches in one execution of EncryptBatches before it returns CONTINUE: 16 history events each, under 5,000. */
+  readonly batchesPerExecution: number;
+  /** Rows that one call of the final audit verifies: seconds of work, far from the function's time-out. */
+  readonly auditRows: number;
+  /** Slice of a soak between two looks at the vitals. */
+  readonly soakSliceMinutes: number;
+  readonly spotCheckRows: number;
+  readonly abort: {
+    /** Failed rows, percentage of those attempted in the phase. */
+    readonly errorPercent: number;
+    /** Attempted rows below which the percentage is not judged: one bad row of ten is not 10 %. */
+    readonly errorPercentMinRows: number;
+    readonly cpuPercent: number;
+    /** Consecutive one-minute readings above the limit: one spike is normal. */
+    readonly cpuReadings: number;
+    /** A session that waits longer than this for a lock because of us, or we for it. */
+    readonly lockWaitMilliseconds: number;
+    /** Connections in use, percentage of max_connections. */
+    readonly connectionPercent: number;
+  };
+  /** Gate limit for the median batch, in milliseconds per row ("performance within acceptable range"). */
+  readonly maxMillisecondsPerRow: number;
+  readonly writeLatency: {
+    /** Canary writes timed with the trigger off, and again with it on. */
+    readonly samples: number;
+    /** Median with the trigger on may exceed the median without by this many milliseconds. */
+    readonly maxAddedMilliseconds: number;
+  };
+  readonly backupMaxAgeHours: number;
+}
+
+export const defaultPlan: Plan = {
+  phases: [
+    {
+      number: 1,
+      title: 'Phase 1 Initial Batch',
+      aimPercent: 5,
+      maxRows: 500,
+      batchRows: 500,
+      pauseSeconds: 10,
+      soakMinutes: 30,
+      coverage: { min: null, max: null },
+      maxErrorPercent: 0,
+    },
+    {
+      number: 2,
+      title: 'Phase 2 Expanded Batch',
+      aimPercent: 24.5,
+      maxRows: null,
+      batchRows: 2_000,
+      pauseSeconds: 10,
+      soakMinutes: 120,
+      coverage: { min: 20, max: 25 },
+      maxErrorPercent: 0.1,
+    },
+    {
+      number: 3,
+      title: 'Phase 3 Bulk Migration',
+      aimPercent: 90.5,
+      maxRows: null,
+      batchRows: 5_000,
+      pauseSeconds: 10,
+      soakMinutes: 0,
+      coverage: { min: 90, max: null },
+      maxErrorPercent: 1,
+    },
+    {
+      number: 4,
+      title: 'Phase 4 Enable Trigger',
+      aimPercent: 0,
+      maxRows: 0,
+      batchRows: 0,
+      pauseSeconds: 0,
+      soakMinutes: 240,
+      coverage: { min: 90, max: null },
+      maxErrorPercent: 0,
+    },
+    {
+      number: 5,
+      title: 'Phase 5 Complete Remaining',
+      aimPercent: 100,
+      maxRows: null,
+      batchRows: 5_000,
+      pauseSeconds: 10,
+      soakMinutes: 0,
+      coverage: { min: 100, max: null },
+      maxErrorPercent: 0,
+    },
+  ],
+  batchesPerExecution: 250,
+  auditRows: 20_000,
+  soakSliceMinutes: 5,
+  spotCheckRows: 10,
+  abort: {
+    errorPercent: 1,
+    errorPercentMinRows: 100,
+    cpuPercent: 80,
+    cpuReadings: 3,
+    lockWaitMilliseconds: 1_000,
+    connectionPercent: 90,
+  },
+  maxMillisecondsPerRow: 5,
+  writeLatency: { samples: 20, maxAddedMilliseconds: 5 },
+  backupMaxAgeHours: 24,
+};
+
+/** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<schema>.<table>`. */
+export const metricNamespace = 'EncryptionRollout';
+export const metricDimension = 'Target';
+
+/** Metrics, with their CloudWatch units. The names are what an operator sees in the console. */
+export const metrics = {
+  EncryptionPercentage: 'Percent',
+  RowsEncrypted: 'Count',
+  BatchMilliseconds: 'Milliseconds',
+  /** Rows that could not be encrypted, by a batch or by the trigger. */
+  EncryptionErrors: 'Count',
+  DecryptionFailures: 'Count',
+  MissingIvs: 'Count',
+  TriggerFailures: 'Count',
+  KeyAccessFailures: 'Count',
+  /** 1 for every execution that was stopped. */
+  RolloutStopped: 'Count',
+} as const;
+
+export type MetricName = keyof typeof metrics;
+
+export interface Alert {
+  /** Alarm name suffix and runbook heading. */
+  readonly name: string;
+  readonly metric: MetricName;
+  readonly statistic: 'Sum' | 'Minimum' | 'Maximum';
+  readonly comparison: 'GreaterThanThreshold' | 'LessThanThreshold';
+  readonly threshold: number;
+  readonly periodMinutes: number;
+  /** What happened and what it means, in one or two sentences. */
+  readonly story: string;
+}
+
+/** The plan's alert thresholds. Coverage is emitted by Monitor only after a rollout completed. */
+export const alerts: readonly Alert[] = [
+  {
+    name: 'CoverageBelow99',
+    metric: 'EncryptionPercentage',
+    statistic: 'Minimum',
+    comparison: 'LessThanThreshold',
+    threshold: 99,
+    periodMinutes: 5,
+    story:
+      'After a completed rollout less than 99 % of the rows with personal data are encrypted: new rows are being stored in plaintext only.',
+  },
+  {
+    name: 'EncryptionErrors',
+    metric: 'EncryptionErrors',
+    statistic: 'Sum',
+    comparison: 'GreaterThanThreshold',
+    threshold: 10,
+    periodMinutes: 60,
+    story:
+      'More than 10 rows could not be encrypted within an hour. Their plaintext is safe; they stay unencrypted.',
+  },
+  {
+    name: 'DecryptionFailures',
+    metric: 'DecryptionFailures',
+    statistic: 'Sum',
+    comparison: 'GreaterThanThreshold',
+    threshold: 0,
+    periodMinutes: 5,
+    story:
+      'A stored ciphertext did not decrypt to its plaintext: it is corrupt, moved, or sealed under another key.',
+  },
+  {
+    name: 'MissingIvs',
+    metric: 'MissingIvs',
+    statistic: 'Maximum',
+    comparison: 'GreaterThanThreshold',
+    threshold: 0,
+    periodMinutes: 5,
+    story: 'Rows have ciphertext but no initialization vector: they cannot be decrypted.',
+  },
+  {
+    name: 'TriggerFailures',
+    metric: 'TriggerFailures',
+    statistic: 'Sum',
+    comparison: 'GreaterThanThreshold',
+    threshold: 0,
+    periodMinutes: 5,
+    story:
+      'The encryption trigger failed for a write, or is off although the rollout is complete. The writes went through unencrypted.',
+  },
+  {
+    name: 'KeyAccessFailures',
+    metric: 'KeyAccessFailures',
+    statistic: 'Sum',
+    comparison: 'GreaterThanThreshold',
+    threshold: 0,
+    periodMinutes: 5,
+    story:
+      'The encryption key could not be read, or it is not the key that this database is encrypted with. Nothing is written until it is right.',
+  },
+];
+
+/** What only people know: required in the execution's input (or the configuration), each with the name of who attests. */
+export const attestations = {
+  stagingTestsPassed: 'All staging tests completed successfully',
+  rollbackTested: 'Rollback plan tested and ready',
+  devopsBriefed: 'DevOps team briefed on rollout',
+  supportTrained: 'Support team trained on error handling',
+  onCallEstablished: 'On-call rotation established',
+  communicationPlanReady: 'Communication plan for stakeholders',
+  incidentResponseReviewed: 'Incident response procedures reviewed',
+} as const;
+
+export type AttestationName = keyof typeof attestations;
+
+/** The phase with this number. */
+export function phaseOf(plan: Plan, number: PhaseNumber): Phase {
+  const phase = plan.phases[number - 1];
+  if (phase?.number !== number) throw new Error(`the plan has no phase ${number}`);
+  return phase;
+}

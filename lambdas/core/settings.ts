@@ -1,0 +1,53 @@
+/**
+ * What a deployment tells its handlers: the environment variable ROLLOUT_SETTINGS, written by infra and read here.
+ * Secrets are named by ARN, never contained.
+ */
+import { z } from 'zod';
+import { defaultPlan, type Plan } from './plan.ts';
+
+/** The table to encrypt. Defaults describe the shipped target. */
+export const Target = z.strictObject({
+  schema: z.string().min(1).default('public'),
+  table: z.string().min(1).default('appointments'),
+  keyColumn: z.string().min(1).default('id'),
+  columns: z.array(z.string().min(1)).min(1).default(['email', 'e164', 'first_name']),
+  trigger: z.string().min(1).default('encrypt_appointment_pii'),
+  /** SQL condition on the table's columns; rows for which it is true are encrypted first. null = none. */
+  priority: z.string().min(1).nullable().default(null),
+  /** Column with the row's time of creation, to watch new rows; null = the table has none. */
+  createdAt: z.string().min(1).nullable().default('created_at'),
+  /** The canary: inserted with the trigger on, checked, rolled back. Column → value, as JSON. */
+  canary: z.record(z.string(), z.unknown()).default({
+    organization_id: '00000000-0000-4000-8000-000000000000',
+    start_at: '2030-01-01T10:00:00Z',
+    end_at: '2030-01-01T11:00:00Z',
+    email: 'canary@example.com',
+    e164: '+15551234567',
+    first_name: 'CanaryTest',
+    status: 'pending',
+    note: 'Trigger activation test',
+  }),
+});
+export type Target = z.infer<typeof Target>;
+
+export const Settings = z.strictObject({
+  target: Target.prefault({}),
+  /** Whose CloudWatch metrics are the database's vitals. */
+  database: z.strictObject({
+    instanceIdentifier: z.string().min(1).optional(),
+    clusterIdentifier: z.string().min(1).optional(),
+  }),
+  /** Alarms of the operator's services: in ALARM = customers notice. Names. */
+  customerAlarms: z.array(z.string()).default([]),
+  /** Our own alarms and dashboard, which preflight wants to see. Names. */
+  ownAlarms: z.array(z.string()).default([]),
+  dashboard: z.string().optional(),
+  /** Given at deployment; the execution's input may add to them or replace them. */
+  attestations: z.record(z.string(), z.string()).default({}),
+});
+export type Settings = z.infer<typeof Settings>;
+
+/** The plan in force. */
+export function planOf(_settings: Settings): Plan {
+  return defaultPlan;
+}
