@@ -22,13 +22,18 @@ where
 create table encryption_rollout.phases (
   run_id uuid not null references encryption_rollout.runs (id),
   number integer not null check (number between 1 and 5),
+  -- A resumed phase begins again: its window, its counts and its error rate are those of the latest attempt.
+  attempt integer not null,
   started_at timestamptz not null default clock_timestamp(),
   passed_at timestamptz,
-  -- Counted at the start by one scan, then carried forward by the batches: progress is never re-counted.
+  -- Counted by one scan at the start, carried forward by the batches, set right by one scan when the aim is reached:
+  -- progress is never re-counted after a batch.
   rows_with_pii bigint not null,
-  rows_encrypted_before bigint not null,
-  rows_encrypted bigint not null default 0,
+  rows_encrypted_now bigint not null,
+  rows_attempted bigint not null default 0,
   rows_failed bigint not null default 0,
+  -- By this phase, in all attempts.
+  rows_encrypted bigint not null default 0,
   primary key (run_id, number)
 );
 
