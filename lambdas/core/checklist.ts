@@ -1,0 +1,113 @@
+/** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
+import { type Vitals, vitalsCriteria } from './criteria.ts';
+import type { Criterion } from './payloads.ts';
+import { type AttestationName, attestations, type Plan } from './plan.ts';
+import type { Health } from './progress.ts';
+
+export interface ChecklistMeasurements {
+  readonly health: Health;
+  readonly vitals: Vitals;
+  readonly keyMatches: boolean;
+  /** Time of the latest available backup; null = there is none; undefined = could not be read. */
+  readonly latestBackup: Date | null | undefined;
+  readonly now: Date;
+  /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
+  readonly missingAlarms: readonly string[] | undefined;
+  readonly dashboardExists: boolean | undefined;
+  /** The trigger is on because this rollout, or a completed one before it, switched it on. */
+  readonly triggerExpected: boolean;
+  /** SQL condition of the priority rows and how many they are; null = the operator named none. */
+  readonly priority: { readonly condition: string; readonly rows: number } | null;
+  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. */
+  readonly canaryProblem: string;
+  readonly attestations: Readonly<Record<string, string>>;
+}
+
+/** Every line of the plan's checklist as a criterion. */
+export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criterion[] {
+  const backupAge = m.latestBackup ? (m.now.getTime() - m.latestBackup.getTime()) / 3_600_000 : undefined;
+  return [
+    {
+      name: 'Encryption key configured',
+      expected: 'Secrets Manager and the database hold the same key',
+      measured: m.keyMatches ? 'the same' : 'another key',
+      passed: m.keyMatches,
+    },
+    {
+      name: 'Database backup completed',
+      expected: `not older than ${plan.backupMaxAgeHours} hours`,
+      measured:
+        m.latestBackup === undefined
+          ? 'could not be read'
+          : backupAge === undefined
+            ? 'no backup found'
+            : `${backupAge.toFixed(1)} hours old`,
+      passed:
+        m.latestBackup === undefined ? null : backupAge !== undefined && backupAge <= plan.backupMaxAgeHours,
+    },
+    {
+      name: 'Monitoring dashboard configured',
+      expected: 'exists',
+      measured:
+        m.dashboardExists === undefined ? 'could not be read' : m.dashboardExists ? 'exists' : 'missing',
+      passed: m.dashboardExists ?? null,
+    },
+    {
+      name: 'Alerting rules set up',
+      expected: 'all alarms exist',
+      measured:
+        m.missingAlarms === undefined
+          ? 'could not be read'
+          : m.missingAlarms.length === 0
+            ? 'all'
+            : `missing: ${m.missingAlarms.join(', ')}`,
+      passed: m.missingAlarms === undefined ? null : m.missingAlarms.length === 0,
+    },
+    {
+      name: 'Health check runs',
+      expected: 'no row with ciphertext and no IV',
+      measured: `${m.health.healthStatus}, ${m.health.missingIvCount} missing IVs`,
+      passed: m.health.missingIvCount === 0,
+    },
+    {
+      name: 'Trigger before the start',
+      expected: m.triggerExpected ? 'any (switched on by this rollout)' : 'disabled',
+      measured: m.health.triggerEnabled ? 'enabled' : 'disabled',
+      passed: m.triggerExpected || !m.health.triggerEnabled,
+    },
+    {
+      name: 'Guard against stale ciphertext',
+      expected: 'enabled',
+      measured: m.health.guardEnabled ? 'enabled' : 'disabled',
+      passed: m.health.guardEnabled,
+    },
+    {
+      name: 'Total row count',
+      expected: 'known',
+      measured: `${m.health.totalRows} rows, ${m.health.rowsWithPii} with personal data`,
+      passed: true,
+    },
+    {
+      name: 'Priority records identified',
+      expected: 'a condition, or none wanted',
+      measured: m.priority === null ? 'none wanted' : `${m.priority.rows} rows where ${m.priority.condition}`,
+      passed: true,
+    },
+    {
+      name: 'Canary row',
+      expected: 'can be inserted (and rolled back)',
+      measured: m.canaryProblem || 'can be inserted',
+      passed: m.canaryProblem === '',
+    },
+    ...Object.entries(attestations).map(([key, line]) => {
+      const by = m.attestations[key as AttestationName];
+      return {
+        name: line,
+        expected: `attested: input.attestations.${key} = name of the person`,
+        measured: by === undefined ? 'missing' : `attested by ${by}`,
+        passed: by !== undefined,
+      };
+    }),
+    ...vitalsCriteria(plan, m.vitals),
+  ];
+}

@@ -1,0 +1,335 @@
+/**
+ * Judgement: from measurements to criteria to a verdict. Pure. A value that could not be measured is `null` and never
+ * counts as health.
+ */
+import type { Criterion, Judgement, Verdict } from './payloads.ts';
+import type { Phase, Plan } from './plan.ts';
+import { aimRows, type Health } from './progress.ts';
+
+/** The state of the world around the table. `null` = could not be measured. */
+export interface Vitals {
+  /** The latest one-minute averages of the database's CPU in percent, newest first. */
+  readonly cpuPercents: readonly number[] | null;
+  /** Names of the operator's alarms that are in ALARM. */
+  readonly customerAlarms: readonly string[] | null;
+  /** Longest wait for a lock on the table at this moment, in milliseconds; 0 = nobody waits. */
+  readonly longestLockWaitMilliseconds: number;
+  readonly connections: { readonly used: number; readonly limit: number };
+}
+
+/** Errors recorded for the table since a phase began. */
+export interface ErrorCounts {
+  readonly encryption: number;
+  readonly trigger: number;
+  readonly decryption: number;
+  readonly keyAccess: number;
+}
+
+export interface PhaseProgress {
+  readonly rowsWithPii: number;
+  readonly rowsAttempted: number;
+  readonly rowsFailed: number;
+  /** By this phase in all attempts. */
+  readonly rowsEncrypted: number;
+  readonly rowsEncryptedNow: number;
+}
+
+/** Rows decrypted outside the database and compared with their plaintext. `null` in the key: no key to check with. */
+export interface SpotCheck {
+  readonly checked: number;
+  readonly mismatchedKeys: readonly string[];
+}
+
+export interface TriggerTest {
+  /** Medians over canary writes. */
+  readonly offMilliseconds: number;
+  readonly onMilliseconds: number;
+  /** Ciphertext and IV present, and decrypting to the canary's plaintext. */
+  readonly canaryEncrypted: boolean;
+  readonly canaryHasIv: boolean;
+  readonly canaryDecrypts: boolean;
+}
+
+export interface NewRows {
+  readonly newRecords: number;
+  readonly autoEncrypted: number;
+  readonly missingIv: number;
+}
+
+export interface AuditResult {
+  readonly finished: boolean;
+  readonly rowsVerified: number;
+  readonly rowsMismatched: number;
+}
+
+export interface GateMeasurements {
+  readonly health: Health;
+  readonly vitals: Vitals;
+  readonly errors: ErrorCounts;
+  readonly progress: PhaseProgress;
+  readonly spotCheck: SpotCheck;
+  /** Secrets Manager's key is the one that the database encrypts with. */
+  readonly keyMatches: boolean;
+  /** Median over the phase's batches; null when it ran none. */
+  readonly millisecondsPerRow: number | null;
+  /** Phase 4 only. */
+  readonly triggerTest?: TriggerTest | undefined;
+  readonly newRows?: NewRows | undefined;
+  /** Phase 5, after the final audit. */
+  readonly audit?: AuditResult | undefined;
+}
+
+function criterion(name: string, expected: string, measured: string, passed: boolean | null): Criterion {
+  return { name, expected, measured, passed };
+}
+
+function none(name: string, count: number): Criterion {
+  return criterion(name, '0', String(count), count === 0);
+}
+
+const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
+
+/** Failed rows in percent of those attempted; 0 before the first. */
+function errorPercent(failed: number, attempted: number): number {
+  return attempted === 0 ? 0 : (failed * 100) / attempted;
+}
+
+/** The plan's abort conditions that say how the world is doing: CPU, locks, connection pool, customers. */
+export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
+  const { abort } = plan;
+  const cpu = vitals.cpuPercents?.slice(0, abort.cpuReadings) ?? [];
+  const { used, limit } = vitals.connections;
+  return [
+    criterion(
+      'Database CPU',
+      `not above ${abort.cpuPercent} % in ${abort.cpuReadings} consecutive readings`,
+      cpu.length === 0 ? 'no reading' : cpu.map((value) => `${number.format(value)} %`).join(', '),
+      cpu.length === 0
+        ? null
+        : cpu.length < abort.cpuReadings || cpu.some((value) => value <= abort.cpuPercent),
+    ),
+    criterion(
+      'Database locks',
+      `no wait over ${abort.lockWaitMilliseconds} ms`,
+      `${number.format(vitals.longestLockWaitMilliseconds)} ms`,
+      vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
+    ),
+    criterion(
+      'Database connections',
+      `not above ${abort.connectionPercent} % of the limit`,
+      `${used} of ${limit}`,
+      used * 100 <= limit * abort.connectionPercent,
+    ),
+    criterion(
+      'Customer-facing alarms',
+      'none in ALARM',
+      vitals.customerAlarms === null
+        ? 'could not be read'
+        : vitals.customerAlarms.length === 0
+          ? 'none'
+          : vitals.customerAlarms.join(', '),
+      vitals.customerAlarms === null ? null : vitals.customerAlarms.length === 0,
+    ),
+  ];
+}
+
+/** The abort conditions that are looked at before every batch and in every slice of a soak. */
+export function abortCriteria(
+  plan: Plan,
+  vitals: Vitals,
+  errors: ErrorCounts,
+  progress: PhaseProgress,
+): Criterion[] {
+  const { abort } = plan;
+  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
+  return [
+    criterion(
+      'Error rate',
+      `not above ${abort.errorPercent} % of the rows attempted`,
+      `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
+      percent <= abort.errorPercent || progress.rowsAttempted < abort.errorPercentMinRows,
+    ),
+    none('Decryption failures', errors.decryption),
+    ...vitalsCriteria(plan, vitals),
+  ];
+}
+
+/** What a soak asks in every slice, beside the abort conditions: nothing new may stay unencrypted or lose its IV. */
+export function soakCriteria(health: Health, errors: ErrorCounts, newRows?: NewRows): Criterion[] {
+  return [
+    none('Missing IVs', health.missingIvCount),
+    none('Trigger failures', errors.trigger),
+    ...(newRows ? newRowsCriteria(newRows) : []),
+  ];
+}
+
+function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRows): Criterion[] {
+  return [
+    criterion(
+      'New rows encrypted by the trigger',
+      `all ${newRecords}`,
+      String(autoEncrypted),
+      autoEncrypted === newRecords,
+    ),
+    none('New rows without IV', missingIv),
+  ];
+}
+
+/** Every criterion of a phase's gate, from the plan's go/no-go lists. */
+export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
+  return [
+    ...coverageCriteria(phase, m),
+    criterion(
+      'Encryption key',
+      'Secrets Manager and the database hold the same key',
+      m.keyMatches ? 'the same' : 'another key',
+      m.keyMatches,
+    ),
+    criterion(
+      'Decryption matches plaintext',
+      m.health.encryptedRows === 0 ? 'nothing encrypted yet' : 'all of the rows checked',
+      `${m.spotCheck.checked - m.spotCheck.mismatchedKeys.length} of ${m.spotCheck.checked}`,
+      m.spotCheck.checked === 0
+        ? m.health.encryptedRows === 0 || null
+        : m.spotCheck.mismatchedKeys.length === 0,
+    ),
+    none('Decryption failures', m.errors.decryption),
+    none('Missing IVs', m.health.missingIvCount),
+    errorRate(phase, m),
+    none('Key access failures', m.errors.keyAccess),
+    ...triggerCriteria(plan, phase, m),
+    ...(m.audit ? auditCriteria(m.audit) : []),
+    ...performanceCriteria(plan, m),
+    ...vitalsCriteria(plan, m.vitals),
+  ];
+}
+
+function coverageCriteria(phase: Phase, { health, progress }: GateMeasurements): Criterion[] {
+  const criteria: Criterion[] = [];
+  if (phase.maxRows) {
+    const aim = aimRows(phase, progress.rowsWithPii);
+    criteria.push(
+      criterion(
+        'Rows encrypted',
+        `at least ${aim}`,
+        `${progress.rowsEncryptedNow}`,
+        progress.rowsEncryptedNow >= aim,
+      ),
+    );
+  }
+  const { min, max } = phase.coverage;
+  const percent = health.encryptionPercentage;
+  // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
+  const beyond = max !== null && progress.rowsEncrypted === 0 && percent > max;
+  if (min !== null) {
+    criteria.push(
+      criterion(
+        'Encryption percentage',
+        max === null
+          ? min === 100
+            ? '100 %'
+            : `at least ${min} %`
+          : beyond
+            ? `at least ${min} % (beyond ${max} % before)`
+            : `${min}–${max} %`,
+        `${percent} %`,
+        percent >= min && (max === null || beyond || percent <= max),
+      ),
+    );
+  }
+  if (min === 100) criteria.push(none('Unencrypted rows', health.unencryptedRows));
+  return criteria;
+}
+
+function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criterion {
+  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
+  const { maxErrorPercent } = phase;
+  if (maxErrorPercent === 0) return none('Encryption errors', errors.encryption);
+  return criterion(
+    'Error rate',
+    `below ${maxErrorPercent} %`,
+    `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
+    percent < maxErrorPercent,
+  );
+}
+
+function triggerCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
+  if (phase.number < 4) return [];
+  const criteria = [
+    criterion(
+      'Trigger',
+      'enabled',
+      m.health.triggerEnabled ? 'enabled' : 'disabled',
+      m.health.triggerEnabled,
+    ),
+    none('Trigger failures', m.errors.trigger),
+  ];
+  if (phase.number === 4) {
+    const test = m.triggerTest;
+    const limit = plan.writeLatency.maxAddedMilliseconds;
+    criteria.push(
+      criterion(
+        'Canary insert',
+        'encrypted, with IV, decrypts to its plaintext',
+        test === undefined
+          ? 'not tested'
+          : `${test.canaryEncrypted ? '' : 'not '}encrypted, ${test.canaryHasIv ? 'with' : 'no'} IV, ${test.canaryDecrypts ? 'decrypts' : 'does not decrypt'}`,
+        test === undefined ? null : test.canaryEncrypted && test.canaryHasIv && test.canaryDecrypts,
+      ),
+      criterion(
+        'Write latency',
+        `at most ${limit} ms more than without the trigger`,
+        test === undefined
+          ? 'not measured'
+          : `${number.format(test.offMilliseconds)} ms off, ${number.format(test.onMilliseconds)} ms on`,
+        test === undefined ? null : test.onMilliseconds - test.offMilliseconds <= limit,
+      ),
+    );
+    if (m.newRows) criteria.push(...newRowsCriteria(m.newRows));
+  }
+  return criteria;
+}
+
+function auditCriteria(audit: AuditResult): Criterion[] {
+  return [
+    criterion(
+      'Rows verified outside the database',
+      'every row, each equal to its plaintext',
+      `${number.format(audit.rowsVerified)} verified, ${number.format(audit.rowsMismatched)} mismatched${audit.finished ? '' : ', not finished'}`,
+      audit.finished && audit.rowsMismatched === 0,
+    ),
+  ];
+}
+
+function performanceCriteria(plan: Plan, { millisecondsPerRow }: GateMeasurements): Criterion[] {
+  if (millisecondsPerRow === null) return [];
+  return [
+    criterion(
+      'Batch time per row',
+      `at most ${plan.maxMillisecondsPerRow} ms`,
+      `${number.format(millisecondsPerRow)} ms`,
+      millisecondsPerRow <= plan.maxMillisecondsPerRow,
+    ),
+  ];
+}
+
+/** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
+export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
+  const failed = criteria.filter(({ passed }) => passed === false);
+  const unknown = criteria.filter(({ passed }) => passed === null);
+  const verdict: Verdict = failed.length > 0 ? 'NO_GO' : unknown.length > 0 ? 'INCONCLUSIVE' : 'GO';
+  const listed = (failed.length > 0 ? failed : unknown)
+    .map(({ name, expected, measured }) => `${name}: expected ${expected}, measured ${measured}`)
+    .join('; ');
+  return {
+    gate,
+    verdict,
+    reason: verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : `${gate}: ${listed}`,
+    criteria,
+  };
+}
+
+/** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */
+export function breach(gate: string, name: string, expected: string, measured: string): Judgement {
+  return judge(gate, [criterion(name, expected, measured, false)]);
+}

@@ -1,0 +1,61 @@
+/**
+ * Errors by what can be done about them. Step Functions matches `name`: TransientError is retried, all others are
+ * final. Messages say what was found, what was expected and what to do; never a value of a row, never a key.
+ */
+class NamedError extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = new.target.name;
+  }
+}
+
+/** Goes away by itself: a lost connection, a deadlock, a lock time-out, a throttled call. */
+export class TransientError extends NamedError {}
+export class InvalidInput extends NamedError {}
+export class InvalidSettings extends NamedError {}
+/** Another execution is working on this table. */
+export class RunAlreadyActive extends NamedError {}
+/** A newer attempt, or a rollback, has taken the run over: this handler may not write any more. */
+export class RunSuperseded extends NamedError {}
+/** The key in Secrets Manager is not the one that the database encrypts with. */
+export class WrongKey extends NamedError {}
+/** The key cannot be read, or is not a key. */
+export class KeyUnavailable extends NamedError {}
+export class DatabaseUnreachable extends NamedError {}
+export class MissingPrerequisite extends NamedError {}
+export class UnusableTarget extends NamedError {}
+/** PostgreSQL refused a statement for another reason; carries its SQLSTATE. */
+export class DatabaseError extends NamedError {
+  readonly sqlState: string;
+  constructor(message: string, sqlState: string, cause?: unknown) {
+    super(message, cause);
+    this.sqlState = sqlState;
+  }
+}
+
+/** Lists zod's issues as `field: what is wrong`, one clause each, without the received values. */
+export function listIssues(issues: readonly { path: PropertyKey[]; message: string }[]): string {
+  return issues.map(({ path, message }) => `${path.map(String).join('.') || 'input'}: ${message}`).join('; ');
+}
+
+/**
+ * One sentence of a rollback's reason: itself, or what lies innermost in Step Functions' `{Error, Cause}`, whose cause is
+ * JSON: a handler's `{errorType, errorMessage}`, or the failed child execution with its own `Error` and `Cause`.
+ */
+export function explainReason(reason: string | { Error: string; Cause: string }): string {
+  if (typeof reason === 'string') return reason;
+  let { Error: error, Cause: cause } = reason;
+  for (;;) {
+    let parsed: { Error?: unknown; Cause?: unknown; errorType?: unknown; errorMessage?: unknown };
+    try {
+      parsed = JSON.parse(cause);
+    } catch {
+      return `${error}: ${cause || 'no cause given'}`;
+    }
+    if (typeof parsed !== 'object' || parsed === null) return `${error}: ${cause}`;
+    if (typeof parsed.errorType === 'string') return `${parsed.errorType}: ${String(parsed.errorMessage)}`;
+    if (typeof parsed.Error !== 'string') return `${error}: ${cause}`;
+    error = parsed.Error;
+    cause = typeof parsed.Cause === 'string' ? parsed.Cause : '';
+  }
+}

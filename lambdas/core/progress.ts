@@ -1,0 +1,46 @@
+import { type Phase, type PhaseNumber, type Plan, phaseOf } from './plan.ts';
+
+/** Coverage of the table by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
+export interface Health {
+  readonly totalRows: number;
+  readonly rowsWithPii: number;
+  readonly encryptedRows: number;
+  readonly unencryptedRows: number;
+  readonly encryptionPercentage: number;
+  readonly missingIvCount: number;
+  readonly failedRows: number;
+  readonly triggerEnabled: boolean;
+  readonly guardEnabled: boolean;
+  readonly healthStatus: string;
+}
+
+/** Encrypted rows at which the phase has done its work: the share it aims at, or its row limit if that is smaller. */
+export function aimRows(phase: Phase, rowsWithPii: number): number {
+  const share = Math.ceil((rowsWithPii * phase.aimPercent) / 100);
+  // Rounding up may not pass the gate's upper limit on a very small table.
+  const ceiling =
+    phase.coverage.max === null ? rowsWithPii : Math.floor((rowsWithPii * phase.coverage.max) / 100);
+  return Math.min(share, ceiling, phase.maxRows ?? Number.POSITIVE_INFINITY);
+}
+
+/** 0–100, cut to two decimals like the database's; 100 when there is nothing to encrypt. */
+export function percentage(encrypted: number, rowsWithPii: number): number {
+  return rowsWithPii === 0 ? 100 : Math.floor((encrypted * 10_000) / rowsWithPii) / 100;
+}
+
+/**
+ * The first phase that has work to do: the first that has not passed, but never past the trigger while that is off, and
+ * never past a phase whose coverage has been lost since. A table that is done already goes straight to its verification.
+ */
+export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health: Health): PhaseNumber {
+  const covered = (phase: Phase) =>
+    phase.coverage.min === null || health.encryptionPercentage >= phase.coverage.min;
+  if (passed.size === 0) return health.triggerEnabled && covered(phaseOf(plan, 4)) ? 5 : 1;
+  const next = plan.phases.find(
+    (phase) =>
+      !passed.has(phase.number) ||
+      (phase.number < 4 && !covered(phase)) ||
+      (phase.number === 4 && !health.triggerEnabled),
+  );
+  return next?.number ?? 5;
+}

@@ -1,0 +1,44 @@
+import { AuthenticationFailed, columnKey, openValue } from './aead.ts';
+import type { Target } from './settings.ts';
+
+/** A row as the database hands it out for verification; the arrays are in the order of the target's columns. */
+export interface SealedRow {
+  readonly rowKey: string;
+  readonly iv: Buffer | null;
+  readonly plaintexts: readonly (string | null)[];
+  readonly sealed: readonly (Buffer | null)[];
+}
+
+/** `<schema>.<table>`, the target's name everywhere. */
+export function targetName(target: Pick<Target, 'schema' | 'table'>): string {
+  return `${target.schema}.${target.table}`;
+}
+
+/** True when every value of the row is there exactly when its plaintext is, and opens to it. */
+export type RowVerifier = (row: SealedRow) => boolean;
+
+/** A verifier for the target's rows under the 32-byte master key; derives the column keys once. */
+export function rowVerifier(target: Target, masterKey: Buffer): RowVerifier {
+  const columns = target.columns.map((column) => {
+    const name = `${targetName(target)}.${column}`;
+    return { name, key: columnKey(masterKey, name) };
+  });
+  return (row) =>
+    columns.every(({ name, key }, index) => {
+      const plaintext = row.plaintexts[index] ?? null;
+      const sealed = row.sealed[index] ?? null;
+      if (plaintext === null || sealed === null) return plaintext === null && sealed === null;
+      if (row.iv === null) return false;
+      try {
+        return openValue(sealed, row.iv, key, name, row.rowKey) === plaintext;
+      } catch (error) {
+        if (error instanceof AuthenticationFailed) return false;
+        throw error;
+      }
+    });
+}
+
+/** True when the row holds personal data. */
+export function holdsPersonalData(row: SealedRow): boolean {
+  return row.plaintexts.some((plaintext) => plaintext !== null);
+}
