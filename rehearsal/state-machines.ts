@@ -1,0 +1,298 @@
+/**
+ * Runs synthesized state machines on this machine: Lambda tasks through the given functions, child executions through
+ * itself, notifications to the listener, waits and retry pauses in compressed time while a virtual clock advances by
+ * the real seconds. Counts history events as AWS Step Functions would record them.
+ */
+import {
+  ExecutionAbortedError,
+  ExecutionError,
+  ExecutionTimeoutError,
+  StateMachine,
+} from 'aws-local-stepfunctions';
+import { InvocationError } from './functions.ts';
+
+type Definition = ConstructorParameters<typeof StateMachine>[0];
+type Json = Awaited<ReturnType<StateMachine['run']>['result']>;
+
+/** An execution's history, counted. https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html */
+export interface ExecutionRecord {
+  readonly name: string;
+  readonly machine: string;
+  events: number;
+}
+
+/** How an execution ended. `error` and `cause` as in DescribeExecution. */
+export type Ending =
+  | { readonly status: 'SUCCEEDED'; readonly output: unknown }
+  | { readonly status: 'FAILED' | 'ABORTED' | 'TIMED_OUT'; readonly error: string; readonly cause: string };
+
+export interface Listener {
+  /** Before a function is invoked; awaited. */
+  beforeFunction(name: string, input: unknown): Promise<void>;
+  afterFunction(name: string, input: unknown, result: unknown): void;
+  functionFailed(name: string, input: unknown, error: Error): void;
+  notified(subject: string, message: string): void;
+  /** A wait or a retry's pause has been passed over. */
+  waited(state: string, seconds: number): void;
+}
+
+export interface Machines {
+  /** Definitions by the name that they have in ARNs. */
+  readonly definitions: ReadonlyMap<string, unknown>;
+  /** Invokes the Lambda function with this name. */
+  invoke(functionName: string, input: unknown): Promise<unknown>;
+  readonly listener: Listener;
+}
+
+/** Wall time that every wait and every retry's pause takes. */
+const compressedMs = 2;
+/** What AWS allows between two states. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html */
+const maxPayloadBytes = 262_144;
+/** AWS's default for a task is 99,999,999 s. A timer holds no more than 2³¹−1 ms. */
+const maxTimeoutSeconds = 2_147_483;
+
+const account = 'us-east-1:000000000000';
+
+/** ARN of an execution, e.g. to ask DescribeExecution about it. */
+export function executionArn(machine: string, name: string): string {
+  return `arn:aws:states:${account}:execution:${machine}:${name}`;
+}
+
+export class StateMachines {
+  readonly executions: ExecutionRecord[] = [];
+  /** Seconds that would have passed on AWS in waits and in retries' pauses. */
+  waitedSeconds = 0;
+  private readonly machines: Machines;
+  private readonly validated = new Map<string, StateMachine>();
+  private readonly aborts = new Set<() => void>();
+  private stopped = false;
+
+  constructor(machines: Machines) {
+    this.machines = machines;
+  }
+
+  /** Executes a machine to its end. Failures are endings, not exceptions. */
+  async execute(machineName: string, name: string, input: unknown): Promise<Ending> {
+    const definition = this.machines.definitions.get(machineName);
+    if (!definition) throw new Error(`no state machine ${machineName} was synthesized`);
+    const record: ExecutionRecord = { name, machine: machineName, events: 1 };
+    this.executions.push(record);
+    if (this.stopped) return { status: 'ABORTED', error: 'Aborted', cause: '' };
+
+    const prepared = prepare(definition);
+    let machine = this.validated.get(machineName);
+    if (!machine) {
+      machine = new StateMachine(prepared, { validationOptions: { checkArn: false } });
+      this.validated.set(machineName, machine);
+    }
+    const states = prepared.States as Record<string, State>;
+    const { result, eventLogs, abort } = machine.run(input as Json, {
+      overrides: {
+        taskResourceLocalHandlers: this.tasks(states, record) as Record<
+          string,
+          (input: Json) => Promise<Json>
+        >,
+        waitTimeOverrides: Object.fromEntries(
+          named(states, (state) => state.Type === 'Wait').map((state) => [state, compressedMs]),
+        ),
+        retryIntervalOverrides: Object.fromEntries(
+          named(states, (state) => state.Retry !== undefined).map((state) => [state, compressedMs]),
+        ),
+      },
+      context: {
+        Execution: { Id: executionArn(machineName, name), Name: name },
+        StateMachine: { Id: `arn:aws:states:${account}:stateMachine:${machineName}`, Name: machineName },
+      },
+    });
+    this.aborts.add(abort);
+    try {
+      // The log ends when the execution does. Reading it also releases its memory.
+      const [ending] = await Promise.all([settled(result), this.follow(eventLogs, states, record)]);
+      return ending;
+    } finally {
+      this.aborts.delete(abort);
+    }
+  }
+
+  /** Ends every running execution as StopExecution would. Functions in flight are the caller's to stop. */
+  abort(): void {
+    this.stopped = true;
+    for (const abort of this.aborts) abort();
+  }
+
+  private async follow(
+    events: ReturnType<StateMachine['run']>['eventLogs'],
+    states: Record<string, State>,
+    record: ExecutionRecord,
+  ): Promise<void> {
+    for await (const event of events) {
+      switch (event.type) {
+        case 'StateEntered':
+          // Also `FailStateEntered`; a Parallel state records that it started and that it succeeded.
+          record.events += event.state.type === 'Parallel' || event.state.type === 'Map' ? 3 : 1;
+          break;
+        case 'StateExited': {
+          record.events += 1;
+          const state = states[event.state.name];
+          if (state?.Type === 'Wait') this.wait(event.state.name, waitSeconds(state, event.state.input));
+          break;
+        }
+        case 'StateRetried': {
+          const { IntervalSeconds = 1, BackoffRate = 2, MaxDelaySeconds = Infinity } = event.retry.retrier;
+          const seconds = IntervalSeconds * BackoffRate ** (event.retry.attempt - 1);
+          this.wait(event.state.name, Math.min(seconds, MaxDelaySeconds));
+          break;
+        }
+        case 'ExecutionSucceeded':
+        case 'ExecutionFailed':
+        case 'ExecutionAborted':
+        case 'ExecutionTimeout':
+          record.events += 1;
+          break;
+      }
+    }
+  }
+
+  private wait(state: string, seconds: number): void {
+    this.waitedSeconds += seconds;
+    this.machines.listener.waited(state, seconds);
+  }
+
+  /** What each task state does, by state name. */
+  private tasks(states: Record<string, State>, record: ExecutionRecord) {
+    const tasks: Record<string, (input: unknown) => Promise<unknown>> = {};
+    for (const name of named(states, (state) => state.Type === 'Task')) {
+      const resource = states[name]?.Resource ?? '';
+      if (resource.includes(':lambda:')) {
+        const functionName = resource.split(':').at(-1) ?? '';
+        tasks[name] = async (input) => {
+          record.events += 3; // LambdaFunctionScheduled, …Started, …Succeeded or …Failed
+          return checked(await this.invoke(functionName, input));
+        };
+      } else if (resource.endsWith(':states:startExecution.sync:2')) {
+        tasks[name] = async (input) => {
+          record.events += 4; // TaskScheduled, TaskStarted, TaskSubmitted, TaskSucceeded or TaskFailed
+          return checked(await this.startExecution(input as StartExecution));
+        };
+      } else if (resource.endsWith(':sns:publish')) {
+        tasks[name] = async (input) => {
+          record.events += 3; // TaskScheduled, TaskStarted, TaskSucceeded
+          const { Subject = '', Message } = input as { Subject?: string; Message: unknown };
+          this.machines.listener.notified(
+            Subject,
+            typeof Message === 'string' ? Message : JSON.stringify(Message, null, 2),
+          );
+          return { MessageId: record.name };
+        };
+      } else {
+        throw new Error(`state ${name}: the rehearsal cannot run ${resource}`);
+      }
+    }
+    return tasks;
+  }
+
+  private async invoke(name: string, input: unknown): Promise<unknown> {
+    const { listener } = this.machines;
+    await listener.beforeFunction(name, input);
+    try {
+      const result = await this.machines.invoke(name, input);
+      listener.afterFunction(name, input, result);
+      return result;
+    } catch (error) {
+      listener.functionFailed(name, input, error as Error);
+      throw error;
+    }
+  }
+
+  private async startExecution({ StateMachineArn, Name, Input }: StartExecution): Promise<unknown> {
+    const machine = StateMachineArn.split(':').at(-1) ?? '';
+    const name = Name ?? `${machine}-${this.executions.length}`;
+    if (!/^[\w.-]{1,80}$/.test(name)) {
+      throw new InvocationError('StepFunctions.InvalidNameException', `Invalid Name: '${name}'`);
+    }
+    if (this.executions.some((record) => record.machine === machine && record.name === name)) {
+      throw new InvocationError(
+        'StepFunctions.ExecutionAlreadyExistsException',
+        `Execution Already Exists: '${executionArn(machine, name)}'`,
+      );
+    }
+    const ending = await this.execute(machine, name, Input ?? {});
+    const described = { ExecutionArn: executionArn(machine, name), Name: name, StateMachineArn };
+    if (ending.status === 'SUCCEEDED') {
+      return { ...described, Output: ending.output, Status: ending.status };
+    }
+    const { error, cause, status } = ending;
+    throw new InvocationError(
+      'States.TaskFailed',
+      JSON.stringify({ ...described, Error: error, Cause: cause, Status: status }),
+    );
+  }
+}
+
+interface StartExecution {
+  readonly StateMachineArn: string;
+  readonly Name?: string;
+  readonly Input?: unknown;
+}
+
+interface State {
+  readonly Type: string;
+  readonly Resource?: string;
+  readonly Retry?: unknown;
+  readonly Seconds?: number;
+  readonly SecondsPath?: string;
+  readonly TimeoutSeconds?: number;
+}
+
+/** The definition with AWS's limits where the runner's own defaults differ. */
+function prepare(definition: unknown): Definition {
+  const copy = structuredClone(definition) as {
+    TimeoutSeconds?: number;
+    States: Record<string, State & { TimeoutSeconds?: number }>;
+  };
+  const limited = (seconds: number | undefined) => Math.min(seconds ?? maxTimeoutSeconds, maxTimeoutSeconds);
+  if (copy.TimeoutSeconds !== undefined) copy.TimeoutSeconds = limited(copy.TimeoutSeconds);
+  for (const [name, state] of Object.entries(copy.States)) {
+    if (state.Type !== 'Task') continue;
+    copy.States[name] = { ...state, TimeoutSeconds: limited(state.TimeoutSeconds) };
+  }
+  return copy as Definition;
+}
+
+function named(states: Record<string, State>, wanted: (state: State) => boolean): string[] {
+  return Object.entries(states)
+    .filter(([, state]) => wanted(state))
+    .map(([name]) => name);
+}
+
+function waitSeconds(state: State, input: unknown): number {
+  if (state.Seconds !== undefined) return state.Seconds;
+  const seconds = (state.SecondsPath ?? '')
+    .split('.')
+    .slice(1)
+    .reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
+  if (typeof seconds !== 'number')
+    throw new Error('the rehearsal runs waits with Seconds or SecondsPath only');
+  return seconds;
+}
+
+function checked(result: unknown): unknown {
+  const bytes = Buffer.byteLength(JSON.stringify(result) ?? '');
+  if (bytes <= maxPayloadBytes) return result;
+  throw new InvocationError(
+    'States.DataLimitExceeded',
+    `a task returned ${bytes} bytes; AWS allows ${maxPayloadBytes}`,
+  );
+}
+
+async function settled(result: Promise<unknown>): Promise<Ending> {
+  try {
+    return { status: 'SUCCEEDED', output: await result };
+  } catch (error) {
+    if (error instanceof ExecutionAbortedError) return { status: 'ABORTED', error: 'Aborted', cause: '' };
+    if (error instanceof ExecutionTimeoutError)
+      return { status: 'TIMED_OUT', error: 'States.Timeout', cause: '' };
+    if (!(error instanceof ExecutionError && error.cause instanceof Error)) throw error;
+    return { status: 'FAILED', error: error.cause.name, cause: error.cause.message };
+  }
+}
