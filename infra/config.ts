@@ -1,0 +1,112 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { attestations } from '../lambdas/core/plan.ts';
+import { Target } from '../lambdas/core/settings.ts';
+
+const id = (prefix: string) =>
+  z
+    .string()
+    .regex(new RegExp(`^${prefix}-[0-9a-f]{8,17}$`), `expected an id like ${prefix}-0123456789abcdef0`);
+
+const secretArn = z
+  .string()
+  .regex(
+    /^arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+$/,
+    'expected the ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
+  );
+
+/** What an operator says about a deployment. `docs/configuration.md` shows each setting; this is the definition. */
+export const RolloutConfig = z.strictObject({
+  /** Prefix of every name in the console; one deployment per table. */
+  stackName: z
+    .string()
+    .regex(/^[A-Za-z][A-Za-z0-9-]{0,39}$/, 'expected a letter, then up to 39 letters, digits and hyphens')
+    .default('EncryptionRollout'),
+  /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
+  vpcId: id('vpc'),
+  subnetIds: z.array(id('subnet')).min(1, 'expected at least one subnet id'),
+  securityGroupId: id('sg'),
+  /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
+  databaseSecretArn: secretArn,
+  /** Whose CloudWatch metrics and backups are the database's. */
+  database: z.union(
+    [
+      z.strictObject({ instanceIdentifier: z.string().min(1) }),
+      z.strictObject({ clusterIdentifier: z.string().min(1) }),
+    ],
+    'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}',
+  ),
+  /** Overrides the secret's dbname. */
+  databaseName: z.string().min(1).optional(),
+  /** `off` is for a database on this machine alone. */
+  databaseTls: z.enum(['verify-full', 'off']).default('verify-full'),
+  /** `{"number": 1, "key": "<64 hex digits>"}`; created when not given. */
+  keySecretArn: secretArn.optional(),
+  /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
+  onCall: z.array(z.email('expected an e-mail address')).default([]),
+  /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
+  customerAlarms: z.array(z.string().min(1)).default([]),
+  target: Target.prefault({}),
+  /** Attestations given at deployment: who attests each line of the checklist. */
+  attestations: z
+    .partialRecord(
+      z.enum(Object.keys(attestations) as [string, ...string[]]),
+      z.string().trim().min(1, 'expected the name of who attests'),
+    )
+    .default({}),
+});
+export type RolloutConfig = z.infer<typeof RolloutConfig>;
+
+/** A setting is wrong or missing. The message is for the operator: one line per setting. */
+export class ConfigurationError extends Error {
+  override readonly name = 'ConfigurationError';
+}
+
+const sample = (value: unknown) => {
+  const text = JSON.stringify(value);
+  return text === undefined ? 'nothing' : text.length > 80 ? `${text.slice(0, 79)}…` : text;
+};
+
+/**
+ * Checks a configuration.
+ * @param source what the message calls it, e.g. the file's path
+ * @throws ConfigurationError that names each wrong setting, what was found and what is expected
+ */
+export function parseConfig(value: unknown, source: string): RolloutConfig {
+  const result = RolloutConfig.safeParse(value, { reportInput: true });
+  if (result.success) return result.data;
+  const lines = result.error.issues.flatMap((issue) => {
+    const path = issue.path.join('.');
+    if (issue.code === 'unrecognized_keys')
+      return issue.keys.map((key) => `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`);
+    const expected = /^expected/.test(issue.message)
+      ? issue.message
+      : issue.message.replace(/^Invalid.*?: /, '');
+    return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expected}`;
+  });
+  throw new ConfigurationError(lines.join('\n'));
+}
+
+/**
+ * Reads the configuration from a JSON file.
+ * @throws ConfigurationError
+ */
+export function readConfig(file: string): RolloutConfig {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    throw new ConfigurationError(
+      `config: found no readable file at ${file}, expected the path of a JSON file, e.g. -c config=config/example.json`,
+    );
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new ConfigurationError(
+      `${file}: found no JSON (${(error as Error).message}), expected a JSON object`,
+    );
+  }
+  return parseConfig(value, file);
+}
