@@ -1,0 +1,194 @@
+/**
+ * Stands in for AWS at the edge of the SDK: an HTTP server for AWS_ENDPOINT_URL that answers what the handlers ask of
+ * Secrets Manager, CloudWatch, RDS and Step Functions. JSON 1.0/1.1 (`X-Amz-Target`) and, for RDS, the query protocol.
+ * https://smithy.io/2.0/aws/protocols/index.html
+ */
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { buffer } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
+
+/** What the stand-in knows. Fields may be changed while it runs: that is how faults are injected. */
+export interface World {
+  /** Secret values by ARN. */
+  readonly secrets: Map<string, unknown>;
+  /** Percent, answered as every one-minute reading. */
+  cpuPercent: number;
+  /** Alarm names and their states. */
+  readonly alarms: Map<string, 'OK' | 'ALARM'>;
+  readonly dashboards: ReadonlySet<string>;
+  /** When the latest snapshot of the database was taken. */
+  readonly snapshotAt: Date;
+  /** True while the process that runs this execution lives. */
+  isRunning(executionArn: string): Promise<boolean>;
+}
+
+/** A value that a handler published. */
+export interface PublishedMetric {
+  readonly name: string;
+  readonly value: number;
+  readonly dimensions: Readonly<Record<string, string>>;
+}
+
+/** An answer that the SDK turns into an error of this name. */
+class AwsError extends Error {
+  constructor(name: string, message: string) {
+    super(message);
+    this.name = name;
+  }
+}
+
+interface Input {
+  readonly SecretId?: string;
+  readonly AlarmNames?: readonly string[];
+  readonly DashboardName?: string;
+  readonly executionArn?: string;
+  readonly MetricData?: readonly {
+    readonly MetricName: string;
+    readonly Value?: number;
+    readonly Dimensions?: readonly { readonly Name: string; readonly Value: string }[];
+  }[];
+  readonly MetricDataQueries?: readonly {
+    readonly Id: string;
+    readonly MetricStat?: { readonly Metric: { readonly MetricName: string }; readonly Period: number };
+  }[];
+  readonly StartTime?: number;
+  readonly EndTime?: number;
+}
+
+export class AwsStandIn {
+  readonly world: World;
+  readonly metrics: PublishedMetric[] = [];
+  /** For AWS_ENDPOINT_URL. */
+  readonly url: string;
+  private readonly server: Server;
+
+  private constructor(world: World, server: Server) {
+    this.world = world;
+    this.server = server;
+    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    server.on('request', async (request, response) => {
+      const { status, type, body } = await this.answer(request);
+      response.writeHead(status, { 'content-type': type }).end(body);
+    });
+  }
+
+  /** Listens on a free port of the loopback interface. */
+  static async start(world: World): Promise<AwsStandIn> {
+    const server = createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject).listen(0, '127.0.0.1', resolve);
+    });
+    return new AwsStandIn(world, server);
+  }
+
+  async stop(): Promise<void> {
+    this.server.closeAllConnections();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  private async answer(request: IncomingMessage): Promise<{ status: number; type: string; body: string }> {
+    const json = 'application/x-amz-json-1.0';
+    try {
+      const received = await buffer(request);
+      const text = (
+        request.headers['content-encoding'] === 'gzip' ? gunzipSync(received) : received
+      ).toString();
+      const target = request.headers['x-amz-target'];
+      if (typeof target === 'string') {
+        const operation = target.split('.').at(-1) ?? '';
+        return {
+          status: 200,
+          type: json,
+          body: JSON.stringify(await this.json(operation, JSON.parse(text))),
+        };
+      }
+      const action = new URLSearchParams(text).get('Action') ?? '';
+      return { status: 200, type: 'text/xml', body: this.query(action) };
+    } catch (error) {
+      const { name, message } = error as Error;
+      return { status: 400, type: json, body: JSON.stringify({ __type: name, message }) };
+    }
+  }
+
+  private async json(operation: string, input: Input): Promise<unknown> {
+    switch (operation) {
+      case 'GetSecretValue': {
+        const value = this.world.secrets.get(input.SecretId ?? '');
+        if (value === undefined) {
+          throw new AwsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret.");
+        }
+        return { ARN: input.SecretId, Name: input.SecretId, SecretString: JSON.stringify(value) };
+      }
+      case 'PutMetricData':
+        for (const { MetricName, Value, Dimensions = [] } of input.MetricData ?? []) {
+          const dimensions = Object.fromEntries(Dimensions.map(({ Name, Value }) => [Name, Value]));
+          this.metrics.push({ name: MetricName, value: Value ?? 0, dimensions });
+        }
+        return {};
+      case 'GetMetricData':
+        return {
+          Messages: [],
+          MetricDataResults: input.MetricDataQueries?.map((query) => this.readings(query, input)),
+        };
+      case 'DescribeAlarms':
+        return {
+          CompositeAlarms: [],
+          MetricAlarms: [...this.world.alarms]
+            .filter(([name]) => !input.AlarmNames || input.AlarmNames.includes(name))
+            .map(([AlarmName, StateValue]) => ({ AlarmName, StateValue, ActionsEnabled: true })),
+        };
+      case 'GetDashboard':
+        if (!this.world.dashboards.has(input.DashboardName ?? '')) {
+          throw new AwsError('ResourceNotFound', `Dashboard ${input.DashboardName} does not exist`);
+        }
+        return { DashboardName: input.DashboardName, DashboardBody: '{}' };
+      case 'DescribeExecution': {
+        const arn = input.executionArn ?? '';
+        const [, , , , , , machine, name] = arn.split(':');
+        return {
+          executionArn: arn,
+          name,
+          stateMachineArn: arn.replace(':execution:', ':stateMachine:').replace(/:[^:]*$/, ''),
+          stateMachine: machine,
+          startDate: 0,
+          status: (await this.world.isRunning(arn)) ? 'RUNNING' : 'ABORTED',
+        };
+      }
+      default:
+        throw new AwsError('UnknownOperationException', `the rehearsal has no answer to ${operation}`);
+    }
+  }
+
+  /** One reading a minute, newest first; only CPU is known here. */
+  private readings(
+    query: NonNullable<Input['MetricDataQueries']>[number],
+    { StartTime = 0, EndTime = 0 }: Input,
+  ) {
+    const period = query.MetricStat?.Period ?? 60;
+    const count =
+      query.MetricStat?.Metric.MetricName === 'CPUUtilization'
+        ? Math.floor((EndTime - StartTime) / period)
+        : 0;
+    return {
+      Id: query.Id,
+      StatusCode: 'Complete',
+      Timestamps: Array.from({ length: count }, (_, index) => Math.floor(EndTime) - (index + 1) * period),
+      Values: Array.from({ length: count }, () => this.world.cpuPercent),
+    };
+  }
+
+  private query(action: string): string {
+    const kind = { DescribeDBSnapshots: 'DBSnapshot', DescribeDBClusterSnapshots: 'DBClusterSnapshot' }[
+      action
+    ];
+    if (!kind) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
+    const snapshot =
+      `<${kind}><Status>available</Status>` +
+      `<SnapshotCreateTime>${this.world.snapshotAt.toISOString()}</SnapshotCreateTime></${kind}>`;
+    return (
+      `<${action}Response xmlns="http://rds.amazonaws.com/doc/2014-10-31/">` +
+      `<${action}Result><${kind}s>${snapshot}</${kind}s></${action}Result></${action}Response>`
+    );
+  }
+}
