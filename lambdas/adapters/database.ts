@@ -28,10 +28,10 @@ const TRANSIENT = new Set([
 ]);
 const NETWORK = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'EAI_AGAIN']);
 
-/** A lock was not to be had in time, or our session was told to let go of one. */
+/** A lock was not to be had in time, or our statement was cancelled so as to let go of one. */
 export function isLockTimeout(error: unknown): boolean {
-  const code = (error as { code?: string }).code;
-  return code === '55P03' || code === '57014';
+  const { code, sqlState = code } = error as { code?: string; sqlState?: string };
+  return sqlState === '55P03' || sqlState === '57014';
 }
 
 export interface DatabaseEnvironment {
@@ -110,7 +110,7 @@ export async function rolledBack<T>(client: pg.ClientBase, work: () => Promise<T
 function connectionError(error: unknown, address: string, database: string): Error {
   const { code = '', message } = error as { code?: string; message: string };
   if (TRANSIENT.has(code) || NETWORK.has(code) || /timeout|terminated unexpectedly/i.test(message))
-    return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, error);
+    return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, code);
   const hint =
     code === '28P01' || code === '28000'
       ? 'The user name or password in the database secret is not accepted.'
@@ -121,7 +121,7 @@ function connectionError(error: unknown, address: string, database: string): Err
           : 'Check the address, the security groups and the TLS setting.';
   return new DatabaseUnreachable(
     `No connection to PostgreSQL at ${address}: ${code || message}. ${hint}`,
-    error,
+    code,
   );
 }
 
@@ -129,19 +129,19 @@ function connectionError(error: unknown, address: string, database: string): Err
 export function classify(error: unknown): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const fields = error as Error & Partial<pg.DatabaseError>;
-  const code = fields.code ?? '';
+  const code: string = fields.code ?? '';
   const full = fields.hint ? `${error.message} ${fields.hint}` : error.message;
   switch (code) {
     case 'ER001':
-      return new MissingPrerequisite(full, error);
+      return new MissingPrerequisite(full, code);
     case 'ER002':
     case 'ER007':
     case 'ER009':
-      return new UnusableTarget(full, error);
+      return new UnusableTarget(full, code);
     case 'ER003':
     case 'ER004':
     case 'ER005':
-      return new WrongKey(full, error);
+      return new WrongKey(full, code);
   }
   if (
     TRANSIENT.has(code) ||
@@ -149,7 +149,7 @@ export function classify(error: unknown): Error {
     NETWORK.has(code) ||
     /^Connection terminated/.test(error.message)
   )
-    return new TransientError(`PostgreSQL: ${code || error.message}`, error);
+    return new TransientError(`PostgreSQL: ${code || error.message}`, code);
   if (!(error instanceof pg.DatabaseError)) return error;
   const place = [fields.schema, fields.table, fields.column, fields.constraint, fields.routine].filter(
     Boolean,

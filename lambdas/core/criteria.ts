@@ -70,7 +70,7 @@ export interface GateMeasurements {
   readonly spotCheck: SpotCheck;
   /** Secrets Manager's key is the one that the database encrypts with. */
   readonly keyMatches: boolean;
-  /** Median over the phase's batches; null when it ran none. */
+  /** Mean over the phase's batches; null when they were too few rows to tell. */
   readonly millisecondsPerRow: number | null;
   /** Phase 4 only. */
   readonly triggerTest?: TriggerTest | undefined;

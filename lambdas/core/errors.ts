@@ -3,9 +3,13 @@
  * final. Messages say what was found, what was expected and what to do; never a value of a row, never a key.
  */
 class NamedError extends Error {
-  constructor(message: string, cause?: unknown) {
-    super(message, { cause });
+  /** PostgreSQL's code, where it was PostgreSQL that refused. Its message is not kept: it may quote a row. */
+  readonly sqlState: string | undefined;
+
+  constructor(message: string, sqlState?: string) {
+    super(message);
     this.name = new.target.name;
+    this.sqlState = sqlState;
   }
 }
 
@@ -25,13 +29,7 @@ export class DatabaseUnreachable extends NamedError {}
 export class MissingPrerequisite extends NamedError {}
 export class UnusableTarget extends NamedError {}
 /** PostgreSQL refused a statement for another reason; carries its SQLSTATE. */
-export class DatabaseError extends NamedError {
-  readonly sqlState: string;
-  constructor(message: string, sqlState: string, cause?: unknown) {
-    super(message, cause);
-    this.sqlState = sqlState;
-  }
-}
+export class DatabaseError extends NamedError {}
 
 /** Lists zod's issues as `field: what is wrong`, one clause each, without the received values. */
 export function listIssues(issues: readonly { path: PropertyKey[]; message: string }[]): string {

@@ -5,13 +5,16 @@
 import { z } from 'zod';
 import { attestations } from './plan.ts';
 
-const attestationNames = Object.keys(attestations) as (keyof typeof attestations)[];
-
 /** Input of an execution of EncryptionRollout. */
 export const RolloutInput = z.strictObject({
   /** Who attests each line of the checklist that no machine can check, e.g. `{"onCallEstablished": "R. Roe"}`. */
   attestations: z
-    .partialRecord(z.enum(attestationNames as [string, ...string[]]), z.string().trim().min(1))
+    .record(
+      z.string().refine((name) => name in attestations, {
+        error: `unknown; expected one of ${Object.keys(attestations).join(', ')}`,
+      }),
+      z.string().trim().min(1, 'expected the name of the person who attests'),
+    )
     .default({}),
 });
 export type RolloutInput = z.infer<typeof RolloutInput>;
@@ -55,7 +58,7 @@ export const PrepareDatabaseInput = z.object({
 export type PrepareDatabaseOutput = Run & { readonly resumeAt: z.infer<typeof PhaseNumber> };
 
 // Preflight ---------------------------------------------------------------------------------------------------------
-export const PreflightInput = z.object({ run: Run, input: z.unknown() });
+export const PreflightInput = z.object({ run: Run.extend({ resumeAt: PhaseNumber }), input: z.unknown() });
 export type PreflightOutput = Judgement;
 
 // CheckVitals -------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ export interface Plan {
     /** Connections in use, percentage of max_connections. */
     readonly connectionPercent: number;
   };
-  /** Gate limit for the median batch, in milliseconds per row ("performance within acceptable range"). */
+  /** Gate limit for a phase's batches, in milliseconds per row ("performance within acceptable range"). */
   readonly maxMillisecondsPerRow: number;
   readonly writeLatency: {
     /** Canary writes timed with the trigger off, and again with it on. */

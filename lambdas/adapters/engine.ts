@@ -1,0 +1,186 @@
+/** The SQL functions of the engine (sql/), typed. `target` is `<schema>.<table>`. */
+
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import pg from 'pg';
+import { from as copyFrom } from 'pg-copy-streams';
+import type { NewRows } from '../core/criteria.ts';
+import type { Health } from '../core/progress.ts';
+import type { Target } from '../core/settings.ts';
+import { type SealedRow, targetName } from '../core/verification.ts';
+import type { EncryptionKey } from './secrets.ts';
+
+type Client = pg.ClientBase;
+
+/** Validates the table and adds what the engine needs to it; changes nothing that is there already. */
+export async function registerTarget(client: Client, target: Target): Promise<void> {
+  const { canary: _, ...registration } = target;
+  await client.query('select encryption_rollout.register_target($1)', [registration]);
+}
+
+/**
+ * Puts the key where the trigger finds it, or proves that it is there already. The key travels as COPY data: neither a
+ * statement nor a bind value, so no setting of the server can log it. Run inside a transaction.
+ */
+export async function installKey(client: Client, { number, key }: EncryptionKey): Promise<void> {
+  await client.query('create temporary table key_intake (number integer, key bytea) on commit drop');
+  await pipeline(
+    Readable.from([`${number}\t\\\\x${key.toString('hex')}\n`]),
+    client.query(copyFrom('copy pg_temp.key_intake from stdin')),
+  );
+  await client.query('select encryption_rollout.install_key(number, key) from pg_temp.key_intake');
+}
+
+/** Whether the database encrypts with the key of this check value. */
+export async function keyMatches(client: Client, checkValue: Buffer): Promise<boolean> {
+  const { rows } = await client.query(
+    'select exists (select from encryption_rollout.keys where check_value = $1) as matches',
+    [checkValue],
+  );
+  return rows[0].matches;
+}
+
+export interface BatchResult {
+  readonly encrypted: number;
+  readonly failed: number;
+  readonly skipped: number;
+  /** A full lap found nothing more that it could encrypt. */
+  readonly exhausted: boolean;
+}
+
+/** Encrypts up to `limit` rows that need it. @throws (SQLSTATE ER003) when the key check value is not the database's. */
+export async function encryptBatch(
+  client: Client,
+  target: string,
+  limit: number,
+  checkValue: Buffer,
+): Promise<BatchResult> {
+  const { rows } = await client.query('select * from encryption_rollout.encrypt_batch($1, $2, $3)', [
+    target,
+    limit,
+    checkValue,
+  ]);
+  return rows[0];
+}
+
+/** Rows that could not be encrypted are tried again. */
+export async function forgetFailedRows(client: Client, target: string): Promise<void> {
+  await client.query('select encryption_rollout.forget_failed_rows($1)', [target]);
+}
+
+/** Exact coverage: one scan of the table. */
+export async function readHealth(client: Client, target: string): Promise<Health> {
+  const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
+  const row = rows[0];
+  return {
+    totalRows: row.total_rows,
+    rowsWithPii: row.rows_with_pii,
+    encryptedRows: row.encrypted_rows,
+    unencryptedRows: row.unencrypted_rows,
+    encryptionPercentage: row.encryption_percentage,
+    missingIvCount: row.missing_iv_count,
+    failedRows: row.failed_rows,
+    triggerEnabled: row.trigger_enabled,
+    guardEnabled: row.guard_enabled,
+    healthStatus: row.health_status,
+  };
+}
+
+/** Switches the encryption of new and changed rows; false when it was so already. */
+export async function setTrigger(client: Client, target: string, enabled: boolean): Promise<boolean> {
+  const { rows } = await client.query('select encryption_rollout.set_trigger($1, $2) as changed', [
+    target,
+    enabled,
+  ]);
+  return rows[0].changed;
+}
+
+function sealedRow(row: {
+  row_key: string;
+  pii_iv: Buffer | null;
+  plaintexts: (string | null)[];
+  sealed: (Buffer | null)[];
+}): SealedRow {
+  return { rowKey: row.row_key, iv: row.pii_iv, plaintexts: row.plaintexts, sealed: row.sealed };
+}
+
+/** Up to `count` random encrypted rows. */
+export async function sampleRows(client: Client, target: string, count: number): Promise<SealedRow[]> {
+  const { rows } = await client.query('select * from encryption_rollout.sample_rows($1, $2)', [
+    target,
+    count,
+  ]);
+  return rows.map(sealedRow);
+}
+
+/** Up to `count` rows after this key, in key order; null = from the start. */
+export async function auditRows(
+  client: Client,
+  target: string,
+  after: string | null,
+  count: number,
+): Promise<SealedRow[]> {
+  const { rows } = await client.query('select * from encryption_rollout.audit_rows($1, $2, $3)', [
+    target,
+    after,
+    count,
+  ]);
+  return rows.map(sealedRow);
+}
+
+/** Inserts the canary. To be run in a transaction that is rolled back. */
+export async function insertCanary(client: Client, target: Target): Promise<SealedRow | undefined> {
+  const { rows } = await client.query('select * from encryption_rollout.insert_canary($1, $2)', [
+    targetName(target),
+    target.canary,
+  ]);
+  return rows.map(sealedRow)[0];
+}
+
+/** Rows created since, and how many of them the trigger encrypted. */
+export async function readNewRows(client: Client, target: string, since: Date): Promise<NewRows> {
+  const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [target, since]);
+  const { new_records, auto_encrypted, missing_iv } = rows[0];
+  return { newRecords: new_records, autoEncrypted: auto_encrypted, missingIv: missing_iv };
+}
+
+/** Rows for which the operator's priority condition is true. */
+export async function countPriorityRows(client: Client, target: Target, condition: string): Promise<number> {
+  const table = `${pg.escapeIdentifier(target.schema)}.${pg.escapeIdentifier(target.table)}`;
+  const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
+  return rows[0].count;
+}
+
+/** One scan that proves the plaintext: rows that hold any, and values that are left as ciphertext only. */
+export async function countPlaintext(
+  client: Client,
+  target: Target,
+): Promise<{ plaintextRows: number; ciphertextOnlyRows: number }> {
+  const table = `${pg.escapeIdentifier(target.schema)}.${pg.escapeIdentifier(target.table)}`;
+  const columns = target.columns.map((column) => ({
+    plain: pg.escapeIdentifier(column),
+    sealed: pg.escapeIdentifier(`${column}_encrypted`),
+  }));
+  const holds = columns.map(({ plain }) => `${plain} is not null`).join(' or ');
+  const lost = columns
+    .map(({ plain, sealed }) => `(${plain} is null and ${sealed} is not null)`)
+    .join(' or ');
+  const { rows } = await client.query(
+    `select count(*) filter (where ${holds}) as plaintext, count(*) filter (where ${lost}) as lost from ${table}`,
+  );
+  return { plaintextRows: rows[0].plaintext, ciphertextOnlyRows: rows[0].lost };
+}
+
+/** Records rows whose ciphertext does not open to their plaintext. Keys only, never content. */
+export async function recordDecryptionFailures(
+  client: Client,
+  target: string,
+  rowKeys: readonly string[],
+): Promise<void> {
+  if (rowKeys.length === 0) return;
+  await client.query(
+    `insert into public.encryption_errors (error_type, target, row_key, detail)
+     select 'decryption', $1, row_key, 'verification outside the database' from unnest($2::text[]) as row_key`,
+    [target, rowKeys],
+  );
+}

@@ -1,0 +1,41 @@
+import { setTimeout } from 'node:timers/promises';
+import type pg from 'pg';
+
+/** Between two looks: a fraction of the wait that is allowed. */
+const LOOK_MILLISECONDS = 100;
+
+/**
+ * Runs `work` on `worker` while `observer` looks whether a session waits for it, or it for another, longer than `limit`
+ * milliseconds; if so the worker's statement is cancelled, so `work` fails with SQLSTATE 57014. Both are connected, to
+ * the same server, by the same role.
+ */
+export async function lockWatch<T>(
+  observer: pg.Client,
+  worker: pg.Client,
+  limit: number,
+  work: () => Promise<T>,
+): Promise<T> {
+  const pid = (await worker.query('select pg_backend_pid() as pid')).rows[0].pid;
+  const finished = new AbortController();
+  const watch = async () => {
+    while (!finished.signal.aborted) {
+      await setTimeout(LOOK_MILLISECONDS, undefined, { signal: finished.signal }).catch(() => {});
+      if (finished.signal.aborted) return;
+      await observer.query(
+        `select pg_cancel_backend($1) where exists (
+           select from pg_locks
+           where not granted and (pid = $1 or $1 = any (pg_blocking_pids(pid)))
+             and clock_timestamp() - waitstart > make_interval(secs => $2::float8 / 1000))`,
+        [pid, limit],
+      );
+    }
+  };
+  const watching = watch();
+  try {
+    return await work();
+  } finally {
+    finished.abort();
+    // The observer's own failure must not hide the batch's result; a watch that is gone ends with the batch.
+    await watching.catch(() => {});
+  }
+}

@@ -1,0 +1,408 @@
+/** Runs, phases, batches, gates, audits and events: what happened, committed with the work that it describes. */
+import type pg from 'pg';
+import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../core/criteria.ts';
+import { RunAlreadyActive, RunSuperseded } from '../core/errors.ts';
+import type { Judgement, Run } from '../core/payloads.ts';
+import type { PhaseNumber } from '../core/plan.ts';
+import { inTransaction } from './database.ts';
+import { readHealth } from './engine.ts';
+
+type Client = pg.ClientBase;
+
+interface RunRow {
+  id: string;
+  attempt: number;
+  status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
+  execution: string;
+}
+
+/**
+ * Opens a run for the execution: a new one, or the unfinished one again. The same execution gets the same answer twice.
+ * @param isRunning whether another execution is still at work, asked only when the records say that it may be
+ * @throws RunAlreadyActive
+ */
+export async function openRun(
+  client: Client,
+  target: string,
+  execution: string,
+  attestations: Record<string, string>,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<Run> {
+  return inTransaction(client, async () => {
+    // Executions that start together queue here; the second then sees the first one's run.
+    await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
+      `encryption_rollout.runs ${target}`,
+    ]);
+    const { rows } = await client.query<RunRow>(
+      `select id, attempt, status, execution from encryption_rollout.runs
+       where target = $1 order by started_at desc limit 1`,
+      [target],
+    );
+    const last = rows[0];
+    if (last === undefined || last.status === 'COMPLETED') {
+      const inserted = await client.query<RunRow>(
+        `insert into encryption_rollout.runs (target, execution, attestations)
+         values ($1, $2, $3) returning id, attempt`,
+        [target, execution, attestations],
+      );
+      const { id, attempt } = inserted.rows[0] as RunRow;
+      const run = { id, attempt, target };
+      await recordEvent(client, run, 'STARTED', { execution });
+      return run;
+    }
+    if (last.status === 'ACTIVE' && last.execution === execution)
+      return { id: last.id, attempt: last.attempt, target };
+    if (last.status !== 'STOPPED' && (await isRunning(last.execution)))
+      throw new RunAlreadyActive(
+        `A rollout of ${target} is active already: run ${last.id}, execution ${last.execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
+      );
+    const run = { id: last.id, attempt: last.attempt + 1, target };
+    await client.query(
+      `update encryption_rollout.runs
+       set attempt = $2, status = 'ACTIVE', execution = $3, attestations = attestations || $4,
+         ended_at = null, stop_reason = null
+       where id = $1`,
+      [run.id, run.attempt, execution, attestations],
+    );
+    await recordEvent(client, run, 'RESUMED', { execution });
+    return run;
+  });
+}
+
+/**
+ * Holds the run for the transaction: nobody can stop it or take it over before the work commits.
+ * @throws RunSuperseded when that has happened already
+ */
+export async function holdRun(client: Client, run: Run): Promise<void> {
+  const { rows } = await client.query<RunRow>(
+    'select attempt, status from encryption_rollout.runs where id = $1 for share',
+    [run.id],
+  );
+  const row = rows[0];
+  if (row?.status !== 'ACTIVE' || row.attempt !== run.attempt)
+    throw new RunSuperseded(
+      `Attempt ${run.attempt} of run ${run.id} may not write any more: the run is ${row ? `${row.status} in attempt ${row.attempt}` : 'unknown'}. Nothing was changed by this call.`,
+    );
+}
+
+/** Phases of the run that have passed their last gate. */
+export async function passedPhases(client: Client, run: Run): Promise<Set<PhaseNumber>> {
+  const { rows } = await client.query<{ number: PhaseNumber }>(
+    'select number from encryption_rollout.phases where run_id = $1 and passed_at is not null',
+    [run.id],
+  );
+  return new Set(rows.map(({ number }) => number));
+}
+
+export type PhaseRecord = PhaseProgress & { readonly startedAt: Date };
+
+/** The phase's window and counts; begins the phase, with one scan, when this attempt has not begun it. */
+export async function beginPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord> {
+  const found = await readPhase(client, run, phase);
+  if (found) return found;
+  const health = await readHealth(client, run.target);
+  return inTransaction(client, async () => {
+    await holdRun(client, run);
+    await client.query(
+      `insert into encryption_rollout.phases as p (run_id, number, attempt, rows_with_pii, rows_encrypted_now)
+       values ($1, $2, $3, $4, $5)
+       on conflict (run_id, number) do update
+       set attempt = excluded.attempt, started_at = clock_timestamp(), passed_at = null,
+         rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
+         rows_attempted = 0, rows_failed = 0
+       where p.attempt < excluded.attempt`,
+      [run.id, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
+    );
+    await recordEvent(client, run, 'PHASE_STARTED', { phase });
+    return (await readPhase(client, run, phase)) as PhaseRecord;
+  });
+}
+
+/** The phase is judged from now on. For a repeated delivery, whose first one had begun the phase earlier. */
+export async function restartWindow(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+  await client.query(
+    'update encryption_rollout.phases set started_at = clock_timestamp() where run_id = $1 and number = $2',
+    [run.id, phase],
+  );
+}
+
+async function readPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord | undefined> {
+  const { rows } = await client.query(
+    'select * from encryption_rollout.phases where run_id = $1 and number = $2 and attempt = $3',
+    [run.id, phase, run.attempt],
+  );
+  const row = rows[0];
+  return (
+    row && {
+      startedAt: row.started_at,
+      rowsWithPii: row.rows_with_pii,
+      rowsAttempted: row.rows_attempted,
+      rowsFailed: row.rows_failed,
+      rowsEncrypted: row.rows_encrypted,
+      rowsEncryptedNow: row.rows_encrypted_now,
+    }
+  );
+}
+
+/** Sets the carried counts right after an exact scan. */
+export async function recountPhase(
+  client: Client,
+  run: Run,
+  phase: PhaseNumber,
+  rowsWithPii: number,
+  rowsEncryptedNow: number,
+): Promise<void> {
+  await client.query(
+    `update encryption_rollout.phases set rows_with_pii = $3, rows_encrypted_now = $4
+     where run_id = $1 and number = $2`,
+    [run.id, phase, rowsWithPii, rowsEncryptedNow],
+  );
+}
+
+export interface BatchRecord {
+  readonly encrypted: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly exhausted: boolean;
+}
+
+/** The result of a request that was served before; undefined for a new one. */
+export async function findBatch(client: Client, run: Run, request: string): Promise<BatchRecord | undefined> {
+  const { rows } = await client.query(
+    `select rows_encrypted as encrypted, rows_failed as failed, rows_skipped as skipped, exhausted
+     from encryption_rollout.batches where run_id = $1 and request = $2`,
+    [run.id, request],
+  );
+  return rows[0];
+}
+
+/** Records a batch and carries the phase's counts forward. In the batch's transaction. */
+export async function recordBatch(
+  client: Client,
+  run: Run,
+  phase: PhaseNumber,
+  request: string,
+  batch: BatchRecord,
+  milliseconds: number,
+): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.batches
+       (run_id, request, phase, rows_encrypted, rows_failed, rows_skipped, exhausted, started_at, milliseconds)
+     values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() - make_interval(secs => $8::float8 / 1000), $8)`,
+    [run.id, request, phase, batch.encrypted, batch.failed, batch.skipped, batch.exhausted, milliseconds],
+  );
+  await client.query(
+    `update encryption_rollout.phases
+     set rows_attempted = rows_attempted + $3 + $4, rows_failed = rows_failed + $4,
+       rows_encrypted = rows_encrypted + $3, rows_encrypted_now = rows_encrypted_now + $3
+     where run_id = $1 and number = $2`,
+    [run.id, phase, batch.encrypted, batch.failed],
+  );
+}
+
+/** Rows below which the time per row says more about connections and scans than about rows. */
+const MIN_TIMED_ROWS = 100;
+
+/** Mean over the phase's batches since it began; null when they were too few rows to tell. */
+export async function millisecondsPerRow(
+  client: Client,
+  run: Run,
+  phase: PhaseNumber,
+  since: Date,
+): Promise<number | null> {
+  const { rows } = await client.query(
+    `select sum(milliseconds) / nullif(sum(rows_encrypted), 0) as mean, sum(rows_encrypted) as encrypted
+     from encryption_rollout.batches where run_id = $1 and phase = $2 and started_at >= $3`,
+    [run.id, phase, since],
+  );
+  const { mean, encrypted } = rows[0];
+  return encrypted >= MIN_TIMED_ROWS ? mean : null;
+}
+
+/** Errors recorded for the run's table since a moment. */
+export async function countErrors(client: Client, target: string, since: Date): Promise<ErrorCounts> {
+  const { rows } = await client.query(
+    `select
+       count(*) filter (where error_type = 'encryption') as encryption,
+       count(*) filter (where error_type = 'trigger') as trigger,
+       count(*) filter (where error_type = 'decryption') as decryption,
+       count(*) filter (where error_type = 'key') as "keyAccess"
+     from public.encryption_errors where target = $1 and error_timestamp >= $2`,
+    [target, since],
+  );
+  return rows[0];
+}
+
+/** Records a judgement; a GO at the phase's last gate closes the phase. */
+export async function recordJudgement(
+  client: Client,
+  run: Run,
+  judgement: Judgement,
+  phase: PhaseNumber | null,
+  closesPhase: boolean,
+): Promise<void> {
+  await inTransaction(client, async () => {
+    await holdRun(client, run);
+    await client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, phase, verdict, reason, criteria)
+       values ($1, $2, $3, $4, $5, $6, $7)`,
+      [
+        run.id,
+        run.attempt,
+        judgement.gate,
+        phase,
+        judgement.verdict,
+        judgement.reason,
+        JSON.stringify(judgement.criteria),
+      ],
+    );
+    if (closesPhase && judgement.verdict === 'GO')
+      await client.query(
+        'update encryption_rollout.phases set passed_at = clock_timestamp() where run_id = $1 and number = $2',
+        [run.id, phase],
+      );
+  });
+}
+
+export async function recordEvent(
+  client: Client,
+  run: Run,
+  event: string,
+  detail: Record<string, unknown> = {},
+): Promise<void> {
+  await client.query(
+    'insert into encryption_rollout.events (run_id, attempt, event, detail) values ($1, $2, $3, $4)',
+    [run.id, run.attempt, event, detail],
+  );
+}
+
+/** The key could not be used: counted like the other errors of the phase. */
+export async function recordKeyFailure(client: Client, target: string): Promise<void> {
+  await client.query("insert into public.encryption_errors (error_type, target) values ('key', $1)", [
+    target,
+  ]);
+}
+
+/** The trigger test of this attempt, as EnableTrigger recorded it. */
+export async function readTriggerTest(client: Client, run: Run): Promise<TriggerTest | undefined> {
+  const { rows } = await client.query(
+    `select detail from encryption_rollout.events
+     where run_id = $1 and attempt = $2 and event = 'TRIGGER_TESTED' order by id desc limit 1`,
+    [run.id, run.attempt],
+  );
+  return rows[0]?.detail;
+}
+
+/** The final audit of this attempt, locked for the transaction; begun when it is not there. */
+export async function holdAudit(
+  client: Client,
+  run: Run,
+): Promise<AuditResult & { readonly afterKey: string | null }> {
+  await client.query(
+    'insert into encryption_rollout.audits (run_id, attempt) values ($1, $2) on conflict do nothing',
+    [run.id, run.attempt],
+  );
+  const { rows } = await client.query(
+    `select after_key, rows_verified, rows_mismatched, finished from encryption_rollout.audits
+     where run_id = $1 and attempt = $2 for update`,
+    [run.id, run.attempt],
+  );
+  const row = rows[0];
+  return {
+    afterKey: row.after_key,
+    rowsVerified: row.rows_verified,
+    rowsMismatched: row.rows_mismatched,
+    finished: row.finished,
+  };
+}
+
+/** Moves the audit's durable cursor. */
+export async function recordAudit(
+  client: Client,
+  run: Run,
+  audit: AuditResult & { readonly afterKey: string | null },
+): Promise<void> {
+  await client.query(
+    `update encryption_rollout.audits
+     set after_key = $3, rows_verified = $4, rows_mismatched = $5, finished = $6
+     where run_id = $1 and attempt = $2`,
+    [run.id, run.attempt, audit.afterKey, audit.rowsVerified, audit.rowsMismatched, audit.finished],
+  );
+}
+
+/** What the final audit of this attempt found; undefined before it. */
+export async function readAudit(client: Client, run: Run): Promise<AuditResult | undefined> {
+  const { rows } = await client.query(
+    `select rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched", finished
+     from encryption_rollout.audits where run_id = $1 and attempt = $2`,
+    [run.id, run.attempt],
+  );
+  return rows[0];
+}
+
+/** Ends the run: COMPLETED or STOPPED. A run that another attempt has taken over is left alone. */
+export async function closeRun(
+  client: Client,
+  run: Run,
+  status: 'COMPLETED' | 'STOPPED',
+  reason: string | null,
+): Promise<void> {
+  await inTransaction(client, async () => {
+    const { rowCount } = await client.query(
+      `update encryption_rollout.runs set status = $3, ended_at = clock_timestamp(), stop_reason = $4
+       where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
+      [run.id, run.attempt, status, reason],
+    );
+    if (rowCount === 1) await recordEvent(client, run, status, reason === null ? {} : { reason });
+  });
+}
+
+/** No further write of the run may begin. A run that another attempt has taken over is left alone. */
+export async function fenceRun(client: Client, run: Run): Promise<void> {
+  await client.query(
+    `update encryption_rollout.runs set status = 'STOPPING'
+     where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
+    [run.id, run.attempt],
+  );
+  await recordEvent(client, run, 'STOPPING');
+}
+
+/** How long a session may take to notice that it is to end. */
+const TERMINATE_MILLISECONDS = 5_000;
+
+/**
+ * Ends the sessions of this application_name; their transactions roll back. Termination and not cancellation, since a
+ * cancel is lost on a session that is between two statements. Returns how many there were.
+ */
+export async function cancelSessions(client: Client, applicationName: string): Promise<number> {
+  const { rowCount } = await client.query(
+    'select pg_terminate_backend(pid, $2) from pg_stat_activity where application_name = $1',
+    [applicationName, TERMINATE_MILLISECONDS],
+  );
+  return rowCount ?? 0;
+}
+
+/** Errors since the current attempt began, by type. */
+export async function countErrorsByType(client: Client, run: Run): Promise<Record<string, number>> {
+  const { rows } = await client.query(
+    `select error_type, count(*) as count from public.encryption_errors
+     where target = $1 and error_timestamp >= (
+       select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
+     group by error_type`,
+    [run.target, run.id, run.attempt],
+  );
+  return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
+}
+
+/** Status of the table's latest run; undefined when there is none, or no engine. */
+export async function latestRunStatus(client: Client, target: string): Promise<string | undefined> {
+  const installed = await client.query(
+    "select to_regclass('encryption_rollout.runs') is not null as installed",
+  );
+  if (!installed.rows[0].installed) return undefined;
+  const { rows } = await client.query(
+    'select status from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
+    [target],
+  );
+  return rows[0]?.status;
+}

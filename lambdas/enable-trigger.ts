@@ -1,0 +1,51 @@
+import type pg from 'pg';
+import { rolledBack } from './adapters/database.ts';
+import { insertCanary, setTrigger } from './adapters/engine.ts';
+import { politely } from './adapters/migrations.ts';
+import { beginPhase, recordEvent, restartWindow } from './adapters/records.ts';
+import type { TriggerTest } from './core/criteria.ts';
+import { EnableTriggerInput, type EnableTriggerOutput } from './core/payloads.ts';
+import { rowVerifier } from './core/verification.ts';
+import { handlerOf, type Step, sessionName } from './step.ts';
+
+/**
+ * Switches on the encryption of new rows and tests it: a canary row is inserted, checked outside the database and rolled
+ * back; canary writes are timed with the trigger off and on. The gate that follows judges.
+ */
+export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ run }, step) => {
+  const { target } = step;
+  const { key } = await step.key();
+  return step.database(sessionName(run.id), async (client): Promise<EnableTriggerOutput> => {
+    // A resumed run may find the trigger on: it is measured without it first, in the same way as at the first time.
+    await politely(client, () => setTrigger(client, target, false));
+    const offMilliseconds = await timeCanaries(client, step);
+    await politely(client, () => setTrigger(client, target, true));
+    // The phase begins with the trigger on: from here every new row must arrive encrypted.
+    await beginPhase(client, run, 4);
+    await restartWindow(client, run, 4);
+    const canary = await rolledBack(client, () => insertCanary(client, step.settings.target));
+    const test: TriggerTest = {
+      offMilliseconds,
+      onMilliseconds: await timeCanaries(client, step),
+      canaryEncrypted: canary?.sealed.some((value) => value !== null) ?? false,
+      canaryHasIv: canary !== undefined && canary.iv !== null,
+      canaryDecrypts: canary !== undefined && rowVerifier(step.settings.target, key)(canary),
+    };
+    await recordEvent(client, run, 'TRIGGER_TESTED', { ...test });
+    return { enabled: true };
+  });
+});
+
+/** Median time of a canary insert, in milliseconds. */
+async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {
+  const times: number[] = [];
+  for (let sample = 0; sample < plan.writeLatency.samples; sample++) {
+    await rolledBack(client, async () => {
+      const started = performance.now();
+      await insertCanary(client, settings.target);
+      times.push(performance.now() - started);
+    });
+  }
+  times.sort((a, b) => a - b);
+  return times[Math.floor(times.length / 2)] ?? 0;
+}

@@ -1,0 +1,143 @@
+import type pg from 'pg';
+import { publish } from './adapters/cloudwatch.ts';
+import { inTransaction, isLockTimeout } from './adapters/database.ts';
+import { type BatchResult, encryptBatch, readHealth } from './adapters/engine.ts';
+import { lockWatch } from './adapters/lock-watch.ts';
+import {
+  beginPhase,
+  findBatch,
+  holdRun,
+  recordBatch,
+  recordJudgement,
+  recordKeyFailure,
+  recountPhase,
+} from './adapters/records.ts';
+import { breach } from './core/criteria.ts';
+import { KeyUnavailable, WrongKey } from './core/errors.ts';
+import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
+import { type Phase, phaseOf } from './core/plan.ts';
+import { aimRows, percentage } from './core/progress.ts';
+import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
+
+type Input = { run: Run; request: string; phase: Phase };
+
+/** Encrypts one batch and records it in the same transaction. Delivered twice, it does and counts the work once. */
+export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
+  const { run, execution } = input;
+  const phase = phaseOf(step.plan, input.phase);
+  const batch = input.batch + 1;
+  const outcome = await work({ run, phase, request: `${execution}/${batch}` }, step).catch((error) =>
+    breachOf(error, run, phase, step),
+  );
+  const more = batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
+  return {
+    batch,
+    pauseSeconds: phase.pauseSeconds,
+    encrypted: outcome.encrypted,
+    failed: outcome.failed,
+    percentage: outcome.percentage,
+    reason: outcome.reason,
+    outcome: outcome.reason !== '' ? 'BREACH' : outcome.done ? 'DONE' : more,
+  } satisfies EncryptBatchOutput;
+});
+
+interface Outcome {
+  readonly encrypted: number;
+  readonly failed: number;
+  readonly percentage: number;
+  readonly done: boolean;
+  readonly reason: string;
+}
+
+async function work({ run, phase, request }: Input, step: Step): Promise<Outcome> {
+  const key = await step.key();
+  return step.database(sessionName(run.id), async (client) => {
+    await beginPhase(client, run, phase.number);
+    const started = performance.now();
+    const result = await withLockRetry(step, client, () =>
+      inTransaction(client, async () => {
+        await holdRun(client, run);
+        const served = await findBatch(client, run, request);
+        if (served) return served;
+        const progress = await beginPhase(client, run, phase.number);
+        const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
+        // The last phase encrypts whatever there is, the count being only what it was at the start.
+        const limit = phase.aimPercent === 100 ? phase.batchRows : Math.min(phase.batchRows, missing);
+        const batch: BatchResult =
+          limit > 0
+            ? await encryptBatch(client, step.target, limit, key.checkValue)
+            : { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+        await recordBatch(client, run, phase.number, request, batch, performance.now() - started);
+        return batch;
+      }),
+    );
+    const { progress, done } = await settle(client, run, phase, step, result.exhausted);
+    const measured = { RowsEncrypted: result.encrypted, EncryptionErrors: result.failed };
+    await publish(step.target, { ...measured, BatchMilliseconds: performance.now() - started });
+    return {
+      encrypted: result.encrypted,
+      failed: result.failed,
+      percentage: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
+      done,
+      reason: '',
+    };
+  });
+}
+
+/** Whether the phase has reached its aim. The carried count says so first, then one exact scan, which also sets it right. */
+async function settle(client: pg.Client, run: Run, phase: Phase, step: Step, exhausted: boolean) {
+  const progress = await beginPhase(client, run, phase.number);
+  const reached = (withPii: number, encrypted: number) =>
+    phase.aimPercent < 100 && encrypted >= aimRows(phase, withPii);
+  if (!exhausted && !reached(progress.rowsWithPii, progress.rowsEncryptedNow))
+    return { progress, done: false };
+  const health = await readHealth(client, step.target);
+  await recountPhase(client, run, phase.number, health.rowsWithPii, health.encryptedRows);
+  return {
+    progress: { rowsWithPii: health.rowsWithPii, rowsEncryptedNow: health.encryptedRows },
+    done: exhausted || reached(health.rowsWithPii, health.encryptedRows),
+  };
+}
+
+/**
+ * Runs the batch under watch: it neither waits for a lock nor makes another session wait for longer than the plan allows.
+ * One such event is normal in a live system; the second in a row is the abort condition "database locks".
+ */
+async function withLockRetry<T>(step: Step, client: pg.Client, batch: () => Promise<T>): Promise<T> {
+  const limit = step.plan.abort.lockWaitMilliseconds;
+  await client.query(`set lock_timeout = ${limit}`);
+  return step.database(unattachedSession, async (observer) => {
+    const watched = () => lockWatch(observer, client, limit, batch);
+    try {
+      return await watched();
+    } catch (error) {
+      if (!isLockTimeout(error)) throw error;
+      step.logger.warn('batch gave way to a lock, trying once more');
+      return await watched();
+    }
+  });
+}
+
+/** Turns what stops a rollout into a recorded breach; everything else stays an error. */
+async function breachOf(error: unknown, run: Run, phase: Phase, step: Step): Promise<Outcome> {
+  const gate = `${phase.title}: EncryptBatch`;
+  const judgement =
+    error instanceof WrongKey || error instanceof KeyUnavailable
+      ? breach(gate, 'Encryption key', 'Secrets Manager and the database hold the same key', error.message)
+      : isLockTimeout(error)
+        ? breach(
+            gate,
+            'Database locks',
+            `no wait over ${step.plan.abort.lockWaitMilliseconds} ms`,
+            'a batch had to give way to a lock twice in a row',
+          )
+        : undefined;
+  if (judgement === undefined) throw error;
+  const isKey = judgement.criteria[0]?.name === 'Encryption key';
+  if (isKey) await publish(step.target, { KeyAccessFailures: 1 });
+  await step.database(sessionName(run.id), async (client) => {
+    if (isKey) await recordKeyFailure(client, step.target);
+    await recordJudgement(client, run, judgement, phase.number, false);
+  });
+  return { encrypted: 0, failed: 0, percentage: 0, done: false, reason: judgement.reason };
+}

@@ -1,0 +1,63 @@
+import type pg from 'pg';
+import { publish } from './adapters/cloudwatch.ts';
+import { keyMatches, readHealth, readNewRows } from './adapters/engine.ts';
+import {
+  beginPhase,
+  countErrors,
+  millisecondsPerRow,
+  readAudit,
+  readTriggerTest,
+  recordJudgement,
+} from './adapters/records.ts';
+import { type GateMeasurements, gateCriteria, judge } from './core/criteria.ts';
+import { GateInput, type GateOutput, type Run } from './core/payloads.ts';
+import { type Phase, phaseOf } from './core/plan.ts';
+import { readVitals, spotCheck } from './measurements.ts';
+import { handlerOf, type Step, sessionName } from './step.ts';
+
+const stageNames = { worked: 'Gate', soaked: 'SoakGate', audited: 'AuditGate' } as const;
+
+/** A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. */
+export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
+  const phase = phaseOf(step.plan, number);
+  return step.database(sessionName(run.id), async (client): Promise<GateOutput> => {
+    const measurements = await measure(client, run, phase, step);
+    const judgement = judge(
+      `${phase.title}: ${stageNames[stage]}`,
+      gateCriteria(step.plan, phase, measurements),
+    );
+    await recordJudgement(client, run, judgement, number, stage === lastStage(phase));
+    const { health, spotCheck } = measurements;
+    await publish(step.target, {
+      MissingIvs: health.missingIvCount,
+      DecryptionFailures: spotCheck.mismatchedKeys.length,
+    });
+    return judgement;
+  });
+});
+
+function lastStage(phase: Phase): keyof typeof stageNames {
+  if (phase.number === 5) return 'audited';
+  return phase.soakMinutes > 0 ? 'soaked' : 'worked';
+}
+
+async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
+  const key = await step.key();
+  const progress = await beginPhase(client, run, phase.number);
+  const since = progress.startedAt;
+  // The spot check comes first: what it finds is among the errors that are counted.
+  const checked = await spotCheck(step, client, key.key);
+  const watchesNewRows = phase.number === 4 && step.settings.target.createdAt !== null;
+  return {
+    progress,
+    spotCheck: checked,
+    keyMatches: await keyMatches(client, key.checkValue),
+    health: await readHealth(client, step.target),
+    vitals: await readVitals(step, client),
+    errors: await countErrors(client, step.target, since),
+    millisecondsPerRow: await millisecondsPerRow(client, run, phase.number, since),
+    triggerTest: phase.number === 4 ? await readTriggerTest(client, run) : undefined,
+    newRows: watchesNewRows ? await readNewRows(client, step.target, since) : undefined,
+    audit: phase.number === 5 ? await readAudit(client, run) : undefined,
+  };
+}

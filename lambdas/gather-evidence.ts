@@ -1,0 +1,28 @@
+import { publish } from './adapters/cloudwatch.ts';
+import { readHealth } from './adapters/engine.ts';
+import { closeRun, countErrorsByType, recordEvent } from './adapters/records.ts';
+import { explainReason } from './core/errors.ts';
+import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
+import { readVitals } from './measurements.ts';
+import { handlerOf, unattachedSession } from './step.ts';
+
+/** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
+export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
+  const { target } = step;
+  return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
+    const why = explainReason(reason);
+    const health = await readHealth(client, target);
+    const errors = await countErrorsByType(client, run);
+    await recordEvent(client, run, 'EVIDENCE', { health, errors, vitals: await readVitals(step, client) });
+    await closeRun(client, run, 'STOPPED', why);
+    await publish(target, { RolloutStopped: 1 });
+    const counted = Object.entries(errors).map(([type, count]) => `${count} ${type}`);
+    return {
+      summary: [
+        `The encryption rollout of ${target} has stopped. ${why}.`,
+        `Now: trigger ${health.triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${health.encryptedRows} of ${health.rowsWithPii} rows encrypted, all plaintext in place; errors in this attempt: ${counted.join(', ') || 'none'}.`,
+        `Next: find the cause (docs/runbook.md), then start a new execution: it resumes run ${run.id}.`,
+      ].join(' '),
+    };
+  });
+});

@@ -1,0 +1,101 @@
+import { Logger } from '@aws-lambda-powertools/logger';
+import type pg from 'pg';
+import { z } from 'zod';
+import { publish } from './adapters/cloudwatch.ts';
+import { sessionName, withDatabase } from './adapters/database.ts';
+import { readKey } from './adapters/secrets.ts';
+import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from './core/errors.ts';
+import type { Plan } from './core/plan.ts';
+import { planOf, Settings } from './core/settings.ts';
+import { targetName } from './core/verification.ts';
+
+/** What every handler works with, besides its input. */
+export interface Step {
+  readonly name: string;
+  readonly settings: Settings;
+  readonly plan: Plan;
+  /** `<schema>.<table>` */
+  readonly target: string;
+  readonly logger: Logger;
+  /** A database session for the work. `session`: its application_name; a run's id makes it cancellable by a rollback. */
+  database<T>(session: string, work: (client: pg.Client) => Promise<T>): Promise<T>;
+  key(): ReturnType<typeof readKey>;
+}
+
+/** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
+export const unattachedSession = 'encryption-rollout';
+export { sessionName };
+
+/** The variable's value. @throws InvalidSettings with its name */
+function required(name: string): string {
+  const value = process.env[name];
+  if (!value)
+    throw new InvalidSettings(`The environment variable ${name} is not set. Deploy the stack again.`);
+  return value;
+}
+
+function readSettings(): Settings {
+  const settings = Settings.safeParse(JSON.parse(required('ROLLOUT_SETTINGS')));
+  if (settings.success) return settings.data;
+  throw new InvalidSettings(`ROLLOUT_SETTINGS is wrong: ${listIssues(settings.error.issues)}`);
+}
+
+/**
+ * Makes a Lambda handler: parses the input, runs the step, logs its outcome, and names the errors. A key that cannot be
+ * used is counted in the metric KeyAccessFailures, whichever handler meets it.
+ */
+export function handlerOf<Input extends z.ZodType, Output>(
+  name: string,
+  input: Input,
+  run: (input: z.output<Input>, step: Step) => Promise<Output>,
+): (event: unknown) => Promise<Output> {
+  const logger = new Logger();
+  return async (event) => {
+    const started = performance.now();
+    const runId = (event as { run?: { id?: string } } | null)?.run?.id;
+    logger.resetKeys();
+    logger.appendKeys({ state: name, ...(runId === undefined ? {} : { run: runId }) });
+    let target: string | undefined;
+    try {
+      const parsed = input.safeParse(event);
+      if (!parsed.success)
+        throw new InvalidSettings(
+          `${name} was called with a wrong payload: ${listIssues(parsed.error.issues)}`,
+        );
+      const settings = readSettings();
+      target = targetName(settings.target);
+      const output = await run(parsed.data, {
+        name,
+        settings,
+        plan: planOf(settings),
+        target,
+        logger,
+        database: (session, work) =>
+          withDatabase(
+            {
+              secretArn: required('DATABASE_SECRET_ARN'),
+              name: process.env.DATABASE_NAME || undefined,
+              tls: z.enum(['verify-full', 'off']).parse(required('DATABASE_TLS')),
+            },
+            session,
+            work,
+          ),
+        key: () => readKey(required('KEY_SECRET_ARN')),
+      });
+      logger.info('done', { milliseconds: performance.now() - started, outcome: outcomeOf(output) });
+      return output;
+    } catch (error) {
+      const { name: type, message, stack } = error as Error;
+      logger.error('failed', { milliseconds: performance.now() - started, type, message, stack });
+      if (target !== undefined && (error instanceof WrongKey || error instanceof KeyUnavailable))
+        await publish(target, { KeyAccessFailures: 1 }).catch(() => {});
+      throw error;
+    }
+  };
+}
+
+/** The words of an output that tell what happened; never more, since a log is read by many. */
+function outcomeOf(output: unknown): unknown {
+  const { outcome, verdict, reason } = (output ?? {}) as Record<string, unknown>;
+  return { outcome, verdict, reason };
+}
