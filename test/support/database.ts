@@ -1,0 +1,116 @@
+/** A database of its own for a test file (or a test): a copy of a template, made in a fraction of a second. */
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { inject } from 'vitest';
+import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
+
+/** `empty`: nothing. `engine`: migrated. `appointments`: and the sample table, registered, with `testKey` installed. */
+export type Template = 'empty' | 'engine' | 'appointments';
+
+export interface TestDatabase {
+  readonly url: string;
+  /** Connected; closed by `drop`. */
+  readonly client: pg.Client;
+  /** One more connection; closed by `drop`. */
+  connect(): Promise<pg.Client>;
+  /** Closes the connections and removes the database. */
+  drop(): Promise<void>;
+}
+
+export const testKey = { number: 1, key: Buffer.from('0f'.repeat(32), 'hex') } as const;
+
+/** What settings.ts describes by default, as `register_target` takes it. */
+export const appointments = {
+  schema: 'public',
+  table: 'appointments',
+  keyColumn: 'id',
+  columns: ['email', 'e164', 'first_name'],
+  trigger: 'encrypt_appointment_pii',
+  priority: 'is_vip',
+  createdAt: 'created_at',
+} as const;
+
+export async function freshDatabase(options: { template?: Template } = {}): Promise<TestDatabase> {
+  const template = options.template ?? 'engine';
+  const name = `test_${randomUUID().replaceAll('-', '')}`;
+  await onServer(async (server) => {
+    const source = template === 'empty' ? 'template0' : await prepareTemplate(server, template);
+    await server.query(`create database ${name} template ${source}`);
+  });
+  const clients: pg.Client[] = [];
+  const connect = async () => {
+    const client = new pg.Client({ connectionString: urlOf(name) });
+    await client.connect();
+    clients.push(client);
+    return client;
+  };
+  return {
+    url: urlOf(name),
+    client: await connect(),
+    connect,
+    async drop() {
+      await Promise.all(clients.map((client) => client.end()));
+      await onServer((server) => server.query(`drop database if exists ${name} with (force)`));
+    },
+  };
+}
+
+/**
+ * Plainly fictitious appointments: of every 20, one has no PII, two no e-mail address, one a unicode name, two are VIP.
+ * Returns nothing; the n-th row's e-mail address is `person<n>@example.com`.
+ */
+export async function seedAppointments(client: pg.ClientBase, rows: number): Promise<void> {
+  await client.query(
+    `insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name, note, is_vip)
+     select '00000000-0000-4000-8000-000000000001', now() + n * interval '1 minute', now() + (n + 30) * interval '1 minute',
+       case when n % 20 not in (0, 1, 2) then 'person' || n || '@example.com' end,
+       case when n % 20 <> 0 then '+1555' || lpad(n::text, 7, '0') end,
+       case when n % 20 = 3 then 'Zoë 李 🙂' when n % 20 <> 0 then 'Name' || n end,
+       'note ' || n, n % 20 in (5, 6)
+     from generate_series(1, $1) n`,
+    [rows],
+  );
+}
+
+async function prepareTemplate(server: pg.Client, template: 'engine' | 'appointments'): Promise<string> {
+  const name = `${inject('templatePrefix')}_${template}`;
+  // Test files run at the same time: the first builds, the others wait for it.
+  await server.query('select pg_advisory_lock(hashtextextended($1, 0))', [name]);
+  const { rowCount } = await server.query('select from pg_database where datname = $1', [name]);
+  if (rowCount === 0) {
+    await server.query(`create database ${name}_unfinished template template0`);
+    const client = new pg.Client({ connectionString: urlOf(`${name}_unfinished`) });
+    await client.connect();
+    try {
+      await migrate(client);
+      if (template === 'appointments') {
+        await createSampleTable(client);
+        await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+        await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
+      }
+    } catch (error) {
+      await client.end();
+      await server.query(`drop database ${name}_unfinished`);
+      throw error;
+    }
+    await client.end();
+    await server.query(`alter database ${name}_unfinished rename to ${name}`);
+  }
+  return name;
+}
+
+async function onServer<T>(work: (server: pg.Client) => Promise<T>): Promise<T> {
+  const server = new pg.Client({ connectionString: inject('postgresUrl') });
+  await server.connect();
+  try {
+    return await work(server);
+  } finally {
+    await server.end();
+  }
+}
+
+function urlOf(database: string): string {
+  const url = new URL(inject('postgresUrl'));
+  url.pathname = `/${database}`;
+  return url.href;
+}
