@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { attestations } from '../lambdas/core/plan.ts';
 import { Target } from '../lambdas/core/settings.ts';
@@ -14,6 +15,8 @@ const secretArn = z
     /^arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+$/,
     'expected the ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
   );
+
+const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What an operator says about a deployment. `docs/configuration.md` shows each setting; this is the definition. */
 export const RolloutConfig = z.strictObject({
@@ -49,11 +52,9 @@ export const RolloutConfig = z.strictObject({
   target: Target.prefault({}),
   /** Attestations given at deployment: who attests each line of the checklist. */
   attestations: z
-    .partialRecord(
-      z.enum(Object.keys(attestations) as [string, ...string[]]),
-      z.string().trim().min(1, 'expected the name of who attests'),
-    )
-    .default({}),
+    .partialRecord(z.enum(Object.keys(attestations) as [string, ...string[]]), attester)
+    .default({})
+    .transform((given): Record<string, string> => ({ ...(given as Record<string, string>) })),
 });
 export type RolloutConfig = z.infer<typeof RolloutConfig>;
 
@@ -109,4 +110,20 @@ export function readConfig(file: string): RolloutConfig {
     );
   }
   return parseConfig(value, file);
+}
+
+const exampleFile = fileURLToPath(new URL('../config/example.json', import.meta.url));
+
+/**
+ * The configuration that CDK's context gives: `encryptionRollout` (the settings themselves, e.g. in cdk.json), else
+ * the JSON file that `config` names, else the committed example.
+ * @throws ConfigurationError
+ */
+export function configOf(context: { tryGetContext(key: string): unknown }): RolloutConfig {
+  const inline = context.tryGetContext('encryptionRollout');
+  if (inline !== undefined) return parseConfig(inline, 'context encryptionRollout');
+  const file = context.tryGetContext('config') ?? exampleFile;
+  if (typeof file !== 'string')
+    throw new ConfigurationError(`context config: found ${sample(file)}, expected the path of a JSON file`);
+  return readConfig(file);
 }

@@ -1,4 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { App } from 'aws-cdk-lib';
 import type { RolloutConfig } from './config.ts';
+import { namesOf } from './names.ts';
+import { EncryptionRolloutStack } from './stack.ts';
 
 export type MachineName = 'EncryptionRollout' | 'EncryptBatches' | 'Soak' | 'FinalAudit' | 'Rollback';
 
@@ -21,8 +26,20 @@ export interface SynthesizedRollout {
   /** Key: state name. In definitions: `arn:aws:lambda:us-east-1:123456789012:function:<state name>`. */
   readonly functions: Readonly<Record<string, SynthesizedFunction>>;
   /** The CloudFormation template, as it would be deployed. */
-  readonly template: Readonly<Record<string, unknown>>;
+  readonly template: Template;
 }
+
+interface Resource {
+  readonly Type: string;
+  readonly Properties?: Record<string, unknown>;
+}
+
+interface Template {
+  readonly Resources: Readonly<Record<string, Resource>>;
+}
+
+const region = 'us-east-1';
+const account = '123456789012';
 
 /**
  * Synthesizes the app and reads machines and functions back from the template and its assets: what the rehearsal
@@ -31,7 +48,85 @@ export interface SynthesizedRollout {
  * In the definitions a task's Resource is `arn:aws:lambda:us-east-1:123456789012:function:<state name>`,
  * `arn:aws:states:::states:startExecution.sync:2` with Parameters.StateMachineArn
  * `arn:aws:states:us-east-1:123456789012:stateMachine:<machine name>`, or `arn:aws:states:::sns:publish`.
+ *
+ * @param outdir of the cloud assembly; a temporary directory when not given
  */
-export function synthesizeRollout(_config: RolloutConfig, _outdir?: string): SynthesizedRollout {
-  throw new Error('not written yet');
+export function synthesizeRollout(config: RolloutConfig, outdir?: string): SynthesizedRollout {
+  const app = new App({ analyticsReporting: false, ...(outdir === undefined ? {} : { outdir }) });
+  const { stackName } = new EncryptionRolloutStack(app, config.stackName, { config });
+  const assembly = app.synth();
+  const stack = assembly.getStackByName(stackName);
+  const template: Template = stack.template;
+  const resources = Object.values(template.Resources);
+  const resolve = resolver(template, namesOf(config).of(''));
+
+  const machines = resources
+    .filter(({ Type }) => Type === 'AWS::StepFunctions::StateMachine')
+    .map(({ Properties = {} }) => {
+      const definition = JSON.parse(String(resolve(Properties.DefinitionString)));
+      return [resolve(Properties.StateMachineName), { definition }];
+    });
+
+  const assets = JSON.parse(readFileSync(join(assembly.directory, `${stack.id}.assets.json`), 'utf8'));
+  const functions = resources
+    .filter(({ Type }) => Type === 'AWS::Lambda::Function')
+    .map(({ Properties = {} }) => {
+      const [hash] = String((Properties.Code as { S3Key: string }).S3Key).split('.');
+      const { Variables = {} } = Properties.Environment as { Variables?: Record<string, unknown> };
+      return [
+        resolve(Properties.FunctionName),
+        {
+          directory: join(assembly.directory, assets.files[hash as string].source.path),
+          handler: Properties.Handler,
+          environment: Object.fromEntries(
+            Object.entries(Variables).map(([name, value]) => [name, String(resolve(value))]),
+          ),
+          timeoutSeconds: Properties.Timeout,
+        },
+      ];
+    });
+  return { machines: Object.fromEntries(machines), functions: Object.fromEntries(functions), template };
+}
+
+/** Resolves what CloudFormation would, to names without the deployment's prefix and to well-formed ARNs. */
+function resolver(template: Template, prefix: string): (value: unknown) => unknown {
+  const short = (name: unknown) => String(name).replace(prefix, '');
+  const pseudo: Record<string, string> = {
+    'AWS::Partition': 'aws',
+    'AWS::Region': region,
+    'AWS::AccountId': account,
+    'AWS::URLSuffix': 'amazonaws.com',
+  };
+  const arnOf = (logicalId: string): string => {
+    const { Type, Properties = {} } = template.Resources[logicalId] ?? { Type: 'nothing' };
+    const arn = (service: string, rest: string) => `arn:aws:${service}:${region}:${account}:${rest}`;
+    switch (Type) {
+      case 'AWS::Lambda::Function':
+        return arn('lambda', `function:${short(Properties.FunctionName)}`);
+      case 'AWS::StepFunctions::StateMachine':
+        return arn('states', `stateMachine:${short(Properties.StateMachineName)}`);
+      case 'AWS::SNS::Topic':
+        return arn('sns', short(Properties.TopicName));
+      case 'AWS::SecretsManager::Secret':
+        return arn('secretsmanager', `secret:${logicalId}`);
+      default:
+        throw new Error(`${logicalId} is ${Type}: the synthesis has no ARN for it`);
+    }
+  };
+  const resolve = (value: unknown): unknown => {
+    if (typeof value === 'string') return value.startsWith(prefix) ? short(value) : value;
+    if (value === null || typeof value !== 'object') return value;
+    const [[intrinsic, argument] = []] = Object.entries(value);
+    switch (intrinsic) {
+      case 'Ref':
+        return pseudo[argument] ?? arnOf(argument);
+      case 'Fn::GetAtt':
+        return arnOf(argument[0]);
+      case 'Fn::Join':
+        return argument[1].map(resolve).join(argument[0]);
+      default:
+        throw new Error(`the synthesis cannot resolve ${intrinsic}`);
+    }
+  };
+  return resolve;
 }

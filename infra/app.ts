@@ -1,0 +1,15 @@
+/** Entry of the CDK CLI, see cdk.json. */
+import { App } from 'aws-cdk-lib';
+import { ConfigurationError, configOf } from './config.ts';
+import { EncryptionRolloutStack } from './stack.ts';
+
+try {
+  const app = new App();
+  const config = configOf(app.node);
+  new EncryptionRolloutStack(app, config.stackName, { config });
+  app.synth();
+} catch (error) {
+  if (!(error instanceof ConfigurationError)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}

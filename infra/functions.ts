@@ -1,0 +1,206 @@
+import { join } from 'node:path';
+import { ArnFormat, Duration, Stack } from 'aws-cdk-lib';
+import { type ISecurityGroup, type IVpc, SecurityGroup, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
+import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import {
+  Architecture,
+  Code,
+  Function as LambdaFunction,
+  LoggingFormat,
+  Runtime,
+} from 'aws-cdk-lib/aws-lambda';
+import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
+import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
+import { Construct } from 'constructs';
+import { metricNamespace } from '../lambdas/core/plan.ts';
+import type { Settings } from '../lambdas/core/settings.ts';
+import { fileOf, withBundles } from './bundles.ts';
+import type { RolloutConfig } from './config.ts';
+import type { Names } from './names.ts';
+
+interface Needs {
+  /** The function's own limit. Its task's is a little longer, so that the function's error is what people see. */
+  readonly minutes: number;
+  /** Reads the encryption key. */
+  readonly key?: true;
+  /** Publishes metrics. */
+  readonly metrics?: true;
+  /** Reads the database's and the customers' alarms and metrics. */
+  readonly vitals?: true;
+  /** Reads what preflight asks for: dashboard, backups. */
+  readonly readiness?: true;
+  /** Asks whether the execution that holds a run is still alive. */
+  readonly executions?: true;
+}
+
+/** Every function, and the least that it needs besides the database's secret. */
+const functions = {
+  // One scan or some seconds of batch work on a large table, and migrations that wait politely for locks.
+  PrepareDatabase: { minutes: 5, key: true, metrics: true, executions: true },
+  Preflight: { minutes: 2, key: true, metrics: true, vitals: true, readiness: true },
+  CheckVitals: { minutes: 2, metrics: true, vitals: true },
+  EncryptBatch: { minutes: 5, key: true, metrics: true },
+  Gate: { minutes: 2, key: true, metrics: true, vitals: true },
+  EnableTrigger: { minutes: 2, key: true, metrics: true },
+  AuditRows: { minutes: 5, key: true, metrics: true },
+  CompleteRollout: { minutes: 2, metrics: true },
+  // Rolling back takes seconds or is stuck, and it works without the key.
+  CancelBatches: { minutes: 1 },
+  DisableTrigger: { minutes: 1 },
+  ProvePlaintext: { minutes: 1 },
+  GatherEvidence: { minutes: 1, metrics: true, vitals: true },
+  Monitor: { minutes: 2, key: true, metrics: true },
+} as const satisfies Record<string, Needs>;
+
+export type FunctionName = keyof typeof functions;
+
+export const functionNames = Object.keys(functions) as FunctionName[];
+
+export type ReadableSecret = Pick<ISecret, 'secretArn' | 'grantRead'>;
+
+interface FunctionsProps {
+  readonly config: RolloutConfig;
+  readonly names: Names;
+  readonly settings: Settings;
+  readonly databaseSecret: ReadableSecret;
+  readonly keySecret: ReadableSecret;
+  readonly logGroup: ILogGroup;
+}
+
+/** The handlers as Lambda functions in the operator's VPC, each with a role of its own. */
+export class Functions extends Construct {
+  private readonly byName: ReadonlyMap<FunctionName, LambdaFunction>;
+
+  constructor(scope: Construct, id: string, props: FunctionsProps) {
+    super(scope, id);
+    const { config } = props;
+    const network = {
+      // By its id alone, without a look-up. The subnets are named below, so the zones are never read.
+      vpc: Vpc.fromVpcAttributes(this, 'Vpc', { vpcId: config.vpcId, availabilityZones: ['unread'] }),
+      vpcSubnets: {
+        subnets: config.subnetIds.map((subnetId, index) =>
+          Subnet.fromSubnetId(this, `Subnet${index + 1}`, subnetId),
+        ),
+      },
+      securityGroups: [SecurityGroup.fromSecurityGroupId(this, 'SecurityGroup', config.securityGroupId)],
+    };
+    this.byName = withBundles(
+      functionNames,
+      (directory) =>
+        new Map(
+          functionNames.map((name) => [
+            name,
+            this.create(name, join(directory, fileOf(name)), network, props),
+          ]),
+        ),
+    );
+  }
+
+  /** The function of this state. */
+  named(name: FunctionName): LambdaFunction {
+    return this.byName.get(name) as LambdaFunction;
+  }
+
+  private create(
+    name: FunctionName,
+    directory: string,
+    network: {
+      vpc: IVpc;
+      vpcSubnets: { subnets: ReturnType<typeof Subnet.fromSubnetId>[] };
+      securityGroups: ISecurityGroup[];
+    },
+    { config, names, settings, databaseSecret, keySecret, logGroup }: FunctionsProps,
+  ): LambdaFunction {
+    const needs: Needs = functions[name];
+    const role = new Role(this, `${name}Role`, {
+      assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
+      description: `${name} of ${config.stackName}`,
+    });
+    const lambda = new LambdaFunction(this, name, {
+      functionName: names.of(name),
+      description: `State ${name} of the encryption rollout of ${names.target}`,
+      runtime: Runtime.NODEJS_24_X,
+      architecture: Architecture.ARM_64,
+      code: Code.fromAsset(directory),
+      handler: 'index.handler',
+      memorySize: 512,
+      timeout: Duration.minutes(needs.minutes),
+      ...network,
+      role,
+      logGroup,
+      loggingFormat: LoggingFormat.JSON,
+      environment: {
+        DATABASE_SECRET_ARN: databaseSecret.secretArn,
+        DATABASE_TLS: config.databaseTls,
+        ...(config.databaseName === undefined ? {} : { DATABASE_NAME: config.databaseName }),
+        KEY_SECRET_ARN: keySecret.secretArn,
+        ROLLOUT_SETTINGS: JSON.stringify(settings),
+        POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
+        // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
+        NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
+      },
+    });
+
+    const allow = (
+      actions: string[],
+      resources: string[],
+      conditions?: Record<string, Record<string, string>>,
+    ) =>
+      role.addToPolicy(
+        new PolicyStatement({
+          effect: Effect.ALLOW,
+          actions,
+          resources,
+          ...(conditions === undefined ? {} : { conditions }),
+        }),
+      );
+    logGroup.grantWrite(role);
+    // The network interfaces of a function in a VPC. These actions know no resources.
+    allow(
+      [
+        'ec2:CreateNetworkInterface',
+        'ec2:DescribeNetworkInterfaces',
+        'ec2:DescribeSubnets',
+        'ec2:DeleteNetworkInterface',
+        'ec2:AssignPrivateIpAddresses',
+        'ec2:UnassignPrivateIpAddresses',
+      ],
+      ['*'],
+    );
+    databaseSecret.grantRead(role);
+    if (needs.key) keySecret.grantRead(role);
+    // Nor do most of CloudWatch's; a namespace is the finest limit there is.
+    if (needs.metrics)
+      allow(['cloudwatch:PutMetricData'], ['*'], {
+        StringEquals: { 'cloudwatch:namespace': metricNamespace },
+      });
+    if (needs.vitals) allow(['cloudwatch:DescribeAlarms', 'cloudwatch:GetMetricData'], ['*']);
+    if (needs.readiness) {
+      allow(['rds:DescribeDBSnapshots', 'rds:DescribeDBClusterSnapshots'], ['*']);
+      allow(
+        ['cloudwatch:GetDashboard'],
+        [
+          Stack.of(this).formatArn({
+            service: 'cloudwatch',
+            region: '',
+            resource: 'dashboard',
+            resourceName: names.dashboard,
+          }),
+        ],
+      );
+    }
+    if (needs.executions)
+      allow(
+        ['states:DescribeExecution'],
+        [
+          Stack.of(this).formatArn({
+            service: 'states',
+            resource: 'execution',
+            resourceName: `${names.of('EncryptionRollout')}:*`,
+            arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+          }),
+        ],
+      );
+    return lambda;
+  }
+}

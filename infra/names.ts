@@ -1,0 +1,27 @@
+import { alerts } from '../lambdas/core/plan.ts';
+import type { RolloutConfig } from './config.ts';
+
+/**
+ * Physical names, fixed before any resource exists: preflight asks for the alarms and the dashboard by name, a role
+ * names the machine whose function it is, and people search the console for them.
+ */
+export interface Names {
+  /** `<stack>-<name>` of a function or a state machine. */
+  of(name: string): string;
+  /** `<schema>.<table>` */
+  readonly target: string;
+  readonly dashboard: string;
+  /** Of all alerts. */
+  readonly alarms: readonly string[];
+}
+
+/** Every name of a deployment. */
+export function namesOf(config: RolloutConfig): Names {
+  const of = (name: string) => `${config.stackName}-${name}`;
+  return {
+    of,
+    target: `${config.target.schema}.${config.target.table}`,
+    dashboard: config.stackName,
+    alarms: alerts.map(({ name }) => of(name)),
+  };
+}

@@ -1,0 +1,284 @@
+import { Duration } from 'aws-cdk-lib';
+import {
+  Choice,
+  Condition,
+  Fail,
+  type IChainable,
+  JsonPath,
+  Pass,
+  type StateMachine,
+  Succeed,
+} from 'aws-cdk-lib/aws-stepfunctions';
+import { Construct } from 'constructs';
+import type { Phase, Plan } from '../lambdas/core/plan.ts';
+import type { Target } from '../lambdas/core/settings.ts';
+import { execute, invoke, type MachineProps, machine, notify, onError, set } from './tasks.ts';
+
+interface RolloutMachineProps extends MachineProps {
+  readonly plan: Plan;
+  readonly target: Target;
+  readonly encryptBatches: StateMachine;
+  readonly soak: StateMachine;
+  readonly finalAudit: StateMachine;
+  readonly rollback: StateMachine;
+}
+
+const run = JsonPath.objectAt('$.run');
+
+/**
+ * The whole rollout, drawn from the plan. Input: RolloutInput.
+ *
+ * The data that passes between its states: `input`, `run`, `loop.stretch` (counts children, for their names) and
+ * `step`, the result of the latest step; `step.reason` says why the rollout stops.
+ */
+export class RolloutMachine extends Construct {
+  readonly machine: StateMachine;
+  private readonly rollback: IChainable;
+  private readonly props: RolloutMachineProps;
+
+  constructor(scope: Construct, id: string, props: RolloutMachineProps) {
+    super(scope, id);
+    this.props = props;
+    const { names, functions, plan } = props;
+    this.rollback = this.stop();
+    const refused = new Fail(this, 'RolloutRefused', {
+      comment: 'Nothing was changed, so there is nothing to roll back',
+      errorPath: '$.refusal.Error',
+      causePath: '$.refusal.Cause',
+    });
+
+    const begin = new Pass(this, 'Begin', {
+      parameters: { input: JsonPath.objectAt('$$.Execution.Input'), loop: { stretch: 1 } },
+    });
+    const prepareDatabase = invoke(this, 'PrepareDatabase', {
+      functions,
+      payload: { input: JsonPath.objectAt('$.input'), execution: JsonPath.executionId },
+      resultPath: '$.run',
+    });
+    const preflight = invoke(this, 'Preflight', {
+      functions,
+      payload: { run, input: JsonPath.objectAt('$.input') },
+      resultPath: '$.step',
+    });
+    const resumeAt = new Choice(this, 'ResumeAt');
+    begin.next(prepareDatabase);
+    onError(prepareDatabase, '$.error', this.readable(refused)).next(preflight);
+    onError(preflight, '$.step.reason', this.rollback).next(
+      new Choice(this, 'Preflight: Verdict')
+        .when(Condition.stringEquals('$.step.verdict', 'GO'), resumeAt)
+        .otherwise(
+          set(this, 'Preflight: Refusal', '$.refusal', {
+            Error: 'RolloutRefused',
+            Cause: JsonPath.stringAt('$.step.reason'),
+          }).next(refused),
+        ),
+    );
+
+    // Back to front, because each phase must know what follows it.
+    let next = this.complete();
+    for (const phase of [...plan.phases].reverse()) {
+      next = this.phase(phase, next);
+      resumeAt.when(Condition.numberEquals('$.run.resumeAt', phase.number), next);
+    }
+
+    this.machine = machine(
+      this,
+      names,
+      'EncryptionRollout',
+      `Encrypts ${names.target} in place, in gated phases`,
+      begin,
+    );
+  }
+
+  /** The states of one phase; returns its first. */
+  private phase(phase: Phase, next: IChainable): IChainable {
+    const afterSoak = phase.number === 5 ? this.audit(phase, next) : next;
+    const afterWork = phase.soakMinutes > 0 ? this.soak(phase, afterSoak) : afterSoak;
+    const gate = this.gate(phase, 'Gate', 'worked', afterWork);
+    if (phase.number === 4) {
+      const enableTrigger = invoke(
+        this,
+        'EnableTrigger',
+        { functions: this.props.functions, payload: { run }, resultPath: '$.step' },
+        `${phase.title}: EnableTrigger`,
+      );
+      return onError(enableTrigger, '$.step.reason', this.rollback).next(gate);
+    }
+    const { plan, encryptBatches, functions } = this.props;
+    const loopSeconds =
+      seconds(functions.named('CheckVitals').timeout) +
+      seconds(functions.named('EncryptBatch').timeout) +
+      phase.pauseSeconds;
+    const batches = execute(this, `${phase.title}: EncryptBatches`, {
+      machine: encryptBatches,
+      name: childName(`p${phase.number}-{}`, JsonPath.stringAt('$.loop.stretch')),
+      input: { run, phase: phase.number },
+      resultSelector: {
+        outcome: JsonPath.stringAt('$.Output.outcome'),
+        reason: JsonPath.stringAt('$.Output.reason'),
+      },
+      resultPath: '$.step',
+      // Every call as slow as it may be: longer than that, something hangs.
+      timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
+    });
+    onError(batches, '$.step.reason', this.rollback).next(
+      new Choice(this, `${phase.title}: Progress`)
+        .when(Condition.stringEquals('$.step.outcome', 'DONE'), gate)
+        .when(
+          Condition.stringEquals('$.step.outcome', 'CONTINUE'),
+          this.nextStretch(`${phase.title}: NextStretch`, batches),
+        )
+        .otherwise(this.rollback),
+    );
+    return batches;
+  }
+
+  private soak(phase: Phase, next: IChainable): IChainable {
+    const gate = this.gate(phase, 'SoakGate', 'soaked', next);
+    const soak = execute(this, `${phase.title}: Soak`, {
+      machine: this.props.soak,
+      name: childName(`p${phase.number}-soak`),
+      input: { run, phase: phase.number },
+      resultSelector: {
+        outcome: JsonPath.stringAt('$.Output.outcome'),
+        reason: JsonPath.stringAt('$.Output.reason'),
+      },
+      resultPath: '$.step',
+      // The looks at the vitals take time, too.
+      timeout: Duration.minutes(2 * phase.soakMinutes + 60),
+    });
+    return onError(soak, '$.step.reason', this.rollback).next(
+      new Choice(this, `${phase.title}: SoakOutcome`)
+        .when(Condition.stringEquals('$.step.outcome', 'DONE'), gate)
+        .otherwise(this.rollback),
+    );
+  }
+
+  private audit(phase: Phase, next: IChainable): IChainable {
+    const { plan, finalAudit, functions } = this.props;
+    const gate = this.gate(phase, 'AuditGate', 'audited', next);
+    const audit = execute(this, `${phase.title}: FinalAudit`, {
+      machine: finalAudit,
+      name: childName('audit-{}', JsonPath.stringAt('$.loop.stretch')),
+      input: { run },
+      resultSelector: { outcome: JsonPath.stringAt('$.Output.outcome') },
+      resultPath: '$.step',
+      timeout: Duration.seconds(plan.batchesPerExecution * seconds(functions.named('AuditRows').timeout)),
+    });
+    onError(audit, '$.step.reason', this.rollback).next(
+      new Choice(this, `${phase.title}: AuditProgress`)
+        .when(
+          Condition.stringEquals('$.step.outcome', 'CONTINUE'),
+          this.nextStretch(`${phase.title}: NextAudit`, audit),
+        )
+        .otherwise(gate),
+    );
+    return audit;
+  }
+
+  /** Judges the phase and goes on only with GO: NO_GO and INCONCLUSIVE stop the rollout. */
+  private gate(
+    phase: Phase,
+    name: 'Gate' | 'SoakGate' | 'AuditGate',
+    stage: 'worked' | 'soaked' | 'audited',
+    next: IChainable,
+  ): IChainable {
+    const id = `${phase.title}: ${name}`;
+    const gate = invoke(
+      this,
+      'Gate',
+      { functions: this.props.functions, payload: { run, phase: phase.number, stage }, resultPath: '$.step' },
+      id,
+    );
+    return onError(gate, '$.step.reason', this.rollback).next(
+      new Choice(this, `${id}Verdict`)
+        .when(Condition.stringEquals('$.step.verdict', 'GO'), next)
+        .otherwise(this.rollback),
+    );
+  }
+
+  private nextStretch(id: string, again: IChainable): IChainable {
+    return set(this, id, '$.loop', {
+      stretch: JsonPath.mathAdd(JsonPath.numberAt('$.loop.stretch'), 1),
+    }).next(again);
+  }
+
+  private complete(): IChainable {
+    const { functions, topic } = this.props;
+    const completed = new Succeed(this, 'RolloutCompleted');
+    const completeRollout = invoke(this, 'CompleteRollout', {
+      functions,
+      payload: { run },
+      resultPath: '$.step',
+    });
+    const notifyCompleted = notify(
+      this,
+      'NotifyCompleted',
+      topic,
+      'Encryption rollout completed',
+      JsonPath.stringAt('$.step.summary'),
+    );
+    // Complete it is, whoever heard of it.
+    onError(notifyCompleted, '$.unheard', completed).next(completed);
+    return onError(completeRollout, '$.step.reason', this.rollback).next(notifyCompleted);
+  }
+
+  /** Rolls back and fails with a cause that the person on call understands. */
+  private stop(): IChainable {
+    const { rollback, target, topic } = this.props;
+    const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
+    const advice = `The rollout was stopped, but its rollback did not finish. Disable the trigger by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback.`;
+    const failed = new Fail(this, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
+    const page = notify(this, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
+    onError(page, '$.unheard', failed).next(failed);
+    const task = execute(this, 'Rollback', {
+      machine: rollback,
+      name: childName('rollback'),
+      input: { run, reason: JsonPath.objectAt('$.step.reason') },
+      resultSelector: { summary: JsonPath.stringAt('$.Output.summary') },
+      resultPath: '$.step',
+      // Its steps take seconds; with every retry of every step it is still over by then.
+      timeout: Duration.hours(1),
+    });
+    return onError(task, '$.error', page).next(
+      new Fail(this, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
+    );
+  }
+
+  /** `$.refusal` from a caught error. Lambda wraps the handler's message in JSON; people get the message alone. */
+  private readable(refused: Fail): IChainable {
+    const plain = set(this, 'PrepareDatabase: Cause', '$.refusal', {
+      Error: JsonPath.stringAt('$.error.Error'),
+      Cause: JsonPath.stringAt('$.error.Cause'),
+    }).next(refused);
+    const parsed = set(this, 'PrepareDatabase: ParseCause', '$.parsed', {
+      cause: JsonPath.stringToJson(JsonPath.stringAt('$.error.Cause')),
+    }).next(
+      set(this, 'PrepareDatabase: Message', '$.refusal', {
+        Error: JsonPath.stringAt('$.error.Error'),
+        Cause: JsonPath.stringAt('$.parsed.cause.errorMessage'),
+      }).next(refused),
+    );
+    return new Choice(this, 'PrepareDatabase: Failure')
+      .when(Condition.stringMatches('$.error.Cause', '{*"errorMessage":*}'), parsed)
+      .otherwise(plain);
+  }
+}
+
+/** `<run>-<attempt>-<suffix>`: a UUID and some digits, well below the 80 characters that a name may have. */
+function childName(suffix: string, ...values: string[]): string {
+  return JsonPath.format(
+    `{}-{}-${suffix}`,
+    JsonPath.stringAt('$.run.id'),
+    JsonPath.stringAt('$.run.attempt'),
+    ...values,
+  );
+}
+
+function seconds(duration: Duration | undefined): number {
+  return duration?.toSeconds() ?? 0;
+}
+
+function quoted(identifier: string): string {
+  return /^[a-z_][a-z0-9_]*$/.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
+}

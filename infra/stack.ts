@@ -1,0 +1,113 @@
+import { CfnOutput, RemovalPolicy, Stack, type StackProps } from 'aws-cdk-lib';
+import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
+import type { Construct } from 'constructs';
+import { defaultPlan } from '../lambdas/core/plan.ts';
+import type { Settings } from '../lambdas/core/settings.ts';
+import { Alarms } from './alarms.ts';
+import type { RolloutConfig } from './config.ts';
+import { RolloutDashboard } from './dashboard.ts';
+import { EncryptBatchesMachine } from './encrypt-batches-machine.ts';
+import { FinalAuditMachine } from './final-audit-machine.ts';
+import { Functions, type ReadableSecret } from './functions.ts';
+import { Monitoring } from './monitoring.ts';
+import { namesOf } from './names.ts';
+import { Notifications } from './notifications.ts';
+import { RollbackMachine } from './rollback-machine.ts';
+import { RolloutMachine } from './rollout-machine.ts';
+import { SoakMachine } from './soak-machine.ts';
+
+interface EncryptionRolloutStackProps extends StackProps {
+  readonly config: RolloutConfig;
+}
+
+/** One rollout of one table: machines, functions, alarms and who is told. */
+export class EncryptionRolloutStack extends Stack {
+  constructor(scope: Construct, id: string, { config, ...props }: EncryptionRolloutStackProps) {
+    super(scope, id, props);
+    const plan = defaultPlan;
+    const names = namesOf(config);
+    const settings: Settings = {
+      target: config.target,
+      database: config.database,
+      customerAlarms: config.customerAlarms,
+      ownAlarms: [...names.alarms],
+      dashboard: names.dashboard,
+      attestations: config.attestations,
+    };
+
+    const { topic } = new Notifications(this, 'Notifications', {
+      topicName: names.of('OnCall'),
+      onCall: config.onCall,
+    });
+    const functions = new Functions(this, 'Functions', {
+      config,
+      names,
+      settings,
+      databaseSecret: Secret.fromSecretCompleteArn(this, 'DatabaseSecret', config.databaseSecretArn),
+      keySecret: this.keySecret(config),
+      // One log for all handlers: a run reads from top to bottom.
+      logGroup: new LogGroup(this, 'Log', {
+        logGroupName: `/encryption-rollout/${config.stackName}`,
+        retention: RetentionDays.ONE_YEAR,
+        removalPolicy: RemovalPolicy.DESTROY,
+      }),
+    });
+
+    const shared = { names, functions, topic };
+    const { machine: encryptBatches } = new EncryptBatchesMachine(this, 'EncryptBatches', shared);
+    const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan });
+    const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', shared);
+    const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
+    const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
+      ...shared,
+      plan,
+      target: config.target,
+      encryptBatches,
+      soak,
+      finalAudit,
+      rollback,
+    });
+
+    const alarms = new Alarms(this, 'Alarms', { names, topic });
+    new RolloutDashboard(this, 'Dashboard', { names, alarms });
+    new Monitoring(this, 'Monitoring', {
+      scheduleName: names.of('Monitor'),
+      monitor: functions.named('Monitor'),
+    });
+
+    new CfnOutput(this, 'StateMachineArn', {
+      description: 'Start an execution of this to start or to resume the rollout',
+      value: rollout.stateMachineArn,
+    });
+    new CfnOutput(this, 'OnCallTopicArn', {
+      description: 'Where alarms and the ends of rollouts are announced',
+      value: topic.topicArn,
+    });
+  }
+
+  private keySecret(config: RolloutConfig): ReadableSecret {
+    if (config.keySecretArn !== undefined)
+      return Secret.fromSecretCompleteArn(this, 'Key', config.keySecretArn);
+    const secret = new Secret(this, 'Key', {
+      description: `Encryption key of ${config.target.schema}.${config.target.table}. Without it the ciphertext is lost.`,
+      generateSecretString: {
+        secretStringTemplate: JSON.stringify({ number: 1 }),
+        generateStringKey: 'key',
+        // 64 hex digits, 32 bytes. Secrets Manager can only be told what to leave out: every other character it knows.
+        passwordLength: 64,
+        requireEachIncludedType: false,
+        excludeUppercase: true,
+        excludePunctuation: true,
+        excludeCharacters: 'ghijklmnopqrstuvwxyz',
+      },
+      // Deleting the stack must never delete the only key to the data.
+      removalPolicy: RemovalPolicy.RETAIN,
+    });
+    new CfnOutput(this, 'KeySecretArn', {
+      description: 'The encryption key. It outlives the stack.',
+      value: secret.secretArn,
+    });
+    return secret;
+  }
+}

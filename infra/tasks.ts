@@ -1,0 +1,187 @@
+import { Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import {
+  DefinitionBody,
+  type IChainable,
+  IntegrationPattern,
+  type IStateMachine,
+  JitterType,
+  JsonPath,
+  LogLevel,
+  Pass,
+  type RetryProps,
+  StateMachine,
+  StateMachineType,
+  TaskInput,
+  type TaskStateBase,
+  Timeout,
+} from 'aws-cdk-lib/aws-stepfunctions';
+import { LambdaInvoke, SnsPublish, StepFunctionsStartExecution } from 'aws-cdk-lib/aws-stepfunctions-tasks';
+import type { Construct } from 'constructs';
+import type { FunctionName, Functions } from './functions.ts';
+import type { Names } from './names.ts';
+
+/** Up to about two minutes, the time of a failover of the database; jittered, lest retries meet again. */
+const patience = {
+  interval: Duration.seconds(2),
+  maxAttempts: 7,
+  backoffRate: 2,
+  maxDelay: Duration.seconds(60),
+  jitterStrategy: JitterType.FULL,
+} satisfies RetryProps;
+
+const retries: readonly RetryProps[] = [
+  {
+    ...patience,
+    errors: [
+      // Ours: connection lost, deadlock, serialization failure, lock timeout, throttled by AWS.
+      'TransientError',
+      // Lambda's own trouble: the invocation never reached the handler, or its answer never reached us.
+      'Lambda.ServiceException',
+      'Lambda.AWSLambdaException',
+      'Lambda.SdkClientException',
+      // More invocations than the account may have at once.
+      'Lambda.TooManyRequestsException',
+    ],
+  },
+  {
+    // Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike.
+    errors: ['States.Timeout', 'Sandbox.Timedout'],
+    interval: Duration.seconds(10),
+    maxAttempts: 2,
+    backoffRate: 2,
+    jitterStrategy: JitterType.FULL,
+  },
+];
+
+/** What every state machine is drawn from. */
+export interface MachineProps {
+  readonly names: Names;
+  readonly functions: Functions;
+  readonly topic: ITopic;
+}
+
+interface HandlerProps {
+  readonly functions: Functions;
+  readonly payload: Record<string, unknown>;
+  /** Where the answer goes; JsonPath.DISCARD = nowhere. */
+  readonly resultPath: string;
+}
+
+/** A task that invokes the handler of this name. `id` is the state's name when it has a prefix. */
+export function invoke(
+  scope: Construct,
+  handler: FunctionName,
+  { functions, payload, resultPath }: HandlerProps,
+  id: string = handler,
+): LambdaInvoke {
+  const lambda = functions.named(handler);
+  const task = new LambdaInvoke(scope, id, {
+    lambdaFunction: lambda,
+    payload: TaskInput.fromObject(payload),
+    payloadResponseOnly: true,
+    resultPath,
+    // Longer than the function's own, whose error says more.
+    taskTimeout: Timeout.duration(lambda.timeout?.plus(Duration.seconds(15)) ?? Duration.minutes(5)),
+    retryOnServiceExceptions: false,
+  });
+  for (const retry of retries) task.addRetry(retry);
+  return task;
+}
+
+interface ChildProps {
+  readonly machine: IStateMachine;
+  /** Deterministic, so that a repeated request meets the execution that it already started. At most 80 characters. */
+  readonly name: string;
+  readonly input: Record<string, unknown>;
+  /** What is kept of the child's output, which lies under `$.Output`. */
+  readonly resultSelector: Record<string, string>;
+  readonly resultPath: string;
+  readonly timeout: Duration;
+}
+
+/** A task that executes a child machine and waits for its end. */
+export function execute(scope: Construct, id: string, props: ChildProps): StepFunctionsStartExecution {
+  const task = new StepFunctionsStartExecution(scope, id, {
+    stateMachine: props.machine,
+    integrationPattern: IntegrationPattern.RUN_JOB,
+    name: props.name,
+    input: TaskInput.fromObject(props.input),
+    associateWithParent: true,
+    resultSelector: props.resultSelector,
+    resultPath: props.resultPath,
+    taskTimeout: Timeout.duration(props.timeout),
+  });
+  // The request to start was throttled or lost. By its name it starts one execution at most.
+  task.addRetry({
+    ...patience,
+    errors: ['StepFunctions.AWSStepFunctionsException', 'StepFunctions.SdkClientException'],
+  });
+  return task;
+}
+
+/** A task that sends a message to the people on call. */
+export function notify(
+  scope: Construct,
+  id: string,
+  topic: ITopic,
+  subject: string,
+  message: string,
+): SnsPublish {
+  const task = new SnsPublish(scope, id, {
+    topic,
+    subject,
+    message: TaskInput.fromText(message),
+    resultPath: JsonPath.DISCARD,
+    taskTimeout: Timeout.duration(Duration.minutes(1)),
+  });
+  // Throttled or lost: better paged twice than not at all.
+  task.addRetry({
+    ...patience,
+    errors: ['SNS.AmazonSNSException', 'SNS.SdkClientException', 'States.Timeout'],
+  });
+  return task;
+}
+
+/** A state that sets one part of the state's data. */
+export function set(scope: Construct, id: string, path: string, parameters: Record<string, unknown>): Pass {
+  return new Pass(scope, id, { parameters, resultPath: path });
+}
+
+/** Every error leads to `next`; the error itself goes to `path`. */
+export function onError<T extends Pick<TaskStateBase, 'addCatch'>>(
+  task: T,
+  path: string,
+  next: IChainable,
+): T {
+  task.addCatch(next, { errors: ['States.ALL'], resultPath: path });
+  return task;
+}
+
+/** A Standard machine, traced; it logs errors and never the data. */
+export function machine(
+  scope: Construct,
+  names: Names,
+  name: string,
+  comment: string,
+  start: IChainable,
+): StateMachine {
+  return new StateMachine(scope, name, {
+    stateMachineName: names.of(name),
+    stateMachineType: StateMachineType.STANDARD,
+    definitionBody: DefinitionBody.fromChainable(start),
+    comment,
+    tracingEnabled: true,
+    logs: {
+      level: LogLevel.ERROR,
+      includeExecutionData: false,
+      destination: new LogGroup(scope, `${name}Log`, {
+        // With this prefix the log does not use up the account's resource policies.
+        logGroupName: `/aws/vendedlogs/states/${names.of(name)}`,
+        retention: RetentionDays.ONE_YEAR,
+        removalPolicy: RemovalPolicy.DESTROY,
+      }),
+    },
+  });
+}
