@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'vitest';
+import { type ChecklistMeasurements, checklistCriteria } from '../../../lambdas/core/checklist.ts';
+import { judge } from '../../../lambdas/core/criteria.ts';
+import { attestations, defaultPlan } from '../../../lambdas/core/plan.ts';
+
+const ready: ChecklistMeasurements = {
+  health: {
+    totalRows: 10_000,
+    rowsWithPii: 9_900,
+    encryptedRows: 0,
+    unencryptedRows: 9_900,
+    encryptionPercentage: 0,
+    missingIvCount: 0,
+    failedRows: 0,
+    triggerEnabled: false,
+    guardEnabled: true,
+    healthStatus: 'NOT_STARTED',
+  },
+  vitals: {
+    cpuPercents: [20, 20, 20],
+    customerAlarms: [],
+    longestLockWaitMilliseconds: 0,
+    connections: { used: 5, limit: 100 },
+  },
+  keyMatches: true,
+  latestBackup: new Date('2030-01-01T00:00:00Z'),
+  now: new Date('2030-01-02T00:00:00Z'),
+  missingAlarms: [],
+  dashboardExists: true,
+  triggerExpected: false,
+  priority: null,
+  canaryProblem: '',
+  attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
+};
+
+const judged = (change: Partial<ChecklistMeasurements>) =>
+  judge('Preflight', checklistCriteria(defaultPlan, { ...ready, ...change }));
+
+describe('the pre-rollout checklist', () => {
+  test('GO when everything is ready', () => {
+    expect(judged({}).verdict).toBe('GO');
+  });
+
+  test.each<[string, string, Partial<ChecklistMeasurements>]>([
+    ['the key is another', 'Encryption key configured', { keyMatches: false }],
+    ['there is no backup', 'Database backup completed', { latestBackup: null }],
+    [
+      'the backup is older than a day',
+      'Database backup completed',
+      { now: new Date('2030-01-02T00:00:01Z') },
+    ],
+    ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
+    ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
+    ['the trigger is on', 'Trigger before the start', { health: { ...ready.health, triggerEnabled: true } }],
+    [
+      'the guard is off',
+      'Guard against stale ciphertext',
+      { health: { ...ready.health, guardEnabled: false } },
+    ],
+    ['the canary is refused', 'Canary row', { canaryProblem: 'refused with SQLSTATE 23502 (status)' }],
+  ])('NO_GO when %s', (_, name, change) => {
+    const { verdict, criteria } = judged(change);
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => !passed).map((c) => c.name)).toEqual([name]);
+  });
+
+  test.each(Object.entries(attestations))('NO_GO without %s, and the input to give is named', (key, line) => {
+    const { [key]: _, ...others } = ready.attestations;
+    const { verdict, reason } = judged({ attestations: others });
+    expect(verdict).toBe('NO_GO');
+    expect(reason).toContain(line);
+    expect(reason).toContain(`input.attestations.${key}`);
+  });
+
+  test.each<[string, Partial<ChecklistMeasurements>]>([
+    ['backups', { latestBackup: undefined }],
+    ['alarms', { missingAlarms: undefined }],
+    ['the dashboard', { dashboardExists: undefined }],
+  ])('INCONCLUSIVE when %s cannot be read', (_, change) => {
+    expect(judged(change).verdict).toBe('INCONCLUSIVE');
+  });
+
+  test('a trigger that this rollout switched on is no objection', () => {
+    expect(judged({ triggerExpected: true, health: { ...ready.health, triggerEnabled: true } }).verdict).toBe(
+      'GO',
+    );
+  });
+});

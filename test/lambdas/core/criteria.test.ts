@@ -1,0 +1,277 @@
+import { describe, expect, test } from 'vitest';
+import {
+  abortCriteria,
+  type GateMeasurements,
+  gateCriteria,
+  judge,
+  soakCriteria,
+} from '../../../lambdas/core/criteria.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
+
+/** A world in which every gate passes, at this coverage. */
+function healthy(percent: number): GateMeasurements {
+  const rowsWithPii = 10_000;
+  const encrypted = (rowsWithPii * percent) / 100;
+  return {
+    health: {
+      totalRows: 10_100,
+      rowsWithPii,
+      encryptedRows: encrypted,
+      unencryptedRows: rowsWithPii - encrypted,
+      encryptionPercentage: percent,
+      missingIvCount: 0,
+      failedRows: 0,
+      triggerEnabled: percent >= 90,
+      guardEnabled: true,
+      healthStatus: 'IN_PROGRESS',
+    },
+    vitals: {
+      cpuPercents: [30, 35, 32],
+      customerAlarms: [],
+      longestLockWaitMilliseconds: 0,
+      connections: { used: 20, limit: 100 },
+    },
+    errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
+    progress: {
+      rowsWithPii,
+      rowsAttempted: 2_000,
+      rowsFailed: 0,
+      rowsEncrypted: 2_000,
+      rowsEncryptedNow: encrypted,
+    },
+    spotCheck: { checked: 10, mismatchedKeys: [] },
+    keyMatches: true,
+    millisecondsPerRow: 0.05,
+    triggerTest: {
+      offMilliseconds: 1,
+      onMilliseconds: 1.4,
+      canaryEncrypted: true,
+      canaryHasIv: true,
+      canaryDecrypts: true,
+    },
+    newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 0 },
+    audit: { finished: true, rowsVerified: 10_000, rowsMismatched: 0 },
+  };
+}
+
+const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
+
+function verdictOf(phase: PhaseNumber, change: (m: GateMeasurements) => GateMeasurements = (m) => m) {
+  return judge(
+    'gate',
+    gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), change(healthy(coverageAt[phase]))),
+  );
+}
+
+const allPhases: PhaseNumber[] = [1, 2, 3, 4, 5];
+
+describe('gates', () => {
+  test.each(allPhases)('phase %i: GO when all is well', (phase) => {
+    expect(verdictOf(phase)).toMatchObject({ verdict: 'GO' });
+  });
+
+  /** One thing goes wrong: at every gate it is named, and it alone. */
+  const everywhere: [string, string, (m: GateMeasurements) => GateMeasurements][] = [
+    [
+      'a spot check fails',
+      'Decryption matches plaintext',
+      (m) => ({ ...m, spotCheck: { checked: 10, mismatchedKeys: ['k'] } }),
+    ],
+    [
+      'a decryption failure was recorded',
+      'Decryption failures',
+      (m) => ({ ...m, errors: { ...m.errors, decryption: 1 } }),
+    ],
+    ['an IV is missing', 'Missing IVs', (m) => ({ ...m, health: { ...m.health, missingIvCount: 1 } })],
+    ['the key is another', 'Encryption key', (m) => ({ ...m, keyMatches: false })],
+    ['the key failed', 'Key access failures', (m) => ({ ...m, errors: { ...m.errors, keyAccess: 1 } })],
+    ['batches are slow', 'Batch time per row', (m) => ({ ...m, millisecondsPerRow: 5.1 })],
+    ['CPU stays high', 'Database CPU', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90, 82] } })],
+    [
+      'a session waits',
+      'Database locks',
+      (m) => ({ ...m, vitals: { ...m.vitals, longestLockWaitMilliseconds: 1_001 } }),
+    ],
+    [
+      'connections run out',
+      'Database connections',
+      (m) => ({ ...m, vitals: { ...m.vitals, connections: { used: 91, limit: 100 } } }),
+    ],
+    [
+      'customers notice',
+      'Customer-facing alarms',
+      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: ['api-5xx'] } }),
+    ],
+  ];
+  describe.each(allPhases)('phase %i', (phase) => {
+    test.each(everywhere)('NO_GO when %s', (_, name, change) => {
+      const { verdict, criteria, reason } = verdictOf(phase, change);
+      expect(verdict).toBe('NO_GO');
+      expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
+      expect(reason).toContain(name);
+    });
+  });
+
+  const once: [PhaseNumber, string, string, (m: GateMeasurements) => GateMeasurements][] = [
+    [
+      1,
+      'fewer rows than 500',
+      'Rows encrypted',
+      (m) => ({ ...m, progress: { ...m.progress, rowsEncryptedNow: 499 } }),
+    ],
+    [1, 'one row failed', 'Encryption errors', (m) => ({ ...m, errors: { ...m.errors, encryption: 1 } })],
+    [
+      2,
+      'below 20 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 19.99 } }),
+    ],
+    [
+      2,
+      'above 25 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 25.01 } }),
+    ],
+    [
+      2,
+      '2 of 2,000 rows failed',
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 2 } }),
+    ],
+    [
+      3,
+      'below 90 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 89.99 } }),
+    ],
+    [
+      3,
+      '1 % of the rows failed',
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 20 } }),
+    ],
+    [4, 'the trigger is off', 'Trigger', (m) => ({ ...m, health: { ...m.health, triggerEnabled: false } })],
+    [
+      4,
+      'the trigger failed once',
+      'Trigger failures',
+      (m) => ({ ...m, errors: { ...m.errors, trigger: 1 } }),
+    ],
+    [
+      4,
+      'the canary stays plain',
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryEncrypted: false } }),
+    ],
+    [
+      4,
+      'the canary has no IV',
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryHasIv: false } }),
+    ],
+    [
+      4,
+      'writes are slow',
+      'Write latency',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, onMilliseconds: 6.1 } }),
+    ],
+    [
+      4,
+      'a new row stays plain',
+      'New rows encrypted by the trigger',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 11, missingIv: 0 } }),
+    ],
+    [
+      4,
+      'a new row has no IV',
+      'New rows without IV',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 1 } }),
+    ],
+    [
+      5,
+      'one row is left',
+      'Unencrypted rows',
+      (m) => ({ ...m, health: { ...m.health, unencryptedRows: 1 } }),
+    ],
+    [
+      5,
+      'the audit found a mismatch',
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: true, rowsVerified: 9_999, rowsMismatched: 1 } }),
+    ],
+    [
+      5,
+      'the audit did not finish',
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: false, rowsVerified: 9_999, rowsMismatched: 0 } }),
+    ],
+  ];
+  test.each(once)('phase %i: NO_GO when %s', (phase, _, name, change) => {
+    const { verdict, criteria } = verdictOf(phase, change);
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
+  });
+
+  test.each<[string, (m: GateMeasurements) => GateMeasurements]>([
+    ['no CPU reading', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: null } })],
+    ['alarms that cannot be read', (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: null } })],
+    ['no row to check', (m) => ({ ...m, spotCheck: { checked: 0, mismatchedKeys: [] } })],
+  ])('INCONCLUSIVE with %s: what is not measured is not health', (_, change) => {
+    expect(verdictOf(3, change).verdict).toBe('INCONCLUSIVE');
+  });
+
+  test('INCONCLUSIVE in phase 4 when the trigger was not tested', () => {
+    expect(verdictOf(4, (m) => ({ ...m, triggerTest: undefined })).verdict).toBe('INCONCLUSIVE');
+  });
+
+  test('a failure outweighs a missing measurement', () => {
+    const { verdict, reason } = verdictOf(3, (m) => ({
+      ...m,
+      vitals: { ...m.vitals, cpuPercents: null, customerAlarms: ['api-5xx'] },
+    }));
+    expect(verdict).toBe('NO_GO');
+    expect(reason).not.toContain('CPU');
+  });
+
+  test('phase 2 of a run that was resumed beyond 25 % is not sent back', () => {
+    const beyond = (m: GateMeasurements) => ({
+      ...m,
+      health: { ...m.health, encryptionPercentage: 60 },
+      progress: { ...m.progress, rowsEncrypted: 0 },
+    });
+    expect(verdictOf(2, beyond).verdict).toBe('GO');
+  });
+
+  test('one CPU spike is normal', () => {
+    const spike = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
+    expect(verdictOf(3, spike).verdict).toBe('GO');
+  });
+});
+
+describe('abort conditions', () => {
+  const { vitals, errors, progress } = healthy(50);
+  const verdict = (p: Partial<typeof progress>) =>
+    judge('batch', abortCriteria(defaultPlan, vitals, errors, { ...progress, ...p })).verdict;
+
+  test('50 errors in 5,000 rows may be, 51 may not', () => {
+    expect(verdict({ rowsAttempted: 5_000, rowsFailed: 50 })).toBe('GO');
+    expect(verdict({ rowsAttempted: 5_000, rowsFailed: 51 })).toBe('NO_GO');
+  });
+
+  test('a rate is not judged on a handful of rows', () => {
+    expect(verdict({ rowsAttempted: 99, rowsFailed: 2 })).toBe('GO');
+    expect(verdict({ rowsAttempted: 100, rowsFailed: 2 })).toBe('NO_GO');
+  });
+
+  test('a soak asks for new rows, IVs and the trigger as well', () => {
+    const { health } = healthy(91);
+    const names = soakCriteria(
+      health,
+      { ...errors, trigger: 1 },
+      { newRecords: 3, autoEncrypted: 2, missingIv: 1 },
+    )
+      .filter(({ passed }) => !passed)
+      .map(({ name }) => name);
+    expect(names).toEqual(['Trigger failures', 'New rows encrypted by the trigger', 'New rows without IV']);
+  });
+});
