@@ -137,7 +137,7 @@ function stopWithParent(pid: number) {
 }
 
 /** A server that outlived its parent still holds the directory: it is stopped, because its port is unknown to us. */
-async function stopOrphan(directory: string): Promise<void> {
+export async function stopOrphan(directory: string): Promise<void> {
   const pid = await postmasterPid(directory);
   if (pid === undefined || !(await isPostgresOf(pid, directory))) return;
   signal(pid, 'SIGINT');

@@ -51,7 +51,7 @@ const maxPayloadBytes = 262_144;
 /** AWS's default for a task is 99,999,999 s. A timer holds no more than 2³¹−1 ms. */
 const maxTimeoutSeconds = 2_147_483;
 
-const account = 'us-east-1:000000000000';
+const account = 'us-east-1:123456789012';
 
 /** ARN of an execution, e.g. to ask DescribeExecution about it. */
 export function executionArn(machine: string, name: string): string {

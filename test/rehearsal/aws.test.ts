@@ -110,7 +110,7 @@ it('answers Step Functions truthfully', async () => {
     (
       await client.send(
         new DescribeExecutionCommand({
-          executionArn: `arn:aws:states:us-east-1:000000000000:execution:EncryptionRollout:${name}`,
+          executionArn: `arn:aws:states:us-east-1:123456789012:execution:EncryptionRollout:${name}`,
         }),
       )
     ).status;

@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { InvocationError } from '../../rehearsal/functions.ts';
 import { executionArn, type Listener, StateMachines } from '../../rehearsal/state-machines.ts';
 
-const lambda = (name: string) => `arn:aws:lambda:us-east-1:000000000000:function:${name}`;
-const childArn = 'arn:aws:states:us-east-1:000000000000:stateMachine:Child';
+const lambda = (name: string) => `arn:aws:lambda:us-east-1:123456789012:function:${name}`;
+const childArn = 'arn:aws:states:us-east-1:123456789012:stateMachine:Child';
 const startChild = 'arn:aws:states:::states:startExecution.sync:2';
 
 function machines(
@@ -47,7 +47,7 @@ describe('state machines', () => {
               Type: 'Task',
               Resource: 'arn:aws:states:::sns:publish',
               Parameters: {
-                TopicArn: 'arn:aws:sns:us-east-1:000000000000:topic',
+                TopicArn: 'arn:aws:sns:us-east-1:123456789012:topic',
                 Subject: 'done',
                 Message: 'all',
               },

@@ -1,0 +1,128 @@
+/**
+ * What can go wrong, as data. A fault is injected from outside, by means that exist in real life; no handler knows of
+ * it. Each must stop the rollout; its repair is what an operator would do before starting again.
+ */
+import { randomBytes } from 'node:crypto';
+import type pg from 'pg';
+import type { PhaseNumber } from '../lambdas/core/plan.ts';
+import type { World } from './aws.ts';
+
+export interface Scene {
+  /** A session of its own, as the table's owner. */
+  readonly client: pg.Client;
+  readonly world: World;
+  readonly keySecretArn: string;
+}
+
+export interface Fault {
+  readonly story: string;
+  /** Injected before the first invocation in this phase, or of this function in it. */
+  readonly before: { readonly phase: PhaseNumber; readonly state?: string };
+  /** What must stop the rollout, for the reader. */
+  readonly stoppedBy: string;
+  /** Breaks something and returns its repair. */
+  inject(scene: Scene): Promise<() => Promise<unknown>>;
+  /** What the operator does after the stop, for the reader. */
+  readonly repair: string;
+}
+
+export const faults: Readonly<Record<string, Fault>> = {
+  'decryption-failure': {
+    story: 'A byte of every stored e-mail ciphertext is flipped before the gate of phase 2',
+    before: { phase: 2, state: 'Gate' },
+    stoppedBy: 'the gate of phase 2: rows are decrypted outside the database and compared',
+    async inject({ client }) {
+      await client.query(
+        'create temporary table corrupted as select id from public.appointments where email_encrypted is not null',
+      );
+      await client.query(`
+        update public.appointments
+        set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)
+        where id in (select id from corrupted)`);
+      return () =>
+        client.query(`
+          update public.appointments
+          set email_encrypted = null, e164_encrypted = null, first_name_encrypted = null, pii_iv = null
+          where id in (select id from corrupted)`);
+    },
+    repair: 'The corrupt ciphertext was cleared; those rows count as unencrypted again.',
+  },
+  'error-spike': {
+    story:
+      'From phase 3 on a trigger of another team raises for a few percent of the rows that are encrypted',
+    before: { phase: 3 },
+    stoppedBy: 'the error rate of phase 3',
+    async inject({ client }) {
+      await client.query(`
+        create function public.rehearsal_error_spike() returns trigger language plpgsql as $$
+        begin
+          if new.pii_iv is not null and hashtext(new.id::text) % 25 = 0 then
+            raise exception 'this row may not be changed';
+          end if;
+          return new;
+        end $$;
+        create trigger rehearsal_error_spike before update of pii_iv on public.appointments
+          for each row execute function public.rehearsal_error_spike()`);
+      return () => client.query('drop function public.rehearsal_error_spike() cascade');
+    },
+    repair: 'The foreign trigger was dropped.',
+  },
+  'lock-contention': {
+    story: 'From phase 3 on a session holds LOCK TABLE … IN SHARE MODE, and everybody who writes has to wait',
+    before: { phase: 3 },
+    stoppedBy: 'the lock waits of phase 3',
+    async inject({ client }) {
+      await client.query('begin');
+      await client.query('lock table public.appointments in share mode');
+      return () => client.query('rollback');
+    },
+    repair: 'The session that held the lock was ended.',
+  },
+  'high-cpu': {
+    story: 'From phase 3 on the database is busy with something else: CPU at 95 %',
+    before: { phase: 3 },
+    stoppedBy: 'the CPU readings of phase 3',
+    async inject({ world }) {
+      const before = world.cpuPercent;
+      world.cpuPercent = 95;
+      return async () => {
+        world.cpuPercent = before;
+      };
+    },
+    repair: 'The other work ended and the CPU came down.',
+  },
+  'customer-alarm': {
+    story: 'From phase 3 on an alarm of a customer-facing service is in ALARM',
+    before: { phase: 3 },
+    stoppedBy: 'the customer-facing alarms of phase 3',
+    async inject({ world }) {
+      world.alarms.set(customerAlarm, 'ALARM');
+      return async () => world.alarms.set(customerAlarm, 'OK');
+    },
+    repair: 'The service recovered and its alarm returned to OK.',
+  },
+  'trigger-failure': {
+    story: 'When phase 4 begins, the key that the trigger needs has vanished from app_config',
+    before: { phase: 4, state: 'EnableTrigger' },
+    stoppedBy: 'the gate of phase 4: the canary row is not encrypted',
+    async inject({ client }) {
+      await client.query('alter table public.app_config rename to app_config_hidden');
+      return () => client.query('alter table public.app_config_hidden rename to app_config');
+    },
+    repair: 'The key is back in app_config.',
+  },
+  'wrong-key': {
+    story: 'From phase 2 on Secrets Manager answers with another key than the database is encrypted with',
+    before: { phase: 2 },
+    stoppedBy: 'the key check of phase 2, before anything is written',
+    async inject({ world, keySecretArn }) {
+      const before = world.secrets.get(keySecretArn);
+      world.secrets.set(keySecretArn, { number: 1, key: randomBytes(32).toString('hex') });
+      return async () => world.secrets.set(keySecretArn, before);
+    },
+    repair: 'The right version of the secret was restored.',
+  },
+};
+
+/** The alarm of the operator's that the rehearsal's configuration names. */
+export const customerAlarm = 'booking-api-errors';

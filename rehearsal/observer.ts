@@ -1,0 +1,189 @@
+/** Watches the executions: shows what happens, measures the phases, and injects the fault at its place. */
+import type {
+  AuditRowsOutput,
+  CheckVitalsOutput,
+  DisableTriggerOutput,
+  EncryptBatchOutput,
+  Judgement,
+  ProvePlaintextOutput,
+} from '../lambdas/core/payloads.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan.ts';
+import { count, type Display, duration } from './display.ts';
+import type { Fault } from './faults.ts';
+import type { Listener, StateMachines } from './state-machines.ts';
+
+interface Stretch {
+  virtual: number;
+  wall: number;
+}
+
+/** Phases of the states that are not told theirs. */
+const phaseOfState: Readonly<Record<string, PhaseNumber>> = {
+  EnableTrigger: 4,
+  AuditRows: 5,
+  CompleteRollout: 5,
+};
+
+/** States of the rollback, in which no phase goes on. */
+const rollbackStates = new Set(['CancelBatches', 'DisableTrigger', 'ProvePlaintext', 'GatherEvidence']);
+
+export class Observer implements Listener {
+  readonly phaseSeconds = new Map<PhaseNumber, Stretch>();
+  /** What the rollback did; null when there was none. */
+  rollback: { triggerDisabledMs: number; plaintextRows: number } | null = null;
+  /** Why the rollout stopped: the judgement's own sentence where there is one. */
+  reason = '';
+  faultInjected = false;
+  /** Set before the first execution. */
+  machines: StateMachines | undefined;
+  private readonly display: Display;
+  private readonly fault: { readonly about: Fault; inject(): Promise<void> } | undefined;
+  private readonly rowsWithPii: number;
+  private readonly started = performance.now();
+  private phase: PhaseNumber | undefined;
+  private entered: Stretch = { virtual: 0, wall: 0 };
+  private pace: { at: number; rows: number }[] = [];
+  private verified = 0;
+  private looks = 0;
+
+  constructor(display: Display, rowsWithPii: number, fault?: { about: Fault; inject(): Promise<void> }) {
+    this.display = display;
+    this.rowsWithPii = rowsWithPii;
+    this.fault = fault;
+  }
+
+  /** Seconds since the start: on AWS, and here. */
+  get seconds(): Stretch {
+    const wall = (performance.now() - this.started) / 1000;
+    return { wall, virtual: wall + (this.machines?.waitedSeconds ?? 0) };
+  }
+
+  async beforeFunction(name: string, input: unknown): Promise<void> {
+    const phase = phaseOfState[name] ?? (input as { phase?: PhaseNumber }).phase;
+    if (phase !== undefined && phase !== this.phase) this.enter(phase);
+    if (rollbackStates.has(name) && this.phase !== undefined) this.leave();
+    if (this.fault && !this.faultInjected && phase !== undefined) {
+      const { before, story } = this.fault.about;
+      // A resumed rollout may begin beyond the place.
+      if (
+        phase < before.phase ||
+        (before.state !== undefined && phase === before.phase && name !== before.state)
+      )
+        return;
+      this.faultInjected = true;
+      this.display.heading(`Fault: ${story}.`);
+      await this.fault.inject();
+    }
+  }
+
+  afterFunction(name: string, input: unknown, result: unknown): void {
+    switch (name) {
+      case 'Preflight':
+      case 'Gate': {
+        const judgement = result as Judgement;
+        this.display.endProgress();
+        this.display.judgement(judgement, this.seconds.virtual);
+        if (judgement.verdict !== 'GO') this.reason ||= judgement.reason;
+        break;
+      }
+      case 'EncryptBatch':
+        this.batch(result as EncryptBatchOutput);
+        break;
+      case 'CheckVitals':
+        this.vitals(input as { during: string }, result as CheckVitalsOutput);
+        break;
+      case 'EnableTrigger':
+        this.display.line('  The trigger is on; a canary row was inserted, checked and rolled back.');
+        break;
+      case 'AuditRows': {
+        const { verified, mismatched } = result as AuditRowsOutput;
+        this.verified += verified + mismatched;
+        this.progress('verifying', verified + mismatched, this.verified, this.rowsWithPii - this.verified);
+        break;
+      }
+      case 'DisableTrigger':
+        this.rollback = {
+          triggerDisabledMs: (result as DisableTriggerOutput).milliseconds,
+          plaintextRows: 0,
+        };
+        break;
+      case 'ProvePlaintext':
+        if (this.rollback) this.rollback.plaintextRows = (result as ProvePlaintextOutput).plaintextRows;
+        break;
+      case 'GatherEvidence':
+      case 'CompleteRollout':
+        this.leave();
+        break;
+    }
+  }
+
+  functionFailed(name: string, _input: unknown, error: Error): void {
+    this.display.line(`  ${name} failed: ${error.name}`);
+  }
+
+  notified(subject: string, message: string): void {
+    this.display.endProgress();
+    this.display.notification(subject, message);
+  }
+
+  waited(): void {}
+
+  private enter(phase: PhaseNumber): void {
+    this.leave();
+    this.phase = phase;
+    this.entered = this.seconds;
+    this.pace = [];
+    this.looks = 0;
+    this.display.heading(phaseOf(defaultPlan, phase).title);
+  }
+
+  private leave(): void {
+    this.display.endProgress();
+    if (this.phase === undefined) return;
+    const { virtual, wall } = this.seconds;
+    this.phaseSeconds.set(this.phase, {
+      virtual: virtual - this.entered.virtual,
+      wall: wall - this.entered.wall,
+    });
+    this.phase = undefined;
+  }
+
+  private batch({ encrypted, failed, percentage, outcome, reason }: EncryptBatchOutput): void {
+    const done = (this.rowsWithPii * percentage) / 100;
+    this.progress('encrypting', encrypted, done, this.rowsWithPii - done);
+    if (failed > 0) this.display.line(`  ${count(failed)} rows could not be encrypted`);
+    if (outcome === 'BREACH') this.breach(reason);
+  }
+
+  private vitals({ during }: { during: string }, { outcome, reason, criteria }: CheckVitalsOutput): void {
+    if (during === 'soak') this.looks += 1;
+    if (outcome === 'BREACH') {
+      this.breach(reason);
+      this.display.criteria(criteria);
+    } else if (outcome === 'DONE' && this.phase !== undefined) {
+      const { soakMinutes } = phaseOf(defaultPlan, this.phase);
+      this.display.line();
+      this.display.line(
+        `  Watched for ${duration(soakMinutes * 60)}: ${this.looks} looks at the vitals, all well.`,
+      );
+    }
+  }
+
+  private breach(reason: string): void {
+    this.reason ||= reason;
+    this.display.endProgress();
+    this.display.problem(`  Breach. ${reason}`);
+  }
+
+  private progress(what: string, rows: number, done: number, left: number): void {
+    const now = performance.now();
+    this.pace.push({ at: now, rows });
+    // The pace of the latest batches: the first one also paid for connections and caches.
+    if (this.pace.length > 12) this.pace.shift();
+    const [first, ...later] = this.pace;
+    const seconds = (now - (first?.at ?? now)) / 1000;
+    const rate = seconds > 0 ? later.reduce((sum, batch) => sum + batch.rows, 0) / seconds : 0;
+    const percent = this.rowsWithPii === 0 ? 100 : (done * 100) / this.rowsWithPii;
+    this.display.progress(what, percent, rate, Math.max(0, left) / rate, this.seconds.virtual);
+  }
+}

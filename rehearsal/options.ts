@@ -1,0 +1,84 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { faults } from './faults.ts';
+
+export interface Options {
+  readonly rows: number;
+  /** A PostgreSQL of the user's own; undefined = the embedded one. */
+  readonly databaseUrl?: string;
+  readonly fault?: string;
+  readonly json?: string;
+  readonly fresh: boolean;
+}
+
+/** What the user got wrong. The message says what was found, what is expected and what to do. */
+export class UsageError extends Error {}
+
+const maxRows = 10_000_000;
+
+function parseRows(text: string): number {
+  const rows = Number(text.replaceAll(/[_,]/g, ''));
+  if (Number.isInteger(rows) && rows >= 100 && rows <= maxRows) return rows;
+  throw new InvalidArgumentError(`Expected a whole number from 100 to ${maxRows}, e.g. --rows 10000.`);
+}
+
+/** Checks a PostgreSQL URL without repeating it: it may hold a password. */
+export function parseDatabaseUrl(text: string): string {
+  const url = URL.parse(text);
+  if (url && /^postgres(ql)?:$/.test(url.protocol) && url.hostname) return text;
+  throw new InvalidArgumentError('Expected postgresql://user:password@host:port/database.');
+}
+
+/**
+ * Parses the command line.
+ * @returns undefined when help was asked for and printed
+ * @throws UsageError
+ */
+export function parseOptions(argv: readonly string[]): Options | undefined {
+  const command = new Command('npm start --')
+    .description('Rehearses the whole rollout on this machine, against a real PostgreSQL.')
+    .addOption(
+      new Option('--rows <n>', 'appointments to seed into an empty table')
+        .argParser(parseRows)
+        .default(10_000),
+    )
+    .addOption(
+      new Option(
+        '--database-url <url>',
+        'a PostgreSQL of your own (14 or newer) instead of the embedded one; running again resumes',
+      ).argParser(parseDatabaseUrl),
+    )
+    .addOption(
+      new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
+    )
+    .option('--json <file>', 'write the report to this file as JSON')
+    .option('--fresh', 'start over instead of resuming a rehearsal that was stopped', false)
+    .addHelpText(
+      'after',
+      `
+Faults:
+${Object.entries(faults)
+  .map(([name, { story }]) => `  ${name.padEnd(20)} ${story}`)
+  .join('\n')}
+
+Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or was used wrongly.`,
+    )
+    .allowExcessArguments(false)
+    .showHelpAfterError('See npm start -- --help')
+    .exitOverride();
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return undefined;
+    // commander has said it on stderr.
+    throw new UsageError('');
+  }
+  const options = command.opts<Options>();
+  if (options.databaseUrl !== undefined && options.fresh) {
+    throw new UsageError(
+      'Found --fresh with --database-url: a database of yours is never emptied here.\n' +
+        'To start over, run `npm run rollout -- uninstall --database-url …` and drop the sample table yourself.',
+    );
+  }
+  return options;
+}

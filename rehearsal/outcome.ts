@@ -1,0 +1,110 @@
+/** The last page: what was proven, or what stopped the rollout and what comes next. */
+import { clock, count, type Display, duration } from './display.ts';
+import type { Fault } from './faults.ts';
+import type { Options } from './options.ts';
+import type { Report } from './report.ts';
+import type { SampleTable } from './sample-table.ts';
+
+interface Surroundings {
+  readonly table: SampleTable;
+  readonly fault: Fault | undefined;
+  readonly options: Options;
+  /** SQLSTATEs of failed live writes. */
+  readonly failures: readonly string[];
+}
+
+type Row = readonly [name: string, value: string, good: boolean | null];
+
+/** AWS ends an execution at this many events. */
+const maxEvents = 25_000;
+
+/** Shows the end of a rehearsal. */
+export function showOutcome(display: Display, report: Report, surroundings: Surroundings): void {
+  const completed = report.outcome === 'COMPLETED';
+  display.heading(completed ? 'Complete. What was proven' : 'Stopped. What is certain');
+  display.proof([
+    ...(completed ? completion(report) : stop(report)),
+    ['Plaintext columns', plaintext(report, surroundings.table), report.plaintextUnchanged],
+    ...traffic(report, surroundings),
+    ['Executions', executions(report), null],
+    [
+      'Duration',
+      `${duration(report.virtualSeconds)} on AWS (until ${clock(report.virtualSeconds)}), ${report.wallSeconds.toFixed(1)} s here`,
+      null,
+    ],
+  ]);
+  const { fault, options } = surroundings;
+  if (fault) {
+    display.line(
+      completed
+        ? `The fault did not stop the rollout. It should have been ${fault.stoppedBy}.`
+        : `The fault was made good: ${fault.repair}`,
+    );
+  }
+  if (!completed) {
+    const rows = options.rows === 10_000 ? '' : ` --rows ${options.rows}`;
+    const place = options.databaseUrl === undefined ? rows : ' --database-url …';
+    display.line(`To resume where it stopped: npm start${place && ` --${place}`}`);
+  }
+}
+
+function completion({ rows, triggerEnabled }: Report): Row[] {
+  const { total, withPii, encrypted, verified, mismatched } = rows;
+  return [
+    [
+      'Coverage',
+      `${withPii === 0 ? 100 : Math.floor((encrypted * 10_000) / withPii) / 100} %: ${count(encrypted)} of ${count(withPii)} rows with personal data (${count(total - withPii)} hold none)`,
+      encrypted === withPii,
+    ],
+    [
+      'Rows verified outside the database',
+      `${count(verified)}, mismatches: ${count(mismatched)}`,
+      mismatched === 0,
+    ],
+    [
+      'New rows',
+      triggerEnabled ? 'encrypted by the trigger' : 'not encrypted: the trigger is off',
+      triggerEnabled,
+    ],
+  ];
+}
+
+function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
+  return [
+    ['Stopped by', reason, null],
+    ['Trigger', triggerEnabled ? 'still enabled' : 'disabled', !triggerEnabled],
+    [
+      'Rollback',
+      rollback
+        ? `trigger off in ${rollback.triggerDisabledMs.toFixed(0)} ms; ${count(rollback.plaintextRows)} rows with readable plaintext`
+        : 'not needed: nothing had been changed',
+      null,
+    ],
+    ['Coverage so far', `${count(rows.encrypted)} of ${count(rows.withPii)} rows with personal data`, null],
+  ];
+}
+
+function plaintext({ plaintextUnchanged }: Report, { seeded, rows }: SampleTable): string {
+  const whose = seeded ? ', those of live traffic aside' : '';
+  return plaintextUnchanged
+    ? `unchanged: a checksum over ${count(rows)} rows${whose} agrees before and after`
+    : `not as before${seeded ? '' : ': by whoever else writes to this table, or by a fault of ours'}`;
+}
+
+function traffic({ liveTraffic }: Report, { table, failures }: Surroundings): Row[] {
+  if (!table.seeded) return [['Live traffic', 'none: the rows are not of the rehearsal’s making', null]];
+  const { writes, failed, slowestMs } = liveTraffic;
+  const why = failures.length > 0 ? ` (${failures.join(', ')})` : '';
+  return [
+    [
+      'Live traffic',
+      `${count(writes)} writes, ${count(failed)} failed${why}, slowest ${count(slowestMs)} ms`,
+      failed === 0,
+    ],
+  ];
+}
+
+function executions({ executions }: Report): string {
+  const largest = executions.reduce((most, execution) => (execution.events > most.events ? execution : most));
+  return `${executions.length}; the longest, of ${largest.machine}, has ${count(largest.events)} of ${count(maxEvents)} events`;
+}

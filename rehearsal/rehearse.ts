@@ -1,0 +1,242 @@
+/**
+ * One rehearsal, from the synthesis to the report. What runs here is what is deployed to AWS: the synthesized state
+ * machines and the bundled handlers, against a real PostgreSQL.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { explainReason } from '../lambdas/core/errors.ts';
+import { targetName } from '../lambdas/core/verification.ts';
+import { AwsStandIn, type World } from './aws.ts';
+import {
+  type Connection,
+  clientConfig,
+  connect,
+  connectionOf,
+  executionLives,
+  holdExecution,
+  requireVersion,
+} from './database.ts';
+import { count, type Display } from './display.ts';
+import { startPostgres } from './embedded-postgres.ts';
+import { faults } from './faults.ts';
+import { Functions } from './functions.ts';
+import { Observer } from './observer.ts';
+import { type Options, UsageError } from './options.ts';
+import { showOutcome } from './outcome.ts';
+import { buildReport } from './report.ts';
+import { plaintextChecksum, prepareTable, type SampleTable } from './sample-table.ts';
+import { executionArn, StateMachines } from './state-machines.ts';
+import { type Rollout, synthesize } from './synthesis.ts';
+import { Traffic } from './traffic.ts';
+import { keptKey, keyFileFor, takeWorkplace } from './workplace.ts';
+
+const machine = 'EncryptionRollout';
+/** Normal for a database at work. */
+const calmCpuPercent = 31;
+const handlerLog = path.resolve('.rehearsal', 'functions.log');
+
+export type ExitCode = 0 | 1 | 2;
+
+/** What must be given back at the end, in reverse order: nobody loses what they still use. */
+type Cleanups = (() => unknown)[];
+
+/**
+ * Rehearses, and tells the reader about it.
+ * @returns 0 when the rollout is complete, 2 when it was stopped, 1 when the program was
+ * @throws UsageError when something is not as it must be
+ */
+export async function rehearse(options: Options, display: Display): Promise<ExitCode> {
+  const cleanups: Cleanups = [];
+  const interruption = new AbortController();
+  const interrupt = () => {
+    if (interruption.signal.aborted) process.exit(1);
+    interruption.abort();
+  };
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  try {
+    return await run(options, display, cleanups, interruption.signal);
+  } catch (error) {
+    // What was cut short may fail in any way.
+    if (!interruption.signal.aborted) throw error;
+    return 1;
+  } finally {
+    display.endProgress();
+    if (interruption.signal.aborted) display.problem('Stopped. Run npm start again to resume.');
+    for (const cleanup of cleanups.reverse()) {
+      try {
+        await cleanup();
+      } catch (error) {
+        display.problem(`While cleaning up: ${(error as Error).message}`);
+      }
+    }
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+  }
+}
+
+async function run(
+  options: Options,
+  display: Display,
+  cleanups: Cleanups,
+  interruption: AbortSignal,
+): Promise<ExitCode> {
+  const started = performance.now();
+  display.heading('Rehearsal of the encryption rollout');
+  const place = await openDatabase(options, display, cleanups);
+  const { connection } = place;
+  const admin = await connect(connection, 'rehearsal');
+  cleanups.push(() => admin.end());
+  await requireVersion(admin);
+  const table = await prepareTable(admin, options.rows);
+  introduce(table, options, display);
+  const rollout = synthesize(connection.tls, table.priority);
+  interruption.throwIfAborted();
+
+  // A name of its own for every attempt, and a session that tells others whether it lives.
+  const name = `rehearsal-${randomBytes(6).toString('hex')}`;
+  const holder = await connect(connection, 'rehearsal execution');
+  cleanups.push(() => holder.end());
+  await holdExecution(holder, executionArn(machine, name));
+
+  const world = worldOf(rollout, connection, place.keyFile, (arn) => executionLives(admin, arn));
+  const aws = await AwsStandIn.start(world);
+  cleanups.push(() => aws.stop());
+  mkdirSync(path.dirname(handlerLog), { recursive: true });
+  const functions = new Functions(
+    rollout.functions,
+    {
+      AWS_ENDPOINT_URL: aws.url,
+      AWS_REGION: 'us-east-1',
+      AWS_ACCESS_KEY_ID: 'rehearsal',
+      AWS_SECRET_ACCESS_KEY: 'rehearsal',
+    },
+    handlerLog,
+  );
+  cleanups.push(() => functions.stop());
+
+  const fault = options.fault === undefined ? undefined : faults[options.fault];
+  let repair: (() => Promise<unknown>) | undefined;
+  const observer = new Observer(
+    display,
+    table.rowsWithPii,
+    fault && {
+      about: fault,
+      inject: async () => {
+        const client = await connect(connection, 'rehearsal fault');
+        cleanups.push(() => client.end());
+        repair = await fault.inject({ client, world, keySecretArn: rollout.keySecretArn });
+      },
+    },
+  );
+  const machines = new StateMachines({
+    definitions: rollout.machines,
+    invoke: (functionName, input) => functions.invoke(functionName, input),
+    listener: observer,
+  });
+  observer.machines = machines;
+  interruption.addEventListener('abort', () => machines.abort());
+
+  const before = await plaintextChecksum(admin, table.seeded);
+  const traffic = new Traffic();
+  if (table.seeded) {
+    await traffic.start(clientConfig(connection), writesPerSecond(table.rows));
+    cleanups.push(() => traffic.stop());
+  }
+  const ending = await machines.execute(machine, name, {});
+  display.endProgress();
+  interruption.throwIfAborted();
+
+  const stopped = ending.status !== 'SUCCEEDED' && /^Rollout(Stopped|Refused)$/.test(ending.error);
+  if (ending.status !== 'SUCCEEDED' && !stopped) {
+    throw new UsageError(
+      `The rollout could not be carried out: ${explainReason({ Error: ending.error, Cause: ending.cause })}\n` +
+        `What the functions said is in ${handlerLog}.`,
+    );
+  }
+  // The repair first: a session of the fault's may be what the traffic is waiting for.
+  await repair?.();
+  const liveTraffic = await traffic.stop();
+  const after = await plaintextChecksum(admin, table.seeded);
+  const report = await buildReport(admin, {
+    target: targetName(rollout.settings.target),
+    outcome: stopped ? 'STOPPED' : 'COMPLETED',
+    reason: observer.reason || (stopped ? ending.cause : ''),
+    phaseSeconds: observer.phaseSeconds,
+    liveTraffic,
+    rollback: observer.rollback,
+    executions: machines.executions,
+    plaintextUnchanged: before.rows === after.rows && before.checksum === after.checksum,
+    resumed: !table.fresh,
+    fault: options.fault ?? null,
+    virtualSeconds: Math.round(observer.seconds.virtual),
+    wallSeconds: Math.round(performance.now() - started) / 1000,
+  });
+  showOutcome(display, report, { table, fault, options, failures: [...traffic.failures] });
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+  place.completed = !stopped;
+  return stopped ? 2 : 0;
+}
+
+interface Place {
+  readonly connection: Connection;
+  readonly keyFile: string;
+  /** Set at the end; the embedded database of a completed rehearsal is of no more use. */
+  completed: boolean;
+}
+
+async function openDatabase(options: Options, display: Display, cleanups: Cleanups): Promise<Place> {
+  if (options.databaseUrl !== undefined) {
+    const connection = connectionOf(options.databaseUrl);
+    const { host, port, database } = connection;
+    display.line(`PostgreSQL at ${host}:${port}, database ${database}.`);
+    return { connection, keyFile: keyFileFor(host, port, database), completed: false };
+  }
+  const workplace = await takeWorkplace(options.rows, options.fresh || options.fault !== undefined);
+  const place = { keyFile: workplace.keyFile, completed: false };
+  cleanups.push(() => workplace.release(!place.completed));
+  if (workplace.note) display.line(workplace.note);
+  await workplace.prepare();
+  const server = await startPostgres({ directory: workplace.data });
+  cleanups.push(() => server.stop());
+  display.line('A PostgreSQL of its own, embedded.');
+  return Object.assign(place, { connection: connectionOf(server.url) });
+}
+
+function introduce(table: SampleTable, { rows }: Options, display: Display): void {
+  const counted = `public.appointments: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
+  if (table.fresh) display.line(`${counted}, all of them fictitious.`);
+  else if (table.seeded) {
+    display.line(
+      `${counted}, seeded by an earlier rehearsal${table.rows === rows ? '' : ' (--rows does not apply)'}.`,
+    );
+  } else {
+    display.line(
+      `${counted}. They are not of the rehearsal's making, so live traffic is left out; --rows does not apply.`,
+    );
+  }
+}
+
+function worldOf(
+  rollout: Rollout,
+  { host, port, user, password, database }: Connection,
+  keyFile: string,
+  isRunning: World['isRunning'],
+): World {
+  const { ownAlarms, customerAlarms, dashboard } = rollout.settings;
+  return {
+    secrets: new Map<string, unknown>([
+      [rollout.databaseSecretArn, { host, port, username: user, password, dbname: database }],
+      [rollout.keySecretArn, keptKey(keyFile)],
+    ]),
+    cpuPercent: calmCpuPercent,
+    alarms: new Map([...ownAlarms, ...customerAlarms].map((alarm) => [alarm, 'OK'])),
+    dashboards: new Set(dashboard === undefined ? [] : [dashboard]),
+    snapshotAt: new Date(Date.now() - 3_600_000),
+    isRunning,
+  };
+}
+
+/** Tens a second; fewer on a small table, whose coverage they would move. */
+function writesPerSecond(rows: number): number {
+  return Math.max(1, Math.min(40, rows / 250));
+}

@@ -1,0 +1,181 @@
+/** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
+import type pg from 'pg';
+import type { Criterion, Verdict } from '../lambdas/core/payloads.ts';
+import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan.ts';
+import type { ExecutionRecord } from './state-machines.ts';
+import type { TrafficCounts } from './traffic.ts';
+
+export interface PhaseReport {
+  readonly name: string;
+  readonly verdict: Verdict;
+  readonly rowsEncrypted: number;
+  /** Coverage at the phase's end, 0–100. */
+  readonly percentage: number;
+  readonly criteria: readonly (Criterion & { readonly gate: string })[];
+  /** On AWS, with all waits. */
+  readonly virtualSeconds: number;
+  readonly wallSeconds: number;
+  readonly batches: number;
+  /** Mean time of a batch in the first and the last tenth of the phase's batches, per 1,000 rows; null without any. */
+  readonly millisecondsPer1000Rows: { readonly firstTenth: number; readonly lastTenth: number } | null;
+}
+
+/** The shape of `--json FILE`. */
+export interface Report {
+  readonly outcome: 'COMPLETED' | 'STOPPED';
+  readonly reason: string;
+  readonly rows: {
+    readonly total: number;
+    readonly withPii: number;
+    readonly encrypted: number;
+    readonly verified: number;
+    readonly mismatched: number;
+  };
+  readonly phases: readonly PhaseReport[];
+  readonly liveTraffic: TrafficCounts;
+  readonly rollback: null | { readonly triggerDisabledMs: number; readonly plaintextRows: number };
+  readonly executions: readonly {
+    readonly name: string;
+    readonly machine: string;
+    readonly events: number;
+  }[];
+  readonly preflight: { readonly verdict: Verdict; readonly criteria: readonly Criterion[] } | null;
+  readonly triggerEnabled: boolean;
+  readonly plaintextUnchanged: boolean;
+  readonly resumed: boolean;
+  readonly fault: string | null;
+  readonly virtualSeconds: number;
+  readonly wallSeconds: number;
+}
+
+/** What happened in this process. */
+export interface Measured {
+  readonly target: string;
+  readonly reason: string;
+  readonly outcome: Report['outcome'];
+  readonly phaseSeconds: ReadonlyMap<PhaseNumber, { readonly virtual: number; readonly wall: number }>;
+  readonly liveTraffic: TrafficCounts;
+  readonly rollback: Report['rollback'];
+  readonly executions: readonly ExecutionRecord[];
+  readonly plaintextUnchanged: boolean;
+  readonly resumed: boolean;
+  readonly fault: string | null;
+  readonly virtualSeconds: number;
+  readonly wallSeconds: number;
+}
+
+/** Builds the report of the table's latest run. */
+export async function buildReport(client: pg.Client, measured: Measured): Promise<Report> {
+  const { target, phaseSeconds, executions, ...rest } = measured;
+  const { rows: runs } = await client.query<{ id: string; attempt: number }>(
+    'select id, attempt from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
+    [target],
+  );
+  const run = runs[0];
+  if (!run) throw new Error(`no run of ${target} is recorded`);
+  const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [target]);
+  const { rows: audits } = await client.query(
+    'select rows_verified, rows_mismatched from encryption_rollout.audits where run_id = $1 and attempt = $2',
+    [run.id, run.attempt],
+  );
+  const gates = await readGates(client, run.id);
+  const preflight = gates.findLast(({ phase, attempt }) => phase === null && attempt === run.attempt);
+  return {
+    ...rest,
+    rows: {
+      total: Number(health[0].total_rows),
+      withPii: Number(health[0].rows_with_pii),
+      encrypted: Number(health[0].encrypted_rows),
+      verified: Number(audits[0]?.rows_verified ?? 0),
+      mismatched: Number(audits[0]?.rows_mismatched ?? 0),
+    },
+    phases: await readPhases(client, run.id, gates, phaseSeconds),
+    executions: executions.map(({ name, machine, events }) => ({ name, machine, events })),
+    preflight: preflight ? { verdict: preflight.verdict, criteria: preflight.criteria } : null,
+    triggerEnabled: health[0].trigger_enabled,
+  };
+}
+
+interface GateRow {
+  readonly gate: string;
+  readonly phase: PhaseNumber | null;
+  readonly attempt: number;
+  readonly verdict: Verdict;
+  readonly criteria: readonly Criterion[];
+}
+
+async function readGates(client: pg.Client, runId: string): Promise<GateRow[]> {
+  const { rows } = await client.query<GateRow>(
+    'select gate, phase, attempt, verdict, criteria from encryption_rollout.gates where run_id = $1 order by id',
+    [runId],
+  );
+  return rows;
+}
+
+interface BatchRow {
+  readonly phase: PhaseNumber;
+  readonly milliseconds: number;
+  readonly rows_encrypted: number;
+}
+
+async function readPhases(
+  client: pg.Client,
+  runId: string,
+  gates: readonly GateRow[],
+  measured: Measured['phaseSeconds'],
+): Promise<PhaseReport[]> {
+  const { rows: phases } = await client.query(
+    `select number, rows_with_pii, rows_encrypted_now, rows_encrypted,
+       extract(epoch from coalesce(passed_at, clock_timestamp()) - started_at)::float8 as seconds
+     from encryption_rollout.phases where run_id = $1 order by number`,
+    [runId],
+  );
+  const { rows: batches } = await client.query<BatchRow>(
+    `select phase, milliseconds, rows_encrypted from encryption_rollout.batches
+     where run_id = $1 order by started_at`,
+    [runId],
+  );
+  return phases.map((row) => {
+    const phase = defaultPlan.phases.find(({ number }) => number === row.number) as Phase;
+    const own = batches.filter((batch) => batch.phase === phase.number);
+    // Judgements of the attempt that worked on the phase last: what an earlier one found has been dealt with.
+    const judged = gates.filter((gate) => gate.phase === phase.number);
+    const attempt = Math.max(...judged.map((gate) => gate.attempt));
+    const current = judged.filter((gate) => gate.attempt === attempt);
+    const verdicts = current.map(({ verdict }) => verdict);
+    // A phase that an earlier process passed: its waits are what the plan says.
+    const { virtual, wall } = measured.get(phase.number) ?? {
+      wall: row.seconds,
+      virtual: row.seconds + phase.soakMinutes * 60 + phase.pauseSeconds * Math.max(0, own.length - 1),
+    };
+    const withPii = Number(row.rows_with_pii);
+    return {
+      name: phase.title,
+      verdict: verdicts.includes('NO_GO')
+        ? 'NO_GO'
+        : verdicts.length === 0 || verdicts.includes('INCONCLUSIVE')
+          ? 'INCONCLUSIVE'
+          : 'GO',
+      rowsEncrypted: Number(row.rows_encrypted),
+      percentage: withPii === 0 ? 100 : Math.floor((Number(row.rows_encrypted_now) * 10_000) / withPii) / 100,
+      criteria: current.flatMap(({ gate, criteria }) =>
+        criteria.map((criterion) => ({ gate, ...criterion })),
+      ),
+      virtualSeconds: Math.round(virtual),
+      wallSeconds: Math.round(wall * 1000) / 1000,
+      batches: own.length,
+      millisecondsPer1000Rows: tenths(own.filter(({ rows_encrypted }) => rows_encrypted > 0)),
+    };
+  });
+}
+
+function tenths(batches: readonly BatchRow[]): PhaseReport['millisecondsPer1000Rows'] {
+  if (batches.length === 0) return null;
+  const tenth = Math.ceil(batches.length / 10);
+  const mean = (part: readonly BatchRow[]) => {
+    const rows = part.reduce((sum, { rows_encrypted }) => sum + rows_encrypted, 0);
+    const milliseconds = part.reduce((sum, batch) => sum + batch.milliseconds, 0);
+    return Math.round((milliseconds * 100_000) / rows) / 100;
+  };
+  return { firstTenth: mean(batches.slice(0, tenth)), lastTenth: mean(batches.slice(-tenth)) };
+}

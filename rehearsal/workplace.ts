@@ -1,0 +1,99 @@
+/**
+ * Where a rehearsal keeps what must outlive it, so that the next one can resume: the embedded PostgreSQL's data and,
+ * per database, the key that stands in for Secrets Manager's. Everything is readable by its owner alone.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { stopOrphan } from './embedded-postgres.ts';
+import { takeLock } from './lock.ts';
+
+/** In the current directory. */
+const home = '.rehearsal';
+
+/** The form of the key secret. */
+interface KeySecret {
+  readonly number: number;
+  /** 64 hex digits */
+  readonly key: string;
+}
+
+/** The key kept in this file; made and kept when there is none. */
+export function keptKey(file: string): KeySecret {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+  if (!existsSync(file)) {
+    const key: KeySecret = { number: 1, key: randomBytes(32).toString('hex') };
+    writeFileSync(file, JSON.stringify(key), { mode: 0o600, flag: 'wx' });
+  }
+  return JSON.parse(readFileSync(file, 'utf8')) as KeySecret;
+}
+
+/** Where the key for a database of the user's own is kept: named by what identifies the database. */
+export function keyFileFor(host: string, port: number, database: string): string {
+  const name = createHash('sha256').update(`${host}:${port}/${database}`).digest('hex').slice(0, 16);
+  return path.resolve(home, 'keys', `${name}.json`);
+}
+
+/** The embedded PostgreSQL's place, held by one rehearsal at a time. */
+export interface Workplace {
+  /** Data directory for startPostgres. */
+  readonly data: string;
+  readonly keyFile: string;
+  /** What becomes of an earlier rehearsal, for the reader; empty when there was none. */
+  readonly note: string;
+  /** Takes the place into use, empty unless a rehearsal is resumed. */
+  prepare(): Promise<void>;
+  /** Gives it up: kept for the next rehearsal, or removed. */
+  release(keep: boolean): void;
+}
+
+/**
+ * Takes `.rehearsal`, or a temporary directory when another rehearsal is using it.
+ * @param fresh never resume
+ */
+export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workplace> {
+  mkdirSync(home, { recursive: true });
+  const unlock = await takeLock(path.resolve(home, 'lock'));
+  if (!unlock) {
+    const temporary = mkdtempSync(path.join(tmpdir(), 'rehearsal-'));
+    // PostgreSQL may run as a user of its own, who must get to its data.
+    chmodSync(temporary, 0o755);
+    return {
+      ...within(temporary),
+      note: 'Another rehearsal is running: this one works in a temporary directory and cannot be resumed.',
+      prepare: async () => undefined,
+      release: () => rmSync(temporary, { recursive: true, force: true }),
+    };
+  }
+  const directory = path.resolve(home, 'embedded');
+  const notes = path.join(directory, 'rehearsal.json');
+  const kept = existsSync(notes) ? (JSON.parse(readFileSync(notes, 'utf8')) as { rows: number }) : undefined;
+  const resume = kept?.rows === rows && !fresh;
+  return {
+    ...within(directory),
+    note: !kept
+      ? ''
+      : resume
+        ? 'Resuming the rehearsal that was stopped (--fresh starts over).'
+        : fresh
+          ? 'Starting over: the rehearsal that was stopped is removed.'
+          : `Starting over: the rehearsal that was stopped had ${kept.rows} rows.`,
+    prepare: async () => {
+      if (!resume && existsSync(directory)) {
+        await stopOrphan(within(directory).data);
+        rmSync(directory, { recursive: true, force: true });
+      }
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(notes, JSON.stringify({ rows }));
+    },
+    release: (keep) => {
+      if (!keep) rmSync(directory, { recursive: true, force: true });
+      unlock();
+    },
+  };
+}
+
+function within(directory: string) {
+  return { data: path.join(directory, 'postgres'), keyFile: path.join(directory, 'key.json') };
+}
