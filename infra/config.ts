@@ -4,30 +4,28 @@ import { z } from 'zod';
 import { attestations } from '../lambdas/core/plan.ts';
 import { Target } from '../lambdas/core/settings.ts';
 
-const id = (prefix: string) =>
-  z
-    .string()
-    .regex(new RegExp(`^${prefix}-[0-9a-f]{8,17}$`), `expected an id like ${prefix}-0123456789abcdef0`);
+const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
 
-const secretArn = z
-  .string()
-  .regex(
-    /^arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+$/,
-    'expected the ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
-  );
+const id = (prefix: string) =>
+  text(new RegExp(`^${prefix}-[0-9a-f]{8,17}$`), `expected an id like ${prefix}-0123456789abcdef0`);
+
+const secretArn = text(
+  /^arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+-[A-Za-z0-9]{6}$/,
+  'expected the whole ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
+);
 
 const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What an operator says about a deployment. `docs/configuration.md` shows each setting; this is the definition. */
 export const RolloutConfig = z.strictObject({
   /** Prefix of every name in the console; one deployment per table. */
-  stackName: z
-    .string()
-    .regex(/^[A-Za-z][A-Za-z0-9-]{0,39}$/, 'expected a letter, then up to 39 letters, digits and hyphens')
-    .default('EncryptionRollout'),
+  stackName: text(
+    /^[A-Za-z][A-Za-z0-9-]{0,39}$/,
+    'expected a letter, then up to 39 letters, digits and hyphens',
+  ).default('EncryptionRollout'),
   /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
   vpcId: id('vpc'),
-  subnetIds: z.array(id('subnet')).min(1, 'expected at least one subnet id'),
+  subnetIds: z.array(id('subnet'), 'expected a list of subnet ids').min(1, 'expected at least one subnet id'),
   securityGroupId: id('sg'),
   /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
   databaseSecretArn: secretArn,
@@ -80,9 +78,8 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
     const path = issue.path.join('.');
     if (issue.code === 'unrecognized_keys')
       return issue.keys.map((key) => `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`);
-    const expected = /^expected/.test(issue.message)
-      ? issue.message
-      : issue.message.replace(/^Invalid.*?: /, '');
+    // Of zod's own "Invalid input: expected …, received …" only the middle is news.
+    const expected = issue.message.replace(/^Invalid [^:]*: /, '').replace(/, received .*$/, '');
     return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expected}`;
   });
   throw new ConfigurationError(lines.join('\n'));

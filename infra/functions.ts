@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { ArnFormat, Duration, Stack } from 'aws-cdk-lib';
+import { Annotations, ArnFormat, Duration, Stack } from 'aws-cdk-lib';
 import { type ISecurityGroup, type IVpc, SecurityGroup, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
@@ -38,7 +38,7 @@ const functions = {
   // One scan or some seconds of batch work on a large table, and migrations that wait politely for locks.
   PrepareDatabase: { minutes: 5, key: true, metrics: true, executions: true },
   Preflight: { minutes: 2, key: true, metrics: true, vitals: true, readiness: true },
-  CheckVitals: { minutes: 2, metrics: true, vitals: true },
+  CheckVitals: { minutes: 2, vitals: true },
   EncryptBatch: { minutes: 5, key: true, metrics: true },
   Gate: { minutes: 2, key: true, metrics: true, vitals: true },
   EnableTrigger: { minutes: 2, key: true, metrics: true },
@@ -78,9 +78,12 @@ export class Functions extends Construct {
       // By its id alone, without a look-up. The subnets are named below, so the zones are never read.
       vpc: Vpc.fromVpcAttributes(this, 'Vpc', { vpcId: config.vpcId, availabilityZones: ['unread'] }),
       vpcSubnets: {
-        subnets: config.subnetIds.map((subnetId, index) =>
-          Subnet.fromSubnetId(this, `Subnet${index + 1}`, subnetId),
-        ),
+        subnets: config.subnetIds.map((subnetId, index) => {
+          const subnet = Subnet.fromSubnetId(this, `Subnet${index + 1}`, subnetId);
+          // Nothing here asks for the route table.
+          Annotations.of(subnet).acknowledgeWarning('@aws-cdk/aws-ec2:noSubnetRouteTableId');
+          return subnet;
+        }),
       },
       securityGroups: [SecurityGroup.fromSecurityGroupId(this, 'SecurityGroup', config.securityGroupId)],
     };

@@ -51,8 +51,8 @@ export class RollbackMachine extends Construct {
       .when(
         Condition.isPresent('$.failure'),
         new Fail(this, 'RollbackIncomplete', {
-          errorPath: '$.failure.Error',
-          causePath: '$.failure.Cause',
+          error: 'RollbackIncomplete',
+          causePath: '$.evidence.summary',
         }),
       )
       .otherwise(new Succeed(this, 'RolledBack', { outputPath: '$.evidence' }));

@@ -259,7 +259,12 @@ export class RolloutMachine extends Construct {
         Cause: JsonPath.stringAt('$.parsed.cause.errorMessage'),
       }).next(refused),
     );
+    const silent = set(this, 'PrepareDatabase: Silence', '$.refusal', {
+      Error: JsonPath.stringAt('$.error.Error'),
+      Cause: 'PrepareDatabase gave no answer. See its log.',
+    }).next(refused);
     return new Choice(this, 'PrepareDatabase: Failure')
+      .when(Condition.isNotPresent('$.error.Cause'), silent)
       .when(Condition.stringMatches('$.error.Cause', '{*"errorMessage":*}'), parsed)
       .otherwise(plain);
   }

@@ -36,10 +36,11 @@ export class EncryptionRolloutStack extends Stack {
       attestations: config.attestations,
     };
 
-    const { topic } = new Notifications(this, 'Notifications', {
+    const notifications = new Notifications(this, 'Notifications', {
       topicName: names.of('OnCall'),
       onCall: config.onCall,
     });
+    const { topic } = notifications;
     const functions = new Functions(this, 'Functions', {
       config,
       names,
@@ -68,6 +69,8 @@ export class EncryptionRolloutStack extends Stack {
       finalAudit,
       rollback,
     });
+
+    for (const publisher of [rollback, rollout]) notifications.grantEncryption(publisher);
 
     const alarms = new Alarms(this, 'Alarms', { names, topic });
     new RolloutDashboard(this, 'Dashboard', { names, alarms });

@@ -52,7 +52,12 @@ const account = '123456789012';
  * @param outdir of the cloud assembly; a temporary directory when not given
  */
 export function synthesizeRollout(config: RolloutConfig, outdir?: string): SynthesizedRollout {
-  const app = new App({ analyticsReporting: false, ...(outdir === undefined ? {} : { outdir }) });
+  const app = new App({
+    analyticsReporting: false,
+    // It takes seconds; `cdk synth` and `cdk deploy` validate, on every deployment.
+    builtinCloudFormationValidation: false,
+    ...(outdir === undefined ? {} : { outdir }),
+  });
   const { stackName } = new EncryptionRolloutStack(app, config.stackName, { config });
   const assembly = app.synth();
   const stack = assembly.getStackByName(stackName);

@@ -1,0 +1,379 @@
+import { describe, expect, test } from 'vitest';
+import { readConfig } from '../../infra/config.ts';
+import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { InvocationError } from '../../rehearsal/functions.ts';
+import { StateMachines } from '../../rehearsal/state-machines.ts';
+
+interface State {
+  readonly Type: string;
+  readonly Resource?: string;
+  readonly TimeoutSeconds?: number;
+  readonly Retry?: { readonly ErrorEquals: readonly string[] }[];
+  readonly Catch?: { readonly ErrorEquals: readonly string[] }[];
+  readonly Parameters?: Record<string, unknown>;
+}
+
+const { machines, functions } = synthesizeRollout(readConfig('config/example.json'));
+const definitions = new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition]));
+const statesOf = (name: string) => Object.entries(definitions.get(name)?.States as Record<string, State>);
+
+type Input = Record<string, unknown> & { phase?: number; stage?: string; batch?: number; slice?: number };
+type Handlers = Record<string, (input: Input) => unknown>;
+
+const run = { id: '6f1c8a1e-0000-4000-8000-000000000000', attempt: 1, target: 'public.appointments' };
+const reasonOf = (input: Input) =>
+  typeof input.reason === 'string' ? input.reason : (input.reason as { Error: string }).Error;
+
+/** A rollout in which all goes well, each phase with one batch. */
+const allGoesWell: Handlers = {
+  PrepareDatabase: () => ({ ...run, resumeAt: 1 }),
+  Preflight: () => ({ verdict: 'GO', reason: '' }),
+  CheckVitals: ({ during, slice = 0, phase = 1 }) => ({
+    outcome:
+      during === 'soak' &&
+      slice * defaultPlan.soakSliceMinutes >= (defaultPlan.phases[phase - 1]?.soakMinutes ?? 0)
+        ? 'DONE'
+        : 'OK',
+    slice: slice + 1,
+    reason: '',
+  }),
+  EncryptBatch: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1, pauseSeconds: 10, reason: '' }),
+  Gate: () => ({ verdict: 'GO', reason: '' }),
+  EnableTrigger: () => ({ enabled: true }),
+  AuditRows: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1 }),
+  CompleteRollout: () => ({ summary: 'complete' }),
+  CancelBatches: () => ({ cancelled: 0 }),
+  DisableTrigger: () => ({ triggerDisabled: true, milliseconds: 1 }),
+  ProvePlaintext: () => ({ plaintextRows: 1, ciphertextOnlyRows: 0 }),
+  GatherEvidence: (input) => ({ summary: `stopped: ${reasonOf(input)}` }),
+};
+
+/** Executes the rollout; `calls` are the handlers in the order in which they were called, with phase or stage. */
+async function rollOut(
+  changes: Handlers = {},
+  machine: MachineName = 'EncryptionRollout',
+  input: unknown = {},
+) {
+  const handlers = { ...allGoesWell, ...changes };
+  const calls: string[] = [];
+  const notes: string[] = [];
+  const stateMachines = new StateMachines({
+    definitions,
+    invoke: async (name, given) => {
+      const call = given as Input;
+      calls.push(
+        [name, call.phase, call.stage ?? call.during].filter((part) => part !== undefined).join(' '),
+      );
+      return handlers[name]?.(call);
+    },
+    listener: {
+      beforeFunction: async () => {},
+      afterFunction: () => {},
+      functionFailed: () => {},
+      notified: (subject, message) => notes.push(`${subject}: ${message}`),
+      waited: () => {},
+    },
+  });
+  const ending = await stateMachines.execute(machine, 'execution', input);
+  return { ending, calls, notes, executions: stateMachines.executions, waited: stateMachines.waitedSeconds };
+}
+
+const rollback = ['CancelBatches', 'DisableTrigger', 'ProvePlaintext', 'GatherEvidence'];
+const failure = (name: string) => () => {
+  throw new InvocationError(name, JSON.stringify({ errorType: name, errorMessage: `what ${name} says` }));
+};
+
+describe('the way through', () => {
+  test('a rollout in which all goes well', async () => {
+    const { ending, calls, notes, waited } = await rollOut();
+    expect(ending).toMatchObject({ status: 'SUCCEEDED' });
+    const once = calls.filter((call, index) => call !== calls[index - 1]);
+    expect(once).toEqual([
+      'PrepareDatabase',
+      'Preflight',
+      ...[1, 2].flatMap((phase) => [
+        `CheckVitals ${phase} batch`,
+        `EncryptBatch ${phase}`,
+        `Gate ${phase} worked`,
+        `CheckVitals ${phase} soak`,
+        `Gate ${phase} soaked`,
+      ]),
+      'CheckVitals 3 batch',
+      'EncryptBatch 3',
+      'Gate 3 worked',
+      'EnableTrigger',
+      'Gate 4 worked',
+      'CheckVitals 4 soak',
+      'Gate 4 soaked',
+      'CheckVitals 5 batch',
+      'EncryptBatch 5',
+      'Gate 5 worked',
+      'AuditRows',
+      'Gate 5 audited',
+      'CompleteRollout',
+    ]);
+    expect(notes).toEqual(['Encryption rollout completed: complete']);
+    // Every minute of every soak, and nothing else to wait for.
+    expect(waited).toBe((30 + 120 + 240) * 60);
+  });
+
+  test.each([2, 3, 4, 5])('a run is resumed at phase %i', async (resumeAt) => {
+    const { ending, calls } = await rollOut({ PrepareDatabase: () => ({ ...run, resumeAt }) });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(calls.find((call) => /^(EnableTrigger|EncryptBatch)/.test(call))).toBe(
+      resumeAt === 4 ? 'EnableTrigger' : `EncryptBatch ${resumeAt}`,
+    );
+  });
+
+  test('batches go on with pauses and stretches until the target is reached', async () => {
+    const batches: string[] = [];
+    const { ending, executions } = await rollOut({
+      EncryptBatch: ({ phase, batch = 0, execution }) => {
+        if (phase === 3) batches.push(`${execution}/${batch}`);
+        const done = phase !== 3 || batches.length === 7;
+        const outcome = done ? 'DONE' : batch === 2 ? 'CONTINUE' : 'MORE';
+        return { outcome, batch: batch + 1, pauseSeconds: 10, reason: '' };
+      },
+    });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(batches).toEqual(
+      [1, 2, 3]
+        .flatMap((stretch) => [0, 1, 2].map((batch) => `${run.id}-1-p3-${stretch}/${batch}`))
+        .slice(0, 7),
+    );
+    expect(new Set(executions.map(({ name }) => name)).size).toBe(executions.length);
+  });
+
+  test('the audit goes on in stretches, too', async () => {
+    let calls = 0;
+    const { ending, executions } = await rollOut({
+      AuditRows: ({ batch = 0 }) => {
+        calls += 1;
+        return { outcome: calls === 5 ? 'DONE' : batch === 1 ? 'CONTINUE' : 'MORE', batch: batch + 1 };
+      },
+    });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(calls).toBe(5);
+    expect(executions.filter(({ machine }) => machine === 'FinalAudit')).toHaveLength(3);
+  });
+});
+
+describe('refused before anything was changed: no rollback', () => {
+  test('preflight says NO_GO', async () => {
+    const { ending, calls, notes } = await rollOut({
+      Preflight: () => ({ verdict: 'NO_GO', reason: 'Preflight: backup too old' }),
+    });
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'Preflight: backup too old' });
+    expect(calls).toEqual(['PrepareDatabase', 'Preflight']);
+    expect(notes).toEqual([]);
+  });
+
+  test("the database cannot be prepared: the cause is the handler's message alone", async () => {
+    const { ending, calls } = await rollOut({ PrepareDatabase: failure('RunAlreadyActive') });
+    expect(ending).toEqual({
+      status: 'FAILED',
+      error: 'RunAlreadyActive',
+      cause: 'what RunAlreadyActive says',
+    });
+    expect(calls).toEqual(['PrepareDatabase']);
+  });
+
+  test('a cause that is not JSON is passed on as it is', async () => {
+    const { ending } = await rollOut({
+      PrepareDatabase: () => {
+        throw new InvocationError('Lambda.Unknown', 'The cause could not be determined');
+      },
+    });
+    expect(ending).toEqual({
+      status: 'FAILED',
+      error: 'Lambda.Unknown',
+      cause: 'The cause could not be determined',
+    });
+  });
+});
+
+describe('stopped: rollback, notification, and an execution that fails with the summary', () => {
+  const no = (phase: number, stage: string, verdict: string): Handlers => ({
+    Gate: (input) =>
+      input.phase === phase && input.stage === stage
+        ? { verdict, reason: 'coverage' }
+        : { verdict: 'GO', reason: '' },
+  });
+  const breach = (phase: number, during: string): Handlers => ({
+    CheckVitals: (input) =>
+      input.phase === phase && input.during === during
+        ? { outcome: 'BREACH', slice: 1, reason: 'CPU' }
+        : allGoesWell.CheckVitals?.(input),
+  });
+  const cases: [string, Handlers, string][] = [
+    ...[1, 2, 3, 4, 5].map((phase): [string, Handlers, string] => [
+      `NO_GO in phase ${phase}`,
+      no(phase, 'worked', 'NO_GO'),
+      'coverage',
+    ]),
+    ...[1, 2, 4].map((phase): [string, Handlers, string] => [
+      `NO_GO after the soak of phase ${phase}`,
+      no(phase, 'soaked', 'NO_GO'),
+      'coverage',
+    ]),
+    ['NO_GO after the audit', no(5, 'audited', 'NO_GO'), 'coverage'],
+    ['INCONCLUSIVE', no(2, 'worked', 'INCONCLUSIVE'), 'coverage'],
+    ['a breach before a batch', breach(3, 'batch'), 'CPU'],
+    ['a breach in a soak', breach(4, 'soak'), 'CPU'],
+    [
+      'a breach in a batch',
+      { EncryptBatch: () => ({ outcome: 'BREACH', batch: 1, pauseSeconds: 10, reason: 'errors' }) },
+      'errors',
+    ],
+    ['preflight fails', { Preflight: failure('WrongKey') }, 'WrongKey'],
+    ['a gate fails', { Gate: failure('WrongKey') }, 'WrongKey'],
+    ['a batch fails', { EncryptBatch: failure('WrongKey') }, 'States.TaskFailed'],
+    ['the trigger cannot be enabled', { EnableTrigger: failure('UnusableTarget') }, 'UnusableTarget'],
+    ['the audit fails', { AuditRows: failure('WrongKey') }, 'States.TaskFailed'],
+    ['the completion fails', { CompleteRollout: failure('RunSuperseded') }, 'RunSuperseded'],
+  ];
+
+  test.each(cases)('%s', async (_name, changes, reason) => {
+    const { ending, calls, notes, executions } = await rollOut(changes);
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutStopped', cause: `stopped: ${reason}` });
+    expect(calls.slice(-4)).toEqual(rollback);
+    expect(notes).toEqual([`Encryption rollout stopped: stopped: ${reason}`]);
+    expect(executions.at(-1)?.name).toBe(`${run.id}-1-rollback`);
+  });
+});
+
+describe('a rollback that fails', () => {
+  const stopped: Handlers = { Gate: () => ({ verdict: 'NO_GO', reason: 'coverage' }) };
+  const byHand = 'ALTER TABLE public.appointments DISABLE TRIGGER encrypt_appointment_pii;';
+
+  test.each(['CancelBatches', 'DisableTrigger', 'ProvePlaintext'])(
+    '%s fails: evidence and notification come all the same, and the failure is not hidden',
+    async (step) => {
+      const { ending, calls, notes } = await rollOut({ ...stopped, [step]: failure('DatabaseUnreachable') });
+      expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
+      expect(ending).toHaveProperty('cause', expect.stringContaining(byHand));
+      expect(calls).toContain('DisableTrigger');
+      expect(calls.at(-1)).toBe('GatherEvidence');
+      expect(notes).toEqual([
+        'Encryption rollout stopped: stopped: coverage',
+        expect.stringMatching(/^Encryption rollout: rollback failed: .*DISABLE TRIGGER/),
+      ]);
+    },
+  );
+
+  test('GatherEvidence fails: the trigger is off, and the notification names the execution', async () => {
+    const { ending, calls, notes } = await rollOut({
+      ...stopped,
+      GatherEvidence: failure('DatabaseUnreachable'),
+    });
+    expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
+    expect(calls).toContain('DisableTrigger');
+    expect(notes[0]).toMatch(/evidence could not be gathered.*execution:.*-rollback$/);
+  });
+});
+
+describe('retries', () => {
+  test('a transient error is tried again, and then all goes on', async () => {
+    let calls = 0;
+    const { ending } = await rollOut({
+      EncryptBatch: (input) => {
+        calls += 1;
+        if (calls <= 3) failure('TransientError')();
+        return allGoesWell.EncryptBatch?.(input);
+      },
+    });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(calls).toBe(3 + 4);
+  });
+
+  test('an error that will not go away is not tried again', async () => {
+    const { calls } = await rollOut({ EnableTrigger: failure('WrongKey') });
+    expect(calls.filter((call) => call === 'EnableTrigger')).toHaveLength(1);
+  });
+
+  test('every task has a time-out, longer than its function, and no retry catches everything', () => {
+    for (const name of definitions.keys())
+      for (const [state, { Type, Resource = '', TimeoutSeconds = 0, Retry = [] }] of statesOf(name)) {
+        if (Type !== 'Task') continue;
+        expect(TimeoutSeconds, state).toBeGreaterThan(
+          functions[Resource.split(':').at(-1) ?? '']?.timeoutSeconds ?? 0,
+        );
+        const errors = Retry.flatMap(({ ErrorEquals }) => ErrorEquals);
+        expect(errors.length, state).toBeGreaterThan(0);
+        expect(errors).not.toContain('States.ALL');
+        expect(errors).not.toContain('States.TaskFailed');
+      }
+  });
+
+  test('every task of the parent and of the rollback catches what is left', () => {
+    for (const name of ['EncryptionRollout', 'Rollback'])
+      for (const [state, { Type, Catch = [] }] of statesOf(name))
+        if (Type === 'Task')
+          expect(
+            Catch.flatMap(({ ErrorEquals }) => ErrorEquals),
+            state,
+          ).toEqual(['States.ALL']);
+  });
+});
+
+describe('the history stays below 5,000 events', () => {
+  test('of a stretch of batches as long as the plan allows', async () => {
+    const { ending, executions } = await rollOut(
+      {
+        EncryptBatch: ({ batch = 0 }) => ({
+          outcome: batch + 1 === defaultPlan.batchesPerExecution ? 'CONTINUE' : 'MORE',
+          batch: batch + 1,
+          pauseSeconds: 10,
+          reason: '',
+        }),
+      },
+      'EncryptBatches',
+      { run, phase: 3 },
+    );
+    expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
+    // 16 events each; the last has no pause. Two events for each of Begin, Finished and the execution itself.
+    expect(executions[0]?.events).toBe(16 * defaultPlan.batchesPerExecution - 2 + 6);
+    expect(executions[0]?.events).toBeLessThan(5_000);
+  });
+
+  test('of the longest soak', async () => {
+    const longest = Math.max(...defaultPlan.phases.map(({ soakMinutes }) => soakMinutes));
+    const { number } = defaultPlan.phases.find(({ soakMinutes }) => soakMinutes === longest) ?? { number: 4 };
+    const { executions } = await rollOut({}, 'Soak', { run, phase: number });
+    expect(executions[0]?.events).toBeLessThan(5_000);
+    expect(executions[0]?.events).toBeGreaterThan((longest / defaultPlan.soakSliceMinutes) * 9);
+  });
+
+  test('of a stretch of the audit', async () => {
+    const { executions } = await rollOut(
+      {
+        AuditRows: ({ batch = 0 }) => ({
+          outcome: batch + 1 === defaultPlan.batchesPerExecution ? 'CONTINUE' : 'MORE',
+          batch: batch + 1,
+        }),
+      },
+      'FinalAudit',
+      { run },
+    );
+    expect(executions[0]?.events).toBeLessThan(5_000);
+  });
+});
+
+test('names of children have at most 80 characters', async () => {
+  const { executions } = await rollOut({
+    PrepareDatabase: () => ({ ...run, attempt: 9_999_999, resumeAt: 1 }),
+  });
+  for (const { name } of executions) expect(name.length).toBeLessThanOrEqual(80);
+});
+
+test('every function belongs to a state of its name, Monitor to its schedule', () => {
+  const invoked = new Set(
+    [...definitions.keys()]
+      .flatMap(statesOf)
+      .map(([, { Resource = '' }]) => Resource)
+      .filter((resource) => resource.includes(':lambda:'))
+      .map((resource) => resource.split(':').at(-1)),
+  );
+  expect([...invoked, 'Monitor'].sort()).toEqual(Object.keys(functions).sort());
+});
