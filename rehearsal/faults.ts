@@ -106,8 +106,12 @@ export const faults: Readonly<Record<string, Fault>> = {
     before: { phase: 4, state: 'EnableTrigger' },
     stoppedBy: 'the gate of phase 4: the canary row is not encrypted',
     async inject({ client }) {
-      await client.query('alter table public.app_config rename to app_config_hidden');
-      return () => client.query('alter table public.app_config_hidden rename to app_config');
+      await client.query(`
+        update public.app_config set key = 'hidden ' || key where key like 'encryption_key.%'`);
+      return () =>
+        client.query(
+          `update public.app_config set key = substr(key, 8) where key like 'hidden encryption_key.%'`,
+        );
     },
     repair: 'The key is back in app_config.',
   },

@@ -1,11 +1,15 @@
 /** `npm start`: see options.ts for what it understands, rehearse.ts for what it does. */
+import { UsageError } from '../cli/connection.ts';
 import { Display } from './display.ts';
-import { parseOptions, UsageError } from './options.ts';
-import { rehearse } from './rehearse.ts';
+import { parseOptions } from './options.ts';
 
 try {
   const options = parseOptions(process.argv.slice(2));
-  process.exitCode = options ? await rehearse(options, new Display()) : 0;
+  if (options) {
+    // Loaded late: the CDK takes a second, and a typo should not.
+    const { rehearse } = await import('./rehearse.ts');
+    process.exitCode = await rehearse(options, new Display());
+  }
 } catch (error) {
   process.exitCode = 1;
   if (!(error instanceof UsageError)) console.error(error);

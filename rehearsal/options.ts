@@ -1,4 +1,5 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { connectionOf, UsageError } from '../cli/connection.ts';
 import { faults } from './faults.ts';
 
 export interface Options {
@@ -10,22 +11,12 @@ export interface Options {
   readonly fresh: boolean;
 }
 
-/** What the user got wrong. The message says what was found, what is expected and what to do. */
-export class UsageError extends Error {}
-
 const maxRows = 10_000_000;
 
 function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
   if (Number.isInteger(rows) && rows >= 100 && rows <= maxRows) return rows;
   throw new InvalidArgumentError(`Expected a whole number from 100 to ${maxRows}, e.g. --rows 10000.`);
-}
-
-/** Checks a PostgreSQL URL without repeating it: it may hold a password. */
-export function parseDatabaseUrl(text: string): string {
-  const url = URL.parse(text);
-  if (url && /^postgres(ql)?:$/.test(url.protocol) && url.hostname) return text;
-  throw new InvalidArgumentError('Expected postgresql://user:password@host:port/database.');
 }
 
 /**
@@ -45,7 +36,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
       new Option(
         '--database-url <url>',
         'a PostgreSQL of your own (14 or newer) instead of the embedded one; running again resumes',
-      ).argParser(parseDatabaseUrl),
+      ),
     )
     .addOption(
       new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
@@ -74,6 +65,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     throw new UsageError('');
   }
   const options = command.opts<Options>();
+  if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
   if (options.databaseUrl !== undefined && options.fresh) {
     throw new UsageError(
       'Found --fresh with --database-url: a database of yours is never emptied here.\n' +

@@ -3,26 +3,27 @@
  * machines and the bundled handlers, against a real PostgreSQL.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { explainReason } from '../lambdas/core/errors.ts';
-import { targetName } from '../lambdas/core/verification.ts';
-import { AwsStandIn, type World } from './aws.ts';
 import {
   type Connection,
   clientConfig,
   connect,
   connectionOf,
-  executionLives,
-  holdExecution,
-  requireVersion,
-} from './database.ts';
+  explained,
+  UsageError,
+} from '../cli/connection.ts';
+import { explainReason } from '../lambdas/core/errors.ts';
+import { targetName } from '../lambdas/core/verification.ts';
+import { AwsStandIn, type World } from './aws.ts';
 import { count, type Display } from './display.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { faults } from './faults.ts';
 import { Functions } from './functions.ts';
+import { executionLives, holdExecution } from './liveness.ts';
 import { Observer } from './observer.ts';
-import { type Options, UsageError } from './options.ts';
+import type { Options } from './options.ts';
 import { showOutcome } from './outcome.ts';
 import { buildReport } from './report.ts';
 import { plaintextChecksum, prepareTable, type SampleTable } from './sample-table.ts';
@@ -58,7 +59,7 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
     return await run(options, display, cleanups, interruption.signal);
   } catch (error) {
     // What was cut short may fail in any way.
-    if (!interruption.signal.aborted) throw error;
+    if (!interruption.signal.aborted) throw explained(error);
     return 1;
   } finally {
     display.endProgress();
@@ -86,10 +87,11 @@ async function run(
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());
-  await requireVersion(admin);
   const table = await prepareTable(admin, options.rows);
   introduce(table, options, display);
-  const rollout = synthesize(connection.tls, table.priority);
+  const assembly = mkdtempSync(path.join(tmpdir(), 'rehearsal-assembly-'));
+  cleanups.push(() => rmSync(assembly, { recursive: true, force: true }));
+  const rollout = synthesize(assembly, connection.tls, table.priority);
   interruption.throwIfAborted();
 
   // A name of its own for every attempt, and a session that tells others whether it lives.

@@ -3,8 +3,8 @@
  * telephone numbers (555-0100 to 555-0199). Some rows have no e-mail, some no personal data at all.
  */
 import type pg from 'pg';
+import { UsageError } from '../cli/connection.ts';
 import { createSampleTable } from '../lambdas/adapters/migrations.ts';
-import { UsageError } from './options.ts';
 
 /** Live traffic writes to the rows of this organization alone; the rows of all others never change. */
 export const trafficOrganization = 'cafe0000-0000-4000-8000-000000000001';

@@ -18,16 +18,17 @@ export interface Rollout {
 
 /**
  * Synthesizes the app for a database on this machine, or one that the user named.
+ * @param outdir for the cloud assembly
  * @param tls whether the handlers verify the server's certificate
  * @param priority SQL condition of the rows that come first
  */
-export function synthesize(tls: boolean, priority: string | null): Rollout {
+export function synthesize(outdir: string, tls: boolean, priority: string | null): Rollout {
   const config = parseConfig(
     {
       vpcId: 'vpc-00000000',
       subnetIds: ['subnet-00000000'],
       securityGroupId: 'sg-00000000',
-      databaseSecretArn: 'arn:aws:secretsmanager:us-east-1:123456789012:secret:rehearsal-database',
+      databaseSecretArn: 'arn:aws:secretsmanager:us-east-1:123456789012:secret:rehearsal-database-000000',
       database: { instanceIdentifier: 'rehearsal' },
       databaseTls: tls ? 'verify-full' : 'off',
       customerAlarms: [customerAlarm],
@@ -36,7 +37,7 @@ export function synthesize(tls: boolean, priority: string | null): Rollout {
     },
     'the rehearsal',
   );
-  const { machines, functions } = synthesizeRollout(config);
+  const { machines, functions } = synthesizeRollout(config, outdir);
   const environment = functions.PrepareDatabase?.environment ?? {};
   return {
     machines: new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition])),

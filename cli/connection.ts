@@ -1,6 +1,8 @@
-/** The database that is rehearsed on: how to reach it, and what the rehearsal asks of it beside the handlers. */
+/** How the commands reach a database that the user names, and what they say when they cannot. */
 import pg from 'pg';
-import { UsageError } from './options.ts';
+
+/** What the user got wrong, or must do first. The message says what was found, what is expected and what to do. */
+export class UsageError extends Error {}
 
 export interface Connection {
   readonly host: string;
@@ -11,9 +13,19 @@ export interface Connection {
   readonly tls: boolean;
 }
 
-/** Reads a `postgresql://` URL. TLS is verified when the URL has an sslmode other than `disable`, `allow`, `prefer`. */
+/**
+ * Reads a `postgresql://` URL. The server's certificate is verified when the URL has an sslmode other than `disable`,
+ * `allow` and `prefer`.
+ * @throws UsageError that does not repeat the URL, since it may hold a password
+ */
 export function connectionOf(databaseUrl: string): Connection {
-  const url = new URL(databaseUrl);
+  const url = URL.parse(databaseUrl);
+  if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !url.hostname) {
+    throw new UsageError(
+      `Found a --database-url that is ${url ? `of the kind ${url.protocol}` : 'not a URL'}, ` +
+        'expected postgresql://user:password@host:port/database.',
+    );
+  }
   const user = decodeURIComponent(url.username) || 'postgres';
   return {
     host: url.hostname.replace(/^\[|\]$/g, ''),
@@ -30,14 +42,13 @@ export function clientConfig({ tls, ...connection }: Connection): pg.ClientConfi
   return { ...connection, ssl: tls, connectionTimeoutMillis: 5_000 };
 }
 
-/** Connects. @throws UsageError that says what to do; never with the password. */
+/** Connects to PostgreSQL 14 or newer. @throws UsageError */
 export async function connect(connection: Connection, name: string): Promise<pg.Client> {
   const client = new pg.Client({ ...clientConfig(connection), application_name: name });
   // The next query reports a lost connection; an error event without a listener would end the process.
   client.on('error', () => undefined);
   try {
     await client.connect();
-    return client;
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
     const { host, port, database, user } = connection;
@@ -47,32 +58,25 @@ export async function connect(connection: Connection, name: string): Promise<pg.
         'Check --database-url (postgresql://user:password@host:port/database) and that the server runs.',
     );
   }
-}
-
-/** @throws UsageError when the server is older than what the engine is made for. */
-export async function requireVersion(client: pg.Client): Promise<void> {
   const { rows } = await client.query<{ number: string; version: string }>(
     `select current_setting('server_version_num') as number, current_setting('server_version') as version`,
   );
-  if (Number(rows[0]?.number) < 140_000) {
-    throw new UsageError(
-      `Found PostgreSQL ${rows[0]?.version}, expected 14 or newer. Point --database-url at one.`,
+  if (Number(rows[0]?.number) >= 140_000) return client;
+  await client.end();
+  throw new UsageError(
+    `Found PostgreSQL ${rows[0]?.version}, expected 14 or newer. Point --database-url at one.`,
+  );
+}
+
+/** What PostgreSQL, or the engine in it, refused, for the user: message and hint. Other errors pass as they are. */
+export function explained(error: unknown): unknown {
+  const { code = '', message, hint } = error as { code?: string; message: string; hint?: string };
+  if (/^ER\d{3}$/.test(code)) return new UsageError(hint ? `${message}\n${hint}` : message);
+  if (code === '42501') {
+    return new UsageError(
+      `PostgreSQL refused: ${message}.\n` +
+        "Expected the table's owner with the right to create schemas in the database. Grant it, or use another login.",
     );
   }
-}
-
-const lockKey = `hashtextextended('encryption rollout rehearsal ' || $1, 0)`;
-
-/** Marks an execution as alive for as long as this session lives, however it ends. */
-export async function holdExecution(client: pg.Client, executionArn: string): Promise<void> {
-  await client.query(`select pg_advisory_lock(${lockKey})`, [executionArn]);
-}
-
-/** Whether the process that runs an execution lives. Asked in another session than the one that holds it. */
-export async function executionLives(client: pg.Client, executionArn: string): Promise<boolean> {
-  const { rows } = await client.query<{ free: boolean }>(
-    `select pg_try_advisory_xact_lock(${lockKey}) as free`,
-    [executionArn],
-  );
-  return rows[0]?.free === false;
+  return error;
 }

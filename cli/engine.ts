@@ -1,0 +1,53 @@
+/** Installing and removing the engine by hand. */
+import type pg from 'pg';
+import { inTransaction } from '../lambdas/adapters/database.ts';
+import { installKey, registerTarget } from '../lambdas/adapters/engine.ts';
+import { createSampleTable, migrate, politely } from '../lambdas/adapters/migrations.ts';
+import { keyCheckValue } from '../lambdas/core/aead.ts';
+import { Target } from '../lambdas/core/settings.ts';
+
+export interface Installed {
+  /** Names of the files applied now. */
+  readonly migrations: readonly string[];
+  /** The sample table was created now. */
+  readonly sampleTable: boolean;
+  /** The key given is in place now; false when the database had one already. */
+  readonly keyInstalled: boolean;
+}
+
+/**
+ * Installs or updates the engine and registers public.appointments, which is created when it does not exist.
+ * @param key stored unless the database has a key: an existing one is never replaced
+ */
+export async function install(
+  client: pg.Client,
+  key?: { readonly number: number; readonly key: Buffer },
+): Promise<Installed> {
+  const migrations = await migrate(client);
+  const sampleTable = !(await exists(client, "to_regclass('public.appointments') is not null"));
+  if (sampleTable) await createSampleTable(client);
+  const vip = await exists(
+    client,
+    `exists (select from pg_attribute
+       where attrelid = 'public.appointments'::regclass and attname = 'is_vip' and not attisdropped)`,
+  );
+  await politely(client, () => registerTarget(client, Target.parse({ priority: vip ? 'is_vip' : null })));
+  const keyInstalled =
+    key !== undefined && !(await exists(client, 'exists (select from encryption_rollout.keys)'));
+  if (keyInstalled) {
+    await inTransaction(client, () => installKey(client, { ...key, checkValue: keyCheckValue(key.key) }));
+  }
+  return { migrations, sampleTable, keyInstalled };
+}
+
+/** Removes what install, or a rollout, added. @throws with SQLSTATE ER008 while a run is active */
+export async function uninstall(client: pg.Client): Promise<boolean> {
+  if (!(await exists(client, "to_regnamespace('encryption_rollout') is not null"))) return false;
+  await politely(client, () => client.query('select encryption_rollout.uninstall()'));
+  return true;
+}
+
+async function exists(client: pg.Client, condition: string): Promise<boolean> {
+  const { rows } = await client.query<{ found: boolean }>(`select ${condition} as found`);
+  return rows[0]?.found === true;
+}

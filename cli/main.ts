@@ -1,0 +1,86 @@
+/** `npm run rollout --`: installs the engine into a database by hand, and removes it. The rollout itself needs neither. */
+import { randomBytes } from 'node:crypto';
+import { confirm } from '@inquirer/prompts';
+import { Command, CommanderError } from 'commander';
+import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
+import { install, uninstall } from './engine.ts';
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
+
+async function installCommand({ databaseUrl, generateKey }: { databaseUrl: string; generateKey?: true }) {
+  const connection = connectionOf(databaseUrl);
+  const client = await connect(connection, 'encryption-rollout install');
+  try {
+    const key = generateKey ? { number: 1, key: randomBytes(32) } : undefined;
+    const { migrations, sampleTable, keyInstalled } = await install(client, key);
+    say(
+      migrations.length > 0
+        ? `Installed into ${named(connection)}: ${migrations.join(', ')}.`
+        : `Already installed in ${named(connection)}.`,
+    );
+    if (sampleTable) say('Created the sample table public.appointments, empty.');
+    say('Registered public.appointments. Its encryption trigger is disabled.');
+    if (generateKey) {
+      say(keyInstalled ? 'Put a fresh random key into app_config.' : 'Kept the key that is in app_config.');
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+async function uninstallCommand({ databaseUrl, yes }: { databaseUrl: string; yes?: true }) {
+  const connection = connectionOf(databaseUrl);
+  const client = await connect(connection, 'encryption-rollout uninstall');
+  try {
+    if (!yes) {
+      if (!process.stdin.isTTY) {
+        throw new UsageError(
+          'Found no terminal to ask on, and no --yes. Removing deletes the ciphertext, the key and all records; ' +
+            'plaintext stays. Add --yes if that is what you want.',
+        );
+      }
+      const message = `Remove ciphertext, key, triggers and all records of the rollout from ${named(connection)}? Plaintext stays.`;
+      if (!(await confirm({ message, default: false }))) {
+        say('Nothing was removed.');
+        return;
+      }
+    }
+    say(
+      (await uninstall(client))
+        ? `Removed the engine from ${named(connection)}. Plaintext is as it was.`
+        : `Found no engine in ${named(connection)}: there is nothing to remove.`,
+    );
+  } finally {
+    await client.end();
+  }
+}
+
+const program = new Command('npm run rollout --')
+  .description('Installs the encryption engine into a database by hand, or removes it.')
+  .exitOverride()
+  .showHelpAfterError('See npm run rollout -- --help');
+const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
+program
+  .command('install')
+  .description('install the engine, and nothing else; a second time brings it up to date')
+  .requiredOption(...databaseUrl)
+  .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
+  .action(installCommand);
+program
+  .command('uninstall')
+  .description('remove everything that install added; refused while a rollout is active')
+  .requiredOption(...databaseUrl)
+  .option('--yes', 'do not ask')
+  .action(uninstallCommand);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const shown = explained(error);
+  // commander has said it on stderr; so has the prompt that was ended with Ctrl+C.
+  const said = shown instanceof CommanderError || (shown as Error).name === 'ExitPromptError';
+  process.exitCode = shown instanceof CommanderError ? shown.exitCode : 1;
+  if (shown instanceof UsageError) console.error(shown.message);
+  else if (!said) console.error(shown);
+}
