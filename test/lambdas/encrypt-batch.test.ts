@@ -1,0 +1,114 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(1_000);
+  run = await world.prepare('one');
+});
+afterEach(() => world.stop());
+
+const batch = (number: number, phase = 1) =>
+  world.invoke('encrypt-batch', { run, phase, execution: 'e', batch: number });
+
+async function encryptedRows(): Promise<number> {
+  const { rows } = await world.client.query(
+    'select count(*) as count from public.appointments where pii_iv is not null',
+  );
+  return Number(rows[0].count);
+}
+
+async function lastGate() {
+  const { rows } = await world.client.query(
+    'select * from encryption_rollout.gates order by id desc limit 1',
+  );
+  return rows[0];
+}
+
+describe('EncryptBatch', () => {
+  test('stops phase 1 at 5 % of the rows that hold personal data', async () => {
+    const { outcome, encrypted, percentage } = await batch(0);
+    // 950 of the 1,000 seeded rows hold any.
+    expect({ outcome, encrypted }).toEqual({ outcome: 'DONE', encrypted: 48 });
+    expect(percentage).toBeCloseTo(5.05, 2);
+    expect(await encryptedRows()).toBe(48);
+  });
+
+  test('delivered twice, encrypts and counts once', async () => {
+    const first = await batch(0, 3);
+    expect(await batch(0, 3)).toEqual({ ...first });
+    expect(await encryptedRows()).toBe(first.encrypted);
+    const { rows } = await world.client.query('select rows_encrypted from encryption_rollout.phases');
+    expect(rows).toEqual([{ rows_encrypted: first.encrypted }]);
+  });
+
+  test('of two deliveries at the same time, one does the work', async () => {
+    const [first, second] = await Promise.all([batch(0), batch(0)]);
+    expect([first.encrypted, second.encrypted]).toEqual([48, 48]);
+    expect(await encryptedRows()).toBe(48);
+  });
+
+  test('publishes what it did under the target', async () => {
+    await batch(0);
+    expect(world.aws.metrics).toContainEqual({
+      name: 'RowsEncrypted',
+      value: 48,
+      dimensions: { Target: 'public.appointments' },
+    });
+  });
+
+  test('of an attempt that has been superseded writes nothing', async () => {
+    world.running.delete('one');
+    await world.prepare('two');
+    await expect(batch(0)).rejects.toMatchObject({ name: 'RunSuperseded' });
+    expect(await encryptedRows()).toBe(0);
+  });
+
+  test('with another key stops the phase before the first write', async () => {
+    world.setKey({ number: 1, key: 'ab'.repeat(32) });
+    expect(await batch(0)).toMatchObject({
+      outcome: 'BREACH',
+      reason: expect.stringContaining('Encryption key'),
+    });
+    expect(await encryptedRows()).toBe(0);
+    expect(await lastGate()).toMatchObject({ gate: 'Phase 1 Initial Batch: EncryptBatch', verdict: 'NO_GO' });
+  });
+
+  test('gives way to a lock, tries once more, then stops the phase', async () => {
+    const other = await world.connect();
+    await other.query('begin; lock table public.appointments in share mode');
+    const { outcome, reason } = await batch(0);
+    await other.query('rollback');
+    expect(outcome).toBe('BREACH');
+    expect(reason).toContain('Database locks');
+    expect(await encryptedRows()).toBe(0);
+  });
+
+  test('passes over rows that another session has locked', async () => {
+    const other = await world.connect();
+    await other.query('begin');
+    const { rows } = await other.query(
+      'select id from public.appointments where email is not null order by id limit 10 for update',
+    );
+    expect((await batch(0)).encrypted).toBe(48);
+    const locked = await world.client.query(
+      'select count(*)::int as count from public.appointments where pii_iv is not null and id = any ($1)',
+      [rows.map(({ id }) => id)],
+    );
+    await other.query('rollback');
+    expect(locked.rows[0].count).toBe(0);
+  });
+
+  test('returns CONTINUE when its execution has had its share of batches', async () => {
+    await world.client.query('create table one_row as select 1');
+    const { outcome } = await world.invoke('encrypt-batch', { run, phase: 5, execution: 'e', batch: 249 });
+    expect(outcome).toBe('CONTINUE');
+  });
+
+  test('encrypts all there is in phase 5', async () => {
+    await world.encrypt(run, 5);
+    expect(await encryptedRows()).toBe(950);
+  });
+});

@@ -1,0 +1,91 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { testKey } from '../support/database.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+let world: TestWorld;
+beforeEach(async () => {
+  world = await testWorld(100);
+});
+afterEach(() => world.stop());
+
+const event = (execution: string, input: unknown = {}) => ({ execution, input });
+
+describe('PrepareDatabase', () => {
+  test('opens a new run at phase 1', async () => {
+    const run = await world.prepare();
+    expect(run).toMatchObject({ attempt: 1, target: 'public.appointments', resumeAt: 1 });
+  });
+
+  test('gives the same execution the same run, however often it asks', async () => {
+    const run = await world.prepare('one');
+    expect(await world.prepare('one')).toEqual(run);
+  });
+
+  test('refuses a second execution while the first is at work', async () => {
+    await world.prepare('one');
+    await expect(world.prepare('two')).rejects.toMatchObject({
+      name: 'RunAlreadyActive',
+      message: expect.stringContaining('execution one'),
+    });
+  });
+
+  test('of two executions that start together, one gets the run', async () => {
+    const results = await Promise.allSettled([world.prepare('one'), world.prepare('two')]);
+    expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+  });
+
+  test('takes over the run of an execution that is dead, as the next attempt', async () => {
+    const first = await world.prepare('one');
+    world.running.delete('one');
+    expect(await world.prepare('two')).toMatchObject({ id: first.id, attempt: 2 });
+  });
+
+  test('refuses a key that is not the one in the database', async () => {
+    world.setKey({ number: 1, key: 'ab'.repeat(32) });
+    await expect(world.prepare()).rejects.toMatchObject({ name: 'WrongKey' });
+    expect(world.aws.metrics).toContainEqual({
+      name: 'KeyAccessFailures',
+      value: 1,
+      dimensions: { Target: 'public.appointments' },
+    });
+  });
+
+  test.each([
+    ['too short', { number: 1, key: 'abcd' }, 'expected 64 hex digits (32 bytes), found 4'],
+    ['not hex', { number: 1, key: 'z'.repeat(64) }, 'expected hex digits'],
+    ['without a number', { key: 'ab'.repeat(32) }, 'number'],
+    ['no object', 'secret', 'expected'],
+  ])('refuses a key that is %s, without quoting it', async (_, value, message) => {
+    world.setKey(value);
+    const refusal = world.prepare();
+    await expect(refusal).rejects.toMatchObject({ name: 'KeyUnavailable' });
+    await expect(refusal).rejects.toThrow(message);
+    await expect(refusal).rejects.not.toThrow(/abcd|zzzz|"secret"/);
+  });
+
+  test.each([
+    ['an unknown field', { atestations: {} }, 'atestations'],
+    ['an unknown attestation', { attestations: { onCall: 'R. Roe' } }, 'attestations.onCall'],
+    ['an empty attestation', { attestations: { onCallEstablished: ' ' } }, 'attestations.onCallEstablished'],
+  ])('refuses an input with %s, and names the field', async (_, input, field) => {
+    const refusal = world.invoke('prepare-database', event('one', input));
+    await expect(refusal).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining(field),
+    });
+  });
+
+  test('refuses a table that is not there', async () => {
+    world.configure({ target: { table: 'nowhere' } as never });
+    await expect(world.prepare()).rejects.toMatchObject({
+      name: 'UnusableTarget',
+      message: expect.stringContaining('nowhere'),
+    });
+  });
+
+  test('the key reaches app_config, and no statement', async () => {
+    await world.prepare();
+    const { rows } = await world.client.query('select value from public.app_config');
+    expect(rows).toEqual([{ value: testKey.key.toString('hex') }]);
+  });
+});

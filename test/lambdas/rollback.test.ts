@@ -1,0 +1,68 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(200);
+  run = await world.prepare('one');
+});
+afterEach(() => world.stop());
+
+const step = (handler: string, reason: unknown = 'a test wants it') => world.invoke(handler, { run, reason });
+
+describe('the steps of a rollback', () => {
+  test('CancelBatches ends a batch that is under way and lets none begin', async () => {
+    const session = await world.connect();
+    await session.query(`set application_name = 'encryption-rollout ${run.id}'`);
+    session.on('error', () => {});
+    const running = session.query('select pg_sleep(60)');
+    const ended = expect(running).rejects.toMatchObject({ code: '57P01' });
+    expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
+    await ended;
+    const batch = world.invoke('encrypt-batch', { run, phase: 1, execution: 'e', batch: 0 });
+    await expect(batch).rejects.toMatchObject({ name: 'RunSuperseded' });
+  });
+
+  test('CancelBatches of an old attempt leaves the new one alone', async () => {
+    world.running.delete('one');
+    const next = await world.prepare('two');
+    await step('cancel-batches');
+    const batch = await world.invoke('encrypt-batch', { run: next, phase: 1, execution: 'e', batch: 0 });
+    expect(batch.outcome).toBe('DONE');
+  });
+
+  test('DisableTrigger switches it off, and tells how long that took', async () => {
+    await world.invoke('enable-trigger', { run });
+    const { triggerDisabled, milliseconds } = await step('disable-trigger');
+    expect(triggerDisabled).toBe(true);
+    expect(milliseconds).toBeGreaterThan(0);
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'D' }]);
+  });
+
+  test('ProvePlaintext counts what the application still has', async () => {
+    await world.encrypt(run, 1);
+    expect(await step('prove-plaintext')).toEqual({ plaintextRows: 190, ciphertextOnlyRows: 0 });
+  });
+
+  test('GatherEvidence closes the run, and says why in words', async () => {
+    const cause = JSON.stringify({ errorType: 'DatabaseError', errorMessage: 'SQLSTATE 53100' });
+    const { summary } = await step('gather-evidence', { Error: 'DatabaseError', Cause: cause });
+    expect(summary).toContain('DatabaseError: SQLSTATE 53100');
+    expect(summary).toContain('trigger disabled');
+    const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
+    expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
+  });
+
+  test('a stopped run is resumed by the next execution', async () => {
+    await world.encrypt(run, 1);
+    await step('cancel-batches');
+    await step('gather-evidence');
+    expect(await world.prepare('two')).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+  });
+});

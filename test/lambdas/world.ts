@@ -1,0 +1,114 @@
+/** A world for handlers: a database of their own, and AWS stood in for at the SDK's edge. */
+import { randomUUID } from 'node:crypto';
+import type pg from 'pg';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import type { PhaseNumber } from '../../lambdas/core/plan.ts';
+import { attestations } from '../../lambdas/core/plan.ts';
+import type { Settings } from '../../lambdas/core/settings.ts';
+import { AwsStandIn } from '../../rehearsal/aws.ts';
+import { freshDatabase, seedAppointments, testKey } from '../support/database.ts';
+
+const databaseSecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:database';
+const keySecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key';
+
+export interface TestWorld {
+  readonly client: pg.Client;
+  readonly aws: AwsStandIn;
+  /** Executions that DescribeExecution reports as RUNNING. */
+  readonly running: Set<string>;
+  connect(): Promise<pg.Client>;
+  /** Changes what the deployment tells its handlers. */
+  configure(settings: Partial<Settings>): void;
+  setKey(value: unknown): void;
+  /** Calls a handler as Step Functions would. */
+  // biome-ignore lint/suspicious/noExplicitAny: the outputs are what the tests look into
+  invoke(handler: string, event: unknown): Promise<any>;
+  /** A run in this phase, taken through PrepareDatabase. */
+  prepare(execution?: string): Promise<PrepareDatabaseOutput>;
+  /** Batches until the phase is done. */
+  encrypt(run: PrepareDatabaseOutput, phase: PhaseNumber): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A world with `rows` seeded appointments; nothing is installed but the sample table. */
+export async function testWorld(rows: number): Promise<TestWorld> {
+  const database = await freshDatabase({ template: 'appointments' });
+  await seedAppointments(database.client, rows);
+  const running = new Set<string>();
+  const url = new URL(database.url);
+  const secrets = new Map<string, unknown>([
+    [
+      databaseSecret,
+      {
+        host: url.hostname,
+        port: Number(url.port),
+        username: url.username,
+        password: decodeURIComponent(url.password),
+        dbname: url.pathname.slice(1),
+      },
+    ],
+  ]);
+  const setKey = (value: unknown) => secrets.set(keySecret, value);
+  setKey({ number: testKey.number, key: testKey.key.toString('hex') });
+  const aws = await AwsStandIn.start({
+    secrets,
+    cpuPercent: 20,
+    alarms: new Map([['api-5xx', 'OK']]),
+    dashboards: new Set(),
+    snapshotAt: new Date(),
+    isRunning: async (execution) => running.has(execution),
+  });
+  const configure = (settings: Partial<Settings>) => {
+    process.env.ROLLOUT_SETTINGS = JSON.stringify({
+      database: { instanceIdentifier: 'db' },
+      customerAlarms: ['api-5xx'],
+      attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
+      ...settings,
+    });
+  };
+  configure({});
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: aws.url,
+    AWS_REGION: 'us-east-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+    DATABASE_SECRET_ARN: databaseSecret,
+    KEY_SECRET_ARN: keySecret,
+    DATABASE_TLS: 'off',
+    POWERTOOLS_LOG_LEVEL: 'SILENT',
+  });
+  const invoke: TestWorld['invoke'] = async (file, event) => {
+    const { handler } = await import(`../../lambdas/${file}.ts`);
+    return handler(event);
+  };
+  const prepare: TestWorld['prepare'] = (execution = `execution-${randomUUID()}`) => {
+    running.add(execution);
+    return invoke('prepare-database', { input: {}, execution });
+  };
+  return {
+    client: database.client,
+    connect: database.connect,
+    aws,
+    running,
+    configure,
+    setKey,
+    invoke,
+    prepare,
+    async encrypt(run, phase) {
+      for (let batch = 0; ; batch++) {
+        const { outcome, reason } = await invoke('encrypt-batch', {
+          run,
+          phase,
+          execution: `p${phase}`,
+          batch,
+        });
+        if (outcome === 'DONE') return;
+        if (outcome !== 'MORE') throw new Error(`${outcome}: ${reason}`);
+      }
+    },
+    async stop() {
+      await aws.stop();
+      await database.drop();
+    },
+  };
+}
