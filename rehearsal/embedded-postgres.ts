@@ -70,7 +70,13 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
     await mkdir(dirname(directory), { recursive: true });
     await rm(unfinished, { recursive: true, force: true });
     const password = randomBytes(16).toString('hex');
-    await new EmbeddedPostgres({ ...settings, databaseDir: unfinished, password }).initialise();
+    await new EmbeddedPostgres({ ...settings, databaseDir: unfinished, password })
+      .initialise()
+      .catch((error: Error) => {
+        throw new Error(
+          `PostgreSQL could not be set up in ${directory}. It refuses to run as root, so for root it runs as the user postgres, who must be able to reach that directory. ${error.message}`,
+        );
+      });
     await writeFile(join(unfinished, 'superuser_password'), password, { mode: 0o600 });
     await rename(unfinished, directory);
   } else {

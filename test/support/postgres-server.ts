@@ -1,5 +1,6 @@
 /** One PostgreSQL for the whole test run; or the one of TEST_DATABASE_URL (a superuser's), e.g. to try other versions. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
@@ -19,15 +20,16 @@ export default async function setup(project: TestProject) {
     project.provide('postgresUrl', process.env.TEST_DATABASE_URL);
     return;
   }
-  const parent = await mkdtemp(join(tmpdir(), 'encryption-rollout-test-'));
+  // Not mkdtemp: what it makes is closed to the user that PostgreSQL runs as when this is root.
+  const directory = join(tmpdir(), `encryption-rollout-test-${randomUUID()}`);
   const server = await startPostgres({
-    directory: join(parent, 'postgres'),
+    directory,
     // Nothing in a test's database needs to survive a power cut.
     settings: ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'autovacuum_naptime=10s'],
   });
   project.provide('postgresUrl', server.url);
   return async () => {
     await server.stop();
-    await rm(parent, { recursive: true, force: true });
+    await rm(directory, { recursive: true, force: true });
   };
 }

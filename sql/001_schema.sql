@@ -1,0 +1,70 @@
+-- The engine's schema, what it needs from the server, and what it keeps account of.
+
+do $$
+begin
+  if current_setting('server_version_num')::integer < 140000 then
+    raise exception 'PostgreSQL % found, 14 or newer expected', current_setting('server_version')
+      using errcode = 'ER001', hint = 'Upgrade the server, then install again.';
+  end if;
+  if to_regnamespace('encryption_rollout') is null
+    and not has_database_privilege(current_database(), 'create') then
+    raise exception 'role % may not create schemas in database %', current_user, current_database()
+      using errcode = 'ER001', hint = format('As the database''s owner: grant create on database %I to %I;', current_database(), current_user);
+  end if;
+  if to_regnamespace('public') is null then
+    raise exception 'schema public not found, but the functions that operators call live there'
+      using errcode = 'ER001', hint = 'create schema public;';
+  end if;
+  if not has_schema_privilege('public', 'create') then
+    raise exception 'role % may not create objects in schema public', current_user
+      using errcode = 'ER001', hint = format('As the schema''s owner: grant create on schema public to %I;', current_user);
+  end if;
+end
+$$;
+
+create schema encryption_rollout;
+comment on schema encryption_rollout is 'Encrypts personal data in place. Remove with: select encryption_rollout.uninstall();';
+
+create table encryption_rollout.migrations (
+  name text primary key,
+  sha256 text not null,
+  applied_at timestamptz not null default clock_timestamp()
+);
+
+-- What was created outside this schema, so that uninstall removes that and nothing else.
+-- Names are SQL, quoted where they need it; `parent` is the table of a column or trigger.
+create table encryption_rollout.created_objects (
+  kind text not null check (kind in ('table', 'function', 'column', 'trigger')),
+  name text not null,
+  parent text not null default '',
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (kind, name, parent)
+);
+
+-- pgcrypto is used where it is. Where there is none it goes into the engine's own schema, so that uninstall can take it
+-- away again without taking it from anybody.
+do $$
+begin
+  if exists (select from pg_extension where extname = 'pgcrypto') then
+    return;
+  end if;
+  begin
+    create extension pgcrypto schema encryption_rollout;
+  exception when others then
+    raise exception 'extension pgcrypto not found in database %, and creating it failed (%)', current_database(), sqlstate
+      using errcode = 'ER001', hint = 'As a role that may: create extension pgcrypto; (on Amazon RDS: a member of rds_superuser)';
+  end;
+end
+$$;
+
+create function encryption_rollout.pgcrypto_schema()
+returns name
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select n.nspname
+  from pg_extension e
+  join pg_namespace n on n.oid = e.extnamespace
+  where e.extname = 'pgcrypto'
+$$;

@@ -1,0 +1,127 @@
+-- AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, sections 5.2.2 and 5.2.5) and HKDF-Expand (RFC 5869, section 2.3), on pgcrypto.
+-- These are the reference: plain, callable and tested with the RFCs' vectors. Batches and triggers use the same
+-- construction written as one inline expression (encryption_rollout.sealing_query), because nested calls cost more than
+-- the cryptography.
+
+do $do$
+declare
+  v_pgcrypto name := encryption_rollout.pgcrypto_schema();
+begin
+  execute format(
+    $sql$
+create function encryption_rollout.hmac_sha512(p_data bytea, p_key bytea)
+returns bytea
+language sql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select %1$I.hmac(p_data, p_key, 'sha512'::text)
+$$;
+
+create function encryption_rollout.random_bytes(p_length integer)
+returns bytea
+language sql
+volatile strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select %1$I.gen_random_bytes(p_length)
+$$;
+
+-- Key: 64 bytes, the first 32 for the MAC, the last 32 for AES. Returns ciphertext ‖ tag (32 bytes).
+create function encryption_rollout.aead_encrypt(plaintext bytea, key bytea, iv bytea, aad bytea)
+returns bytea
+language plpgsql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ciphertext bytea;
+begin
+  perform encryption_rollout.require_lengths(key, iv);
+  v_ciphertext := %1$I.encrypt_iv(plaintext, substr(key, 33, 32), iv, 'aes-cbc/pad:pkcs'::text);
+  return v_ciphertext || encryption_rollout.aead_tag(v_ciphertext, key, iv, aad);
+end
+$$;
+
+-- The reverse. Raises ER006 when anything differs by a bit: then not one byte of plaintext is computed.
+create function encryption_rollout.aead_decrypt(sealed bytea, key bytea, iv bytea, aad bytea)
+returns bytea
+language plpgsql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ciphertext bytea;
+begin
+  perform encryption_rollout.require_lengths(key, iv);
+  -- One block of ciphertext is the least there can be. substr refuses a negative length, hence the check first.
+  if octet_length(sealed) < 48 then
+    raise exception 'sealed value of %% bytes found, at least 48 expected', octet_length(sealed)
+      using errcode = 'ER006', hint = 'The value was cut off, or is not one of ours.';
+  end if;
+  v_ciphertext := substr(sealed, 1, octet_length(sealed) - 32);
+  if substr(sealed, octet_length(sealed) - 31) <> encryption_rollout.aead_tag(v_ciphertext, key, iv, aad) then
+    raise exception 'the sealed value does not authenticate'
+      using errcode = 'ER006', hint = 'It was altered, moved to another row or column, or sealed under another key.';
+  end if;
+  return %1$I.decrypt_iv(v_ciphertext, substr(key, 33, 32), iv, 'aes-cbc/pad:pkcs'::text);
+end
+$$;
+    $sql$,
+    v_pgcrypto
+  );
+end
+$do$;
+
+create function encryption_rollout.aead_tag(p_ciphertext bytea, p_key bytea, p_iv bytea, p_aad bytea)
+returns bytea
+language sql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select substr(
+    encryption_rollout.hmac_sha512(
+      p_aad || p_iv || p_ciphertext || int8send(8 * octet_length(p_aad)::bigint),
+      substr(p_key, 1, 32)
+    ),
+    1,
+    32
+  )
+$$;
+
+create function encryption_rollout.require_lengths(p_key bytea, p_iv bytea)
+returns void
+language plpgsql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if octet_length(p_key) <> 64 then
+    raise exception 'AEAD key of % bytes found, 64 expected', octet_length(p_key)
+      using errcode = 'ER005', hint = 'AEAD_AES_256_CBC_HMAC_SHA_512 takes 32 bytes for the MAC and 32 for AES.';
+  end if;
+  if octet_length(p_iv) <> 16 then
+    raise exception 'initialization vector of % bytes found, 16 expected', octet_length(p_iv)
+      using errcode = 'ER006', hint = 'The initialization vector of the row is damaged.';
+  end if;
+end
+$$;
+
+-- One block, 64 bytes: all that is needed here.
+create function encryption_rollout.hkdf_expand(p_key bytea, p_info text)
+returns bytea
+language sql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select encryption_rollout.hmac_sha512(convert_to(p_info, 'UTF8') || '\x01'::bytea, p_key)
+$$;
+
+create function encryption_rollout.key_check_value(p_key bytea)
+returns bytea
+language sql
+immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select substr(encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/key-check'), 1, 8)
+$$;

@@ -1,0 +1,57 @@
+-- Removes what install added, and nothing else: triggers and columns of the targets, the functions and tables in schema
+-- public, the key, this schema. Raises ER008 while a run is active. The plaintext is not touched.
+create function encryption_rollout.uninstall()
+returns void
+language plpgsql
+as $$
+declare
+  v_run record;
+  v_object record;
+begin
+  -- Nobody opens a run from here on.
+  lock table encryption_rollout.runs in share row exclusive mode;
+  select id, target, status into v_run from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING') limit 1;
+  if found then
+    raise exception 'run % of % found to be %, no active run expected', v_run.id, v_run.target, v_run.status
+      using errcode = 'ER008', hint = 'Let the rollout complete, or stop its execution, then uninstall.';
+  end if;
+
+  if to_regclass('public.app_config') is not null then
+    delete from public.app_config where key in (select 'encryption_key.' || number from encryption_rollout.keys);
+    if exists (select from public.app_config) then
+      raise notice 'public.app_config is left in place: it holds rows that are not ours';
+      delete from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config';
+    end if;
+  end if;
+  for v_object in
+    select * from encryption_rollout.created_objects
+    order by array_position(array['trigger', 'function', 'column', 'table'], kind)
+  loop
+    -- A table that was dropped since is no reason to fail.
+    continue when v_object.parent <> '' and to_regclass(v_object.parent) is null;
+    execute case v_object.kind
+      when 'trigger' then format('drop trigger if exists %s on %s', v_object.name, v_object.parent)
+      when 'function' then format('drop function if exists %s', v_object.name)
+      when 'column' then format('alter table %s drop column if exists %s', v_object.parent, v_object.name)
+      when 'table' then format('drop table if exists %s', v_object.name)
+    end;
+  end loop;
+  drop schema encryption_rollout cascade;
+end
+$$;
+
+-- Functions are everybody's by default. The schema is closed to others as well; this is the second lock.
+do $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid
+    from pg_proc p
+    where p.pronamespace = 'encryption_rollout'::regnamespace
+      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+  loop
+    execute format('revoke all on function %s from public', v_function);
+  end loop;
+end
+$$;
