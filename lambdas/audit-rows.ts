@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
 import { inTransaction } from './adapters/database.ts';
 import { auditRows, recordDecryptionFailures } from './adapters/engine.ts';
-import { holdAudit, holdRun, recordAudit } from './adapters/records.ts';
+import { holdAudit, holdWork, recordAudit } from './adapters/records.ts';
 import { AuditRowsInput, type AuditRowsOutput, type Run } from './core/payloads.ts';
 import { holdsPersonalData, type RowVerifier, rowVerifier } from './core/verification.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';
@@ -33,7 +33,7 @@ export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, batc
 
 async function auditSlice(client: pg.Client, run: Run, step: Step, verifies: RowVerifier) {
   return inTransaction(client, async () => {
-    await holdRun(client, run);
+    await holdWork(client, run);
     const audit = await holdAudit(client, run);
     const rows = audit.finished ? [] : await auditRows(client, step.target, audit.afterKey, SLICE_ROWS);
     const mismatches = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);

@@ -6,7 +6,7 @@ import { lockWatch } from './adapters/lock-watch.ts';
 import {
   beginPhase,
   findBatch,
-  holdRun,
+  holdWork,
   recordBatch,
   recordJudgement,
   recordKeyFailure,
@@ -56,7 +56,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     const started = performance.now();
     const result = await withLockRetry(step, client, () =>
       inTransaction(client, async () => {
-        await holdRun(client, run);
+        await holdWork(client, run);
         const served = await findBatch(client, run, request);
         if (served) return served;
         const progress = await beginPhase(client, run, phase.number);

@@ -1,7 +1,7 @@
 /** Runs, phases, batches, gates, audits and events: what happened, committed with the work that it describes. */
 import type pg from 'pg';
 import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../core/criteria.ts';
-import { RunAlreadyActive, RunSuperseded } from '../core/errors.ts';
+import { RunAlreadyActive, RunSuperseded, TransientError } from '../core/errors.ts';
 import type { Judgement, Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
 import { inTransaction } from './database.ts';
@@ -83,6 +83,18 @@ export async function holdRun(client: Client, run: Run): Promise<void> {
     throw new RunSuperseded(
       `Attempt ${run.attempt} of run ${run.id} may not write any more: the run is ${row ? `${row.status} in attempt ${row.attempt}` : 'unknown'}. Nothing was changed by this call.`,
     );
+}
+
+/**
+ * Holds the run's work for the transaction, so that two deliveries of one request cannot do it side by side.
+ * @throws TransientError at once when another call has it: the retry finds that one's result
+ */
+export async function holdWork(client: Client, run: Run): Promise<void> {
+  await holdRun(client, run);
+  const { rows } = await client.query('select pg_try_advisory_xact_lock(hashtextextended($1, 1)) as held', [
+    run.id,
+  ]);
+  if (!rows[0].held) throw new TransientError(`Another call is at work on run ${run.id}.`);
 }
 
 /** Phases of the run that have passed their last gate. */

@@ -45,8 +45,13 @@ describe('EncryptBatch', () => {
   });
 
   test('of two deliveries at the same time, one does the work', async () => {
-    const [first, second] = await Promise.all([batch(0), batch(0)]);
-    expect([first.encrypted, second.encrypted]).toEqual([48, 48]);
+    const results = await Promise.allSettled([batch(0), batch(0)]);
+    for (const result of results) {
+      // Whichever came second is retried by Step Functions, or found the first one's result.
+      if (result.status === 'fulfilled') expect(result.value.encrypted).toBe(48);
+      else expect(result.reason).toMatchObject({ name: 'TransientError' });
+    }
+    expect((await batch(0)).encrypted).toBe(48);
     expect(await encryptedRows()).toBe(48);
   });
 
@@ -102,7 +107,6 @@ describe('EncryptBatch', () => {
   });
 
   test('returns CONTINUE when its execution has had its share of batches', async () => {
-    await world.client.query('create table one_row as select 1');
     const { outcome } = await world.invoke('encrypt-batch', { run, phase: 5, execution: 'e', batch: 249 });
     expect(outcome).toBe('CONTINUE');
   });

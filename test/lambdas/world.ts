@@ -30,34 +30,36 @@ export interface TestWorld {
   stop(): Promise<void>;
 }
 
+/** One for the whole test file: an SDK client keeps the endpoint that it first saw. */
+const running = new Set<string>();
+const secrets = new Map<string, unknown>();
+const aws = await AwsStandIn.start({
+  secrets,
+  cpuPercent: 20,
+  alarms: new Map(),
+  dashboards: new Set(),
+  snapshotAt: new Date(),
+  isRunning: async (execution) => running.has(execution),
+});
+
 /** A world with `rows` seeded appointments; nothing is installed but the sample table. */
 export async function testWorld(rows: number): Promise<TestWorld> {
   const database = await freshDatabase({ template: 'appointments' });
   await seedAppointments(database.client, rows);
-  const running = new Set<string>();
   const url = new URL(database.url);
-  const secrets = new Map<string, unknown>([
-    [
-      databaseSecret,
-      {
-        host: url.hostname,
-        port: Number(url.port),
-        username: url.username,
-        password: decodeURIComponent(url.password),
-        dbname: url.pathname.slice(1),
-      },
-    ],
-  ]);
+  secrets.set(databaseSecret, {
+    host: url.hostname,
+    port: Number(url.port),
+    username: url.username,
+    password: decodeURIComponent(url.password),
+    dbname: url.pathname.slice(1),
+  });
+  running.clear();
+  aws.metrics.length = 0;
+  aws.world.alarms.clear();
+  aws.world.alarms.set('api-5xx', 'OK');
   const setKey = (value: unknown) => secrets.set(keySecret, value);
   setKey({ number: testKey.number, key: testKey.key.toString('hex') });
-  const aws = await AwsStandIn.start({
-    secrets,
-    cpuPercent: 20,
-    alarms: new Map([['api-5xx', 'OK']]),
-    dashboards: new Set(),
-    snapshotAt: new Date(),
-    isRunning: async (execution) => running.has(execution),
-  });
   const configure = (settings: Partial<Settings>) => {
     process.env.ROLLOUT_SETTINGS = JSON.stringify({
       database: { instanceIdentifier: 'db' },
@@ -106,9 +108,6 @@ export async function testWorld(rows: number): Promise<TestWorld> {
         if (outcome !== 'MORE') throw new Error(`${outcome}: ${reason}`);
       }
     },
-    async stop() {
-      await aws.stop();
-      await database.drop();
-    },
+    stop: database.drop,
   };
 }
