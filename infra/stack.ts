@@ -17,6 +17,10 @@ import { RollbackMachine } from './rollback-machine.ts';
 import { RolloutMachine } from './rollout-machine.ts';
 import { SoakMachine } from './soak-machine.ts';
 
+const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
+  .join('')
+  .replace(/[0-9a-f]/g, '');
+
 interface EncryptionRolloutStackProps extends StackProps {
   readonly config: RolloutConfig;
 }
@@ -97,12 +101,12 @@ export class EncryptionRolloutStack extends Stack {
       generateSecretString: {
         secretStringTemplate: JSON.stringify({ number: 1 }),
         generateStringKey: 'key',
-        // 64 hex digits, 32 bytes. Secrets Manager can only be told what to leave out: every other character it knows.
+        // 64 hex digits, 32 bytes. Secrets Manager can only be told what to leave out.
         passwordLength: 64,
         requireEachIncludedType: false,
         excludeUppercase: true,
         excludePunctuation: true,
-        excludeCharacters: 'ghijklmnopqrstuvwxyz',
+        excludeCharacters: everythingButHexDigits,
       },
       // Deleting the stack must never delete the only key to the data.
       removalPolicy: RemovalPolicy.RETAIN,

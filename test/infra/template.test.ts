@@ -74,7 +74,7 @@ describe('alarms', () => {
 describe('functions', () => {
   test('each is a bundle of its own that loads and exports its handler', () => {
     expect(Object.keys(rollout.functions).sort()).toEqual([...functionNames].sort());
-    for (const { directory, handler, timeoutSeconds } of Object.values(rollout.functions)) {
+    for (const { handler, timeoutSeconds } of Object.values(rollout.functions)) {
       expect(handler).toBe('index.handler');
       expect(timeoutSeconds).toBeGreaterThanOrEqual(60);
     }
