@@ -116,3 +116,22 @@ describe('EncryptBatch', () => {
     expect(await encryptedRows()).toBe(950);
   });
 });
+
+describe('when live edits have cleared what was counted as encrypted', () => {
+  /** As if every counted row had been edited after its batch. */
+  async function countAsEncrypted(phase: number, rows: number): Promise<void> {
+    await world.invoke('check-vitals', { run, phase, during: 'batch' });
+    await world.client.query('update encryption_rollout.phases set rows_encrypted_now = $1', [rows]);
+  }
+
+  test('phase 1 is done with its 5 %, and does not chase single rows', async () => {
+    await countAsEncrypted(1, 48);
+    expect(await batch(0)).toMatchObject({ outcome: 'DONE', encrypted: 0 });
+  });
+
+  test('phase 3 sets its count right and goes on', async () => {
+    await countAsEncrypted(3, 940);
+    expect(await batch(0, 3)).toMatchObject({ outcome: 'MORE', percentage: 0 });
+    expect(await batch(1, 3)).toMatchObject({ outcome: 'DONE' });
+  });
+});
