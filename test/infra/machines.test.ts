@@ -1,4 +1,5 @@
-import { describe, expect, test } from 'vitest';
+import { randomUUID } from 'node:crypto';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
@@ -21,7 +22,12 @@ const statesOf = (name: string) => Object.entries(definitions.get(name)?.States 
 type Input = Record<string, unknown> & { phase?: number; stage?: string; batch?: number; slice?: number };
 type Handlers = Record<string, (input: Input) => unknown>;
 
-const run = { id: '6f1c8a1e-0000-4000-8000-000000000000', attempt: 1, target: 'public.appointments' };
+/** Another id in every test, because names of executions are unique. */
+let run = { id: '', attempt: 1, target: 'public.appointments' };
+beforeEach(() => {
+  run = { ...run, id: randomUUID() };
+});
+
 const reasonOf = (input: Input) =>
   typeof input.reason === 'string' ? input.reason : (input.reason as { Error: string }).Error;
 
@@ -49,34 +55,45 @@ const allGoesWell: Handlers = {
   GatherEvidence: (input) => ({ summary: `stopped: ${reasonOf(input)}` }),
 };
 
+let handlers = allGoesWell;
+let calls: string[];
+let notes: string[];
+// One for all tests: it checks each definition once, which takes longer than a rollout.
+const stateMachines = new StateMachines({
+  definitions,
+  invoke: async (name, given) => {
+    const call = given as Input;
+    calls.push([name, call.phase, call.stage ?? call.during].filter((part) => part !== undefined).join(' '));
+    return handlers[name]?.(call);
+  },
+  listener: {
+    beforeFunction: async () => {},
+    afterFunction: () => {},
+    functionFailed: () => {},
+    notified: (subject, message) => notes.push(`${subject}: ${message}`),
+    waited: () => {},
+  },
+});
+
 /** Executes the rollout; `calls` are the handlers in the order in which they were called, with phase or stage. */
 async function rollOut(
   changes: Handlers = {},
   machine: MachineName = 'EncryptionRollout',
   input: unknown = {},
 ) {
-  const handlers = { ...allGoesWell, ...changes };
-  const calls: string[] = [];
-  const notes: string[] = [];
-  const stateMachines = new StateMachines({
-    definitions,
-    invoke: async (name, given) => {
-      const call = given as Input;
-      calls.push(
-        [name, call.phase, call.stage ?? call.during].filter((part) => part !== undefined).join(' '),
-      );
-      return handlers[name]?.(call);
-    },
-    listener: {
-      beforeFunction: async () => {},
-      afterFunction: () => {},
-      functionFailed: () => {},
-      notified: (subject, message) => notes.push(`${subject}: ${message}`),
-      waited: () => {},
-    },
-  });
-  const ending = await stateMachines.execute(machine, 'execution', input);
-  return { ending, calls, notes, executions: stateMachines.executions, waited: stateMachines.waitedSeconds };
+  handlers = { ...allGoesWell, ...changes };
+  calls = [];
+  notes = [];
+  const { executions, waitedSeconds } = stateMachines;
+  const before = executions.length;
+  const ending = await stateMachines.execute(machine, `execution-${before}`, input);
+  return {
+    ending,
+    calls,
+    notes,
+    executions: executions.slice(before),
+    waited: stateMachines.waitedSeconds - waitedSeconds,
+  };
 }
 
 const rollback = ['CancelBatches', 'DisableTrigger', 'ProvePlaintext', 'GatherEvidence'];
