@@ -26,6 +26,18 @@ interface RolloutMachineProps extends MachineProps {
 const run = JsonPath.objectAt('$.run');
 
 /**
+ * Stretches in one execution of the parent, 10 history events each: with all else below 5,000, a fifth of what AWS
+ * allows. At 250 batches of 5,000 rows that is enough for 400 million rows. A larger table takes more executions.
+ */
+const maxStretches = 400;
+
+const continuesBeyondLimit = Condition.stringEquals('$.step.outcome', 'CONTINUE');
+const continues = Condition.and(
+  continuesBeyondLimit,
+  Condition.numberLessThan('$.loop.stretch', maxStretches),
+);
+
+/**
  * The whole rollout, drawn from the plan. Input: RolloutInput.
  *
  * The data that passes between its states: `input`, `run`, `loop.stretch` (counts children, for their names) and
@@ -34,6 +46,7 @@ const run = JsonPath.objectAt('$.run');
 export class RolloutMachine extends Construct {
   readonly machine: StateMachine;
   private readonly rollback: IChainable;
+  private readonly historyFull: IChainable;
   private readonly props: RolloutMachineProps;
 
   constructor(scope: Construct, id: string, props: RolloutMachineProps) {
@@ -41,6 +54,9 @@ export class RolloutMachine extends Construct {
     this.props = props;
     const { names, functions, plan } = props;
     this.rollback = this.stop();
+    this.historyFull = set(this, 'HistoryFull', '$.step', {
+      reason: `This execution has started ${maxStretches} stretches of batches, as many as its history should hold. Start the next execution: it goes on where this one stops`,
+    }).next(this.rollback);
     const refused = new Fail(this, 'RolloutRefused', {
       comment: 'Nothing was changed, so there is nothing to roll back',
       errorPath: '$.refusal.Error',
@@ -124,10 +140,8 @@ export class RolloutMachine extends Construct {
     onError(batches, '$.step.reason', this.rollback).next(
       new Choice(this, `${phase.title}: Progress`)
         .when(Condition.stringEquals('$.step.outcome', 'DONE'), gate)
-        .when(
-          Condition.stringEquals('$.step.outcome', 'CONTINUE'),
-          this.nextStretch(`${phase.title}: NextStretch`, batches),
-        )
+        .when(continues, this.nextStretch(`${phase.title}: NextStretch`, batches))
+        .when(continuesBeyondLimit, this.historyFull)
         .otherwise(this.rollback),
     );
     return batches;
@@ -167,10 +181,8 @@ export class RolloutMachine extends Construct {
     });
     onError(audit, '$.step.reason', this.rollback).next(
       new Choice(this, `${phase.title}: AuditProgress`)
-        .when(
-          Condition.stringEquals('$.step.outcome', 'CONTINUE'),
-          this.nextStretch(`${phase.title}: NextAudit`, audit),
-        )
+        .when(continues, this.nextStretch(`${phase.title}: NextAudit`, audit))
+        .when(continuesBeyondLimit, this.historyFull)
         .otherwise(gate),
     );
     return audit;

@@ -354,6 +354,25 @@ describe('the history stays below 5,000 events', () => {
     expect(executions[0]?.events).toBeLessThan(5_000);
   });
 
+  test('of the parent, whatever the size of the table: it stops safely and the next execution goes on', async () => {
+    const { ending, executions } = await rollOut({
+      EncryptBatch: ({ batch = 0, phase }) => ({
+        outcome: phase === 3 ? 'CONTINUE' : 'DONE',
+        batch: batch + 1,
+        pauseSeconds: 10,
+        reason: '',
+      }),
+    });
+    expect(ending).toMatchObject({
+      error: 'RolloutStopped',
+      cause: expect.stringContaining('Start the next execution'),
+    });
+    expect(executions.filter(({ machine }) => machine === 'EncryptBatches')).toHaveLength(400 + 2);
+    expect(executions[0]?.machine).toBe('EncryptionRollout');
+    expect(executions[0]?.events).toBeGreaterThan(4_000);
+    expect(executions[0]?.events).toBeLessThan(5_000);
+  });
+
   test('of the longest soak', async () => {
     const longest = Math.max(...defaultPlan.phases.map(({ soakMinutes }) => soakMinutes));
     const { number } = defaultPlan.phases.find(({ soakMinutes }) => soakMinutes === longest) ?? { number: 4 };
