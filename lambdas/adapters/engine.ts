@@ -95,21 +95,32 @@ export async function setTrigger(client: Client, target: string, enabled: boolea
   return rows[0].changed;
 }
 
-function sealedRow(row: {
-  row_key: string;
-  pii_iv: Buffer | null;
-  plaintexts: (string | null)[];
-  sealed: (Buffer | null)[];
-}): SealedRow {
-  return { rowKey: row.row_key, iv: row.pii_iv, plaintexts: row.plaintexts, sealed: row.sealed };
+interface JsonRow {
+  readonly row_key: string;
+  readonly pii_iv: Buffer | null;
+  readonly plaintexts: (string | null)[];
+  readonly sealed: (string | null)[];
+}
+
+/** The arrays as JSON: parsed by the engine, not character by character. A bytea is `\x…` in it. */
+const sealedRowColumns =
+  'row_key, pii_iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
+
+function sealedRow({ row_key, pii_iv, plaintexts, sealed }: JsonRow): SealedRow {
+  return {
+    rowKey: row_key,
+    iv: pii_iv,
+    plaintexts,
+    sealed: sealed.map((value) => (value === null ? null : Buffer.from(value.slice(2), 'hex'))),
+  };
 }
 
 /** Up to `count` random encrypted rows. */
 export async function sampleRows(client: Client, target: string, count: number): Promise<SealedRow[]> {
-  const { rows } = await client.query('select * from encryption_rollout.sample_rows($1, $2)', [
-    target,
-    count,
-  ]);
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2)`,
+    [target, count],
+  );
   return rows.map(sealedRow);
 }
 
@@ -120,20 +131,19 @@ export async function auditRows(
   after: string | null,
   count: number,
 ): Promise<SealedRow[]> {
-  const { rows } = await client.query('select * from encryption_rollout.audit_rows($1, $2, $3)', [
-    target,
-    after,
-    count,
-  ]);
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.audit_rows($1, $2, $3)`,
+    [target, after, count],
+  );
   return rows.map(sealedRow);
 }
 
 /** Inserts the canary. To be run in a transaction that is rolled back. */
 export async function insertCanary(client: Client, target: Target): Promise<SealedRow | undefined> {
-  const { rows } = await client.query('select * from encryption_rollout.insert_canary($1, $2)', [
-    targetName(target),
-    target.canary,
-  ]);
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.insert_canary($1, $2)`,
+    [targetName(target), target.canary],
+  );
   return rows.map(sealedRow)[0];
 }
 

@@ -5,7 +5,14 @@
  * value = 0x01 ‖ key number (2 bytes, big-endian) ‖ ciphertext ‖ tag (32 bytes), AEAD_AES_256_CBC_HMAC_SHA_512 of
  * RFC 7518 §5.2.5; AAD = the 3 header bytes ‖ `<schema>.<table>.<column>` ‖ 0x00 ‖ primary key as text.
  */
-import { createCipheriv, createDecipheriv, createHmac, timingSafeEqual } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  type KeyObject,
+  timingSafeEqual,
+} from 'node:crypto';
 
 const HEADER_BYTES = 3;
 const TAG_BYTES = 32;
@@ -22,9 +29,23 @@ function expand(key: Buffer, info: string): Buffer {
   return createHmac('sha512', key).update(info).update(Uint8Array.of(1)).digest();
 }
 
-/** Key of one column: 64 bytes, the first half authenticates, the second encrypts. `column` is `<schema>.<table>.<column>`. */
-export function columnKey(masterKey: Buffer, column: string): Buffer {
-  return expand(masterKey, `encryption-rollout/1/${column}`);
+/** Both halves of an AEAD key. Key objects, because a Buffer is prepared anew for every value: four times slower. */
+export interface AeadKey {
+  readonly authentication: KeyObject;
+  readonly encryption: KeyObject;
+}
+
+/** Splits 64 bytes: the first half authenticates, the second encrypts (RFC 7518 §5.2.2.1). */
+export function aeadKey(bytes: Buffer): AeadKey {
+  return {
+    authentication: createSecretKey(bytes.subarray(0, 32)),
+    encryption: createSecretKey(bytes.subarray(32)),
+  };
+}
+
+/** Key of one column; `column` is `<schema>.<table>.<column>`. */
+export function columnKey(masterKey: Buffer, column: string): AeadKey {
+  return aeadKey(expand(masterKey, `encryption-rollout/1/${column}`));
 }
 
 /** 8 bytes that tell two master keys apart and reveal neither. */
@@ -38,28 +59,28 @@ function additionalData(header: Buffer, column: string, rowKey: string): Buffer 
 }
 
 /** RFC 7518 §5.2.2.1: AES-256-CBC with PKCS #7 padding, then HMAC-SHA-512 cut to 32 bytes. Returns ciphertext ‖ tag. */
-export function aeadEncrypt(plaintext: Buffer, key: Buffer, iv: Buffer, aad: Buffer): Buffer {
-  const cipher = createCipheriv('aes-256-cbc', key.subarray(32), iv);
+export function aeadEncrypt(plaintext: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffer {
+  const cipher = createCipheriv('aes-256-cbc', key.encryption, iv);
   const ciphertext = Buffer.concat([cipher.update(plaintext), cipher.final()]);
   return Buffer.concat([ciphertext, tagOf(ciphertext, key, iv, aad)]);
 }
 
 /** RFC 7518 §5.2.2.2. @throws AuthenticationFailed before anything is decrypted. */
-export function aeadDecrypt(sealed: Buffer, key: Buffer, iv: Buffer, aad: Buffer): Buffer {
+export function aeadDecrypt(sealed: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffer {
   const ciphertext = sealed.subarray(0, -TAG_BYTES);
   const tag = sealed.subarray(-TAG_BYTES);
   if (ciphertext.length === 0 || ciphertext.length % 16 !== 0 || iv.length !== IV_BYTES)
     throw new AuthenticationFailed('not a ciphertext of format 1');
   if (!timingSafeEqual(tag, tagOf(ciphertext, key, iv, aad)))
     throw new AuthenticationFailed('the authentication tag does not match');
-  const decipher = createDecipheriv('aes-256-cbc', key.subarray(32), iv);
+  const decipher = createDecipheriv('aes-256-cbc', key.encryption, iv);
   return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
 }
 
-function tagOf(ciphertext: Buffer, key: Buffer, iv: Buffer, aad: Buffer): Buffer {
+function tagOf(ciphertext: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffer {
   const aadBits = Buffer.alloc(8);
   aadBits.writeBigUInt64BE(BigInt(aad.length) * 8n);
-  return createHmac('sha512', key.subarray(0, 32))
+  return createHmac('sha512', key.authentication)
     .update(aad)
     .update(iv)
     .update(ciphertext)
@@ -69,7 +90,7 @@ function tagOf(ciphertext: Buffer, key: Buffer, iv: Buffer, aad: Buffer): Buffer
 }
 
 /** Opens a stored value. `key` is columnKey(); `column` is `<schema>.<table>.<column>`. @throws AuthenticationFailed */
-export function openValue(value: Buffer, iv: Buffer, key: Buffer, column: string, rowKey: string): string {
+export function openValue(value: Buffer, iv: Buffer, key: AeadKey, column: string, rowKey: string): string {
   const header = value.subarray(0, HEADER_BYTES);
   if (header[0] !== 1) throw new AuthenticationFailed('not a value of format 1');
   return aeadDecrypt(
@@ -84,7 +105,7 @@ export function openValue(value: Buffer, iv: Buffer, key: Buffer, column: string
 export function sealValue(
   plaintext: string,
   iv: Buffer,
-  key: Buffer,
+  key: AeadKey,
   keyNumber: number,
   column: string,
   rowKey: string,

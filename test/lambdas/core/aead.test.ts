@@ -4,6 +4,7 @@ import {
   AuthenticationFailed,
   aeadDecrypt,
   aeadEncrypt,
+  aeadKey,
   columnKey,
   keyCheckValue,
   openValue,
@@ -14,7 +15,9 @@ const hex = (text: string) => Buffer.from(text.replace(/\s/g, ''), 'hex');
 
 describe('AEAD_AES_256_CBC_HMAC_SHA_512', () => {
   // RFC 7518, appendix B.3
-  const key = hex(Array.from({ length: 64 }, (_, byte) => byte.toString(16).padStart(2, '0')).join(''));
+  const key = aeadKey(
+    hex(Array.from({ length: 64 }, (_, byte) => byte.toString(16).padStart(2, '0')).join('')),
+  );
   const plaintext = Buffer.from(
     'A cipher system must not be required to be secret, and it must be able to fall into the hands of the enemy without inconvenience',
   );
