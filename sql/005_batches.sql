@@ -41,6 +41,7 @@ returns table (encrypted integer, failed integer, skipped integer, exhausted boo
 language plpgsql
 -- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
 set jit = off
+set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set max_parallel_workers_per_gather = 0
