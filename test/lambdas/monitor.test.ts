@@ -1,0 +1,75 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+let world: TestWorld;
+beforeEach(async () => {
+  world = await testWorld(100);
+});
+afterEach(() => world.stop());
+
+/** What one call of Monitor publishes. */
+async function published(): Promise<Record<string, number>> {
+  world.aws.metrics.length = 0;
+  await world.invoke('monitor', {});
+  return Object.fromEntries(world.aws.metrics.map(({ name, value }) => [name, value]));
+}
+
+async function complete(): Promise<PrepareDatabaseOutput> {
+  const run = await world.prepare('one');
+  for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
+  await world.invoke('enable-trigger', { run });
+  await world.encrypt(run, 5);
+  await world.invoke('complete-rollout', { run });
+  return run;
+}
+
+const quiet = {
+  EncryptionErrors: 0,
+  DecryptionFailures: 0,
+  MissingIvs: 0,
+  TriggerFailures: 0,
+  KeyAccessFailures: 0,
+};
+
+describe('Monitor', () => {
+  test('says nothing before the first rollout', async () => {
+    expect(await published()).toEqual({});
+  });
+
+  test('does not report coverage while a rollout is under way: it is meant to be low', async () => {
+    await world.prepare('one');
+    expect(await published()).toEqual(quiet);
+  });
+
+  test('reports coverage once a rollout has completed', async () => {
+    await complete();
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('reports a trigger that was switched off, and the coverage that it costs', async () => {
+    await complete();
+    await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
+    await world.client.query(
+      `insert into public.appointments (organization_id, start_at, end_at, email)
+       select gen_random_uuid(), now(), now(), 'new' || n || '@example.com' from generate_series(1, 5) n`,
+    );
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  test('reports corrupt ciphertext and missing IVs', async () => {
+    await complete();
+    await world.client.query(
+      `update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)`,
+    );
+    expect((await published()).DecryptionFailures).toBeGreaterThan(0);
+    await world.client.query('update public.appointments set pii_iv = null');
+    expect((await published()).MissingIvs).toBe(95);
+  });
+
+  test('reports a key that is another', async () => {
+    await complete();
+    world.setKey({ number: 1, key: 'ab'.repeat(32) });
+    expect((await published()).KeyAccessFailures).toBe(1);
+  });
+});

@@ -1,0 +1,65 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(100);
+  run = await world.prepare('one');
+});
+afterEach(() => world.stop());
+
+const preflight = (input: unknown = {}) => world.invoke('preflight', { run, input });
+const failed = (judgement: { criteria: { name: string; passed: boolean | null }[] }) =>
+  judgement.criteria.filter(({ passed }) => passed !== true).map(({ name }) => name);
+
+async function runStatus(): Promise<string> {
+  return (await world.client.query('select status from encryption_rollout.runs')).rows[0].status;
+}
+
+describe('Preflight', () => {
+  test('GO when everything is ready; the run stays open', async () => {
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+    expect(await runStatus()).toBe('ACTIVE');
+  });
+
+  test('names each attestation that is missing, closes the run, changes no row', async () => {
+    world.configure({ attestations: {} });
+    const judgement = await preflight({ attestations: { onCallEstablished: 'R. Roe' } });
+    expect(judgement.verdict).toBe('NO_GO');
+    expect(failed(judgement)).toHaveLength(6);
+    expect(judgement.reason).toContain('input.attestations.rollbackTested');
+    expect(judgement.reason).not.toContain('onCallEstablished');
+    expect(await runStatus()).toBe('STOPPED');
+    const { rows } = await world.client.query('select from public.appointments where pii_iv is not null');
+    expect(rows).toEqual([]);
+  });
+
+  test('tries the canary, names the column that it lacks, and leaves no trace', async () => {
+    world.configure({ target: { canary: { email: 'canary@example.com' } } as never });
+    const judgement = await preflight();
+    expect(failed(judgement)).toEqual(['Canary row']);
+    expect(judgement.reason).toContain('organization_id');
+    const { rows } = await world.client.query(
+      "select from public.appointments where email = 'canary@example.com'",
+    );
+    expect(rows).toEqual([]);
+  });
+
+  test('refuses when the trigger is on before the start', async () => {
+    await world.client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
+    expect(failed(await preflight())).toEqual(['Trigger before the start']);
+  });
+
+  test('refuses when an alarm or the dashboard of this deployment is missing', async () => {
+    world.configure({ ownAlarms: ['rollout-MissingIvs'], dashboard: 'rollout' });
+    expect(failed(await preflight())).toEqual(['Monitoring dashboard configured', 'Alerting rules set up']);
+  });
+
+  test('counts the priority rows', async () => {
+    world.configure({ target: { priority: 'is_vip' } as never });
+    const { criteria } = await preflight();
+    expect(criteria).toContainEqual(expect.objectContaining({ measured: '10 rows where is_vip' }));
+  });
+});
