@@ -38,6 +38,24 @@ function mark(passed: boolean | null): string {
   return passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
 }
 
+/** A table without lines: the marks in the first column are what the eye follows. */
+function openTable(colWidths: number[], head: string[] = []): InstanceType<typeof Table> {
+  const edges = ['top', 'bottom', 'left', 'right'].flatMap((edge) => [
+    edge,
+    `${edge}-mid`,
+    `${edge}-left`,
+    `${edge}-right`,
+  ]);
+  const chars = Object.fromEntries([...edges, 'mid', 'mid-mid', 'middle'].map((place) => [place, '']));
+  return new Table({
+    colWidths,
+    head,
+    chars,
+    wordWrap: true,
+    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 1 },
+  });
+}
+
 export class Display {
   private readonly out: NodeJS.WriteStream;
   private bars: MultiBar | undefined;
@@ -80,7 +98,7 @@ export class Display {
       what: what.padEnd(10),
       percent: percent.toFixed(1).padStart(5),
       rate: `${count(rowsPerSecond)} rows/s`,
-      left: Number.isFinite(secondsLeft) ? `${duration(secondsLeft)} left` : '',
+      left: `${duration(Math.ceil(secondsLeft))} left`,
       clock: clock(virtualSeconds),
     };
     if (this.out.isTTY) {
@@ -124,12 +142,10 @@ export class Display {
   }
 
   criteria(criteria: readonly Criterion[]): void {
-    const table = new Table({
-      head: ['', 'Criterion', 'Expected', 'Measured'],
-      colWidths: [3, 33, 34, width - 3 - 33 - 34 - 5],
-      wordWrap: true,
-      style: { head: [], border: ['dim'], compact: true, 'padding-left': 0, 'padding-right': 1 },
-    });
+    const table = openTable(
+      [3, 34, 36, width - 3 - 34 - 36],
+      ['', 'Criterion', 'Expected', 'Measured'].map(pc.dim),
+    );
     for (const { name, expected, measured, passed } of criteria) {
       table.push([mark(passed), name, expected, passed === false ? pc.red(measured) : measured]);
     }
@@ -144,11 +160,7 @@ export class Display {
 
   /** What was proven: name, value, and whether it is as it should be (null = neither good nor bad). */
   proof(rows: readonly (readonly [name: string, value: string, good: boolean | null])[]): void {
-    const table = new Table({
-      colWidths: [3, 36, width - 3 - 36 - 4],
-      wordWrap: true,
-      style: { border: ['dim'], compact: true, 'padding-left': 0, 'padding-right': 1 },
-    });
+    const table = openTable([3, 36, width - 3 - 36]);
     for (const [name, value, good] of rows) table.push([good === null ? '' : mark(good), name, value]);
     this.line(table.toString());
   }

@@ -50,6 +50,8 @@ class Environment {
     this.worker = new Worker(new URL('./function-worker.ts', import.meta.url), {
       workerData: { bundle, exported, functionName: name },
       env: { ...definition.environment, ...added },
+      // Not this process's loaders: they would transform every bundle once more.
+      execArgv: [],
       stdout: true,
       stderr: true,
     });
@@ -124,6 +126,8 @@ export class Functions {
     this.definitions = new Map(definitions.map((definition) => [definition.name, definition]));
     this.added = added;
     this.log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
+    // Two streams a function flow into it.
+    this.log.setMaxListeners(0);
   }
 
   /** Invokes a function and returns what it returned. @throws InvocationError with Lambda's error names and causes. */

@@ -12,6 +12,12 @@ import { count, type Display, duration } from './display.ts';
 import type { Fault } from './faults.ts';
 import type { Listener, StateMachines } from './state-machines.ts';
 
+/** An invocation that worked on rows. */
+interface Call {
+  readonly seconds: number;
+  readonly rows: number;
+}
+
 interface Stretch {
   virtual: number;
   wall: number;
@@ -42,7 +48,9 @@ export class Observer implements Listener {
   private readonly started = performance.now();
   private phase: PhaseNumber | undefined;
   private entered: Stretch = { virtual: 0, wall: 0 };
-  private pace: { at: number; rows: number }[] = [];
+  private pace: Call[] = [];
+  /** When the function at work was called. */
+  private called = 0;
   private verified = 0;
   private looks = 0;
 
@@ -65,15 +73,14 @@ export class Observer implements Listener {
     if (this.fault && !this.faultInjected && phase !== undefined) {
       const { before, story } = this.fault.about;
       // A resumed rollout may begin beyond the place.
-      if (
-        phase < before.phase ||
-        (before.state !== undefined && phase === before.phase && name !== before.state)
-      )
-        return;
-      this.faultInjected = true;
-      this.display.heading(`Fault: ${story}.`);
-      await this.fault.inject();
+      const there = phase > before.phase || before.state === undefined || name === before.state;
+      if (phase >= before.phase && there) {
+        this.faultInjected = true;
+        this.display.heading(`Fault: ${story}.`);
+        await this.fault.inject();
+      }
     }
+    this.called = performance.now();
   }
 
   afterFunction(name: string, input: unknown, result: unknown): void {
@@ -176,14 +183,13 @@ export class Observer implements Listener {
   }
 
   private progress(what: string, rows: number, done: number, left: number): void {
-    const now = performance.now();
-    this.pace.push({ at: now, rows });
-    // The pace of the latest batches: the first one also paid for connections and caches.
-    if (this.pace.length > 12) this.pace.shift();
-    const [first, ...later] = this.pace;
-    const seconds = (now - (first?.at ?? now)) / 1000;
-    const rate = seconds > 0 ? later.reduce((sum, batch) => sum + batch.rows, 0) / seconds : 0;
-    const percent = this.rowsWithPii === 0 ? 100 : (done * 100) / this.rowsWithPii;
-    this.display.progress(what, percent, rate, Math.max(0, left) / rate, this.seconds.virtual);
+    this.pace.push({ seconds: (performance.now() - this.called) / 1000, rows });
+    // Of the latest calls, since the first one also pays for what is loaded once.
+    if (this.pace.length > 10) this.pace.shift();
+    const total = (of: (call: Call) => number) => this.pace.reduce((sum, call) => sum + of(call), 0);
+    const rate = total((call) => call.rows) / total((call) => call.seconds);
+    const percent = this.rowsWithPii === 0 ? 100 : Math.min(100, (done * 100) / this.rowsWithPii);
+    const secondsLeft = left > 0 && rate > 0 ? left / rate : 0;
+    this.display.progress(what, percent, rate, secondsLeft, this.seconds.virtual);
   }
 }

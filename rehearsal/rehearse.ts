@@ -15,7 +15,6 @@ import {
   UsageError,
 } from '../cli/connection.ts';
 import { explainReason } from '../lambdas/core/errors.ts';
-import { targetName } from '../lambdas/core/verification.ts';
 import { AwsStandIn, type World } from './aws.ts';
 import { count, type Display } from './display.ts';
 import { startPostgres } from './embedded-postgres.ts';
@@ -160,7 +159,9 @@ async function run(
   const liveTraffic = await traffic.stop();
   const after = await plaintextChecksum(admin, table.seeded);
   const report = await buildReport(admin, {
-    target: targetName(rollout.settings.target),
+    target: rollout.settings.target,
+    masterKey: Buffer.from(keptKey(place.keyFile).key, 'hex'),
+    seeded: table.seeded,
     outcome: stopped ? 'STOPPED' : 'COMPLETED',
     reason: observer.reason || (stopped ? ending.cause : ''),
     phaseSeconds: observer.phaseSeconds,

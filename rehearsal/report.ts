@@ -2,6 +2,9 @@
 import type pg from 'pg';
 import type { Criterion, Verdict } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan.ts';
+import type { Target } from '../lambdas/core/settings.ts';
+import { targetName } from '../lambdas/core/verification.ts';
+import { verifyLiveRows } from './sample-table.ts';
 import type { ExecutionRecord } from './state-machines.ts';
 import type { TrafficCounts } from './traffic.ts';
 
@@ -50,7 +53,11 @@ export interface Report {
 
 /** What happened in this process. */
 export interface Measured {
-  readonly target: string;
+  readonly target: Target;
+  /** 32 bytes */
+  readonly masterKey: Buffer;
+  /** Live traffic wrote to the table until now. */
+  readonly seeded: boolean;
   readonly reason: string;
   readonly outcome: Report['outcome'];
   readonly phaseSeconds: ReadonlyMap<PhaseNumber, { readonly virtual: number; readonly wall: number }>;
@@ -66,18 +73,15 @@ export interface Measured {
 
 /** Builds the report of the table's latest run. */
 export async function buildReport(client: pg.Client, measured: Measured): Promise<Report> {
-  const { target, phaseSeconds, executions, ...rest } = measured;
+  const { target, masterKey, seeded, phaseSeconds, executions, ...rest } = measured;
+  const name = targetName(target);
   const { rows: runs } = await client.query<{ id: string; attempt: number }>(
     'select id, attempt from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
-    [target],
+    [name],
   );
   const run = runs[0];
-  if (!run) throw new Error(`no run of ${target} is recorded`);
-  const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [target]);
-  const { rows: audits } = await client.query(
-    'select rows_verified, rows_mismatched from encryption_rollout.audits where run_id = $1 and attempt = $2',
-    [run.id, run.attempt],
-  );
+  if (!run) throw new Error(`no run of ${name} is recorded`);
+  const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [name]);
   const gates = await readGates(client, run.id);
   const preflight = gates.findLast(({ phase, attempt }) => phase === null && attempt === run.attempt);
   return {
@@ -86,14 +90,33 @@ export async function buildReport(client: pg.Client, measured: Measured): Promis
       total: Number(health[0].total_rows),
       withPii: Number(health[0].rows_with_pii),
       encrypted: Number(health[0].encrypted_rows),
-      verified: Number(audits[0]?.rows_verified ?? 0),
-      mismatched: Number(audits[0]?.rows_mismatched ?? 0),
+      ...(await verification(client, run, measured)),
     },
     phases: await readPhases(client, run.id, gates, phaseSeconds),
     executions: executions.map(({ name, machine, events }) => ({ name, machine, events })),
     preflight: preflight ? { verdict: preflight.verdict, criteria: preflight.criteria } : null,
     triggerEnabled: health[0].trigger_enabled,
   };
+}
+
+/** What the final audit verified; where that found no mismatch, brought up to the last of the live writes. */
+async function verification(
+  client: pg.Client,
+  run: { id: string; attempt: number },
+  { target, masterKey, seeded }: Measured,
+): Promise<{ verified: number; mismatched: number }> {
+  const { rows } = await client.query(
+    `select rows_verified, rows_mismatched, finished from encryption_rollout.audits
+     where run_id = $1 and attempt = $2`,
+    [run.id, run.attempt],
+  );
+  const audit = rows[0];
+  const mismatched = Number(audit?.rows_mismatched ?? 0);
+  if (!audit?.finished || mismatched > 0 || !seeded) {
+    return { verified: Number(audit?.rows_verified ?? 0), mismatched };
+  }
+  const live = await verifyLiveRows(client, target, masterKey);
+  return { verified: live.others + live.live, mismatched: live.mismatched };
 }
 
 interface GateRow {

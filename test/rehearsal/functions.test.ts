@@ -69,9 +69,11 @@ describe('functions', () => {
   });
 
   it('fail with the name and the cause that Step Functions would see', async () => {
-    const error = await functions.invoke('First', { do: 'fail' }).catch((thrown) => thrown);
-    expect(error.name).toBe('TransientError');
-    expect(JSON.parse(error.message)).toMatchObject({
+    const error = await functions.invoke('First', { do: 'fail' }).catch((thrown: Error) => thrown);
+    expect(error).toBeInstanceOf(Error);
+    const { name, message } = error as Error;
+    expect(name).toBe('TransientError');
+    expect(JSON.parse(message)).toMatchObject({
       errorType: 'TransientError',
       errorMessage: 'the connection was lost',
     });
