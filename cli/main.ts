@@ -1,9 +1,10 @@
-/** `npm run rollout --`: installs the engine into a database by hand, and removes it. The rollout itself needs neither. */
+/** `npm run rollout --`: installs the engine into a database by hand, removes it, verifies it. The rollout itself needs none of it. */
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError } from 'commander';
 import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
 import { install, uninstall } from './engine.ts';
+import { addVerifyCommand } from './verify.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
 const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
@@ -57,7 +58,7 @@ async function uninstallCommand({ databaseUrl, yes }: { databaseUrl: string; yes
 }
 
 const program = new Command('npm run rollout --')
-  .description('Installs the encryption engine into a database by hand, or removes it.')
+  .description('Installs the encryption engine into a database by hand, removes it, or verifies what it did.')
   .exitOverride()
   .showHelpAfterError('See npm run rollout -- --help');
 const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
@@ -73,6 +74,7 @@ program
   .requiredOption(...databaseUrl)
   .option('--yes', 'do not ask')
   .action(uninstallCommand);
+addVerifyCommand(program);
 
 try {
   await program.parseAsync();

@@ -1,0 +1,188 @@
+/** `verify`: every invariant of an encrypted table, checked from outside; see verifier/. */
+import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import Table from 'cli-table3';
+import type { Command } from 'commander';
+import pc from 'picocolors';
+import { CannotVerify } from '../verifier/cannot-verify.ts';
+import type { Result, Violation } from '../verifier/findings.ts';
+import { type Verification, verify } from '../verifier/verify.ts';
+import { connect, connectionOf, UsageError } from './connection.ts';
+
+/** Exit code when an invariant does not hold; 1 is for what kept us from looking. */
+const violationsFound = 3;
+
+interface Flags {
+  readonly databaseUrl: string;
+  readonly target: string[];
+  readonly complete: boolean;
+  readonly keyFile: string[];
+  readonly json?: string;
+  readonly snapshot?: string;
+  readonly plaintextBefore?: string;
+}
+
+/** Adds `verify` to the program. Its action sets the exit code: 0 all good, 3 violations found. */
+export function addVerifyCommand(program: Command): void {
+  const collect = (value: string, values: string[]) => [...values, value];
+  program
+    .command('verify')
+    .description('check that every row is encrypted as recorded and opens to its plaintext; changes nothing')
+    .requiredOption('--database-url <url>', 'postgresql://user:password@host:port/database')
+    .option(
+      '--target <schema.table>',
+      'a registered table, several times for several (default: all)',
+      collect,
+      [],
+    )
+    .option('--complete', 'expect a complete rollout even if the latest run is not COMPLETED', false)
+    .option(
+      '--key-file <file>',
+      'key as 64 hex digits or as the JSON of its secret (default: from app_config)',
+      collect,
+      [],
+    )
+    .option('--json <file>', 'write the report, with every failing row, to this file')
+    .option('--snapshot <file>', 'also write a new file with a salted hash of every row’s plaintext')
+    .option(
+      '--plaintext-before <file>',
+      'expect the plaintext of that snapshot; names rows that differ or are gone',
+    )
+    .addHelpText(
+      'after',
+      `
+Rows are named by key, never by content. A snapshot holds no plaintext, but values that can be guessed can be tried
+against it: keep it like the data, and delete it when it is no longer needed.
+
+The table is read once (with a snapshot twice, sorted), in one read-only transaction, which holds back its vacuum for so long.
+
+Exit codes: 0 every invariant holds, 3 at least one does not, 1 nothing could be verified.`,
+    )
+    .action(run);
+}
+
+async function run({ databaseUrl, target, keyFile, json, ...flags }: Flags): Promise<void> {
+  const connection = connectionOf(databaseUrl);
+  const report = json === undefined ? undefined : new JsonReport(json);
+  try {
+    const client = await connect(connection, 'encryption-rollout verify');
+    const verifications = await verify(client, {
+      ...flags,
+      targets: target,
+      keyFiles: keyFile,
+      onViolation: (name, violation) => report?.add(name, violation),
+      onRow: showProgress,
+    }).finally(() => client.end());
+    clearProgress();
+    const good = verifications.every(({ results }) => results.every(({ violations }) => violations === 0));
+    report?.finish(good, verifications);
+    for (const verification of verifications) process.stdout.write(`${describe(verification, json)}\n`);
+    if (flags.snapshot !== undefined) process.stdout.write(`Snapshot written to ${flags.snapshot}.\n`);
+    if (!good) process.exitCode = violationsFound;
+  } catch (error) {
+    clearProgress();
+    report?.discard();
+    throw explain(error);
+  }
+}
+
+/** A refusal of PostgreSQL is the user's to solve: no right to read, no such table, a connection that was ended. */
+function explain(error: unknown): unknown {
+  if (error instanceof CannotVerify) return new UsageError(error.message);
+  const { severity, message } = error as { severity?: string; message: string };
+  if (severity === undefined) return error;
+  return new UsageError(
+    `PostgreSQL refused: ${message}.\nExpected to read the table and the engine's records. Connect as the owner of both, then verify again.`,
+  );
+}
+
+/** The file is written while rows are checked, so that it may name any number of them. */
+class JsonReport {
+  readonly #file: string;
+  readonly #partial: string;
+  readonly #descriptor: number;
+  #violations = 0;
+
+  constructor(file: string) {
+    this.#file = file;
+    this.#partial = `${file}.partial`;
+    try {
+      this.#descriptor = openSync(this.#partial, 'w');
+    } catch (error) {
+      throw new UsageError(
+        `The report ${file} could not be written (${(error as { code?: string }).code}). Check --json.`,
+      );
+    }
+    this.#write('{"violations":[');
+  }
+
+  add(target: string, violation: Violation): void {
+    this.#write(`${this.#violations++ === 0 ? '' : ','}\n${JSON.stringify({ target, ...violation })}`);
+  }
+
+  finish(good: boolean, verifications: readonly Verification[]): void {
+    const targets = verifications.map(({ results, ...verification }) => ({
+      ...verification,
+      invariants: results.map(({ first: _, ...result }) => result),
+    }));
+    this.#write(`\n],"outcome":"${good ? 'GOOD' : 'VIOLATED'}","targets":${JSON.stringify(targets)}}\n`);
+    closeSync(this.#descriptor);
+    renameSync(this.#partial, this.#file);
+  }
+
+  discard(): void {
+    closeSync(this.#descriptor);
+    rmSync(this.#partial, { force: true });
+  }
+
+  #write(text: string): void {
+    writeSync(this.#descriptor, text);
+  }
+}
+
+const number = new Intl.NumberFormat('en-US');
+
+function describe({ target, counts, complete, runStatus, results }: Verification, json?: string): string {
+  const table = new Table({
+    head: ['', 'Invariant', 'Checked', 'Violations'],
+    style: { head: [] },
+    colAligns: ['left', 'left', 'right', 'right'],
+  });
+  for (const { invariant, checked, violations } of results)
+    table.push([markOf(checked, violations), invariant, number.format(checked), number.format(violations)]);
+  return [
+    `${target}: ${number.format(counts.rows)} rows, ${number.format(counts.withPii)} with personal data, ${number.format(counts.encrypted)} encrypted. ` +
+      `Latest run: ${runStatus ?? 'none'}; judged as ${complete ? 'complete' : 'under way'}.`,
+    table.toString(),
+    ...results.filter(({ violations }) => violations > 0).flatMap((result) => listed(result, json)),
+  ].join('\n');
+}
+
+/** A check that looked at nothing proves nothing: it gets no tick. */
+function markOf(checked: number, violations: number): string {
+  if (violations > 0) return pc.red('✗');
+  return checked > 0 ? pc.green('✓') : '–';
+}
+
+function listed({ invariant, violations, first }: Result, json?: string): string[] {
+  const more = violations - first.length;
+  return [
+    pc.bold(`✗ ${invariant}`),
+    ...first.map(({ subject, detail }) => `    ${printable(subject)}  ${printable(detail)}`),
+    ...(more > 0 ? [`    and ${number.format(more)} more: ${json ?? 'all of them with --json FILE'}`] : []),
+  ];
+}
+
+/** A key of text may hold what would move the terminal's cursor. */
+function printable(text: string): string {
+  return text.replace(/\p{C}/gu, (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`);
+}
+
+/** On a terminal only, and not for every row. */
+function showProgress(target: string, rows: number): void {
+  if (process.stderr.isTTY && rows % 5_000 === 0)
+    process.stderr.write(`\r${target}: ${number.format(rows)} rows`);
+}
+
+function clearProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+}

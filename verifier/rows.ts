@@ -1,0 +1,142 @@
+/** Every row of the table: is what is sealed there, whole, unique, and does it open to the plaintext beside it? */
+import type pg from 'pg';
+import type { Findings } from './findings.ts';
+import { columnKey, flawOf, ivBytes, keyNumberOf, open } from './format.ts';
+import type { Keys } from './keys.ts';
+import { columnList, stream, type Target } from './targets.ts';
+
+export interface Counts {
+  rows: number;
+  withPii: number;
+  /** Rows with PII, an IV, and a ciphertext for each of their values. */
+  encrypted: number;
+  /** Rows with ciphertext, but no IV. */
+  missingIv: number;
+}
+
+interface Value {
+  /** Position in the target's columns. */
+  readonly column: number;
+  readonly plaintext: string | null;
+  readonly sealed: Buffer | null;
+}
+
+/**
+ * One pass over the table.
+ * @param complete whether every row must be encrypted; otherwise each row wholly or not at all
+ * @param onRow called with the number of rows done
+ */
+export async function checkRows(
+  client: pg.ClientBase,
+  target: Target,
+  keys: Keys,
+  complete: boolean,
+  findings: Findings,
+  onRow: (rows: number) => void,
+): Promise<Counts> {
+  const counts: Counts = { rows: 0, withPii: 0, encrypted: 0, missingIv: 0 };
+  const checkValues = valueChecker(target, keys, findings);
+  const selected = [
+    target.keyText,
+    'pii_iv',
+    ...columnList(target).map((column) => `${column}::text`),
+    ...columnList(target, '_encrypted'),
+  ];
+  const sql = `select ${selected.join(', ')} from ${target.table}`;
+  for await (const [key, iv, ...fields] of stream<[string, Buffer | null, ...unknown[]]>(client, sql)) {
+    const values = target.columns.map((_, column) => ({
+      column,
+      plaintext: fields[column] as string | null,
+      sealed: fields[target.columns.length + column] as Buffer | null,
+    }));
+    const sealed = values.filter((value) => value.sealed !== null);
+    const held = values.filter((value) => value.plaintext !== null);
+    const bare = held.filter((value) => value.sealed === null);
+
+    counts.rows += 1;
+    if (held.length > 0) counts.withPii += 1;
+    if (held.length > 0 && bare.length === 0 && iv !== null) counts.encrypted += 1;
+    if (sealed.length > 0 && iv === null) counts.missingIv += 1;
+
+    checkPresence(target, key, values, complete, findings);
+    findings.check('iv');
+    if (sealed.length > 0 && iv === null) findings.violated('iv', key, 'ciphertext without IV');
+    if (sealed.length === 0 && iv !== null) findings.violated('iv', key, 'IV without ciphertext');
+    if (iv !== null) findings.check('ivReuse');
+    if (sealed.length > 0) checkValues(key, iv, sealed);
+    onRow(counts.rows);
+  }
+  return counts;
+}
+
+function checkPresence(
+  target: Target,
+  key: string,
+  values: readonly Value[],
+  complete: boolean,
+  findings: Findings,
+): void {
+  findings.check('presence');
+  const sealed = values.filter((value) => value.sealed !== null);
+  const orphans = sealed.filter((value) => value.plaintext === null);
+  const bare = values.filter((value) => value.plaintext !== null && value.sealed === null);
+  const name = (value: Value) => target.columns[value.column];
+  const details = orphans.map((value) => `${name(value)}: ciphertext without plaintext`);
+  if (complete || sealed.length > 0)
+    details.push(...bare.map((value) => `${name(value)}: plaintext without ciphertext`));
+  if (details.length > 0) findings.violated('presence', key, details.join('; '));
+}
+
+/** Checks the ciphertexts of one row after the other; derives each column's key once. */
+function valueChecker(target: Target, keys: Keys, findings: Findings) {
+  const names = target.columns.map((column) => `${target.name}.${column}`);
+  const columnKeys = new Map(
+    [...keys.proven].map(([number, key]) => [number, names.map((name) => columnKey(key, name))]),
+  );
+
+  return (rowKey: string, iv: Buffer | null, values: readonly Value[]) => {
+    const flaws: string[] = [];
+    const strange: string[] = [];
+    const closed: string[] = [];
+    let opened = 0;
+    if (iv !== null && iv.length !== ivBytes) flaws.push(`pii_iv: ${iv.length} bytes, ${ivBytes} expected`);
+    for (const { column, plaintext, sealed } of values) {
+      const name = target.columns[column];
+      if (sealed === null) continue;
+      const flaw = flawOf(sealed);
+      if (flaw !== undefined) {
+        flaws.push(`${name}: ${flaw}`);
+        continue;
+      }
+      const number = keyNumberOf(sealed);
+      if (!keys.registered.has(number)) {
+        strange.push(`${name}: sealed with key ${number}, which is not registered`);
+        continue;
+      }
+      const key = columnKeys.get(number)?.[column];
+      // Without IV, plaintext or key there is nothing to try, and other invariants have said so.
+      if (key === undefined || iv === null || plaintext === null) continue;
+      opened += 1;
+      const found = open(sealed, iv, key, names[column] as string, rowKey);
+      if (found === undefined) closed.push(`${name}: does not authenticate`);
+      else if (!found.equals(Buffer.from(plaintext))) closed.push(`${name}: opens to something else`);
+    }
+    findings.check('format');
+    findings.check('keyNumber');
+    if (opened > 0) findings.check('opens');
+    if (flaws.length > 0) findings.violated('format', rowKey, flaws.join('; '));
+    if (strange.length > 0) findings.violated('keyNumber', rowKey, strange.join('; '));
+    if (closed.length > 0) findings.violated('opens', rowKey, closed.join('; '));
+  };
+}
+
+/** PostgreSQL groups, on its disk if need be; only rows that share their IV come here. */
+export async function checkIvReuse(client: pg.ClientBase, target: Target, findings: Findings): Promise<void> {
+  const sql = `
+    select ${target.keyText}, encode(pii_iv, 'hex')
+    from ${target.table}
+    where pii_iv in (select pii_iv from ${target.table} where pii_iv is not null group by pii_iv having count(*) > 1)
+    order by pii_iv, 1`;
+  for await (const [key, iv] of stream<[string, string]>(client, sql))
+    findings.violated('ivReuse', key, `shares IV ${iv} with another row`);
+}

@@ -1,0 +1,87 @@
+/**
+ * The invariant checker. It trusts nothing that it checks: own SQL, own cryptography, no import from the code that
+ * encrypts. One read-only transaction sees the table and its records as of one moment, whatever goes on meanwhile.
+ */
+import type pg from 'pg';
+import { CannotVerify } from './cannot-verify.ts';
+import { Findings, type Result, type Violation } from './findings.ts';
+import { readKeys } from './keys.ts';
+import {
+  checkCompletion,
+  checkCoverage,
+  checkPhases,
+  checkTriggers,
+  checkWork,
+  latestStatus,
+} from './records.ts';
+import { type Counts, checkIvReuse, checkRows } from './rows.ts';
+import { compareSnapshot, writeSnapshot } from './snapshot.ts';
+import { readTargets, type Target } from './targets.ts';
+
+export interface Options {
+  /** `<schema>.<table>`; none = every registered target. */
+  readonly targets?: readonly string[];
+  /** Demand a complete rollout even when the latest run is not COMPLETED. */
+  readonly complete?: boolean;
+  /** Files with a key each; none = public.app_config. */
+  readonly keyFiles?: readonly string[];
+  /** New file to write a snapshot of the one target's plaintext to. */
+  readonly snapshot?: string;
+  /** Snapshot that the one target's plaintext must equal. */
+  readonly plaintextBefore?: string;
+  readonly onViolation?: (target: string, violation: Violation) => void;
+  /** Called with the number of rows done, after each. */
+  readonly onRow?: (target: string, rows: number) => void;
+}
+
+export interface Verification {
+  readonly target: string;
+  /** Whether it was judged as completely encrypted. */
+  readonly complete: boolean;
+  /** Of the latest run; null before the first. */
+  readonly runStatus: string | null;
+  readonly counts: Counts;
+  readonly results: readonly Result[];
+}
+
+/** Checks every invariant of the targets; changes nothing. @throws CannotVerify */
+export async function verify(client: pg.ClientBase, options: Options = {}): Promise<Verification[]> {
+  await client.query('begin transaction isolation level repeatable read, read only');
+  try {
+    // row_security: a policy that hides rows is an error, not a smaller table.
+    await client.query(
+      'set local search_path = pg_catalog; set local row_security = off; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; set local jit = off',
+    );
+    const targets = await readTargets(client, options.targets ?? []);
+    if (targets.length > 1 && (options.snapshot ?? options.plaintextBefore) !== undefined)
+      throw new CannotVerify(
+        `Found ${targets.length} targets and one snapshot, expected one target. Choose with --target: ${targets.map(({ name }) => name).join(', ')}.`,
+      );
+    const verifications: Verification[] = [];
+    for (const target of targets) verifications.push(await verifyTarget(client, target, options));
+    return verifications;
+  } finally {
+    // It fails only with a lost connection, and has nothing to undo; what lost it must not be hidden by that.
+    await client.query('rollback').catch(() => undefined);
+  }
+}
+
+async function verifyTarget(client: pg.ClientBase, target: Target, options: Options): Promise<Verification> {
+  const findings = new Findings((violation) => options.onViolation?.(target.name, violation));
+  if (options.snapshot !== undefined) await writeSnapshot(client, target, options.snapshot);
+  const runStatus = await latestStatus(client, target);
+  const complete = options.complete === true || runStatus === 'COMPLETED';
+  const keys = await readKeys(client, options.keyFiles ?? [], findings);
+  const counts = await checkRows(client, target, keys, complete, findings, (rows) =>
+    options.onRow?.(target.name, rows),
+  );
+  await checkIvReuse(client, target, findings);
+  if (options.plaintextBefore !== undefined)
+    await compareSnapshot(client, target, options.plaintextBefore, findings);
+  const triggers = await checkTriggers(client, target, complete, findings);
+  await checkCoverage(client, target, counts, triggers, findings);
+  await checkPhases(client, target, findings);
+  await checkWork(client, target, counts, findings);
+  await checkCompletion(client, target, findings);
+  return { target: target.name, complete, runStatus, counts, results: findings.results() };
+}
