@@ -16,7 +16,7 @@ const secretArn = text(
 
 const attester = z.string().trim().min(1, 'expected the name of who attests');
 
-/** What an operator says about a deployment. `docs/configuration.md` shows each setting; this is the definition. */
+/** What an operator says about a deployment, see config/example.json. */
 export const RolloutConfig = z.strictObject({
   /** Prefix of every name in the console; one deployment per table. */
   stackName: text(

@@ -27,7 +27,7 @@ import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { attestations, metricNamespace } from '../../lambdas/core/plan.ts';
+import { metricNamespace } from '../../lambdas/core/plan.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 
@@ -48,11 +48,12 @@ let secrets: SecretsManagerClient;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'encryption-rollout-aws-'));
-  [emulator, postgres] = await Promise.all([
-    startEmulator(directory),
-    // In a directory that PostgreSQL's own user can reach.
-    startPostgres({ directory: join('.rehearsal', `aws-${process.pid}`), settings: ['fsync=off'] }),
-  ]);
+  emulator = await startEmulator(directory);
+  // In a directory that PostgreSQL's own user can reach.
+  postgres = await startPostgres({
+    directory: join('.rehearsal', `aws-${process.pid}`),
+    settings: ['fsync=off'],
+  });
   // The SDK's clients and the CDK CLI read these.
   Object.assign(process.env, emulator.environment);
   cloudWatch = new CloudWatchClient();
@@ -177,9 +178,7 @@ async function rollOut() {
   const { executionArn } = await stepFunctions.send(
     new StartExecutionCommand({
       stateMachineArn: outputs.StateMachineArn,
-      input: JSON.stringify({
-        attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
-      }),
+      input: await readFile('config/example-input.json', 'utf8'),
     }),
   );
   for (;;) {
