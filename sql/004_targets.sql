@@ -492,6 +492,10 @@ $trigger$
     p_target.id,
     v_clear
   );
+  execute format(
+    'revoke all on function encryption_rollout.encrypt_row_%1$s(), encryption_rollout.clear_stale_%1$s() from public',
+    p_target.id
+  );
 
   if encryption_rollout.trigger_is_missing(p_target, v_guard, 'clear_stale_') then
     -- The first comparison is the cheap one, and false for every row that a batch encrypts.

@@ -62,10 +62,11 @@ declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
 begin
   return query execute format(
-    'select %s from only %s %s order by %I limit $2',
+    -- Qualified, since the bare name means the text that is selected, whose order is another.
+    'select %s from only %s as t %s order by t.%I limit $2',
     encryption_rollout.sealed_row_sql(v_target),
     encryption_rollout.table_sql(v_target),
-    case when p_after is not null then format('where %I > $1::%s', v_target.key_column, v_target.key_type) end,
+    case when p_after is not null then format('where t.%I > $1::%s', v_target.key_column, v_target.key_type) end,
     v_target.key_column
   )
   using p_after, p_limit;

@@ -1,0 +1,408 @@
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Target } from '../../lambdas/core/settings.ts';
+import { rowVerifier } from '../../lambdas/core/verification.ts';
+import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
+
+let database: TestDatabase;
+let client: pg.Client;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'engine' });
+  client = database.client;
+});
+afterEach(() => database.drop());
+
+const register = (target: Record<string, unknown>) =>
+  client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
+const people = {
+  schema: 'public',
+  table: 'people',
+  keyColumn: 'id',
+  columns: ['email'],
+  trigger: 'encrypt_people',
+  priority: null,
+  createdAt: null,
+};
+
+describe('register_target', () => {
+  test('can be called again, changes nothing, and takes no lock then', async () => {
+    await client.query('create table public.people (id int primary key, email text)');
+    await register(people);
+    const catalog = `select (select jsonb_agg(to_jsonb(a) order by attnum) from pg_attribute a where attrelid = 'public.people'::regclass) as columns,
+      (select jsonb_agg(to_jsonb(t) order by tgname) from pg_trigger t where tgrelid = 'public.people'::regclass) as triggers`;
+    const before = (await client.query(catalog)).rows;
+    const other = await database.connect();
+    await other.query('begin');
+    await other.query('lock table public.people in row exclusive mode');
+    await client.query("set lock_timeout = '50ms'");
+    await register(people);
+    await other.query('rollback');
+    expect((await client.query(catalog)).rows).toEqual(before);
+  });
+
+  test('leaves an enabled trigger enabled', async () => {
+    await client.query('create table public.people (id int primary key, email text)');
+    await register(people);
+    await client.query('alter table public.people enable trigger encrypt_people');
+    await register(people);
+    const { rows } = await client.query("select tgenabled from pg_trigger where tgname = 'encrypt_people'");
+    expect(rows).toEqual([{ tgenabled: 'O' }]);
+  });
+
+  test('refuses a registration that contradicts the first', async () => {
+    await client.query('create table public.people (id int primary key, email text, phone text)');
+    await register(people);
+    await expect(register({ ...people, columns: ['email', 'phone'] })).rejects.toMatchObject({
+      code: 'ER002',
+      message: expect.stringMatching(/columns \{email,phone\}.* but is registered with .*columns \{email\}/),
+    });
+  });
+
+  const bad: Record<string, { table: string; target?: object; message: RegExp }> = {
+    'a missing table': { table: 'select', message: /table public\.people not found in database/ },
+    'a view': {
+      table: "create view public.people as select 1 as id, 'a'::text as email",
+      message: /a view, an ordinary table expected/,
+    },
+    'a partitioned table': {
+      table: 'create table public.people (id int primary key, email text) partition by range (id)',
+      message: /a partitioned table/,
+    },
+    'a missing column': {
+      table: 'create table public.people (id int primary key)',
+      message: /column email of table public\.people not found/,
+    },
+    'a column that is not text': {
+      table: 'create table public.people (id int primary key, email jsonb)',
+      message: /column email of table public\.people is of type jsonb, text or character varying expected/,
+    },
+    'a generated column': {
+      table: "create table public.people (id int primary key, email text generated always as ('a') stored)",
+      message: /generated/,
+    },
+    'a column that is named twice': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { columns: ['email', 'email'] },
+      message: /named twice/,
+    },
+    'an occupied name': {
+      table: 'create table public.people (id int primary key, email text, email_encrypted text)',
+      message: /column email_encrypted of table public\.people is of type text, bytea expected/,
+    },
+    'an occupied trigger': {
+      table: `create table public.people (id int primary key, email text);
+        create trigger encrypt_people before update on public.people for each row execute function suppress_redundant_updates_trigger()`,
+      message: /trigger encrypt_people of table public\.people calls suppress_redundant_updates_trigger/,
+    },
+    'no key column': {
+      table: 'create table public.people (email text)',
+      message: /key column id of table public\.people not found/,
+    },
+    'a key that is not unique': {
+      table: 'create table public.people (id int not null, email text); create index on public.people (id)',
+      message: /without a unique index/,
+    },
+    'half a key': {
+      table: 'create table public.people (id int, part int, email text, primary key (id, part))',
+      message: /without a unique index/,
+    },
+    'a nullable key': {
+      table: 'create table public.people (id int unique, email text)',
+      message: /nullable/,
+    },
+    'a key without a fixed text': {
+      table: 'create table public.people (id float8 primary key, email text)',
+      message: /double precision, whose text depends on settings/,
+    },
+    'a wrong priority': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { priority: 'is_vip' },
+      message: /priority condition "is_vip" .* column "is_vip" does not exist/,
+    },
+    'a wrong time of creation': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { createdAt: 'email' },
+      message: /column email of table public\.people is of type text, timestamp with time zone expected/,
+    },
+    'nothing to encrypt': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { columns: [] },
+      message: /schema, table, keyColumn, columns and trigger expected/,
+    },
+  };
+  for (const [name, { table, target, message }] of Object.entries(bad)) {
+    test(`refuses ${name}, saying what to do, and adds nothing`, async () => {
+      await client.query(table);
+      await expect(register({ ...people, ...target })).rejects.toMatchObject({
+        code: 'ER002',
+        message: expect.stringMatching(message),
+        hint: expect.stringMatching(/./),
+      });
+      const { rows } = await client.query(
+        'select * from encryption_rollout.created_objects where parent <> $1',
+        [''],
+      );
+      expect(rows).toEqual([]);
+    });
+  }
+
+  test('refuses to replace a function that is not its own', async () => {
+    await client.query('create table public.people (id int primary key, email text)');
+    await client.query(
+      "create function public.get_encryption_health_summary() returns text language sql as 'select null'",
+    );
+    await expect(register(people)).rejects.toMatchObject({
+      code: 'ER002',
+      hint: expect.stringContaining('drop function public.get_encryption_health_summary()'),
+    });
+  });
+});
+
+describe('without being superuser', () => {
+  // Roles belong to the whole server: each test's are its own, and go with it.
+  let role: string;
+  beforeEach(async () => {
+    role = `engine_${Math.random().toString(36).slice(2)}`;
+    await database.drop();
+    database = await freshDatabase({ template: 'empty' });
+    client = database.client;
+    await client.query(`create role ${role}`);
+    await client.query('create table public.people (id int primary key, email text)');
+    await client.query("insert into public.people values (1, 'a@example.com')");
+  });
+  afterEach(async () => {
+    await client.query('reset role');
+    await client.query(`drop owned by ${role} cascade; drop role ${role}`);
+  });
+  const installAs = async () => {
+    const { migrate } = await import('../../lambdas/adapters/migrations.ts');
+    await client.query(`set role ${role}`);
+    return migrate(client);
+  };
+  const name = async () => (await client.query('select current_database() as name')).rows[0].name;
+
+  test('says which privilege it lacks', async () => {
+    await expect(installAs()).rejects.toMatchObject({
+      code: 'ER001',
+      message: expect.stringContaining('may not create schemas in database'),
+      hint: `As the database's owner: grant create on database ${await name()} to ${role};`,
+    });
+    await client.query('reset role');
+    await client.query(`grant create on database ${await name()} to ${role}`);
+    await client.query('revoke create on schema public from public');
+    await expect(installAs()).rejects.toMatchObject({
+      code: 'ER001',
+      hint: `As the schema's owner: grant create on schema public to ${role};`,
+    });
+  });
+
+  test('needs the table’s ownership, create on database and schema, and no more', async () => {
+    await client.query(
+      `grant create on database ${await name()} to ${role}; grant create on schema public to ${role}`,
+    );
+    await installAs();
+    await expect(register(people)).rejects.toMatchObject({
+      code: 'ER001',
+      hint: `grant postgres to ${role};`,
+    });
+    await client.query('reset role');
+    await client.query(`alter table public.people owner to ${role}`);
+    await client.query(`set role ${role}`);
+    await register(people);
+    await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    expect((await client.query('select public.batch_encrypt_people() as n')).rows).toEqual([{ n: 1 }]);
+    expect(
+      (
+        await client.query(
+          'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) as email from public.people',
+        )
+      ).rows,
+    ).toEqual([{ email: 'a@example.com' }]);
+    await client.query('select encryption_rollout.uninstall()');
+
+    await client.query('alter table public.people enable row level security, force row level security');
+    await installAs();
+    await expect(register(people)).rejects.toMatchObject({
+      code: 'ER001',
+      message: expect.stringContaining('row-level security of table public.people hides rows'),
+    });
+  });
+});
+
+describe('any table', () => {
+  /** Registers, encrypts in batches, by trigger and after edits; verifies outside the database. */
+  async function rollOut(registration: Record<string, unknown>, edit: string, moreRows: string) {
+    const target = Target.parse(registration);
+    await register(registration);
+    await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    const name = `${target.schema}.${target.table}`;
+    const call = (sql: string, ...more: unknown[]) => client.query(sql, [name, ...more]);
+    await call('select encryption_rollout.encrypt_up_to($1, null)');
+    await client.query(edit);
+    await call('select encryption_rollout.encrypt_up_to($1, null)');
+    await call('select encryption_rollout.set_trigger($1, true)');
+    await client.query(moreRows);
+
+    const health = (await call('select * from encryption_rollout.health($1)')).rows[0];
+    expect(health).toMatchObject({
+      encryption_percentage: '100.00',
+      health_status: 'HEALTHY',
+      trigger_enabled: true,
+    });
+    const verify = rowVerifier(target, testKey.key);
+    const sealedRow = (row: { row_key: string; pii_iv: Buffer; plaintexts: string[]; sealed: Buffer[] }) => ({
+      rowKey: row.row_key,
+      iv: row.pii_iv,
+      plaintexts: row.plaintexts,
+      sealed: row.sealed,
+    });
+    // Two by two, so that the order and the key's way through text are tried.
+    const seen: string[] = [];
+    for (let after: string | null = null; ; ) {
+      const { rows } = await call('select * from encryption_rollout.audit_rows($1, $2, 2)', after);
+      if (rows.length === 0) break;
+      expect(rows.map(sealedRow).every(verify)).toBe(true);
+      seen.push(...rows.map(({ row_key }) => row_key));
+      after = seen.at(-1) ?? null;
+    }
+    expect(seen).toHaveLength(Number(health.total_rows));
+    expect(new Set(seen).size).toBe(seen.length);
+    const sample = (await call('select * from encryption_rollout.sample_rows($1, 3)')).rows;
+    expect(sample).toHaveLength(3);
+    expect(sample.map(sealedRow).every(verify)).toBe(true);
+    for (const row of sample) {
+      const opened = await call(
+        'select encryption_rollout.decrypt_logged($1, $2, $3, $4) as text',
+        row.sealed[0],
+        row.pii_iv,
+        row.row_key,
+      );
+      expect(opened.rows).toEqual([{ text: row.plaintexts[0] }]);
+    }
+  }
+
+  test('with hostile names', async () => {
+    const schema = `Ev"il.Schema; drop`;
+    const table = `Tab'le "x".%s $$`;
+    const key = `Key "id" %I`;
+    const columns = [`E-mail "a".b`, `select`, `Naïve 李 %1$s`, `v_keys`];
+    const q = (name: string) => `"${name.replaceAll('"', '""')}"`;
+    const sql = `${q(schema)}.${q(table)}`;
+    await client.query(`create schema ${q(schema)}`);
+    await client.query(
+      `create table ${sql} (${q(key)} int primary key, ${columns.map((c) => `${q(c)} text`).join(', ')}, "Made At" date default current_date)`,
+    );
+    const values = (from: number, to: number) =>
+      `insert into ${sql} select n, ${columns.map((_, i) => `'${i}-' || n`).join(', ')} from generate_series(${from}, ${to}) n`;
+    await client.query(values(1, 7));
+    await rollOut(
+      {
+        schema,
+        table,
+        keyColumn: key,
+        columns,
+        trigger: `Trig"ger 'x'`,
+        createdAt: 'Made At',
+        priority: `${q(columns[1] ?? '')} <> 'it''s' -- no end`,
+      },
+      `update ${sql} set "select" = 'edited' where ${q(key)} < 3`,
+      values(8, 9),
+    );
+    const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [
+      `${schema}.${table}`,
+      '2000-01-01',
+    ]);
+    expect(rows).toEqual([{ new_records: '9', auto_encrypted: '9', missing_iv: '0' }]);
+    await client.query('select encryption_rollout.uninstall()');
+    const { fields } = await client.query(`select * from ${sql}`);
+    expect(fields.map(({ name }) => name)).toEqual([key, ...columns, 'Made At']);
+  });
+
+  const keys: Record<string, { type: string; value: string }> = {
+    bigint: { type: 'bigint', value: '9007199254740993 + n' },
+    'integer, whose order is not that of its text': { type: 'integer', value: '6 + n' },
+    numeric: { type: 'numeric', value: 'n / 8.0' },
+    text: { type: 'text', value: `'k ' || chr(64 + n::int) || '''ü'` },
+    'a case-insensitive text': { type: 'text collate case_insensitive', value: `'K' || n` },
+    varchar: { type: 'varchar(20)', value: `'k' || n` },
+    char: { type: 'char(10)', value: `'k' || n` },
+    bytea: { type: 'bytea', value: `decode(lpad(to_hex(n), 4, '0'), 'hex')` },
+    date: { type: 'date', value: `date '2026-01-01' + n::int` },
+    timestamptz: {
+      type: 'timestamptz',
+      value: `timestamptz '2026-03-29 00:30:00.123456+00' + n * interval '20 minutes'`,
+    },
+    timestamp: {
+      type: 'timestamp',
+      value: `timestamp '2026-01-01 00:00:00.000001' + n * interval '1 second'`,
+    },
+    inet: { type: 'inet', value: `inet '10.0.0.0' + n` },
+    'a domain': { type: 'public.code', value: `'k' || n` },
+    'an enumeration': { type: 'public.letter', value: `chr(96 + n::int)::public.letter` },
+  };
+  for (const [name, { type, value }] of Object.entries(keys)) {
+    test(`with a key of type ${name}, whatever the session's settings`, async () => {
+      await client.query(`create domain public.code as text; create type public.letter as enum ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i');
+        create collation case_insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`);
+      await client.query(`create table public.people (id ${type} primary key, email text)`);
+      const insert = (from: number, to: number) =>
+        `set datestyle = 'sql, dmy'; set timezone = 'Asia/Kolkata'; set bytea_output = 'escape';
+         insert into public.people select ${value}, 'p' || n from generate_series(${from}::bigint, ${to}) n;
+         reset datestyle; reset timezone; reset bytea_output`;
+      await client.query(insert(1, 7));
+      await rollOut(
+        people,
+        "update public.people set email = 'edited' where email in ('p2', 'p3')",
+        insert(8, 9),
+      );
+    });
+  }
+
+  test('in any schema that has pgcrypto', async () => {
+    await database.drop();
+    database = await freshDatabase({ template: 'empty' });
+    client = database.client;
+    await client.query('create schema "Crypto Things"; create extension pgcrypto schema "Crypto Things"');
+    const { migrate } = await import('../../lambdas/adapters/migrations.ts');
+    await migrate(client);
+    await client.query('create table public.people (id int primary key, email varchar(100))');
+    await client.query("insert into public.people select n, 'p' || n from generate_series(1, 5) n");
+    await rollOut(
+      people,
+      "update public.people set email = 'x' where id = 1",
+      "insert into public.people values (6, 'y')",
+    );
+    await client.query('select encryption_rollout.uninstall()');
+    expect((await client.query("select from pg_extension where extname = 'pgcrypto'")).rowCount).toBe(1);
+  });
+
+  test('beside the first: the public names stay the first one’s, the rest is generic', async () => {
+    await client.query(`create table public.people (id int primary key, email text);
+      create table public.staff (id int primary key, email text)`);
+    await client.query(
+      "insert into public.people values (1, 'a'); insert into public.staff values (1, 'b'), (2, 'c')",
+    );
+    await register(people);
+    await register({ ...people, table: 'staff', trigger: 'encrypt_staff' });
+    await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    await client.query('select public.batch_encrypt_people()');
+    expect(
+      (await client.query('select encrypted_people from public.get_encryption_health_summary()')).rows,
+    ).toEqual([{ encrypted_people: '1' }]);
+    const staff = await client.query(
+      "select unencrypted_rows from encryption_rollout.health('public.staff')",
+    );
+    expect(staff.rows).toEqual([{ unencrypted_rows: '2' }]);
+    // The same key of the same row number, but another table: it must not open.
+    await client.query("select encryption_rollout.encrypt_up_to('public.staff', null)");
+    await expect(
+      client.query('select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.staff'),
+    ).rejects.toMatchObject({ code: 'ER006' });
+  });
+});
+
+test('the shipped settings describe the sample table', () => {
+  const { canary: _, priority: __, ...defaults } = Target.parse({});
+  const { priority: ___, ...ours } = appointments;
+  expect(ours).toEqual(defaults);
+});

@@ -1,0 +1,254 @@
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+let client: pg.Client;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'appointments' });
+  client = database.client;
+});
+afterEach(() => database.drop());
+
+const setTrigger = async (enabled: boolean) =>
+  (
+    await client.query("select encryption_rollout.set_trigger('public.appointments', $1) as changed", [
+      enabled,
+    ])
+  ).rows[0].changed;
+
+const insert = async (email: string | null, by: pg.Client = client): Promise<string> =>
+  (
+    await by.query(
+      'insert into public.appointments (organization_id, start_at, end_at, email) values (gen_random_uuid(), now(), now(), $1) returning id',
+      [email],
+    )
+  ).rows[0].id;
+
+/** The row as verification sees it: which values there are, and whether each opens to its plaintext. */
+async function state(id: string) {
+  const { rows } = await client.query(
+    `select pii_iv, email_encrypted, e164_encrypted, first_name_encrypted,
+       public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) is not distinct from email
+       and public.decrypt_pii_with_iv_logged(e164_encrypted, pii_iv, id) is not distinct from e164
+       and public.decrypt_pii_with_iv_logged(first_name_encrypted, pii_iv, id) is not distinct from first_name as opens
+     from public.appointments where id = $1`,
+    [id],
+  );
+  return rows[0];
+}
+const nothing = { pii_iv: null, email_encrypted: null, e164_encrypted: null, first_name_encrypted: null };
+const errors = async () => (await client.query('select * from public.encryption_errors order by id')).rows;
+
+describe('set_trigger', () => {
+  test('the trigger is installed disabled', async () => {
+    const { rows } = await client.query(
+      "select tgenabled, tgname from pg_trigger where tgrelid = 'public.appointments'::regclass order by tgname",
+    );
+    expect(rows).toEqual([
+      { tgname: 'encrypt_appointment_pii', tgenabled: 'D' },
+      { tgname: 'zz_clear_stale_ciphertext', tgenabled: 'O' },
+    ]);
+    expect(await state(await insert('a@example.com'))).toMatchObject(nothing);
+  });
+
+  test('switches it, and takes no lock when there is nothing to switch', async () => {
+    expect(await setTrigger(true)).toBe(true);
+    expect(await setTrigger(false)).toBe(true);
+    const other = await database.connect();
+    await other.query('begin');
+    await other.query('lock table public.appointments in row exclusive mode');
+    await client.query("set lock_timeout = '50ms'");
+    expect(await setTrigger(false)).toBe(false);
+    await expect(setTrigger(true)).rejects.toMatchObject({ code: '55P03' });
+    await other.query('rollback');
+  });
+});
+
+describe('the main trigger', () => {
+  beforeEach(() => setTrigger(true));
+
+  test('encrypts an insert', async () => {
+    const row = await state(await insert('a@example.com'));
+    expect(row).toMatchObject({ opens: true, e164_encrypted: null });
+    expect(row.pii_iv).toHaveLength(16);
+    expect(row.email_encrypted.subarray(0, 3)).toEqual(Buffer.from([1, 0, 1]));
+  });
+
+  test('takes a new IV when a PII column changes, and re-encrypts all of them', async () => {
+    const id = await insert('a@example.com');
+    await client.query("update public.appointments set first_name = 'Ann' where id = $1", [id]);
+    const before = await state(id);
+    await client.query("update public.appointments set email = 'b@example.com' where id = $1", [id]);
+    const after = await state(id);
+    expect(after.opens).toBe(true);
+    expect(after.pii_iv).not.toEqual(before.pii_iv);
+    expect(after.first_name_encrypted).not.toEqual(before.first_name_encrypted);
+  });
+
+  test('leaves a row alone whose PII stays the same, or is not touched', async () => {
+    const id = await insert('a@example.com');
+    const before = await state(id);
+    await client.query("update public.appointments set email = 'a@example.com', note = 'x' where id = $1", [
+      id,
+    ]);
+    await client.query("update public.appointments set note = 'y' where id = $1", [id]);
+    expect(await state(id)).toEqual(before);
+  });
+
+  test('encrypts an unencrypted row when its PII is written, even unchanged', async () => {
+    await setTrigger(false);
+    const id = await insert('a@example.com');
+    await setTrigger(true);
+    await client.query("update public.appointments set email = 'a@example.com' where id = $1", [id]);
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('re-encrypts a row whose key changes, since the key is authenticated with it', async () => {
+    const id = await insert('a@example.com');
+    const { rows } = await client.query(
+      'update public.appointments set id = gen_random_uuid() where id = $1 returning id',
+      [id],
+    );
+    expect(await state(rows[0].id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('leaves no ciphertext and no IV when the row holds no PII', async () => {
+    const id = await insert(null);
+    expect(await state(id)).toMatchObject(nothing);
+    await client.query("update public.appointments set email = 'a@example.com' where id = $1", [id]);
+    await client.query('update public.appointments set email = null where id = $1', [id]);
+    expect(await state(id)).toMatchObject(nothing);
+  });
+
+  test('works for any writer, who can read neither the key nor the engine', async () => {
+    await client.query('begin');
+    await client.query('create role clerk; grant select, insert, update on public.appointments to clerk');
+    await client.query('set local role clerk');
+    const id = await insert('a@example.com');
+    await client.query("update public.appointments set email = 'b@example.com' where id = $1", [id]);
+    for (const forbidden of [
+      'select * from encryption_rollout.keys',
+      'select * from encryption_rollout.read_key()',
+      'select public.batch_encrypt_appointments(1)',
+      'select * from public.encryption_errors',
+      'select * from public.get_encryption_health_summary()',
+      "select * from public.get_key_access_stats('1 hour')",
+      `select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments`,
+      'select * from public.app_config',
+    ]) {
+      await client.query('savepoint before');
+      await expect(client.query(forbidden)).rejects.toMatchObject({ code: '42501' });
+      await client.query('rollback to before');
+    }
+    await client.query('reset role');
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+    await client.query('rollback');
+  });
+
+  test('is not misled by what a writer has put into its search_path', async () => {
+    await client.query(`
+      create schema evil;
+      create function evil.octet_length(bytea) returns integer language plpgsql as $$ begin raise exception 'called'; end $$;
+      create function evil.convert_to(text, text) returns bytea language plpgsql as $$ begin raise exception 'called'; end $$`);
+    await client.query('set search_path = evil, pg_catalog, public');
+    const id = await insert('a@example.com');
+    await client.query('reset search_path');
+    expect(await errors()).toEqual([]);
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test.each([
+    ['the key has vanished', 'alter table public.app_config rename to hidden', '42P01'],
+    ['the key is another', "update public.app_config set value = repeat('ab', 32)", 'ER003'],
+    ['the row of the key is gone', 'delete from public.app_config', 'ER004'],
+    [
+      'the cryptography is gone',
+      'alter function encryption_rollout.hkdf_expand(bytea, text) rename to gone',
+      '42883',
+    ],
+    ['the audit trail cannot be written', 'drop table encryption_rollout.key_access', '42P01'],
+  ])('lets the write through when %s, and records it', async (_, harm, sqlstate) => {
+    const encrypted = await insert('before@example.com');
+    await client.query(harm);
+    const id = await insert('customer@example.com');
+    await client.query("update public.appointments set email = 'changed@example.com' where id = $1", [
+      encrypted,
+    ]);
+    const { rows } = await client.query(
+      'select pii_iv, email_encrypted from public.appointments where id = any($1)',
+      [[id, encrypted]],
+    );
+    expect(rows).toEqual([
+      { pii_iv: null, email_encrypted: null },
+      { pii_iv: null, email_encrypted: null },
+    ]);
+    const recorded = await errors();
+    expect(recorded).toMatchObject([
+      { error_type: 'trigger', target: 'public.appointments', row_key: id, sqlstate },
+      { error_type: 'trigger', row_key: encrypted, sqlstate },
+    ]);
+    expect(JSON.stringify(recorded)).not.toContain('example.com');
+  });
+
+  test('lets the write through even when the failure cannot be recorded', async () => {
+    await client.query('delete from public.app_config; drop table public.encryption_errors');
+    const id = await insert('customer@example.com');
+    expect((await client.query('select email from public.appointments where id = $1', [id])).rows).toEqual([
+      { email: 'customer@example.com' },
+    ]);
+  });
+
+  test('audits the use of the key once per transaction', async () => {
+    await client.query('begin');
+    await seedAppointments(client, 50);
+    await client.query('commit');
+    await insert('a@example.com');
+    const { rows } = await client.query(
+      "select access_count::integer from public.get_key_access_stats('1 hour') where purpose = 'trigger'",
+    );
+    expect(rows).toEqual([{ access_count: 2 }]);
+  });
+});
+
+describe('the guard trigger', () => {
+  let id: string;
+  beforeEach(async () => {
+    id = await insert('a@example.com');
+    await client.query("update public.appointments set first_name = 'Ann' where id = $1", [id]);
+    await client.query('select public.batch_encrypt_appointments()');
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test.each([
+    ['a PII column', "email = 'b@example.com'"],
+    ['only its case', "email = 'A@example.com'"],
+    ['a PII column to null', 'first_name = null'],
+    ['a PII column from null', "e164 = '+15550100'"],
+    ['the key', "id = '00000000-0000-4000-8000-00000000000f'"],
+  ])('clears the ciphertext of a row when %s changes', async (_, change) => {
+    await client.query(`update public.appointments set ${change} where id = $1`, [id]);
+    const { rows } = await client.query('select * from public.appointments');
+    expect(rows).toMatchObject([nothing]);
+    await client.query('select public.batch_encrypt_appointments()');
+    expect(await state(rows[0].id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('leaves a row alone whose PII stays the same', async () => {
+    const before = await state(id);
+    await client.query(
+      "update public.appointments set note = 'x', email = email, status = 'done' where id = $1",
+      [id],
+    );
+    expect(await state(id)).toEqual(before);
+  });
+
+  test('catches a change that another trigger makes', async () => {
+    await client.query(`
+      create function public.lower_email() returns trigger language plpgsql as
+        $$ begin new.email := upper(new.email); return new; end $$;
+      create trigger lower_email before update on public.appointments for each row execute function public.lower_email()`);
+    await client.query("update public.appointments set note = 'x' where id = $1", [id]);
+    expect((await client.query('select * from public.appointments')).rows).toMatchObject([nothing]);
+  });
+});
