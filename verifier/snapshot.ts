@@ -45,7 +45,7 @@ export async function writeSnapshot(client: pg.ClientBase, target: Target, file:
     const takenAt = new Date().toISOString();
     let lines: unknown[] = [{ snapshot: 1, target: target.name, columns: target.columns, salt, takenAt }];
     const flush = async () => {
-      await handle.write(lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+      await handle.write(lines.map(lineOf).join(''));
       lines = [];
     };
     let rows = 0;
@@ -112,6 +112,11 @@ export async function compareSnapshot(
   } finally {
     await rows.return();
   }
+}
+
+/** The Unicode line separators are the only ends of a line for readline that JSON lets stand in a string. */
+function lineOf(value: unknown): string {
+  return `${JSON.stringify(value).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')}\n`;
 }
 
 function damaged(file: string, what: string): CannotVerify {
