@@ -126,7 +126,7 @@ function connectionError(error: unknown, address: string, database: string): Err
 }
 
 /** Sorts what pg threw by what can be done about it. PostgreSQL's own messages may quote data, so they are not passed on. */
-export function classify(error: unknown): Error {
+function classify(error: unknown): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const fields = error as Error & Partial<pg.DatabaseError>;
   const code: string = fields.code ?? '';

@@ -73,7 +73,7 @@ export async function openRun(
  * Holds the run for the transaction: nobody can stop it or take it over before the work commits.
  * @throws RunSuperseded when that has happened already
  */
-export async function holdRun(client: Client, run: Run): Promise<void> {
+async function holdRun(client: Client, run: Run): Promise<void> {
   const { rows } = await client.query<RunRow>(
     'select attempt, status from encryption_rollout.runs where id = $1 for share',
     [run.id],
