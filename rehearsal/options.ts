@@ -9,6 +9,8 @@ export interface Options {
   readonly fault?: string;
   readonly json?: string;
   readonly fresh: boolean;
+  /** Where the synthesized app is kept; undefined = it is synthesized each time. */
+  readonly assembly?: string;
 }
 
 const maxRows = 10_000_000;
@@ -42,6 +44,10 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
       new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
     )
     .option('--json <file>', 'write the report to this file as JSON')
+    .option(
+      '--assembly <dir>',
+      'run the app as it was synthesized into this directory; made there if it is not',
+    )
     .option('--fresh', 'start over instead of resuming a rehearsal that was stopped', false)
     .addHelpText(
       'after',

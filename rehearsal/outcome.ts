@@ -1,4 +1,5 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
+import { percentage } from '../lambdas/core/progress.ts';
 import { clock, count, type Display, duration } from './display.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
@@ -53,7 +54,7 @@ function completion({ rows, triggerEnabled }: Report): Row[] {
   return [
     [
       'Coverage',
-      `${withPii === 0 ? 100 : Math.floor((encrypted * 10_000) / withPii) / 100} %: ${count(encrypted)} of ${count(withPii)} rows with personal data (${count(total - withPii)} hold none)`,
+      `${percentage(encrypted, withPii)} %: ${count(encrypted)} of ${count(withPii)} rows with personal data (${count(total - withPii)} hold none)`,
       encrypted === withPii,
     ],
     [

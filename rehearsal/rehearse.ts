@@ -88,9 +88,9 @@ async function run(
   cleanups.push(() => admin.end());
   const table = await prepareTable(admin, options.rows);
   introduce(table, options, display);
-  const assembly = mkdtempSync(path.join(tmpdir(), 'rehearsal-assembly-'));
-  cleanups.push(() => rmSync(assembly, { recursive: true, force: true }));
-  const rollout = synthesize(assembly, connection.tls, table.priority);
+  const assembly = options.assembly ?? mkdtempSync(path.join(tmpdir(), 'rehearsal-assembly-'));
+  if (assembly !== options.assembly) cleanups.push(() => rmSync(assembly, { recursive: true, force: true }));
+  const rollout = await synthesize(assembly, connection.tls, table.priority);
   interruption.throwIfAborted();
 
   // A name of its own for every attempt, and a session that tells others whether it lives.
@@ -130,7 +130,7 @@ async function run(
     },
   );
   const machines = new StateMachines({
-    definitions: rollout.machines,
+    definitions: new Map(Object.entries(rollout.machines)),
     invoke: (functionName, input) => functions.invoke(functionName, input),
     listener: observer,
   });

@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { Criterion, Verdict } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan.ts';
+import { percentage } from '../lambdas/core/progress.ts';
 import type { Target } from '../lambdas/core/settings.ts';
 import { targetName } from '../lambdas/core/verification.ts';
 import { verifyLiveRows } from './sample-table.ts';
@@ -180,7 +181,7 @@ async function readPhases(
           ? 'INCONCLUSIVE'
           : 'GO',
       rowsEncrypted: Number(row.rows_encrypted),
-      percentage: withPii === 0 ? 100 : Math.floor((Number(row.rows_encrypted_now) * 10_000) / withPii) / 100,
+      percentage: measuredCoverage(current) ?? percentage(Number(row.rows_encrypted_now), withPii),
       criteria: current.flatMap(({ gate, criteria }) =>
         criteria.map((criterion) => ({ gate, ...criterion })),
       ),
@@ -190,6 +191,12 @@ async function readPhases(
       millisecondsPer1000Rows: tenths(own.filter(({ rows_encrypted }) => rows_encrypted > 0)),
     };
   });
+}
+
+/** What the phase's latest gate counted, if it asked for the coverage: more exact than the count that batches carry. */
+function measuredCoverage(gates: readonly GateRow[]): number | undefined {
+  const criterion = gates.at(-1)?.criteria.find(({ name }) => name === 'Encryption percentage');
+  return criterion && Number.parseFloat(criterion.measured);
 }
 
 function tenths(batches: readonly BatchRow[]): PhaseReport['millisecondsPer1000Rows'] {

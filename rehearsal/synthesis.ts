@@ -1,14 +1,14 @@
 /** The app as the rehearsal deploys it: nowhere, but from the same source as to AWS. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { parseConfig } from '../infra/config.ts';
-import { synthesizeRollout } from '../infra/synthesis.ts';
 import { attestations } from '../lambdas/core/plan.ts';
-import { Settings } from '../lambdas/core/settings.ts';
+import type { Settings } from '../lambdas/core/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './functions.ts';
 
 export interface Rollout {
-  readonly machines: ReadonlyMap<string, unknown>;
+  /** Definitions by name. */
+  readonly machines: Readonly<Record<string, unknown>>;
   readonly functions: readonly FunctionDefinition[];
   /** What the handlers are told. */
   readonly settings: Settings;
@@ -17,12 +17,17 @@ export interface Rollout {
 }
 
 /**
- * Synthesizes the app for a database on this machine, or one that the user named.
- * @param outdir for the cloud assembly
+ * Synthesizes the app for a database on this machine, or one that the user named; or reads what was synthesized there.
+ * @param outdir for the cloud assembly, and for the part of it that a rehearsal runs
  * @param tls whether the handlers verify the server's certificate
  * @param priority SQL condition of the rows that come first
  */
-export function synthesize(outdir: string, tls: boolean, priority: string | null): Rollout {
+export async function synthesize(outdir: string, tls: boolean, priority: string | null): Promise<Rollout> {
+  const kept = path.join(outdir, 'rehearsal.json');
+  if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
+  // Loaded here, because the CDK takes a second.
+  const { parseConfig } = await import('../infra/config.ts');
+  const { synthesizeRollout } = await import('../infra/synthesis.ts');
   const config = parseConfig(
     {
       vpcId: 'vpc-00000000',
@@ -39,16 +44,26 @@ export function synthesize(outdir: string, tls: boolean, priority: string | null
   );
   const { machines, functions } = synthesizeRollout(config, outdir);
   const environment = functions.PrepareDatabase?.environment ?? {};
-  return {
-    machines: new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition])),
+  const rollout: Rollout = {
+    machines: Object.fromEntries(
+      Object.entries(machines).map(([name, { definition }]) => [name, definition]),
+    ),
     functions: Object.entries(functions).map(
       ([name, { directory, handler, environment, timeoutSeconds }]) => {
         const [file, exported = 'handler'] = handler.split('.');
-        return { name, bundle: path.join(directory, `${file}.mjs`), exported, environment, timeoutSeconds };
+        return {
+          name,
+          bundle: path.resolve(directory, `${file}.mjs`),
+          exported,
+          environment,
+          timeoutSeconds,
+        };
       },
     ),
-    settings: Settings.parse(JSON.parse(environment.ROLLOUT_SETTINGS ?? '')),
+    settings: JSON.parse(environment.ROLLOUT_SETTINGS ?? ''),
     databaseSecretArn: environment.DATABASE_SECRET_ARN ?? '',
     keySecretArn: environment.KEY_SECRET_ARN ?? '',
   };
+  writeFileSync(kept, JSON.stringify(rollout));
+  return rollout;
 }
