@@ -86,26 +86,19 @@ export class Display {
     this.line(pc.red(text));
   }
 
-  /** Steady work: percent of the whole, rows per second, time left, and the virtual clock in seconds. */
-  progress(
-    what: string,
-    percent: number,
-    rowsPerSecond: number,
-    secondsLeft: number,
-    virtualSeconds: number,
-  ): void {
+  /** Steady work: how much of it is done, 0–100, details, and the virtual clock in seconds. */
+  progress(what: string, percent: number, details: string, virtualSeconds: number): void {
     const payload = {
       what: what.padEnd(10),
       percent: percent.toFixed(1).padStart(5),
-      rate: `${count(rowsPerSecond)} rows/s`,
-      left: `${duration(Math.ceil(secondsLeft))} left`,
+      details,
       clock: clock(virtualSeconds),
     };
     if (this.out.isTTY) {
       if (!this.bars) {
         this.bars = new MultiBar({
           stream: this.out,
-          format: ' {what} {bar} {percent} % · {rate} · {left} · {clock}',
+          format: ' {what} {bar} {percent} % · {details} · {clock}',
           barsize: 28,
           barCompleteChar: '█',
           barIncompleteChar: '░',
@@ -120,8 +113,7 @@ export class Display {
     const now = performance.now();
     if (now - this.lastPlain < plainIntervalMs) return;
     this.lastPlain = now;
-    const { rate, left } = payload;
-    this.line(`  ${what}: ${percent.toFixed(1)} % · ${rate} · ${left} · ${payload.clock}`);
+    this.line(`  ${what}: ${percent.toFixed(1)} % · ${details} · ${payload.clock}`);
   }
 
   /** Removes the bar, at the end or before something else writes. */

@@ -163,15 +163,27 @@ export class Observer implements Listener {
   }
 
   private vitals({ during }: { during: string }, { outcome, reason, criteria }: CheckVitalsOutput): void {
-    if (during === 'soak') this.looks += 1;
     if (outcome === 'BREACH') {
       this.breach(reason);
       this.display.criteria(criteria);
-    } else if (outcome === 'DONE' && this.phase !== undefined) {
-      const { soakMinutes } = phaseOf(defaultPlan, this.phase);
+      return;
+    }
+    if (during !== 'soak' || this.phase === undefined) return;
+    this.looks += 1;
+    const { soakMinutes } = phaseOf(defaultPlan, this.phase);
+    if (outcome === 'DONE') {
+      this.display.endProgress();
       this.display.line();
       this.display.line(
         `  Watched for ${duration(soakMinutes * 60)}: ${this.looks} looks at the vitals, all well.`,
+      );
+    } else {
+      const watched = Math.min(100, ((this.looks - 1) * defaultPlan.soakSliceMinutes * 100) / soakMinutes);
+      this.display.progress(
+        'watching',
+        watched,
+        `${this.looks} looks at the vitals, all well`,
+        this.seconds.virtual,
       );
     }
   }
@@ -190,6 +202,7 @@ export class Observer implements Listener {
     const rate = total((call) => call.rows) / total((call) => call.seconds);
     const percent = this.rowsWithPii === 0 ? 100 : Math.min(100, (done * 100) / this.rowsWithPii);
     const secondsLeft = left > 0 && rate > 0 ? left / rate : 0;
-    this.display.progress(what, percent, rate, secondsLeft, this.seconds.virtual);
+    const details = `${count(rate)} rows/s · ${duration(Math.ceil(secondsLeft))} left`;
+    this.display.progress(what, percent, details, this.seconds.virtual);
   }
 }

@@ -24,7 +24,7 @@ import { executionLives, holdExecution } from './liveness.ts';
 import { Observer } from './observer.ts';
 import type { Options } from './options.ts';
 import { showOutcome } from './outcome.ts';
-import { buildReport } from './report.ts';
+import { buildReport, findUnfinishedRun } from './report.ts';
 import { plaintextChecksum, prepareTable, type SampleTable } from './sample-table.ts';
 import { executionArn, StateMachines } from './state-machines.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
@@ -86,8 +86,11 @@ async function run(
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());
-  const table = await prepareTable(admin, options.rows);
+  const table = await prepareTable(admin, options.rows, (text) => display.line(text));
   introduce(table, options, display);
+  const unfinished = table.fresh ? undefined : await findUnfinishedRun(admin);
+  if (unfinished) display.line(unfinished);
+  display.line('Synthesizing the app as it would be deployed …');
   const assembly = options.assembly ?? mkdtempSync(path.join(tmpdir(), 'rehearsal-assembly-'));
   if (assembly !== options.assembly) cleanups.push(() => rmSync(assembly, { recursive: true, force: true }));
   const rollout = await synthesize(assembly, connection.tls, table.priority);
@@ -149,6 +152,12 @@ async function run(
 
   const stopped = ending.status !== 'SUCCEEDED' && /^Rollout(Stopped|Refused)$/.test(ending.error);
   if (ending.status !== 'SUCCEEDED' && !stopped) {
+    await admin.query('select').catch(() => {
+      throw new UsageError(
+        `The connection to PostgreSQL at ${connection.host}:${connection.port} was lost in the middle of the rollout.\n` +
+          'Nothing is lost with it: once the server runs, run npm start again to resume.',
+      );
+    });
     throw new UsageError(
       `The rollout could not be carried out: ${explainReason({ Error: ending.error, Cause: ending.cause })}\n` +
         `What the functions said is in ${handlerLog}.`,

@@ -72,6 +72,23 @@ export interface Measured {
   readonly wallSeconds: number;
 }
 
+/** One line about the run that an execution would resume; undefined when there is none. */
+export async function findUnfinishedRun(client: pg.Client): Promise<string | undefined> {
+  const { rows: installed } = await client.query(
+    `select to_regclass('encryption_rollout.events') is not null as installed`,
+  );
+  if (!installed[0].installed) return undefined;
+  const { rows } = await client.query(
+    `select run.status, run.stop_reason,
+       (select count(*) from encryption_rollout.phases where run_id = run.id and passed_at is not null) as passed
+     from (select * from encryption_rollout.runs order by started_at desc limit 1) as run
+     where run.status <> 'COMPLETED'`,
+  );
+  const run = rows[0];
+  if (!run) return undefined;
+  return `Its rollout is unfinished: ${run.passed} of ${defaultPlan.phases.length} phases passed${run.stop_reason ? `, then ${run.stop_reason}` : ''}.`;
+}
+
 /** Builds the report of the table's latest run. */
 export async function buildReport(client: pg.Client, measured: Measured): Promise<Report> {
   const { target, masterKey, seeded, phaseSeconds, executions, ...rest } = measured;

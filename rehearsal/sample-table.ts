@@ -36,9 +36,14 @@ export interface SampleTable {
 /**
  * Makes sure that there is a table with rows to rehearse on: creates and seeds public.appointments. A table that holds
  * rows already is left as it is.
+ * @param say tells the reader what takes time
  * @throws UsageError when it is not a table to rehearse on
  */
-export async function prepareTable(client: pg.Client, rows: number): Promise<SampleTable> {
+export async function prepareTable(
+  client: pg.Client,
+  rows: number,
+  say: (text: string) => void,
+): Promise<SampleTable> {
   try {
     await createSampleTable(client);
     const { rows: columns } = await client.query<{ name: string }>(
@@ -48,7 +53,10 @@ export async function prepareTable(client: pg.Client, rows: number): Promise<Sam
     const has = (name: string) => columns.some((column) => column.name === name);
     const { rows: found } = await client.query('select exists (select from public.appointments) as filled');
     const fresh = !found[0].filled;
-    if (fresh) await seed(client, rows);
+    if (fresh) {
+      say(`Seeding ${rows} appointments …`);
+      await seed(client, rows);
+    }
     const { rows: counted } = await client.query(
       `select
          count(*) as rows,
