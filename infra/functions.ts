@@ -31,6 +31,8 @@ interface Needs {
   readonly readiness?: true;
   /** Asks whether the execution that holds a run is still alive. */
   readonly executions?: true;
+  /** Stops an execution and starts its rollback. */
+  readonly stops?: true;
 }
 
 /** Every function, and the least that it needs besides the database's secret. */
@@ -50,6 +52,7 @@ const functions = {
   ProvePlaintext: { minutes: 1 },
   GatherEvidence: { minutes: 1, metrics: true, vitals: true },
   Monitor: { minutes: 2, key: true, metrics: true },
+  StopRollout: { minutes: 1, stops: true },
 } as const satisfies Record<string, Needs>;
 
 export type FunctionName = keyof typeof functions;
@@ -141,6 +144,7 @@ export class Functions extends Construct {
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
         NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
+        ...(needs.stops ? { ROLLBACK_MACHINE_ARN: this.machineArn(names, 'Rollback') } : {}),
       },
     });
 
@@ -193,17 +197,32 @@ export class Functions extends Construct {
       );
     }
     if (needs.executions)
-      allow(
-        ['states:DescribeExecution'],
-        [
-          Stack.of(this).formatArn({
-            service: 'states',
-            resource: 'execution',
-            resourceName: `${names.of('EncryptionRollout')}:*`,
-            arnFormat: ArnFormat.COLON_RESOURCE_NAME,
-          }),
-        ],
-      );
+      allow(['states:DescribeExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
+    if (needs.stops) {
+      allow(['states:StopExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
+      allow(['states:StartExecution'], [this.machineArn(names, 'Rollback')]);
+      allow(['states:DescribeExecution'], [this.executionsArn(names, 'Rollback')]);
+    }
     return lambda;
+  }
+
+  // By name, because the machines are drawn from these functions.
+
+  private machineArn(names: Names, machine: string): string {
+    return Stack.of(this).formatArn({
+      service: 'states',
+      resource: 'stateMachine',
+      resourceName: names.of(machine),
+      arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+    });
+  }
+
+  private executionsArn(names: Names, machine: string): string {
+    return Stack.of(this).formatArn({
+      service: 'states',
+      resource: 'execution',
+      resourceName: `${names.of(machine)}:*`,
+      arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+    });
   }
 }

@@ -13,6 +13,8 @@ export interface Names {
   readonly dashboard: string;
   /** Of all alerts. */
   readonly alarms: readonly string[];
+  /** Of the alerts that stop a rollout under way. */
+  readonly stoppingAlarms: readonly string[];
 }
 
 /** Every name of a deployment. */
@@ -23,5 +25,6 @@ export function namesOf(config: RolloutConfig): Names {
     target: `${config.target.schema}.${config.target.table}`,
     dashboard: config.stackName,
     alarms: alerts.map(({ name }) => of(name)),
+    stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),
   };
 }

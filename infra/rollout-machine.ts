@@ -252,6 +252,15 @@ export class RolloutMachine extends Construct {
       // Its steps take seconds; with every retry of every step it is still over by then.
       timeout: Duration.hours(1),
     });
+    // Another road was first: an alarm, or a person who stopped the execution. Its rollback runs, or has run.
+    task.addCatch(
+      new Fail(this, 'RolledBackFromOutside', {
+        error: 'RolloutStopped',
+        cause:
+          'The rollback was started from outside this execution: see the execution of Rollback that begins with the id of this run.',
+      }),
+      { errors: ['StepFunctions.ExecutionAlreadyExistsException'] },
+    );
     return onError(task, '$.error', page).next(
       new Fail(this, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
     );

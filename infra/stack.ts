@@ -16,6 +16,7 @@ import { Notifications } from './notifications.ts';
 import { RollbackMachine } from './rollback-machine.ts';
 import { RolloutMachine } from './rollout-machine.ts';
 import { SoakMachine } from './soak-machine.ts';
+import { Stopping } from './stopping.ts';
 
 const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
   .join('')
@@ -81,6 +82,14 @@ export class EncryptionRolloutStack extends Stack {
     new Monitoring(this, 'Monitoring', {
       scheduleName: names.of('Monitor'),
       monitor: functions.named('Monitor'),
+    });
+
+    new Stopping(this, 'Stopping', {
+      names,
+      stopRollout: functions.named('StopRollout'),
+      rollout,
+      rollback,
+      alarms: [...names.stoppingAlarms, ...config.customerAlarms],
     });
 
     new CfnOutput(this, 'StateMachineArn', {

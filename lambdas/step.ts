@@ -27,7 +27,7 @@ export const unattachedSession = 'encryption-rollout';
 export { sessionName };
 
 /** The variable's value. @throws InvalidSettings with its name */
-function required(name: string): string {
+export function required(name: string): string {
   const value = process.env[name];
   if (!value)
     throw new InvalidSettings(`The environment variable ${name} is not set. Deploy the stack again.`);

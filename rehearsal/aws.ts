@@ -21,6 +21,8 @@ export interface World {
   readonly snapshotAt: Date;
   /** True while the process that runs this execution lives. */
   isRunning(executionArn: string): Promise<boolean>;
+  /** Before every answer: may be slow, or throw an error of the name that AWS gives it. */
+  disturb?: ((operation: string) => Promise<void> | void) | undefined;
 }
 
 /** A value that a handler published. */
@@ -31,7 +33,7 @@ export interface PublishedMetric {
 }
 
 /** An answer that the SDK turns into an error of this name. */
-class AwsError extends Error {
+export class AwsError extends Error {
   constructor(name: string, message: string) {
     super(message);
     this.name = name;
@@ -43,6 +45,9 @@ interface Input {
   readonly AlarmNames?: readonly string[];
   readonly DashboardName?: string;
   readonly executionArn?: string;
+  readonly stateMachineArn?: string;
+  readonly name?: string;
+  readonly input?: string;
   readonly MetricData?: readonly {
     readonly MetricName: string;
     readonly Value?: number;
@@ -56,9 +61,17 @@ interface Input {
   readonly EndTime?: number;
 }
 
+/** An execution that a handler started or stopped. */
+export interface RequestedExecution {
+  readonly input?: unknown;
+  status: 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'ABORTED';
+}
+
 export class AwsStandIn {
   readonly world: World;
   readonly metrics: PublishedMetric[] = [];
+  /** By ARN: what handlers asked to start or to stop. They are noted, not carried out. */
+  readonly executions = new Map<string, RequestedExecution>();
   /** For AWS_ENDPOINT_URL. */
   readonly url: string;
   private readonly server: Server;
@@ -112,6 +125,7 @@ export class AwsStandIn {
   }
 
   private async json(operation: string, input: Input): Promise<unknown> {
+    await this.world.disturb?.(operation);
     switch (operation) {
       case 'GetSecretValue': {
         const value = this.world.secrets.get(input.SecretId ?? '');
@@ -143,16 +157,28 @@ export class AwsStandIn {
           throw new AwsError('ResourceNotFound', `Dashboard ${input.DashboardName} does not exist`);
         }
         return { DashboardName: input.DashboardName, DashboardBody: '{}' };
+      case 'StartExecution': {
+        const arn = `${input.stateMachineArn?.replace(':stateMachine:', ':execution:')}:${input.name}`;
+        if (this.executions.has(arn)) {
+          throw new AwsError('ExecutionAlreadyExists', `Execution Already Exists: '${arn}'`);
+        }
+        this.executions.set(arn, { input: JSON.parse(input.input ?? '{}'), status: 'RUNNING' });
+        return { executionArn: arn, startDate: 0 };
+      }
+      case 'StopExecution':
+        this.executions.set(input.executionArn ?? '', { status: 'ABORTED' });
+        return { stopDate: 0 };
       case 'DescribeExecution': {
         const arn = input.executionArn ?? '';
         const [, , , , , , machine, name] = arn.split(':');
+        const known = this.executions.get(arn)?.status;
         return {
           executionArn: arn,
           name,
           stateMachineArn: arn.replace(':execution:', ':stateMachine:').replace(/:[^:]*$/, ''),
           stateMachine: machine,
           startDate: 0,
-          status: (await this.world.isRunning(arn)) ? 'RUNNING' : 'ABORTED',
+          status: known ?? ((await this.world.isRunning(arn)) ? 'RUNNING' : 'ABORTED'),
         };
       }
       default:

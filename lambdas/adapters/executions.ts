@@ -1,14 +1,51 @@
-import { DescribeExecutionCommand, SFNClient } from '@aws-sdk/client-sfn';
+import {
+  DescribeExecutionCommand,
+  type ExecutionStatus,
+  SFNClient,
+  StartExecutionCommand,
+  StopExecutionCommand,
+} from '@aws-sdk/client-sfn';
 
 const client = new SFNClient();
 
 /** True while the execution of a state machine runs. One that is no longer known (after 90 days) does not. */
 export async function isRunning(executionArn: string): Promise<boolean> {
+  const status = await statusOf(executionArn);
+  return status === 'RUNNING' || status === 'PENDING_REDRIVE';
+}
+
+/** Ends an execution as ABORTED; one that has ended already, or is no longer known, stays as it is. */
+export async function stopExecution(executionArn: string, cause: string): Promise<void> {
   try {
-    const { status } = await client.send(new DescribeExecutionCommand({ executionArn }));
-    return status === 'RUNNING' || status === 'PENDING_REDRIVE';
+    await client.send(new StopExecutionCommand({ executionArn, error: 'RolloutStopped', cause }));
   } catch (error) {
-    if ((error as Error).name === 'ExecutionDoesNotExist') return false;
+    if ((error as Error).name !== 'ExecutionDoesNotExist') throw error;
+  }
+}
+
+/**
+ * Starts an execution, unless one of this name was started before.
+ * @returns the status of the execution of this name
+ */
+export async function startExecution(
+  stateMachineArn: string,
+  name: string,
+  input: unknown,
+): Promise<ExecutionStatus | undefined> {
+  try {
+    await client.send(new StartExecutionCommand({ stateMachineArn, name, input: JSON.stringify(input) }));
+    return 'RUNNING';
+  } catch (error) {
+    if ((error as Error).name !== 'ExecutionAlreadyExists') throw error;
+    return statusOf(`${stateMachineArn.replace(':stateMachine:', ':execution:')}:${name}`);
+  }
+}
+
+async function statusOf(executionArn: string): Promise<ExecutionStatus | undefined> {
+  try {
+    return (await client.send(new DescribeExecutionCommand({ executionArn }))).status;
+  } catch (error) {
+    if ((error as Error).name === 'ExecutionDoesNotExist') return undefined;
     throw error;
   }
 }

@@ -406,6 +406,27 @@ export async function countErrorsByType(client: Client, run: Run): Promise<Recor
   return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
 }
 
+/** The table's run under way, and its execution; undefined when there is none, or no engine. */
+export async function activeRun(
+  client: Client,
+  target: string,
+): Promise<
+  { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean } | undefined
+> {
+  if ((await latestRunStatus(client, target)) === undefined) return undefined;
+  const { rows } = await client.query(
+    `select id, attempt, status, execution, exists (
+         select from encryption_rollout.gates g
+         where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO'
+       ) as passed_preflight
+     from encryption_rollout.runs r where target = $1 and status in ('ACTIVE', 'STOPPING')`,
+    [target],
+  );
+  if (rows[0] === undefined) return undefined;
+  const { id, attempt, status, execution, passed_preflight } = rows[0];
+  return { run: { id, attempt, target }, status, execution, passedPreflight: passed_preflight };
+}
+
 /** Status of the table's latest run; undefined when there is none, or no engine. */
 export async function latestRunStatus(client: Client, target: string): Promise<string | undefined> {
   const installed = await client.query(

@@ -162,6 +162,24 @@ export interface GatherEvidenceOutput {
   readonly summary: string;
 }
 
+// StopRollout -------------------------------------------------------------------------------------------------------
+/** Events as EventBridge delivers them: an execution that ended before its time, or an alarm. */
+export const StopRolloutInput = z.discriminatedUnion('detail-type', [
+  z.object({
+    'detail-type': z.literal('Step Functions Execution Status Change'),
+    detail: z.object({ executionArn: z.string(), status: z.enum(['ABORTED', 'FAILED', 'TIMED_OUT']) }),
+  }),
+  z.object({
+    'detail-type': z.literal('CloudWatch Alarm State Change'),
+    detail: z.object({ alarmName: z.string(), state: z.object({ value: z.literal('ALARM') }) }),
+  }),
+]);
+export interface StopRolloutOutput {
+  /** NOTHING: there is no run that this event would stop. ROLLBACK: its rollback runs, or has run. */
+  readonly outcome: 'NOTHING' | 'ROLLBACK';
+  readonly reason: string;
+}
+
 // Monitor -----------------------------------------------------------------------------------------------------------
 export const MonitorInput = z.unknown();
 export interface MonitorOutput {

@@ -163,6 +163,8 @@ export interface Alert {
   readonly periodMinutes: number;
   /** What happened and what it means, in one or two sentences. */
   readonly story: string;
+  /** It stops a rollout under way, besides paging. */
+  readonly stopsRollout?: true;
 }
 
 /** The plan's alert thresholds. Coverage is emitted by Monitor only after a rollout completed. */
@@ -196,6 +198,7 @@ export const alerts: readonly Alert[] = [
     periodMinutes: 5,
     story:
       'A stored ciphertext did not decrypt to its plaintext: it is corrupt, moved, or sealed under another key.',
+    stopsRollout: true,
   },
   {
     name: 'MissingIvs',
@@ -205,6 +208,7 @@ export const alerts: readonly Alert[] = [
     threshold: 0,
     periodMinutes: 5,
     story: 'Rows have ciphertext but no initialization vector: they cannot be decrypted.',
+    stopsRollout: true,
   },
   {
     name: 'TriggerFailures',

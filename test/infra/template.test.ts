@@ -170,7 +170,18 @@ describe('least privilege', () => {
     );
     expect(more).toEqual([]);
     expect(JSON.stringify(statement?.Resource)).toContain(':execution:EncryptionRollout-EncryptionRollout:*');
-    for (const name of functionNames.filter((each) => each !== 'PrepareDatabase'))
+  });
+
+  test('StopRollout can stop executions of the rollout and start rollbacks; no other function has a say', () => {
+    const rights = statements('StopRollout')
+      .filter((each) => actions(each).some((action) => action.startsWith('states:')))
+      .map((each) => [actions(each).join(), JSON.stringify(each.Resource)]);
+    expect(rights).toEqual([
+      ['states:StopExecution', expect.stringContaining(':execution:EncryptionRollout-EncryptionRollout:*')],
+      ['states:StartExecution', expect.stringContaining(':stateMachine:EncryptionRollout-Rollback')],
+      ['states:DescribeExecution', expect.stringContaining(':execution:EncryptionRollout-Rollback:*')],
+    ]);
+    for (const name of functionNames.filter((each) => !['PrepareDatabase', 'StopRollout'].includes(each)))
       expect(
         statements(name)
           .flatMap(actions)
@@ -263,6 +274,57 @@ test('the state machines are Standard, traced, and log errors without data', () 
     StateMachineType: 'STANDARD',
     TracingConfiguration: { Enabled: true },
     LoggingConfiguration: { Level: 'ERROR', IncludeExecutionData: false },
+  });
+});
+
+describe('the roads to the rollback from outside the machine', () => {
+  const machineNamed = (name: string) =>
+    Object.keys(
+      template.findResources('AWS::StepFunctions::StateMachine', {
+        Properties: { StateMachineName: `EncryptionRollout-${name}` },
+      }),
+    )[0];
+  const stopRollout = Object.keys(
+    template.findResources('AWS::Lambda::Function', {
+      Properties: { FunctionName: 'EncryptionRollout-StopRollout' },
+    }),
+  )[0];
+
+  test('an execution of the rollout, or of a rollback, that ends before its time', () => {
+    template.hasResourceProperties('AWS::Events::Rule', {
+      EventPattern: {
+        source: ['aws.states'],
+        'detail-type': ['Step Functions Execution Status Change'],
+        detail: {
+          stateMachineArn: [{ Ref: machineNamed('EncryptionRollout') }, { Ref: machineNamed('Rollback') }],
+          status: ['ABORTED', 'FAILED', 'TIMED_OUT'],
+        },
+      },
+      State: 'ENABLED',
+      Targets: [{ Arn: { 'Fn::GetAtt': [stopRollout, 'Arn'] } }],
+    });
+  });
+
+  test("the alarms that stop a rollout, the customers' among them", () => {
+    template.hasResourceProperties('AWS::Events::Rule', {
+      EventPattern: {
+        source: ['aws.cloudwatch'],
+        'detail-type': ['CloudWatch Alarm State Change'],
+        detail: {
+          alarmName: [
+            ...alerts
+              .filter(({ stopsRollout }) => stopsRollout)
+              .map(({ name }) => `EncryptionRollout-${name}`),
+            ...config.customerAlarms,
+          ],
+          state: { value: ['ALARM'] },
+        },
+      },
+      Targets: [{ Arn: { 'Fn::GetAtt': [stopRollout, 'Arn'] } }],
+    });
+    expect(alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['DecryptionFailures', 'MissingIvs']),
+    );
   });
 });
 

@@ -6,7 +6,7 @@ import type { PhaseNumber } from '../../lambdas/core/plan.ts';
 import { attestations } from '../../lambdas/core/plan.ts';
 import type { Settings } from '../../lambdas/core/settings.ts';
 import { AwsStandIn } from '../../rehearsal/aws.ts';
-import { freshDatabase, seedAppointments, testKey } from '../support/database.ts';
+import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
 const databaseSecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:database';
 const keySecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key';
@@ -14,6 +14,8 @@ const keySecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key';
 export interface TestWorld {
   readonly client: pg.Client;
   readonly aws: AwsStandIn;
+  /** Where the handlers are told to find the database; fields may be changed. */
+  readonly databaseSecret: Record<string, unknown>;
   /** Executions that DescribeExecution reports as RUNNING. */
   readonly running: Set<string>;
   connect(): Promise<pg.Client>;
@@ -42,20 +44,22 @@ const aws = await AwsStandIn.start({
   isRunning: async (execution) => running.has(execution),
 });
 
-/** A world with `rows` seeded appointments; nothing is installed but the sample table. */
-export async function testWorld(rows: number): Promise<TestWorld> {
-  const database = await freshDatabase({ template: 'appointments' });
+/** A world with `rows` seeded appointments: in a copy of the template, or in a database with the sample table. */
+export async function testWorld(rows: number, given?: TestDatabase): Promise<TestWorld> {
+  const database = given ?? (await freshDatabase({ template: 'appointments' }));
   await seedAppointments(database.client, rows);
   const url = new URL(database.url);
-  secrets.set(databaseSecret, {
+  const secret = {
     host: url.hostname,
     port: Number(url.port),
     username: url.username,
     password: decodeURIComponent(url.password),
     dbname: url.pathname.slice(1),
-  });
+  };
+  secrets.set(databaseSecret, secret);
   running.clear();
   aws.metrics.length = 0;
+  aws.executions.clear();
   aws.world.alarms.clear();
   aws.world.alarms.set('api-5xx', 'OK');
   const setKey = (value: unknown) => secrets.set(keySecret, value);
@@ -91,6 +95,7 @@ export async function testWorld(rows: number): Promise<TestWorld> {
     client: database.client,
     connect: database.connect,
     aws,
+    databaseSecret: secret,
     running,
     configure,
     setKey,

@@ -1,0 +1,159 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { type TestWorld, testWorld } from './world.ts';
+
+const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+const execution = 'arn:aws:states:us-east-1:123456789012:execution:X-EncryptionRollout:one';
+
+let world: TestWorld;
+beforeEach(async () => {
+  world = await testWorld(100);
+  process.env.ROLLBACK_MACHINE_ARN = machine;
+});
+afterEach(() => world.stop());
+
+/** As EventBridge delivers them, but for what nobody reads. */
+const ended = (executionArn: string, status = 'ABORTED') => ({
+  version: '0',
+  id: '315c1398-40ff-a850-213b-158f73e60175',
+  'detail-type': 'Step Functions Execution Status Change',
+  source: 'aws.states',
+  account: '123456789012',
+  time: '2026-11-23T10:00:00Z',
+  region: 'us-east-1',
+  resources: [executionArn],
+  detail: { executionArn, name: executionArn.split(':').at(-1), status, input: '{}', output: null },
+});
+const alarm = (alarmName: string) => ({
+  version: '0',
+  id: 'c4c1c1c9-6542-e61b-6ef0-8c4d36933a92',
+  'detail-type': 'CloudWatch Alarm State Change',
+  source: 'aws.cloudwatch',
+  account: '123456789012',
+  time: '2026-11-23T10:00:00Z',
+  region: 'us-east-1',
+  resources: [`arn:aws:cloudwatch:us-east-1:123456789012:alarm:${alarmName}`],
+  detail: {
+    alarmName,
+    state: { value: 'ALARM', reason: 'Threshold crossed', timestamp: '2026-11-23T10:00:00.000+0000' },
+    previousState: { value: 'OK' },
+  },
+});
+
+/** A run that has passed its preflight, as Preflight records it. */
+async function begun(): Promise<PrepareDatabaseOutput> {
+  const run = await world.prepare(execution);
+  await world.client.query(
+    `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+     values ($1, $2, 'Preflight', 'GO', '', '[]')`,
+    [run.id, run.attempt],
+  );
+  return run;
+}
+
+const stopRollout = (event: unknown) => world.invoke('stop-rollout', event);
+const rollbackArn = (run: PrepareDatabaseOutput, suffix = '') =>
+  `${machine.replace(':stateMachine:', ':execution:')}:${run.id}-${run.attempt}-rollback${suffix}`;
+
+describe('an execution that ended before its time', () => {
+  test.each(['ABORTED', 'FAILED', 'TIMED_OUT'])('%s: the rollback is started', async (status) => {
+    const run = await begun();
+    expect(await stopRollout(ended(execution, status))).toMatchObject({ outcome: 'ROLLBACK' });
+    expect([...world.aws.executions]).toEqual([
+      [
+        rollbackArn(run),
+        {
+          status: 'RUNNING',
+          input: {
+            run: { id: run.id, attempt: 1, target: 'public.appointments' },
+            reason: `The execution ${execution} ended as ${status}`,
+          },
+        },
+      ],
+    ]);
+  });
+
+  test('delivered twice, or after the machine started its own rollback, it starts no second one', async () => {
+    const run = await begun();
+    await stopRollout(ended(execution));
+    await stopRollout(ended(execution, 'FAILED'));
+    expect([...world.aws.executions.keys()]).toEqual([rollbackArn(run)]);
+  });
+
+  test.each(['ABORTED', 'FAILED'] as const)(
+    'a rollback that ended as %s is followed by another',
+    async (status) => {
+      const run = await begun();
+      world.aws.executions.set(rollbackArn(run), { status });
+      expect(await stopRollout(ended(rollbackArn(run), status))).toMatchObject({ outcome: 'ROLLBACK' });
+      expect([...world.aws.executions.keys()]).toEqual([rollbackArn(run), rollbackArn(run, '-2')]);
+    },
+  );
+
+  test('rollbacks are not started for ever: the function fails, and its alarm pages', async () => {
+    const run = await begun();
+    for (const suffix of ['', '-2', '-3']) {
+      world.aws.executions.set(rollbackArn(run, suffix), { status: 'FAILED' });
+    }
+    await expect(stopRollout(ended(execution))).rejects.toThrow(/Disable the trigger by hand/);
+  });
+
+  test('before the first rollout there is nothing to stop', async () => {
+    expect(await stopRollout(ended(execution))).toMatchObject({ outcome: 'NOTHING' });
+  });
+
+  test('a run that has not passed its preflight is left alone, since nothing was changed', async () => {
+    await world.prepare(execution);
+    expect(await stopRollout(ended(execution))).toMatchObject({ outcome: 'NOTHING' });
+  });
+
+  test('a run that was rolled back is left alone', async () => {
+    const run = await begun();
+    await world.invoke('cancel-batches', { run, reason: 'test' });
+    await world.invoke('gather-evidence', { run, reason: 'test' });
+    expect(await stopRollout(ended(execution, 'FAILED'))).toMatchObject({ outcome: 'NOTHING' });
+    expect(world.aws.executions.size).toBe(0);
+  });
+
+  test('a run that a newer execution has taken over is left alone', async () => {
+    await begun();
+    world.running.delete(execution);
+    const next = await world.prepare(execution.replace(':one', ':two'));
+    await world.client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+       values ($1, $2, 'Preflight', 'GO', '', '[]')`,
+      [next.id, next.attempt],
+    );
+    expect(await stopRollout(ended(execution))).toMatchObject({ outcome: 'NOTHING' });
+    expect(world.aws.executions.size).toBe(0);
+  });
+});
+
+describe('an alarm', () => {
+  test('stops the execution and starts the rollback', async () => {
+    const run = await begun();
+    expect(await stopRollout(alarm('X-MissingIvs'))).toEqual({
+      outcome: 'ROLLBACK',
+      reason: 'The alarm X-MissingIvs went off',
+    });
+    expect(world.aws.executions.get(execution)).toEqual({ status: 'ABORTED' });
+    expect(world.aws.executions.get(rollbackArn(run))).toMatchObject({ status: 'RUNNING' });
+  });
+
+  test('a run that is being stopped already is left to its rollback', async () => {
+    const run = await begun();
+    await world.invoke('cancel-batches', { run, reason: 'test' });
+    expect(await stopRollout(alarm('api-5xx'))).toMatchObject({ outcome: 'NOTHING' });
+    expect(world.aws.executions.size).toBe(0);
+  });
+
+  test('with no rollout under way it stops nothing', async () => {
+    expect(await stopRollout(alarm('api-5xx'))).toMatchObject({ outcome: 'NOTHING' });
+  });
+});
+
+test('an event of another kind is refused', async () => {
+  await expect(stopRollout({ 'detail-type': 'Scheduled Event', detail: {} })).rejects.toMatchObject({
+    name: 'InvalidSettings',
+  });
+});
