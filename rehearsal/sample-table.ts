@@ -7,6 +7,7 @@ import { UsageError } from '../cli/connection.ts';
 import { createSampleTable } from '../lambdas/adapters/migrations.ts';
 import type { Target } from '../lambdas/core/settings.ts';
 import { rowVerifier } from '../lambdas/core/verification.ts';
+import { count } from './display.ts';
 
 /** Live traffic writes to the rows of this organization alone; the rows of all others never change. */
 export const trafficOrganization = 'cafe0000-0000-4000-8000-000000000001';
@@ -54,7 +55,7 @@ export async function prepareTable(
     const { rows: found } = await client.query('select exists (select from public.appointments) as filled');
     const fresh = !found[0].filled;
     if (fresh) {
-      say(`Seeding ${rows} appointments …`);
+      say(`Seeding ${count(rows)} appointments …`);
       await seed(client, rows);
     }
     const { rows: counted } = await client.query(

@@ -1,0 +1,161 @@
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+
+const main = path.resolve('cli/main.ts');
+
+/** `npm run rollout -- <options>`, without a terminal. */
+async function rollout(...options: string[]): Promise<{ code: number | null; output: string }> {
+  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), main, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const append = (chunk: Buffer) => {
+    output += chunk.toString();
+  };
+  child.stdout.on('data', append);
+  child.stderr.on('data', append);
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  expect(output).not.toContain(new URL(database.url).password || 'no password');
+  return { code, output };
+}
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'empty' });
+});
+afterEach(() => database.drop());
+const one = async (sql: string) => (await database.client.query(sql)).rows[0];
+
+/** Everything that is in the database, by name. */
+const catalogue = async () =>
+  (
+    await database.client.query(`
+      select 'relation ' || oid::regclass as name from pg_class
+      where relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        and relkind <> 't' and relnamespace::regnamespace::text not like 'pg_toast%'
+      union all select 'function ' || oid::regprocedure from pg_proc
+      where pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      union all select 'schema ' || nspname from pg_namespace where nspname not like 'pg\\_%'
+      union all select 'extension ' || extname from pg_extension
+      union all select 'column ' || attrelid::regclass || '.' || attname from pg_attribute
+      where attrelid = to_regclass('public.appointments') and not attisdropped
+      union all select 'trigger ' || tgname from pg_trigger where not tgisinternal
+      order by name`)
+  ).rows.map(({ name }) => name);
+
+it('installs once, is told so the second time, and the SQL works', async () => {
+  const first = await rollout('install', '--database-url', database.url);
+  expect(first).toMatchObject({ code: 0 });
+  expect(first.output).toMatch(/Installed into .*001_schema.sql.*\nCreated the sample table.*\nRegistered/);
+  expect(await one('select count(*)::integer as keys from public.app_config')).toEqual({ keys: 0 });
+  expect(await one('select * from public.get_encryption_health_summary()')).toMatchObject({
+    total_appointments: '0',
+    trigger_enabled: false,
+  });
+  const installed = await catalogue();
+  const second = await rollout('install', '--database-url', database.url);
+  expect(second).toMatchObject({ code: 0 });
+  expect(second.output).toMatch(/^Already installed/);
+  expect(second.output).not.toContain('sample table');
+  expect(await catalogue()).toEqual(installed);
+});
+
+it('generates a key once, and never replaces it or shows it', async () => {
+  const key = `select value from public.app_config where key like 'encryption_key.%'`;
+  const first = await rollout('install', '--database-url', database.url, '--generate-key');
+  expect(first).toMatchObject({ code: 0 });
+  expect(first.output).toContain('Put a fresh random key into app_config.');
+  const { value } = await one(key);
+  expect(value).toMatch(/^[0-9a-f]{64}$/);
+  await seedAppointments(database.client, 20);
+  expect(await one('select public.batch_encrypt_appointments() as encrypted')).toEqual({ encrypted: 19 });
+
+  const second = await rollout('install', '--database-url', database.url, '--generate-key');
+  expect(second).toMatchObject({ code: 0 });
+  expect(second.output).toContain('Kept the key that is in app_config.');
+  expect((await one(key)).value).toBe(value);
+  expect(first.output + second.output).not.toContain(value);
+});
+
+it('removes what it added, and nothing else', async () => {
+  await database.client.query(`
+    create table public.appointments (
+      id uuid primary key default gen_random_uuid(),
+      organization_id uuid, start_at timestamptz, end_at timestamptz, email text, e164 text, first_name text,
+      note text, is_vip boolean, created_at timestamptz
+    )`);
+  await seedAppointments(database.client, 40);
+  const before = await catalogue();
+  const rows = await one('select md5(string_agg(a::text, $$$$ order by id)) from public.appointments a');
+  expect(await rollout('install', '--database-url', database.url, '--generate-key')).toMatchObject({
+    code: 0,
+  });
+  await database.client.query('select public.batch_encrypt_appointments()');
+
+  const asked = await rollout('uninstall', '--database-url', database.url);
+  expect(asked.code).toBe(1);
+  expect(asked.output).toMatch(/Found no terminal to ask on, and no --yes.*Add --yes/);
+  expect(
+    await one('select count(*)::integer as n from public.appointments where pii_iv is not null'),
+  ).toEqual({
+    n: 38,
+  });
+
+  const removed = await rollout('uninstall', '--database-url', database.url, '--yes');
+  expect(removed).toMatchObject({ code: 0 });
+  expect(removed.output).toContain('Removed the engine');
+  expect(await catalogue()).toEqual(before);
+  expect(await one('select md5(string_agg(a::text, $$$$ order by id)) from public.appointments a')).toEqual(
+    rows,
+  );
+
+  const again = await rollout('uninstall', '--database-url', database.url, '--yes');
+  expect(again).toMatchObject({ code: 0 });
+  expect(again.output).toContain('Found no engine');
+});
+
+it('refuses to remove the engine under an active run', async () => {
+  await rollout('install', '--database-url', database.url);
+  await database.client.query(
+    `insert into encryption_rollout.runs (target, execution) values ('public.appointments', 'arn:of:an:execution')`,
+  );
+  const refused = await rollout('uninstall', '--database-url', database.url, '--yes');
+  expect(refused.code).toBe(1);
+  expect(refused.output).toMatch(/active/);
+  expect(await one('select count(*)::integer as n from encryption_rollout.runs')).toEqual({ n: 1 });
+});
+
+it('says what is wrong with the table, the login or the address', async () => {
+  const role = `limited_cli_${process.pid}`;
+  await database.client.query(`create role ${role} login password 'seekrit'`);
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = 'seekrit';
+  const login = await rollout('install', '--database-url', url.href);
+  await database.client.query(`drop role ${role}`);
+  expect(login.code).toBe(1);
+  expect(login.output).toMatch(
+    new RegExp(`role ${role} may not create schemas.*\\n.*grant create on database`),
+  );
+  expect(login.output).not.toContain('seekrit');
+
+  await database.client.query('create table public.appointments (id uuid primary key, email integer)');
+  const table = await rollout('install', '--database-url', database.url);
+  expect(table.code).toBe(1);
+  expect(table.output).toMatch(
+    /column email of table public.appointments is of type integer, text .* expected/,
+  );
+
+  const address = await rollout('install', '--database-url', 'postgresql://u:seekrit@127.0.0.1:1/x');
+  expect(address.code).toBe(1);
+  expect(address.output).toMatch(/no way into PostgreSQL at 127.0.0.1:1.*\nExpected .*Check --database-url/);
+  expect(address.output).not.toContain('seekrit');
+
+  expect(await rollout('install')).toMatchObject({
+    code: 1,
+    output: expect.stringContaining("required option '--database-url <url>' not specified"),
+  });
+  expect(await rollout('demolish')).toMatchObject({ code: 1, output: expect.stringContaining('demolish') });
+});

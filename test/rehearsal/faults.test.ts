@@ -1,0 +1,74 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { faults } from '../../rehearsal/faults.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { Bench } from './process.ts';
+
+/** Where each fault must stop the rollout: the phase, and the criterion that the reason begins with or names. */
+const stops: Record<string, { phases: number; reason: RegExp }> = {
+  'decryption-failure': { phases: 2, reason: /^Phase 2 .*: Gate: Decryption matches plaintext: expected/ },
+  'error-spike': { phases: 3, reason: /^Phase 3 .*: CheckVitals: Error rate: expected not above 1 %/ },
+  'lock-contention': {
+    phases: 3,
+    reason: /^Phase 3 .*: (EncryptBatch|CheckVitals): Database locks: expected/,
+  },
+  'high-cpu': { phases: 3, reason: /^Phase 3 .*: CheckVitals: Database CPU: expected .* measured 95 %/ },
+  'customer-alarm': { phases: 3, reason: /^Phase 3 .*: Customer-facing alarms: .* booking-api-errors/ },
+  'trigger-failure': { phases: 4, reason: /^Phase 4 .*: Gate: .*Canary insert: .* not encrypted/ },
+  'wrong-key': { phases: 2, reason: /^Phase 2 .*: Encryption key: expected/ },
+};
+
+const bench = new Bench();
+beforeAll(() => bench.prepare());
+afterAll(() => bench.clear());
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'empty' });
+});
+afterEach(() => database.drop());
+
+it('are all expected somewhere', () => {
+  expect(Object.keys(faults).sort()).toEqual(Object.keys(stops).sort());
+});
+
+it.each(Object.entries(stops))(
+  '%s stops the rollout, which then resumes',
+  async (fault, { phases, reason }) => {
+    const options = ['--rows', '600', '--database-url', database.url];
+    const stopped = bench.start(...options, '--fault', fault);
+    expect(await stopped.exit(), stopped.output).toBe(2);
+    const report = stopped.report();
+    expect(report).toMatchObject({
+      outcome: 'STOPPED',
+      fault,
+      triggerEnabled: false,
+      plaintextUnchanged: true,
+    });
+    expect(report.reason).toMatch(reason);
+    // The table may break the sentence at any space.
+    expect(stopped.output.replaceAll(/\s+/g, ' ')).toContain(report.reason.split(': expected')[0]);
+    expect(stopped.output).toContain(faults[fault]?.repair);
+    expect(report.phases).toHaveLength(phases);
+    expect(report.phases.map(({ verdict }) => verdict)).toEqual([...Array(phases - 1).fill('GO'), 'NO_GO']);
+    expect(report.phases.at(-1)?.criteria.some(({ passed }) => passed === false)).toBe(true);
+    expect(report.liveTraffic).toMatchObject({ failed: 0 });
+    expect(report.rollback?.triggerDisabledMs).toBeLessThan(5_000);
+    const { rows } = await database.client.query(
+      'select count(*)::integer as plaintext from public.appointments where num_nonnulls(email, e164, first_name) > 0',
+    );
+    // Live traffic went on for a moment after the rollback had counted.
+    expect(Math.abs(rows[0].plaintext - (report.rollback?.plaintextRows ?? 0))).toBeLessThan(20);
+    const trigger = `select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'`;
+    expect((await database.client.query(trigger)).rows).toEqual([{ tgenabled: 'D' }]);
+
+    const resumed = bench.start(...options);
+    expect(await resumed.exit(), resumed.output).toBe(0);
+    expect(resumed.output).toContain('Its rollout is unfinished');
+    const { outcome, rows: counted, phases: passed, resumed: again } = resumed.report();
+    expect({ outcome, again }).toEqual({ outcome: 'COMPLETED', again: true });
+    expect(passed.map(({ verdict }) => verdict)).toEqual(Array(5).fill('GO'));
+    expect(counted).toMatchObject({ encrypted: counted.withPii, verified: counted.withPii, mismatched: 0 });
+    expect((await database.client.query(trigger)).rows).toEqual([{ tgenabled: 'O' }]);
+  },
+  120_000,
+);

@@ -1,0 +1,87 @@
+/** The rehearsal as a user runs it: a process of its own, in a directory of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Report } from '../../rehearsal/report.ts';
+import { synthesize } from '../../rehearsal/synthesis.ts';
+
+const root = path.resolve(import.meta.dirname, '../..');
+
+/** Where rehearsals run, with the app synthesized once for all of them. */
+export class Bench {
+  readonly directory = mkdtempSync(path.join(tmpdir(), 'rehearsal-test-'));
+  private readonly running = new Set<ChildProcess>();
+  private reports = 0;
+
+  async prepare(): Promise<void> {
+    // The embedded PostgreSQL may run as another user.
+    chmodSync(this.directory, 0o755);
+    await synthesize(path.join(this.directory, 'assembly'), false, 'is_vip');
+  }
+
+  /** Ends what still runs and removes the directory. */
+  async clear(): Promise<void> {
+    await Promise.all(
+      [...this.running].map((child) => {
+        child.kill('SIGKILL');
+        return new Promise((resolve) => child.once('close', resolve));
+      }),
+    );
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  /** Starts `npm start -- <options>`. */
+  start(...options: string[]): Rehearsal {
+    const json = path.join(this.directory, `report-${++this.reports}.json`);
+    const common = ['--assembly', path.join(this.directory, 'assembly'), '--json', json];
+    const child = spawn(
+      process.execPath,
+      ['--import', import.meta.resolve('tsx'), path.join(root, 'rehearsal/main.ts'), ...common, ...options],
+      { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] },
+    );
+    this.running.add(child);
+    child.once('close', () => this.running.delete(child));
+    return new Rehearsal(child, json);
+  }
+}
+
+export class Rehearsal {
+  readonly child: ChildProcess;
+  /** Everything printed so far. */
+  output = '';
+  private readonly json: string;
+  private readonly ended: Promise<number | null>;
+
+  constructor(child: ChildProcess, json: string) {
+    this.child = child;
+    this.json = json;
+    this.ended = new Promise((resolve) => child.once('close', resolve));
+    const append = (chunk: Buffer) => {
+      this.output += chunk.toString();
+    };
+    child.stdout?.on('data', append);
+    child.stderr?.on('data', append);
+  }
+
+  /** Resolves when the text has been printed. @throws when the process ends without */
+  async until(text: string): Promise<void> {
+    while (!this.output.includes(text)) {
+      const more = new Promise((resolve) => this.child.stdout?.once('data', resolve));
+      const ended = await Promise.race([more, this.ended.then(() => 'ended')]);
+      if (ended === 'ended' && !this.output.includes(text)) {
+        throw new Error(`"${text}" was never printed:\n${this.output}`);
+      }
+    }
+  }
+
+  /** The exit code; null when it was killed. */
+  exit(): Promise<number | null> {
+    return this.ended;
+  }
+
+  /** What was written to --json. */
+  report(): Report {
+    return JSON.parse(readFileSync(this.json, 'utf8'));
+  }
+}
