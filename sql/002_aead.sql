@@ -1,7 +1,8 @@
 -- AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, sections 5.2.2 and 5.2.5) and HKDF-Expand (RFC 5869, section 2.3), on pgcrypto.
 -- These are the reference: plain, callable and tested with the RFCs' vectors. Batches and triggers use the same
 -- construction written as one inline expression (encryption_rollout.sealing_query), because nested calls cost more than
--- the cryptography.
+-- the cryptography. Bodies that begin with "return" are parsed when they are created, so no search_path can change what
+-- they mean, and they are inlined where they are called.
 
 do $do$
 declare
@@ -13,19 +14,7 @@ create function encryption_rollout.hmac_sha512(p_data bytea, p_key bytea)
 returns bytea
 language sql
 immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select %1$I.hmac(p_data, p_key, 'sha512'::text)
-$$;
-
-create function encryption_rollout.random_bytes(p_length integer)
-returns bytea
-language sql
-volatile strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select %1$I.gen_random_bytes(p_length)
-$$;
+return %1$I.hmac(p_data, p_key, 'sha512'::text);
 
 -- Key: 64 bytes, the first 32 for the MAC, the last 32 for AES. Returns ciphertext ‖ tag (32 bytes).
 create function encryption_rollout.aead_encrypt(plaintext bytea, key bytea, iv bytea, aad bytea)
@@ -77,17 +66,14 @@ create function encryption_rollout.aead_tag(p_ciphertext bytea, p_key bytea, p_i
 returns bytea
 language sql
 immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select substr(
-    encryption_rollout.hmac_sha512(
-      p_aad || p_iv || p_ciphertext || int8send(8 * octet_length(p_aad)::bigint),
-      substr(p_key, 1, 32)
-    ),
-    1,
-    32
-  )
-$$;
+return substr(
+  encryption_rollout.hmac_sha512(
+    p_aad || p_iv || p_ciphertext || int8send(8 * octet_length(p_aad)::bigint),
+    substr(p_key, 1, 32)
+  ),
+  1,
+  32
+);
 
 create function encryption_rollout.require_lengths(p_key bytea, p_iv bytea)
 returns void
@@ -108,20 +94,14 @@ end
 $$;
 
 -- One block, 64 bytes: all that is needed here.
-create function encryption_rollout.hkdf_expand(p_key bytea, p_info text)
+create function encryption_rollout.hkdf_expand(p_key bytea, p_info bytea)
 returns bytea
 language sql
 immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select encryption_rollout.hmac_sha512(convert_to(p_info, 'UTF8') || '\x01'::bytea, p_key)
-$$;
+return encryption_rollout.hmac_sha512(p_info || '\x01'::bytea, p_key);
 
 create function encryption_rollout.key_check_value(p_key bytea)
 returns bytea
 language sql
 immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select substr(encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/key-check'), 1, 8)
-$$;
+return substr(encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/key-check'::bytea), 1, 8);

@@ -180,19 +180,18 @@ declare
   v_check bytea;
   v_value text;
 begin
-  select k.number, k.check_value, c.value
-  into number, v_check, v_value
+  -- In two steps: one query for both cases is planned anew for every row that a trigger encrypts.
+  number := coalesce(p_number, (select max(k.number) from encryption_rollout.keys k));
+  select k.check_value, c.value
+  into v_check, v_value
   from encryption_rollout.keys k
   left join public.app_config c on c.key = 'encryption_key.' || k.number
-  where p_number is null
-    or k.number = p_number
-  order by k.number desc
-  limit 1;
+  where k.number = read_key.number;
   if v_value is null then
     perform encryption_rollout.raise_no_key();
   end if;
   -- Never decoded before it is known to be hexadecimal: the error would quote it.
-  if v_value !~ '^[0-9A-Fa-f]{64}$' then
+  if octet_length(v_value) <> 64 or translate(v_value, '0123456789abcdefABCDEF', '') <> '' then
     raise exception 'the value of encryption_key.% in public.app_config is not a key: 64 hexadecimal digits expected', number
       using errcode = 'ER005', hint = 'Restore the key there from Secrets Manager.';
   end if;
@@ -215,16 +214,16 @@ declare
   v_header bytea := '\x01'::bytea || substr(int4send(p_number), 3, 2);
   v_keys bytea[] := array[v_header];
   v_column text;
-  v_name text;
+  v_name bytea;
   v_derived bytea;
 begin
   foreach v_column in array p_columns loop
-    v_name := p_target || '.' || v_column;
-    v_derived := encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/' || v_name);
+    v_name := convert_to(p_target || '.' || v_column, 'UTF8');
+    v_derived := encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/'::bytea || v_name);
     v_keys := v_keys || array[
       substr(v_derived, 1, 32),
       substr(v_derived, 33, 32),
-      v_header || convert_to(v_name, 'UTF8') || '\x00'::bytea
+      v_header || v_name || '\x00'::bytea
     ];
   end loop;
   return v_keys;

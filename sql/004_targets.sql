@@ -13,6 +13,8 @@ create table encryption_rollout.targets (
   trigger_name text not null,
   priority text,
   created_at_column text,
+  -- Under which the application's own triggers fire when the engine writes: the installing role's default.
+  search_path text not null,
   registered_at timestamptz not null default clock_timestamp()
 );
 
@@ -36,6 +38,8 @@ end
 $$;
 
 -- SQL texts about a target ------------------------------------------------------------------------------------------
+-- What they contain is qualified throughout, operators and types too: a batch's update and the canary run under the
+-- application's search_path, where others may be able to create objects.
 
 create function encryption_rollout.table_sql(p_target encryption_rollout.targets)
 returns text
@@ -55,11 +59,11 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     case p_key_type
-      when 'bytea' then $f$('\x' || encode(%s, 'hex'))$f$
-      when 'date' then $f$to_char(%s, 'YYYY-MM-DD')$f$
-      when 'timestamp without time zone' then $f$to_char(%s, 'YYYY-MM-DD"T"HH24:MI:SS.US')$f$
-      when 'timestamp with time zone' then $f$to_char(%s at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')$f$
-      else '(%s)::text'
+      when 'bytea' then $f$('\x'::pg_catalog.text operator(pg_catalog.||) pg_catalog.encode(%s, 'hex'))$f$
+      when 'date' then $f$pg_catalog.to_char(%s, 'YYYY-MM-DD')$f$
+      when 'timestamp without time zone' then $f$pg_catalog.to_char(%s, 'YYYY-MM-DD"T"HH24:MI:SS.US')$f$
+      when 'timestamp with time zone' then $f$pg_catalog.to_char(%s at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')$f$
+      else '(%s)::pg_catalog.text'
     end,
     p_key
   )
@@ -125,6 +129,7 @@ declare
   v_plaintexts text[];
   v_tags text[];
   v_pgcrypto text := quote_ident(encryption_rollout.pgcrypto_schema());
+  v_concat constant text := 'operator(pg_catalog.||)';
   -- Positions in the array of keys.
   v_mac text;
   v_aes text;
@@ -136,13 +141,13 @@ begin
     v_aad := format('(%s)[%s]', p_keys, 3 * i + 1);
     v_plaintexts := v_plaintexts || format('r.p%s', i);
     v_ciphertexts := v_ciphertexts
-      || format('%s.encrypt_iv(convert_to(r.p%s, ''UTF8''), %s, r.iv, ''aes-cbc/pad:pkcs''::text) as c%s', v_pgcrypto, i, v_aes, i);
+      || format('%s.encrypt_iv(pg_catalog.convert_to(r.p%s, ''UTF8''), %s, r.iv, ''aes-cbc/pad:pkcs''::pg_catalog.text) as c%s', v_pgcrypto, i, v_aes, i);
     v_tags := v_tags
       || format(
-        '%s.hmac(%s || r.row_key || r.iv || r.c%s || int8send(8 * (octet_length(%s) + octet_length(r.row_key))::bigint), %s, ''sha512''::text)',
-        v_pgcrypto, v_aad, i, v_aad, v_mac
+        '%1$s.hmac(%2$s %5$s r.row_key %5$s r.iv %5$s r.c%3$s %5$s pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(%2$s) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8), %4$s, ''sha512''::pg_catalog.text)',
+        v_pgcrypto, v_aad, i, v_mac, v_concat
       );
-    v_seals := v_seals || format('(%s)[1] || r.c%s || substr(%s, 1, 32) as s%s', p_keys, i, v_tags[i], i);
+    v_seals := v_seals || format('(%1$s)[1] %4$s r.c%2$s %4$s pg_catalog.substr(%3$s, 1, 32) as s%2$s', p_keys, i, v_tags[i], v_concat);
   end loop;
   return format(
     $sql$
@@ -150,7 +155,7 @@ begin
     from (
       select r.*, %2$s
       from (
-        select r.tid, convert_to(r.row_key, 'UTF8') as row_key, %3$s,
+        select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
           case when coalesce(%3$s) is not null then %4$s.gen_random_bytes(16) end as iv
         from (%5$s) as r
         offset 0
@@ -175,6 +180,7 @@ $$;
 create function encryption_rollout.register_target(p_target jsonb)
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets;
@@ -187,11 +193,11 @@ begin
   select * into v_known from encryption_rollout.targets where name = v_target.name;
   if v_known.name is null then
     insert into encryption_rollout.targets
-      (name, schema_name, table_name, key_column, key_type, columns, trigger_name, priority, created_at_column)
+      (name, schema_name, table_name, key_column, key_type, columns, trigger_name, priority, created_at_column, search_path)
     values
       (
         v_target.name, v_target.schema_name, v_target.table_name, v_target.key_column, v_target.key_type,
-        v_target.columns, v_target.trigger_name, v_target.priority, v_target.created_at_column
+        v_target.columns, v_target.trigger_name, v_target.priority, v_target.created_at_column, v_target.search_path
       )
     returning * into v_known;
   elsif
@@ -209,7 +215,7 @@ begin
       delete from encryption_rollout.cursors where target = v_known.name;
     end if;
     update encryption_rollout.targets
-    set priority = v_target.priority, created_at_column = v_target.created_at_column
+    set priority = v_target.priority, created_at_column = v_target.created_at_column, search_path = v_target.search_path
     where name = v_known.name
     returning * into v_known;
   end if;
@@ -226,6 +232,7 @@ $$;
 create function encryption_rollout.examine_target(p_target jsonb)
 returns encryption_rollout.targets
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets;
@@ -241,6 +248,8 @@ begin
   v_target.priority := p_target ->> 'priority';
   v_target.created_at_column := p_target ->> 'createdAt';
   v_target.name := v_target.schema_name || '.' || v_target.table_name;
+  -- What the session began with: its present one may be anybody's choice.
+  select reset_val into v_target.search_path from pg_settings where name = 'search_path';
   if jsonb_typeof(p_target -> 'columns') = 'array' then
     v_target.columns := array(select jsonb_array_elements_text(p_target -> 'columns'));
   end if;
@@ -376,6 +385,7 @@ $$;
 create function encryption_rollout.add_columns(p_target encryption_rollout.targets)
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_table text := encryption_rollout.table_sql(p_target);
@@ -408,6 +418,7 @@ $$;
 create function encryption_rollout.generate_triggers(p_target encryption_rollout.targets)
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_table text := encryption_rollout.table_sql(p_target);
@@ -469,9 +480,9 @@ $trigger$
       p_target,
       'v_keys',
       format(
-        'select null::tid as tid, %s as row_key, %s',
+        'select null::pg_catalog.tid as tid, %s as row_key, %s',
         v_key_text,
-        encryption_rollout.per_column(p_target, '%1$s::text as p%3$s', ', ', 'new.')
+        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', ', 'new.')
       )
     ) || ' into v_tid, new.pii_iv, ' || encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
     v_key_text
@@ -575,6 +586,7 @@ $$;
 create function encryption_rollout.create_public_function(p_signature text, p_sql text)
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regprocedure(p_signature) is not null
@@ -593,6 +605,7 @@ $$;
 create function encryption_rollout.generate_public_functions(p_target encryption_rollout.targets)
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_name text := p_target.table_name;

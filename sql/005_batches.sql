@@ -34,11 +34,11 @@ $$;
 -- One bounded step, in the caller's transaction: up to p_limit rows, and never more than 256 MB of table looked at.
 -- `skipped` rows were locked by somebody and are left to a later call. `exhausted`: a whole lap found nothing to do.
 -- With p_key_check it first proves that the caller has the key that is in the database (ER003 otherwise).
--- Calls for one target run one after the other. Not "security definer", and no search_path: the application's triggers
--- fire, and must find what they find in the caller's session.
+-- Calls for one target run one after the other.
 create function encryption_rollout.encrypt_batch(p_target text, p_limit integer, p_key_check bytea default null)
 returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
+set search_path = pg_catalog, pg_temp
 -- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
 set jit = off
 set enable_seqscan = off
@@ -136,6 +136,7 @@ create function encryption_rollout.unsealed_rows_sql(p_target encryption_rollout
 returns text
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sql text := format(
@@ -166,7 +167,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'update only %1$s as t set pii_iv = s.iv, %2$s from (%3$s) as s where t.ctid = s.tid',
+    'update only %1$s as t set pii_iv = s.iv, %2$s from (%3$s) as s where t.ctid operator(pg_catalog.=) s.tid',
     encryption_rollout.table_sql(p_target),
     (
       select string_agg(format('%I = s.s%s', c || '_encrypted', n), ', ')
@@ -176,9 +177,9 @@ as $$
       p_target,
       '$1',
       format(
-        'select ctid as tid, %s as row_key, %s from only %s where ctid = any ($2) and %s for no key update skip locked',
+        'select ctid as tid, %s as row_key, %s from only %s where ctid operator(pg_catalog.=) any ($2) and %s for no key update skip locked',
         encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)),
-        encryption_rollout.per_column(p_target, '%1$s::text as p%3$s', ', '),
+        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
         encryption_rollout.table_sql(p_target),
         encryption_rollout.unsealed_sql(p_target)
       )
@@ -199,6 +200,7 @@ create function encryption_rollout.encrypt_rows(
   out skipped integer
 )
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_middle integer := cardinality(p_tids) / 2;
@@ -208,6 +210,8 @@ declare
 begin
   failed := 0;
   begin
+    -- For the application's triggers; the statement itself depends on none. It ends with this function.
+    perform set_config('search_path', p_target.search_path, true);
     execute p_sql using p_keys, p_tids;
     get diagnostics encrypted = row_count;
     return;
@@ -278,6 +282,7 @@ $$;
 create function encryption_rollout.encrypt_up_to(p_target text, p_rows integer)
 returns integer
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_encrypted integer := 0;
@@ -307,6 +312,7 @@ $$;
 create function encryption_rollout.forget_failed_rows(p_target text)
 returns bigint
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_forgotten bigint;

@@ -13,7 +13,7 @@ as $$
   select format(
     '%s, pii_iv, array[%s], array[%s]',
     encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)),
-    encryption_rollout.per_column(p_target, '%1$s::text', ', '),
+    encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text', ', '),
     encryption_rollout.per_column(p_target, '%2$s', ', ')
   )
 $$;
@@ -77,6 +77,7 @@ $$;
 create function encryption_rollout.insert_canary(p_target text, p_row jsonb)
 returns setof encryption_rollout.sealed_row
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
@@ -96,8 +97,10 @@ begin
     raise exception 'canary row for % found with %', p_target, coalesce('columns that the table does not have: ' || v_unknown, 'no columns')
       using errcode = 'ER002', hint = 'Correct target.canary in the settings: a value for every column that needs one.';
   end if;
-  return query execute format(
-    'insert into %1$s (%2$s) select %2$s from jsonb_populate_record(null::%1$s, $1) returning %3$s',
+  -- For the application's triggers, as in a batch.
+  perform set_config('search_path', v_target.search_path, true);
+  return query execute pg_catalog.format(
+    'insert into %1$s (%2$s) select %2$s from pg_catalog.jsonb_populate_record(null::%1$s, $1) returning %3$s',
     v_table, v_columns, encryption_rollout.sealed_row_sql(v_target)
   )
   using p_row;
@@ -115,7 +118,8 @@ as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_key record;
-  v_name text;
+  v_column text;
+  v_name bytea;
   v_number integer;
   v_reason text;
   v_column_key bytea;
@@ -141,15 +145,15 @@ begin
   if v_reason is null then
     select * into v_key from encryption_rollout.read_key(v_number);
     v_sealed := substr(p_ciphertext, 4);
-    foreach v_name in array v_target.columns loop
-      v_column_key := encryption_rollout.hkdf_expand(v_key.key, format('encryption-rollout/1/%s.%s', v_target.name, v_name));
-      v_aad := substr(p_ciphertext, 1, 3) || convert_to(format('%s.%s', v_target.name, v_name), 'UTF8') || '\x00'::bytea
-        || convert_to(p_row_key, 'UTF8');
+    foreach v_column in array v_target.columns loop
+      v_name := convert_to(v_target.name || '.' || v_column, 'UTF8');
+      v_column_key := encryption_rollout.hkdf_expand(v_key.key, 'encryption-rollout/1/'::bytea || v_name);
+      v_aad := substr(p_ciphertext, 1, 3) || v_name || '\x00'::bytea || convert_to(p_row_key, 'UTF8');
       if encryption_rollout.aead_tag(substr(v_sealed, 1, octet_length(v_sealed) - 32), v_column_key, p_iv, v_aad)
         = substr(v_sealed, octet_length(v_sealed) - 31)
       then
         insert into encryption_rollout.key_access (purpose, target, column_name, row_key)
-        values ('decrypt', v_target.name, v_name, p_row_key);
+        values ('decrypt', v_target.name, v_column, p_row_key);
         return convert_from(encryption_rollout.aead_decrypt(v_sealed, v_column_key, p_iv, v_aad), 'UTF8');
       end if;
     end loop;

@@ -3,6 +3,7 @@
 create function encryption_rollout.uninstall()
 returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_run record;

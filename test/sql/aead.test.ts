@@ -12,7 +12,7 @@ afterAll(() => database.drop());
 
 async function value(sql: string, parameters: unknown[]): Promise<Buffer> {
   const { rows } = await database.client.query({ text: sql, values: parameters, rowMode: 'array' });
-  return rows[0][0];
+  return rows[0]?.[0];
 }
 const encrypt = (plaintext: Buffer, key: Buffer, iv: Buffer, aad: Buffer) =>
   value('select encryption_rollout.aead_encrypt($1, $2, $3, $4)', [plaintext, key, iv, aad]);

@@ -164,7 +164,7 @@ describe('the main trigger', () => {
     ['the row of the key is gone', 'delete from public.app_config', 'ER004'],
     [
       'the cryptography is gone',
-      'alter function encryption_rollout.hkdf_expand(bytea, text) rename to gone',
+      'alter function encryption_rollout.hkdf_expand(bytea, bytea) rename to gone',
       '42883',
     ],
     ['the audit trail cannot be written', 'drop table encryption_rollout.key_access', '42P01'],

@@ -1,0 +1,216 @@
+/**
+ * `npm run bench`: what encryption costs, side by side in one run on the same table with the same indexes, triggers and
+ * cursor. Every round does one batch of each kind on the next rows of the table, in rotating order; medians are shown.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { readFile, rm } from 'node:fs/promises';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError } from 'commander';
+import pg from 'pg';
+import { createSampleTable, migrate } from '../lambdas/adapters/migrations.ts';
+import { Target } from '../lambdas/core/settings.ts';
+import { startPostgres } from '../rehearsal/embedded-postgres.ts';
+
+const batchRows = 5_000;
+const warmUpRounds = 2;
+const insertsPerRound = 200;
+const insertRounds = 10;
+
+const atLeast = (least: number) => (text: string) => {
+  const rows = Number(text);
+  if (!Number.isInteger(rows) || rows < least)
+    throw new InvalidArgumentError(`a whole number of at least ${least} expected`);
+  return rows;
+};
+const { rows } = new Command('bench')
+  .description('Measures batches against their limit, and inserts with and without the trigger')
+  .option('--rows <number>', 'rows of the table', atLeast(batchRows * 3 * (warmUpRounds + 3)), 300_000)
+  .parse()
+  .opts<{ rows: number }>();
+
+const directory = join(tmpdir(), `encryption-rollout-bench-${randomUUID()}`);
+// Autovacuum would run in some rounds and not in others.
+const server = await startPostgres({ directory, settings: ['autovacuum=off'] });
+const client = new pg.Client({ connectionString: server.url });
+try {
+  await client.connect();
+  await prepare();
+  console.log(
+    `PostgreSQL ${(await one('show server_version')).server_version}, ${cpus()[0]?.model}, ${rows} rows\n`,
+  );
+  await compareBatches();
+  await compareInserts();
+  await walkToTheEnd();
+} finally {
+  await client.end();
+  await server.stop();
+  await rm(directory, { recursive: true, force: true });
+}
+
+async function one(sql: string, parameters: unknown[] = []) {
+  return (await client.query(sql, parameters)).rows[0];
+}
+
+async function prepare() {
+  await migrate(client);
+  await createSampleTable(client);
+  const { canary: _, ...target } = Target.parse({});
+  await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
+  await client.query('select encryption_rollout.install_key(1, $1)', [randomBytes(32)]);
+  await client.query(await readFile(new URL('row-by-row.sql', import.meta.url), 'utf8'));
+  await seed();
+}
+
+async function seed() {
+  await client.query('truncate public.appointments; delete from encryption_rollout.cursors');
+  await client.query(
+    `insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name, note)
+     select gen_random_uuid(), now() + n * interval '1 minute', now() + n * interval '1 minute', 'person' || n || '@example.com',
+       '+1555' || lpad(n::text, 7, '0'), 'Name' || n, 'note ' || n
+     from generate_series(1, $1) as n`,
+    [rows],
+  );
+  await client.query('vacuum analyze public.appointments');
+  await client.query('checkpoint');
+  await client.query("insert into encryption_rollout.cursors values ('public.appointments', false)");
+}
+
+/** Milliseconds. */
+async function time(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work();
+  return performance.now() - started;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+async function compareBatches() {
+  const unsealed = 'pii_iv is null and (email is not null or e164 is not null or first_name is not null)';
+  // The length that a value has when it is sealed: 3 bytes of header, whole blocks with padding, 32 bytes of tag.
+  const constant = (column: string) =>
+    `${column}_encrypted = substr($1::bytea, 1, 35 + 16 * (octet_length(${column}) / 16 + 1))`;
+  const kinds: Record<string, () => Promise<number>> = {
+    '(a) bare UPDATE, constant bytes': async () =>
+      (
+        await client.query(
+          `update public.appointments
+           set pii_iv = substr($1::bytea, 1, 16), ${['email', 'e164', 'first_name'].map(constant).join(', ')}
+           where ctid = any (array(
+             select ctid from public.appointments
+             where ctid > (select position from encryption_rollout.cursors) and ${unsealed} limit ${batchRows}))`,
+          [Buffer.alloc(200, 1)],
+        )
+      ).rowCount ?? 0,
+    '(b) encrypt_batch': async () =>
+      (
+        await one("select encrypted from encryption_rollout.encrypt_batch('public.appointments', $1)", [
+          batchRows,
+        ])
+      ).encrypted,
+    '(c) row by row': async () =>
+      (await one('select public.row_by_row($1) as encrypted', [batchRows])).encrypted,
+  };
+  const names = Object.keys(kinds);
+  const measured = new Map<string, number[]>(names.map((name) => [name, []]));
+  const rounds = Math.floor(rows / batchRows / names.length);
+  for (let round = 0; round < rounds; round++) {
+    for (let turn = 0; turn < names.length; turn++) {
+      const name = names[(round + turn) % names.length] as string;
+      // All kinds start at the first page with rows to encrypt.
+      await client.query(
+        `update encryption_rollout.cursors set position = format('(%s,0)', encryption_rollout.page_of((
+           select ctid from public.appointments where ctid > cursors.position and ${unsealed} limit 1)))::tid`,
+      );
+      const milliseconds = await time(async () => {
+        const encrypted = await kinds[name]?.();
+        if (encrypted !== batchRows)
+          throw new Error(`${name} wrote ${encrypted} rows instead of ${batchRows}`);
+      });
+      if (round >= warmUpRounds) measured.get(name)?.push(milliseconds);
+    }
+  }
+  const limit = median(measured.get(names[0] as string) ?? []);
+  const table = new Table({
+    head: [`batches of ${batchRows} rows`, 'rows/s', 'µs/row', 'of the limit', 'fastest–slowest, µs/row'],
+  });
+  for (const [name, values] of measured) {
+    const perRow = (milliseconds: number) => ((milliseconds * 1_000) / batchRows).toFixed(1);
+    table.push([
+      name,
+      Math.round((batchRows / median(values)) * 1_000),
+      perRow(median(values)),
+      (limit / median(values)).toFixed(2),
+      `${perRow(Math.min(...values))}–${perRow(Math.max(...values))}`,
+    ]);
+  }
+  console.log(`${table}\n${rounds - warmUpRounds} rounds\n`);
+}
+
+async function compareInserts() {
+  const measured = new Map<boolean, number[]>([
+    [false, []],
+    [true, []],
+  ]);
+  for (let round = 0; round < insertRounds; round++) {
+    for (const enabled of round % 2 === 0 ? [false, true] : [true, false]) {
+      await client.query("select encryption_rollout.set_trigger('public.appointments', $1)", [enabled]);
+      for (let n = 0; n < insertsPerRound; n++) {
+        const milliseconds = await time(() =>
+          client.query(
+            `insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name)
+             values (gen_random_uuid(), now(), now(), 'new@example.com', '+15550100', 'New')`,
+          ),
+        );
+        measured.get(enabled)?.push(milliseconds);
+      }
+    }
+  }
+  await client.query("select encryption_rollout.set_trigger('public.appointments', false)");
+  const table = new Table({ head: ['one insert, committed', 'median, ms', '95 %, ms'] });
+  for (const [enabled, values] of measured) {
+    const sorted = values.toSorted((a, b) => a - b);
+    table.push([
+      enabled ? 'trigger on' : 'trigger off',
+      median(values).toFixed(3),
+      (sorted[Math.floor(sorted.length * 0.95)] ?? Number.NaN).toFixed(3),
+    ]);
+  }
+  console.log(`${table}\n${insertRounds * insertsPerRound} each\n`);
+}
+
+async function walkToTheEnd() {
+  await seed();
+  const batches: number[] = [];
+  let encrypted = 0;
+  for (let exhausted = false; !exhausted; ) {
+    const milliseconds = await time(async () => {
+      const batch = await one("select * from encryption_rollout.encrypt_batch('public.appointments', $1)", [
+        batchRows,
+      ]);
+      encrypted += batch.encrypted;
+      exhausted = batch.exhausted;
+    });
+    batches.push(milliseconds);
+  }
+  if (encrypted !== rows) throw new Error(`${encrypted} of ${rows} rows were encrypted`);
+  const tenth = Math.max(1, Math.floor(batches.length / 10));
+  const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+  const first = mean(batches.slice(0, tenth));
+  const last = mean(batches.slice(-tenth));
+  const table = new Table({
+    head: ['the whole table', 'batches', 'seconds', 'first tenth, ms', 'last tenth, ms', 'last / first'],
+  });
+  table.push([
+    `${rows} rows`,
+    batches.length,
+    (batches.reduce((a, b) => a + b, 0) / 1_000).toFixed(1),
+    first.toFixed(0),
+    last.toFixed(0),
+    (last / first).toFixed(2),
+  ]);
+  console.log(table.toString());
+}
