@@ -72,6 +72,8 @@ export async function withDatabase<T>(
   client.on('error', () => {});
   try {
     await client.connect();
+    // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
+    await client.query('set search_path = pg_catalog, pg_temp');
   } catch (error) {
     throw connectionError(error, `${secret.host}:${secret.port}`, database ?? secret.username);
   }

@@ -22,6 +22,8 @@ export async function migrate(client: pg.ClientBase): Promise<string[]> {
   const directory = sqlDirectory();
   const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort();
   return inTransaction(client, async () => {
+    // Bodies and defaults are parsed now: others may be able to create objects in the schemas of the session's path.
+    await client.query('set local search_path = pg_catalog, pg_temp');
     await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [installationLock]);
     const known = await appliedMigrations(client);
     const unknown = [...known.keys()].find((name) => !names.includes(name));
