@@ -27,6 +27,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
     ...(completed ? completion(report) : stop(report)),
     ['Plaintext columns', plaintext(report, surroundings.table), report.plaintextUnchanged],
     ...traffic(report, surroundings),
+    ...pace(report),
     ['Executions', executions(report), null],
     [
       'Duration',
@@ -86,7 +87,7 @@ function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
 }
 
 function plaintext({ plaintextUnchanged }: Report, { seeded, rows }: SampleTable): string {
-  const whose = seeded ? ', those of live traffic aside' : '';
+  const whose = seeded ? ' (those of live traffic aside)' : '';
   return plaintextUnchanged
     ? `unchanged: a checksum over ${count(rows)} rows${whose} agrees before and after`
     : `not as before${seeded ? '' : ': by whoever else writes to this table, or by a fault of ours'}`;
@@ -101,6 +102,18 @@ function traffic({ liveTraffic }: Report, { table, failures }: Surroundings): Ro
       'Live traffic',
       `${count(writes)} writes, ${count(failed)} failed${why}, slowest ${count(slowestMs)} ms`,
       failed === 0,
+    ],
+  ];
+}
+
+function pace({ batchPace }: Report): Row[] {
+  if (!batchPace) return [];
+  const { fullBatches, firstTenthMs, lastTenthMs } = batchPace;
+  return [
+    [
+      'Batch time',
+      `${count(firstTenthMs)} ms at the beginning, ${count(lastTenthMs)} ms at the end (tenths of ${count(fullBatches)} full batches)`,
+      null,
     ],
   ];
 }

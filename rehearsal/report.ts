@@ -20,8 +20,6 @@ export interface PhaseReport {
   readonly virtualSeconds: number;
   readonly wallSeconds: number;
   readonly batches: number;
-  /** Mean time of a batch in the first and the last tenth of the phase's batches, per 1,000 rows; null without any. */
-  readonly millisecondsPer1000Rows: { readonly firstTenth: number; readonly lastTenth: number } | null;
 }
 
 /** The shape of `--json FILE`. */
@@ -44,6 +42,12 @@ export interface Report {
     readonly events: number;
   }[];
   readonly preflight: { readonly verdict: Verdict; readonly criteria: readonly Criterion[] } | null;
+  /** Mean time of a full batch in the first and in the last tenth of them; null when they are fewer than ten. */
+  readonly batchPace: null | {
+    readonly fullBatches: number;
+    readonly firstTenthMs: number;
+    readonly lastTenthMs: number;
+  };
   readonly triggerEnabled: boolean;
   readonly plaintextUnchanged: boolean;
   readonly resumed: boolean;
@@ -101,6 +105,7 @@ export async function buildReport(client: pg.Client, measured: Measured): Promis
   if (!run) throw new Error(`no run of ${name} is recorded`);
   const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [name]);
   const gates = await readGates(client, run.id);
+  const batches = await readBatches(client, run.id);
   const preflight = gates.findLast(({ phase, attempt }) => phase === null && attempt === run.attempt);
   return {
     ...rest,
@@ -110,7 +115,8 @@ export async function buildReport(client: pg.Client, measured: Measured): Promis
       encrypted: Number(health[0].encrypted_rows),
       ...(await verification(client, run, measured)),
     },
-    phases: await readPhases(client, run.id, gates, phaseSeconds),
+    phases: await readPhases(client, run.id, gates, batches, phaseSeconds),
+    batchPace: batchPace(batches),
     executions: executions.map(({ name, machine, events }) => ({ name, machine, events })),
     preflight: preflight ? { verdict: preflight.verdict, criteria: preflight.criteria } : null,
     triggerEnabled: health[0].trigger_enabled,
@@ -159,21 +165,26 @@ interface BatchRow {
   readonly rows_encrypted: number;
 }
 
+async function readBatches(client: pg.Client, runId: string): Promise<BatchRow[]> {
+  const { rows } = await client.query<BatchRow>(
+    `select phase, milliseconds, rows_encrypted from encryption_rollout.batches
+     where run_id = $1 order by started_at`,
+    [runId],
+  );
+  return rows;
+}
+
 async function readPhases(
   client: pg.Client,
   runId: string,
   gates: readonly GateRow[],
+  batches: readonly BatchRow[],
   measured: Measured['phaseSeconds'],
 ): Promise<PhaseReport[]> {
   const { rows: phases } = await client.query(
     `select number, rows_with_pii, rows_encrypted_now, rows_encrypted,
        extract(epoch from coalesce(passed_at, clock_timestamp()) - started_at)::float8 as seconds
      from encryption_rollout.phases where run_id = $1 order by number`,
-    [runId],
-  );
-  const { rows: batches } = await client.query<BatchRow>(
-    `select phase, milliseconds, rows_encrypted from encryption_rollout.batches
-     where run_id = $1 order by started_at`,
     [runId],
   );
   return phases.map((row) => {
@@ -205,7 +216,6 @@ async function readPhases(
       virtualSeconds: Math.round(virtual),
       wallSeconds: Math.round(wall * 1000) / 1000,
       batches: own.length,
-      millisecondsPer1000Rows: tenths(own.filter(({ rows_encrypted }) => rows_encrypted > 0)),
     };
   });
 }
@@ -216,13 +226,19 @@ function measuredCoverage(gates: readonly GateRow[]): number | undefined {
   return criterion && Number.parseFloat(criterion.measured);
 }
 
-function tenths(batches: readonly BatchRow[]): PhaseReport['millisecondsPer1000Rows'] {
-  if (batches.length === 0) return null;
-  const tenth = Math.ceil(batches.length / 10);
-  const mean = (part: readonly BatchRow[]) => {
-    const rows = part.reduce((sum, { rows_encrypted }) => sum + rows_encrypted, 0);
-    const milliseconds = part.reduce((sum, batch) => sum + batch.milliseconds, 0);
-    return Math.round((milliseconds * 100_000) / rows) / 100;
+/** Whether batches cost the same at the end as at the beginning. Of full batches, since a small one pays for its visit. */
+function batchPace(batches: readonly BatchRow[]): Report['batchPace'] {
+  const rowsOfAFullOne = Math.max(...batches.map(({ rows_encrypted }) => rows_encrypted), 0);
+  const full = batches.filter(
+    ({ rows_encrypted }) => rows_encrypted > 0 && rows_encrypted === rowsOfAFullOne,
+  );
+  if (full.length < 10) return null;
+  const tenth = Math.ceil(full.length / 10);
+  const mean = (part: readonly BatchRow[]) =>
+    Math.round((part.reduce((sum, { milliseconds }) => sum + milliseconds, 0) * 10) / part.length) / 10;
+  return {
+    fullBatches: full.length,
+    firstTenthMs: mean(full.slice(0, tenth)),
+    lastTenthMs: mean(full.slice(-tenth)),
   };
-  return { firstTenth: mean(batches.slice(0, tenth)), lastTenth: mean(batches.slice(-tenth)) };
 }

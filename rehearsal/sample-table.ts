@@ -154,7 +154,7 @@ export async function verifyLiveRows(
      from public.appointments where organization_id = $1 and num_nonnulls(email, e164, first_name) > 0`,
     [trafficOrganization],
   );
-  const verifies = rowVerifier(target, masterKey);
+  const verifies = rowVerifier(target, new Map([[1, masterKey]]));
   const live = rows.filter(({ rowKey, iv, ...row }) =>
     verifies({
       rowKey,

@@ -21,7 +21,7 @@ interface KeySecret {
 
 /** The key kept in this file; made and kept when there is none. */
 export function keptKey(file: string): KeySecret {
-  mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+  mkdirSync(path.dirname(file), { recursive: true });
   if (!existsSync(file)) {
     const key: KeySecret = { number: 1, key: randomBytes(32).toString('hex') };
     writeFileSync(file, JSON.stringify(key), { mode: 0o600, flag: 'wx' });
@@ -92,6 +92,7 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
   };
 }
 
+/** Removes a rehearsal's directory, and its data where they could not lie in it. */
 function remove(directory: string): void {
   rmSync(within(directory).data, { recursive: true, force: true });
   rmSync(directory, { recursive: true, force: true });
