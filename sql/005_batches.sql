@@ -10,7 +10,9 @@ create table encryption_rollout.cursors (
   position tid not null default '(0,0)',
   -- Whether this lap has left anything that another lap might find.
   dirty boolean not null default false,
-  laps bigint not null default 0
+  laps bigint not null default 0,
+  -- The table's file. Another one (VACUUM FULL, CLUSTER, TRUNCATE) means that the rows are elsewhere now.
+  filenode oid
 );
 
 -- Rows that could not be encrypted, passed over until forget_failed_rows.
@@ -54,6 +56,7 @@ declare
   v_max_failed constant integer := 100;
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_cursor encryption_rollout.cursors;
+  v_table regclass;
   v_keys bytea[];
   v_pages bigint;
   v_end tid;
@@ -80,7 +83,13 @@ begin
   failed := 0;
   skipped := 0;
   exhausted := false;
-  v_pages := pg_relation_size(encryption_rollout.table_sql(v_target)::regclass) / current_setting('block_size')::bigint;
+  v_table := encryption_rollout.table_sql(v_target)::regclass;
+  v_pages := pg_relation_size(v_table) / current_setting('block_size')::bigint;
+  if v_cursor.filenode is distinct from pg_relation_filenode(v_table) then
+    v_cursor.filenode := pg_relation_filenode(v_table);
+    v_cursor.position := '(0,0)';
+    v_cursor.dirty := false;
+  end if;
 
   while encrypted + failed < p_limit and failed < v_max_failed and v_budget_pages > 0 loop
     if encryption_rollout.page_of(v_cursor.position) >= v_pages then
@@ -122,7 +131,8 @@ begin
   end loop;
 
   update encryption_rollout.cursors as c
-  set only_priority = v_cursor.only_priority, position = v_cursor.position, dirty = v_cursor.dirty, laps = v_cursor.laps
+  set only_priority = v_cursor.only_priority, position = v_cursor.position, dirty = v_cursor.dirty, laps = v_cursor.laps,
+    filenode = v_cursor.filenode
   where c.target = v_target.name;
   if encrypted > 0 then
     insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, encrypted);

@@ -30,7 +30,7 @@ declare
   v_table text := encryption_rollout.table_sql(v_target);
   v_pages bigint := pg_relation_size(v_table::regclass) / current_setting('block_size')::bigint;
   -- More pages than rows, so that the rows do not come from a few neighbours.
-  v_percent numeric := least(100, round(100.0 * (2 * p_rows + 10) / greatest(v_pages, 1), 4));
+  v_percent numeric := least(100, greatest(0.0001, round(100.0 * (2 * p_rows + 10) / greatest(v_pages, 1), 4)));
   v_rows encryption_rollout.sealed_row[];
 begin
   loop
