@@ -225,6 +225,7 @@ begin
   if not exists (select from encryption_rollout.targets where id < v_known.id) then
     perform encryption_rollout.generate_public_functions(v_known);
   end if;
+  perform encryption_rollout.assign_rights();
 end
 $$;
 
@@ -612,12 +613,13 @@ declare
 begin
   perform encryption_rollout.create_public_function(
     format('public.%I(integer)', left('batch_encrypt_' || v_name, 63)),
-    -- Not "security definer": the application's own triggers fire, and must find what they find in the caller's session.
     format(
       $sql$
 create or replace function public.%I(n integer default null)
 returns integer
 language sql
+security definer
+set search_path = pg_catalog, pg_temp
 as $function$
   select encryption_rollout.encrypt_up_to(%L, n)
 $function$

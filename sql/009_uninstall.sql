@@ -38,6 +38,20 @@ begin
     end;
   end loop;
   drop schema encryption_rollout cascade;
+
+  for v_object in
+    select rolname from pg_roles
+    where rolname like 'encryption\_rollout\_%' and shobj_description(oid, 'pg_authid') = 'created by encryption_rollout'
+  loop
+    begin
+      execute format('drop role %I', v_object.rolname);
+    exception
+      when dependent_objects_still_exist then
+        raise notice 'role % is left in place: another database uses it', v_object.rolname;
+      when insufficient_privilege then
+        raise notice 'role % is left in place: % may not drop it', v_object.rolname, current_user;
+    end;
+  end loop;
 end
 $$;
 

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { startPostgres } from '../../rehearsal/embedded-postgres.ts';
 
@@ -17,6 +18,7 @@ export default async function setup(project: TestProject) {
   // Templates are built once per run, and never reused by the next, whose SQL may differ.
   project.provide('templatePrefix', `template_${process.pid}_${Date.now()}`);
   if (process.env.TEST_DATABASE_URL) {
+    await createRoles(process.env.TEST_DATABASE_URL);
     project.provide('postgresUrl', process.env.TEST_DATABASE_URL);
     return;
   }
@@ -27,9 +29,21 @@ export default async function setup(project: TestProject) {
     // Nothing in a test's database needs to survive a power cut.
     settings: ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'autovacuum_naptime=10s'],
   });
+  await createRoles(server.url);
   project.provide('postgresUrl', server.url);
   return async () => {
     await server.stop();
     await rm(directory, { recursive: true, force: true });
   };
+}
+
+/** Roles are the server's: as nobody's creation they outlive the uninstall of each test's database beside others. */
+async function createRoles(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query('select rolname from pg_roles');
+  for (const name of ['owner', 'operator', 'decryptor', 'reader'].map((n) => `encryption_rollout_${n}`)) {
+    if (!rows.some(({ rolname }) => rolname === name)) await client.query(`create role ${name} nologin`);
+  }
+  await client.end();
 }

@@ -1,0 +1,209 @@
+-- Who may do what: four roles without a login, which the databases of a server share. Their members:
+--   encryption_rollout_owner      install and run rollouts: the engine, the key and the audit trail are theirs
+--   encryption_rollout_operator   encrypt by hand, switch the trigger, and all that readers may
+--   encryption_rollout_decryptor  open sealed values, every one audited
+--   encryption_rollout_reader     see health, errors, statistics and the records of runs
+-- Where the installing role can neither create nor use them it stays the owner of everything, and says so.
+
+do $$
+declare
+  v_role text;
+begin
+  foreach v_role in array array['owner', 'operator', 'decryptor', 'reader'] loop
+    v_role := 'encryption_rollout_' || v_role;
+    if exists (select from pg_roles where rolname = v_role and (rolcanlogin or rolsuper)) then
+      raise exception 'role % found to be one that logs in, or a superuser; a role that is only granted expected', v_role
+        using errcode = 'ER001', hint = format('alter role %I nologin nosuperuser; or rename it.', v_role);
+    end if;
+    continue when exists (select from pg_roles where rolname = v_role);
+    begin
+      execute format('create role %I nologin', v_role);
+      -- By which uninstall knows the roles that are ours to drop.
+      execute format('comment on role %I is %L', v_role, 'created by encryption_rollout');
+    exception
+      when insufficient_privilege then
+        raise notice 'role % may not create role %, so nobody can be granted it', current_user, v_role;
+      when duplicate_object or unique_violation then
+        -- Created by an installer in another database at this moment.
+        null;
+    end;
+  end loop;
+end
+$$;
+
+-- These work on the tables to encrypt, whose owner or owners' member the installing role is, and it stays their owner.
+-- Callers need no right to the tables.
+alter function encryption_rollout.encrypt_batch(text, integer, bytea) security definer;
+alter function encryption_rollout.health(text) security definer;
+alter function encryption_rollout.set_trigger(text, boolean) security definer;
+alter function encryption_rollout.new_rows(text, timestamptz) security definer;
+-- These work on what is the engine's own.
+alter function encryption_rollout.forget_failed_rows(text) security definer;
+alter function encryption_rollout.decrypt_logged(text, bytea, bytea, text) security definer;
+
+-- Functions that stay with the installing role, and what they are for.
+create view encryption_rollout.table_functions as
+select p.oid::regprocedure as function, p.proname in ('health', 'get_encryption_health_summary') as is_for_readers
+from pg_proc as p
+where p.prosecdef
+  and (
+    p.pronamespace = 'encryption_rollout'::regnamespace
+    and p.proname in ('encrypt_batch', 'health', 'set_trigger', 'new_rows')
+    or p.oid in (
+      select to_regprocedure(c.name)
+      from encryption_rollout.created_objects as c
+      where c.kind = 'function'
+        and (c.name ~ '^public\."?batch_encrypt_' or c.name = 'public.get_encryption_health_summary()')
+    )
+  );
+
+-- Gives what there is to the owner role and grants the others theirs, as far as there are such roles. Can be called at any
+-- time: registering a target does, so roles that were created later are used from then on.
+create function encryption_rollout.assign_rights()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  begin
+    perform encryption_rollout.give_to_owner_role();
+  exception when insufficient_privilege or undefined_object then
+    raise notice 'the engine belongs to %, not to encryption_rollout_owner: %', current_user, sqlerrm;
+  end;
+  perform encryption_rollout.grant_rights();
+end
+$$;
+
+create function encryption_rollout.give_to_owner_role()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner constant regrole := 'encryption_rollout_owner'::regrole;
+  v_pgcrypto constant name := encryption_rollout.pgcrypto_schema();
+  v_lends_create constant boolean := not has_schema_privilege(v_owner, 'public', 'create');
+  v_statements text[];
+  v_statement text;
+begin
+  -- The key has to be readable by the owner of the functions that use it.
+  if not exists (select from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config') then
+    raise insufficient_privilege using message = 'public.app_config is the application''s own';
+  end if;
+  if v_pgcrypto <> 'encryption_rollout' and not has_schema_privilege(v_owner, v_pgcrypto::text, 'usage') then
+    raise insufficient_privilege using message = format('it may not use schema %I, which holds pgcrypto', v_pgcrypto);
+  end if;
+  if not pg_has_role(v_owner, 'usage') then
+    -- From PostgreSQL 16 on, who creates a role may grant it, but is no member yet.
+    execute format('grant %s to %I', v_owner, current_user);
+  end if;
+
+  -- The schema first: what is in it can only go to a role that may create there. All of them are found before the first
+  -- is executed, because what is being read cannot be altered.
+  select array_agg(format('alter %s %s owner to %s', kind, name, v_owner) order by step)
+  into v_statements
+  from (
+    select 1 as step, 'schema' as kind, nspname::text as name
+    from pg_namespace
+    where nspname = 'encryption_rollout' and nspowner <> v_owner
+    union all
+    select 2, case c.relkind when 'S' then 'sequence' when 'v' then 'view' else 'table' end, c.oid::regclass::text
+    from pg_class as c
+    where c.relkind in ('r', 'S', 'v')
+      and c.relowner <> v_owner
+      and (
+        c.relnamespace = 'encryption_rollout'::regnamespace
+        or c.oid in (to_regclass('public.app_config'), to_regclass('public.encryption_errors'))
+      )
+      -- Sequences of identity columns follow their tables.
+      and not exists (
+        select from pg_depend as d
+        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('i', 'a', 'e')
+      )
+    union all
+    select 2, 'type', t.oid::regtype::text
+    from pg_type as t
+    join pg_class as c on c.oid = t.typrelid
+    where c.relkind = 'c' and t.typnamespace = 'encryption_rollout'::regnamespace and t.typowner <> v_owner
+    union all
+    select 2, 'function', p.oid::regprocedure::text
+    from pg_proc as p
+    where p.proowner <> v_owner
+      and (
+        p.pronamespace = 'encryption_rollout'::regnamespace
+        or p.oid in (select to_regprocedure(o.name) from encryption_rollout.created_objects as o where o.kind = 'function')
+      )
+      and p.oid not in (select f.function from encryption_rollout.table_functions as f)
+      and not exists (
+        select from pg_depend as d
+        where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+      )
+  ) as objects;
+  if v_statements is null then
+    return;
+  end if;
+
+  if v_lends_create then
+    grant create on schema public to encryption_rollout_owner;
+  end if;
+  foreach v_statement in array v_statements loop
+    execute v_statement;
+  end loop;
+  if v_lends_create then
+    revoke create on schema public from encryption_rollout_owner;
+  end if;
+end
+$$;
+
+create function encryption_rollout.grant_rights()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_readers text;
+  v_operators text;
+  v_function regprocedure;
+begin
+  select string_agg(rolname::regrole::text, ', ') into v_readers
+  from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_reader');
+  if v_readers is not null then
+    execute format('grant usage on schema encryption_rollout to %s', v_readers);
+    execute format('grant execute on function public.get_key_access_stats(interval) to %s', v_readers);
+    execute format(
+      'grant select on public.encryption_errors, encryption_rollout.runs, encryption_rollout.phases, encryption_rollout.batches, encryption_rollout.gates, encryption_rollout.audits, encryption_rollout.events to %s',
+      v_readers
+    );
+    for v_function in select function from encryption_rollout.table_functions where is_for_readers loop
+      execute format('grant execute on function %s to %s', v_function, v_readers);
+    end loop;
+  end if;
+
+  -- The owner role as well: its members need not be the one that installed.
+  select string_agg(rolname::regrole::text, ', ') into v_operators
+  from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_owner');
+  if v_operators is not null then
+    for v_function in
+      select function from encryption_rollout.table_functions
+      union all
+      select 'encryption_rollout.forget_failed_rows(text)'::regprocedure
+    loop
+      execute format('grant execute on function %s to %s', v_function, v_operators);
+    end loop;
+  end if;
+
+  if exists (select from pg_roles where rolname = 'encryption_rollout_decryptor') then
+    grant usage on schema encryption_rollout to encryption_rollout_decryptor;
+    grant execute on function encryption_rollout.decrypt_logged(text, bytea, bytea, text) to encryption_rollout_decryptor;
+    for v_function in
+      select to_regprocedure(name) from encryption_rollout.created_objects
+      where kind = 'function' and name like 'public.decrypt\_pii\_with\_iv\_logged(%' and to_regprocedure(name) is not null
+    loop
+      execute format('grant execute on function %s to encryption_rollout_decryptor', v_function);
+    end loop;
+  end if;
+end
+$$;
+
+revoke all on function encryption_rollout.assign_rights(), encryption_rollout.give_to_owner_role(), encryption_rollout.grant_rights() from public;
+select encryption_rollout.assign_rights();
