@@ -42,7 +42,7 @@ export function addVerifyCommand(program: Command): void {
       [],
     )
     .option('--json <file>', 'write the report, with every failing row, to this file')
-    .option('--snapshot <file>', 'also write a new file with a salted hash of every row’s plaintext')
+    .option('--snapshot <file>', 'also write a new file with a salted hash of the plaintext of every row')
     .option(
       '--plaintext-before <file>',
       'expect the plaintext of that snapshot; names rows that differ or are gone',
