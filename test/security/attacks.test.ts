@@ -1,0 +1,385 @@
+/** What an attacker with the application's role, or with rights to create objects, tries. Each attack is a test. */
+import { randomUUID } from 'node:crypto';
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { rolledBack } from '../../lambdas/adapters/database.ts';
+import { auditRows, insertCanary, readHealth } from '../../lambdas/adapters/engine.ts';
+import { Target } from '../../lambdas/core/settings.ts';
+import { rowVerifier } from '../../lambdas/core/verification.ts';
+import {
+  appointments,
+  freshDatabase,
+  seedAppointments,
+  type TestDatabase,
+  testKey,
+} from '../support/database.ts';
+
+const keyHex = testKey.key.toString('hex');
+let database: TestDatabase;
+let owner: pg.Client;
+/** The application: reads and writes the table, creates temporary objects and objects in schema public. */
+let customer: pg.Client;
+let role: string;
+
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'appointments' });
+  owner = database.client;
+  role = `customer_${randomUUID().replaceAll('-', '')}`;
+  await owner.query(`create role ${role}`);
+  await owner.query(`grant select, insert, update, delete on public.appointments to ${role}`);
+  await owner.query(`grant create on schema public to ${role}`);
+  await seedAppointments(owner, 40);
+  customer = await database.connect();
+  await customer.query(`set session authorization ${role}`);
+});
+afterEach(async () => {
+  await customer.query('reset session authorization');
+  await owner.query(`drop owned by ${role} cascade; drop role ${role}`);
+  await database.drop();
+});
+
+const denied = async (sql: string, client = customer) =>
+  expect([sql, await client.query(sql).catch((error) => error.code)]).toEqual([sql, '42501']);
+
+/** Every row that holds personal data opens outside the database, with the real key, and no error was recorded. */
+async function expectAllSealed(target = Target.parse({}), count = 38) {
+  const rows = await auditRows(owner, `${target.schema}.${target.table}`, null, 1000);
+  const verifies = rowVerifier(target, testKey.key);
+  expect(rows.filter((row) => row.iv !== null)).toHaveLength(count);
+  expect(rows.filter((row) => !verifies(row))).toEqual([]);
+  expect((await owner.query('select * from public.encryption_errors')).rows).toEqual([]);
+}
+
+describe("the application's role", () => {
+  test('reads the key neither from its table nor through a view, a copy or the statistics', async () => {
+    await owner.query('analyze public.app_config');
+    await denied('select value from public.app_config');
+    await denied('copy public.app_config to stdout');
+    await denied('select value from public.app_config for update');
+    await denied('insert into public.app_config (key, value) values (1, 2) returning value');
+    await denied("update public.app_config set value = value where key = 'x'");
+    await denied('truncate public.app_config');
+    await denied('create policy open on public.app_config using (true)').catch(() => undefined);
+    await denied('alter table public.app_config disable row level security');
+    await customer.query('create view public.mine as select value from public.app_config');
+    await denied('select * from public.mine');
+    const { rows } = await customer.query("select * from pg_stats where tablename = 'app_config'");
+    expect(rows).toEqual([]);
+    await denied('select * from pg_statistic');
+  });
+
+  test('calls no function of the engine and sees none of its tables', async () => {
+    const { rows } = await owner.query<{ call: string }>(`
+      select format('select %s(%s)', p.oid::regproc, (
+        select string_agg(format('null::%s', format_type(type, null)), ', ' order by n)
+        from unnest(p.proargtypes) with ordinality as arguments (type, n))) as call
+      from pg_proc p
+      where (p.pronamespace = 'encryption_rollout'::regnamespace
+          or p.proname in ('decrypt_pii_with_iv_logged', 'batch_encrypt_appointments', 'get_encryption_health_summary', 'get_key_access_stats'))
+        and p.prorettype <> 'trigger'::regtype
+      union all
+      select format('table %s', oid::regclass) from pg_class
+      where relkind in ('r', 'v', 'S') and (relnamespace = 'encryption_rollout'::regnamespace or relname = 'encryption_errors')`);
+    expect(rows.length).toBeGreaterThan(60);
+    for (const { call } of rows) await denied(call);
+  });
+
+  test('neither switches the trigger off nor goes round it', async () => {
+    await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    await denied('alter table public.appointments disable trigger encrypt_appointment_pii');
+    await denied('alter table public.appointments disable trigger all');
+    await denied('drop trigger zz_clear_stale_ciphertext on public.appointments');
+    await denied('set session_replication_role = replica');
+    await denied(
+      'create trigger mine before insert on public.appointments for each row execute function suppress_redundant_updates_trigger()',
+    );
+    await denied('create rule mine as on insert to public.appointments do instead nothing');
+    await denied('drop function encryption_rollout.encrypt_row_1() cascade');
+    await denied(
+      'create or replace function encryption_rollout.encrypt_row_1() returns trigger language plpgsql as $$begin return new; end$$',
+    );
+    await denied('create table encryption_rollout.mine ()');
+  });
+
+  test('learns nothing of the key from what it can make fail', async () => {
+    await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    await owner.query("update public.app_config set value = reverse(value) || '0'");
+    const heard: unknown[] = [];
+    customer.on('notice', (notice) => heard.push(notice.message, notice.detail, notice.where));
+    await customer.query('set client_min_messages = debug1');
+    await customer.query("update public.appointments set email = 'changed@example.com'");
+    await customer.query('update public.appointments set email = 1 / 0').catch((error) => heard.push(error));
+    const text = JSON.stringify(heard, (_, value) =>
+      value instanceof Error ? { ...value, message: value.message } : value,
+    );
+    expect(heard.length).toBeGreaterThan(0);
+    for (const secret of [keyHex, [...keyHex].reverse().join('')]) expect(text).not.toContain(secret);
+  });
+
+  test.each(['customer', 'encryption_rollout_reader', 'encryption_rollout_operator', 'pg_read_all_data'])(
+    'a dump of all that %s can read holds no key',
+    async (granted) => {
+      if (granted !== 'customer') await owner.query(`grant ${granted} to ${role}`);
+      await owner.query('select public.batch_encrypt_appointments()');
+      const dump = await everythingReadable(customer);
+      expect(dump).toContain('person3@example.com');
+      expect(dump).not.toContain(keyHex);
+      // The search finds a key that is there.
+      expect(await everythingReadable(owner)).toContain(keyHex);
+    },
+  );
+});
+
+/** All rows of all relations, catalogues and sources of functions included, that this session may read: more than pg_dump. */
+async function everythingReadable(client: pg.Client): Promise<string> {
+  const { rows } = await owner.query<{ name: string }>(
+    "select oid::regclass::text as name from pg_class where relkind in ('r', 'v', 'm')",
+  );
+  let dump = '';
+  for (const { name } of rows) {
+    const read = await client.query(`select t::text as row from ${name} as t`).catch(() => undefined);
+    dump += read?.rows.map(({ row }) => row).join('\n') ?? '';
+  }
+  return dump;
+}
+
+describe('look-alikes', () => {
+  test('of all functions, operators and types of PostgreSQL, first in everybody’s search_path, are never called', async () => {
+    await owner.query(lookAlikes);
+    const { rows } = await owner.query(
+      "select (select count(*) from pg_proc where pronamespace = 'evil'::regnamespace) as functions, (select count(*) from pg_operator where oprnamespace = 'evil'::regnamespace) as operators",
+    );
+    expect(Number(rows[0].functions)).toBeGreaterThan(2000);
+    expect(Number(rows[0].operators)).toBeGreaterThan(400);
+    await owner.query(
+      `do $$ begin execute format('alter database %I set search_path = evil, pg_catalog, public', current_database()); end $$`,
+    );
+    const victim = await database.connect();
+    await expect(victim.query("select upper('a')")).rejects.toThrow('hijacked');
+    const call = async (sql: string) => (await victim.query(sql)).rows;
+    await call(`select encryption_rollout.register_target('${JSON.stringify(appointments)}')`);
+    expect(await call('select search_path from encryption_rollout.targets')).toEqual([
+      { search_path: 'evil, pg_catalog, public' },
+    ]);
+    expect(await call('select public.batch_encrypt_appointments(10)')).toEqual([
+      { batch_encrypt_appointments: 10 },
+    ]);
+    await call("select encryption_rollout.set_trigger('public.appointments', true)");
+    await call("select encryption_rollout.encrypt_batch('public.appointments', 100)");
+    await call("update public.appointments set first_name = 'Changed'");
+    await call(
+      `select encryption_rollout.insert_canary('public.appointments', '${JSON.stringify(Target.parse({}).canary)}')`,
+    );
+    expect(await call("select health_status from encryption_rollout.health('public.appointments')")).toEqual([
+      { health_status: 'HEALTHY' },
+    ]);
+    await call('select * from public.get_encryption_health_summary()');
+    await call("select * from public.get_key_access_stats('1 hour')");
+    await call("select encryption_rollout.sample_rows('public.appointments', 5)");
+    await call("select encryption_rollout.audit_rows('public.appointments', null, 5)");
+    await call("select encryption_rollout.new_rows('public.appointments', '2000-01-01')");
+    await call("select encryption_rollout.forget_failed_rows('public.appointments')");
+    await call(
+      'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments',
+    );
+    await expectAllSealed(undefined, 41);
+    await call('select encryption_rollout.uninstall()');
+  }, 120_000);
+
+  test('in a writer’s temporary schema do not mislead the trigger', async () => {
+    await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    await customer.query(`
+      create temporary table app_config (key text, value text);
+      insert into app_config values ('encryption_key.1', repeat('00', 32));
+      create temporary table keys (number integer, check_value bytea);
+      create temporary table key_access (purpose text, target text);
+      create temporary table encryption_errors (error_type text);
+      create function pg_temp.read_key(out number integer, out key bytea) language sql as $$ select 1, '\\x00'::bytea $$;
+      create function pg_temp.hmac(bytea, bytea, text) returns bytea language sql as $$ select '\\x00'::bytea $$;
+      create domain pg_temp.bytea as text;
+      set search_path = pg_temp, public`);
+    await customer.query(
+      "update public.appointments set first_name = 'Changed' where first_name is not null",
+    );
+    await expectAllSealed();
+  });
+
+  test('of the engine in schema public do not mislead a member of the owner role', async () => {
+    await customer.query(`
+      create function public.read_key(integer default null, out number integer, out key bytea)
+        language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+      create function public.cardinality(tid[]) returns integer language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+      create function public.unnest(text[]) returns setof text language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+      create function public.format(text, text, text) returns text language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+      create function public.same(bytea, bytea) returns boolean language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+      create operator public.|| (leftarg = bytea, rightarg = bytea, function = public.same)`);
+    await owner.query('select public.batch_encrypt_appointments()');
+    await readHealth(owner, 'public.appointments');
+    await rolledBack(owner, () => insertCanary(owner, Target.parse({})));
+    await expectAllSealed();
+  });
+});
+
+/** In schema evil: every function and operator of PostgreSQL that can be had with the same arguments, and some types. */
+const lookAlikes = `
+  create schema evil;
+  do $do$
+  declare
+    v record;
+  begin
+    for v in
+      select p.proname as name, array_to_string(array(select format_type(type, null) from unnest(p.proargtypes) as type), ', ') as arguments,
+        format_type(p.prorettype, null) as result, p.proretset
+      from pg_proc as p
+      where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f'
+        and not exists (select from pg_type t where t.oid = any (p.proargtypes::oid[] || p.prorettype) and t.typtype = 'p')
+      union
+      -- Of the polymorphic ones, for the types that the engine uses: an exact match is preferred to them.
+      select p.proname, replace(array_to_string(array(
+          select format_type(type, null) from unnest(p.proargtypes) as type), ', '), 'anyarray', element || '[]'),
+        case format_type(p.prorettype, null) when 'anyelement' then element when 'anyarray' then element || '[]' else format_type(p.prorettype, null) end,
+        p.proretset
+      from pg_proc as p, unnest(array['text', 'bytea', 'tid', 'integer']) as element
+      where p.proname in ('cardinality', 'unnest', 'array_to_json', 'array_length', 'array_append', 'array_to_string')
+        and not exists (select from unnest(p.proargtypes) as type where format_type(type, null) ~ 'compatible|anyelement')
+      union
+      select 'format', array_to_string(array_fill('text'::text, array[n]), ', '), 'text', false from generate_series(2, 6) as n
+    loop
+      execute format(
+        'create function evil.%I(%s) returns %s %s language plpgsql as %L',
+        v.name, v.arguments, case when v.proretset then 'setof' end, v.result,
+        format('begin raise exception ''%%'', %L; end', 'hijacked by ' || v.name)
+      );
+    end loop;
+    for v in
+      select row_number() over () as n, oprname as name, format_type(oprleft, null) as l, format_type(oprright, null) as r, format_type(oprresult, null) as result
+      from pg_operator as o
+      where oprnamespace = 'pg_catalog'::regnamespace and oprleft <> 0
+        and not exists (select from pg_type t where t.oid in (oprleft, oprright, oprresult) and t.typtype = 'p')
+    loop
+      execute format(
+        'create function evil.hijack_%s(%s, %s) returns %s language plpgsql as %L',
+        v.n, v.l, v.r, v.result, format('begin raise exception ''%%'', %L; end', 'hijacked by ' || v.name)
+      );
+      execute format(
+        'create operator evil.%s (leftarg = %s, rightarg = %s, function = evil.hijack_%s)', v.name, v.l, v.r, v.n);
+    end loop;
+    for v in select unnest(array['text', 'bytea', 'int8', 'tid', 'uuid', 'regclass', 'name']) as name loop
+      execute format('create domain evil.%I as integer check (value is null)', v.name);
+    end loop;
+  end
+  $do$`;
+
+describe('whose code runs with the rights of the engine', () => {
+  const findings = async () =>
+    (await owner.query("select finding, fix from encryption_rollout.foreign_code('public.appointments')"))
+      .rows;
+
+  test('that of a role which may create triggers is found, and the fix helps', async () => {
+    expect(await findings()).toEqual([]);
+    await owner.query(`grant trigger on public.appointments to ${role}`);
+    // The attack itself: a batch would run this as the engine's owner.
+    await customer.query(`
+      create function public.steal() returns trigger language plpgsql as $$
+        begin new.note := (select value from public.app_config); return new; end $$;
+      create trigger steal before update on public.appointments for each row execute function public.steal()`);
+    const found = await findings();
+    expect(found.map(({ finding }) => finding)).toEqual([
+      `${role} may create triggers on public.appointments`,
+      `trigger steal of public.appointments calls public.steal(), which belongs to ${role}`,
+    ]);
+    for (const { fix } of found) await owner.query(fix);
+    expect(await findings()).toEqual([]);
+  });
+});
+
+describe('names', () => {
+  const long = (text: string, bytes: number) => text + 'x'.repeat(bytes - text.length);
+  const hostile: Record<string, Partial<Target>> = {
+    'with quotes, dots and spaces': {
+      schema: 'we"ird. sch\'ema',
+      table: "Ta\"ble.With 'all'",
+      keyColumn: 'I"d.',
+      columns: ['E"ma.il', "first 'name'"],
+      trigger: "tr\"ig.ger 'x'",
+    },
+    'that are SQL': {
+      schema: 'public; drop table public.bait; --',
+      table: "x'); drop table public.bait; --",
+      keyColumn: 'id) from public.app_config; --',
+      columns: ['email = (select value from public.app_config)', '$$ || $1 || %s %1$s'],
+      trigger: 't; drop table public.bait; --',
+    },
+    'of the greatest length': {
+      schema: long('schema_', 63),
+      table: long('table_', 63),
+      keyColumn: long('key_', 63),
+      columns: [long('column_', 53)],
+      trigger: long('trigger_', 63),
+    },
+    'that are keywords, and not ASCII': {
+      schema: 'SELECT',
+      table: 'Größe 李',
+      keyColumn: 'user',
+      columns: ['order', 'new'],
+      trigger: 'TABLE',
+    },
+  };
+  test.each(Object.entries(hostile))('%s work, and inject nothing', async (_, names) => {
+    const target = Target.parse({
+      ...names,
+      createdAt: null,
+      canary: { [names.columns?.[0] ?? '']: 'canary' },
+    });
+    const { escapeIdentifier: q } = owner;
+    const quoted = `${q(target.schema)}.${q(target.table)}`;
+    await owner.query('create table public.bait ()');
+    if (target.schema !== 'public') await owner.query(`create schema ${q(target.schema)}`);
+    await owner.query(
+      `create table ${quoted} (${q(target.keyColumn)} integer generated by default as identity primary key, ${target.columns.map((c) => `${q(c)} text`).join(', ')})`,
+    );
+    await owner.query(
+      `insert into ${quoted} (${q(target.columns[0] ?? '')}) select 'value ' || n from generate_series(1, 20) n`,
+    );
+    const { canary: __, ...registration } = target;
+    await owner.query('select encryption_rollout.register_target($1)', [registration]);
+    const name = `${target.schema}.${target.table}`;
+    await owner.query('select encryption_rollout.encrypt_batch($1, 10)', [name]);
+    await owner.query('select encryption_rollout.set_trigger($1, true)', [name]);
+    await owner.query(`update ${quoted} set ${q(target.columns[0] ?? '')} = 'changed'`);
+    await insertCanary(owner, target);
+    expect(await readHealth(owner, name)).toMatchObject({
+      encryptionPercentage: 100,
+      totalRows: 21,
+      triggerEnabled: true,
+    });
+    await owner.query('select encryption_rollout.sample_rows($1, 5)', [name]);
+    await expectAllSealed(target, 21);
+    await owner.query('select from public.bait');
+    await owner.query('select encryption_rollout.uninstall()');
+    await owner.query('select from public.bait');
+    const { rows } = await owner.query(`select * from ${quoted}`);
+    expect(Object.keys(rows[0])).toEqual([target.keyColumn, ...target.columns]);
+  });
+
+  test('that read the same with the dot elsewhere are not confused', async () => {
+    await owner.query(`
+      create schema "a.b"; create table "a.b".c (id integer primary key, email text);
+      create schema a; create table a."b.c" (id integer primary key, email text)`);
+    const register = (schema: string, table: string) =>
+      owner.query('select encryption_rollout.register_target($1)', [
+        { ...appointments, schema, table, columns: ['email'], priority: null, createdAt: null },
+      ]);
+    await register('a.b', 'c');
+    await expect(register('a', 'b.c')).rejects.toMatchObject({ code: 'ER002' });
+  });
+
+  test('of a canary’s columns inject nothing', async () => {
+    await expect(
+      insertCanary(
+        owner,
+        Target.parse({ canary: { 'email) values (1); drop table public.appointments; --': 'x' } }),
+      ),
+    ).rejects.toMatchObject({ code: 'ER002' });
+  });
+});

@@ -1,0 +1,227 @@
+/** Who may do what, on a server of its own: roles are the whole server's. */
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { inTransaction } from '../../lambdas/adapters/database.ts';
+import { installKey } from '../../lambdas/adapters/engine.ts';
+import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
+import { keyCheckValue } from '../../lambdas/core/aead.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { appointments, seedAppointments, testKey } from '../support/database.ts';
+
+const directory = join(tmpdir(), `encryption-rollout-roles-${randomUUID()}`);
+let server: PostgresServer;
+let root: pg.Client;
+const clients: pg.Client[] = [];
+
+beforeAll(async () => {
+  server = await startPostgres({ directory, settings: ['fsync=off'] });
+  root = await connect('postgres');
+  for (const login of ['installer', 'creator', 'customer', 'nobody', 'colleague'])
+    await root.query(`create role ${login} login password 'test'`);
+  await root.query('alter role creator createrole');
+});
+afterEach(async () => {
+  for (const client of clients.splice(1)) await client.end();
+});
+afterAll(async () => {
+  await root.end();
+  await server.stop();
+  await rm(directory, { recursive: true, force: true });
+});
+
+async function connect(database: string, login?: string): Promise<pg.Client> {
+  const url = new URL(server.url);
+  url.pathname = `/${database}`;
+  if (login !== undefined) {
+    url.username = login;
+    url.password = 'test';
+  }
+  const client = new pg.Client({ connectionString: url.href });
+  await client.connect();
+  clients.push(client);
+  return client;
+}
+
+/** A database of the installer's with everything in place, 40 rows, half of them encrypted, and the trigger on. */
+async function installed(database: string, installer: string): Promise<pg.Client> {
+  await root.query(`create database ${database} owner ${installer}`);
+  const client = await connect(database, installer);
+  await migrate(client);
+  await createSampleTable(client);
+  await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+  const { number, key } = testKey;
+  await inTransaction(client, () => installKey(client, { number, key, checkValue: keyCheckValue(key) }));
+  await seedAppointments(client, 40);
+  await client.query('grant select, insert, update, delete on public.appointments to customer');
+  await client.query('select public.batch_encrypt_appointments(20)');
+  await client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+  return client;
+}
+
+const outcome = (client: pg.Client, sql: string) =>
+  client.query(sql).then(
+    () => 'done',
+    (error: pg.DatabaseError) => error.code,
+  );
+
+const ownersOf = async (client: pg.Client) =>
+  Object.fromEntries(
+    (
+      await client.query(`
+        select 'schema' as what, nspowner::regrole::text as owner from pg_namespace where nspname = 'encryption_rollout'
+        union all select relname, relowner::regrole::text from pg_class where relname in ('app_config', 'runs')
+        union all select proname, proowner::regrole::text from pg_proc where proname in ('encrypt_row_1', 'health')`)
+    ).rows.map(({ what, owner }) => [what, owner]),
+  );
+
+const rolesOfOurs = async () =>
+  (
+    await root.query("select rolname from pg_roles where rolname like 'encryption\\_rollout\\_%' order by 1")
+  ).rows.map(({ rolname }) => rolname);
+
+const insertAsCustomer = async (database: string) => {
+  const customer = await connect(database, 'customer');
+  const { rows } = await customer.query(
+    `insert into public.appointments (organization_id, start_at, end_at, email)
+     values (gen_random_uuid(), now(), now(), 'new@example.com') returning email_encrypted is not null as encrypted`,
+  );
+  return rows[0].encrypted;
+};
+
+describe('an installer who may not create roles', () => {
+  test('owns the engine alone, and everything works', async () => {
+    const client = await installed('plain', 'installer');
+    expect(await rolesOfOurs()).toEqual([]);
+    expect(Object.values(await ownersOf(client))).toEqual(Array(5).fill('installer'));
+    expect(await insertAsCustomer('plain')).toBe(true);
+    expect(await migrate(client)).toEqual([]);
+  });
+
+  test('hands the engine over once there are roles', async () => {
+    const client = await connect('plain', 'installer');
+    await root.query('create role encryption_rollout_owner; grant encryption_rollout_owner to installer');
+    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    expect(await ownersOf(client)).toMatchObject({
+      app_config: 'encryption_rollout_owner',
+      health: 'installer',
+    });
+    expect(await insertAsCustomer('plain')).toBe(true);
+    await client.query('select public.batch_encrypt_appointments()');
+    await client.query('select encryption_rollout.uninstall()');
+    // It was not ours to drop.
+    expect(await rolesOfOurs()).toEqual(['encryption_rollout_owner']);
+    await root.query('drop role encryption_rollout_owner');
+  });
+
+  test('is refused when the owner role is one that logs in', async () => {
+    await root.query('create role encryption_rollout_owner login');
+    await root.query('create database trap owner creator');
+    await expect(migrate(await connect('trap', 'creator'))).rejects.toMatchObject({ code: 'ER001' });
+    await root.query('drop role encryption_rollout_owner');
+  });
+});
+
+describe('an installer who may create roles', () => {
+  test('gives the engine, the key and the audit trail to an owner without a login', async () => {
+    const client = await installed('one', 'creator');
+    expect(await rolesOfOurs()).toHaveLength(4);
+    const { rows } = await root.query(
+      "select from pg_roles where rolname like 'encryption\\_rollout\\_%' and (rolcanlogin or rolsuper or rolcreaterole or rolbypassrls)",
+    );
+    expect(rows).toEqual([]);
+    const owner = 'encryption_rollout_owner';
+    expect(await ownersOf(client)).toEqual({
+      schema: owner,
+      app_config: owner,
+      runs: owner,
+      encrypt_row_1: owner,
+      health: 'creator',
+    });
+    expect(await insertAsCustomer('one')).toBe(true);
+    expect(await migrate(client)).toEqual([]);
+  });
+
+  /** What each role may do, by what PostgreSQL answers; everything else is 42501, insufficient_privilege. */
+  const sealed =
+    'email_encrypted, pii_iv, id) from public.appointments where email_encrypted is not null limit 1';
+  const acts = {
+    batch: 'select public.batch_encrypt_appointments(5)',
+    switch: "select encryption_rollout.set_trigger('public.appointments', true)",
+    retry: "select encryption_rollout.forget_failed_rows('public.appointments')",
+    health: 'select * from public.get_encryption_health_summary()',
+    statistics: "select * from public.get_key_access_stats('1 hour')",
+    errors: 'select * from public.encryption_errors',
+    records: 'select * from encryption_rollout.gates',
+    decrypt: `select public.decrypt_pii_with_iv_logged(${sealed}`,
+    key: 'select value from public.app_config',
+    readKey: 'select encryption_rollout.read_key()',
+    installKey: "select encryption_rollout.install_key(2, '\\x00')",
+    register: "select encryption_rollout.register_target('{}')",
+    cover: 'delete from encryption_rollout.key_access',
+    forge: "update encryption_rollout.gates set verdict = 'GO'",
+    rows: "select encryption_rollout.audit_rows('public.appointments', null, 1)",
+    uninstall: 'select encryption_rollout.uninstall()',
+  };
+  const reader = ['health', 'statistics', 'errors', 'records'];
+  const matrix: Record<string, string[]> = {
+    encryption_rollout_reader: reader,
+    encryption_rollout_operator: [...reader, 'batch', 'switch', 'retry'],
+    encryption_rollout_decryptor: ['decrypt'],
+    pg_read_all_data: ['errors', 'records'],
+    nothing: [],
+  };
+  test.each(Object.entries(matrix))(
+    'a login with %s may do that, and nothing else',
+    async (role, allowed) => {
+      // To decrypt, one needs to get hold of ciphertext first.
+      if (role === 'encryption_rollout_decryptor') {
+        await (await connect('one', 'creator')).query('grant select on public.appointments to nobody');
+      }
+      if (role !== 'nothing') await root.query(`grant ${role} to nobody`);
+      const client = await connect('one', 'nobody');
+      const done: string[] = [];
+      for (const [act, sql] of Object.entries(acts)) {
+        const answer = await outcome(client, sql);
+        // Row-level security shows a reader of everything no row of app_config.
+        const empty = act === 'key' && answer === 'done' && (await client.query(sql)).rowCount === 0;
+        if (answer === 'done' && !empty) done.push(act);
+        else expect([act, empty ? '42501' : answer]).toEqual([act, '42501']);
+      }
+      expect(done.sort()).toEqual([...allowed].sort());
+      if (role !== 'nothing') await root.query(`revoke ${role} from nobody`);
+    },
+  );
+
+  test('every decryption is audited under the name of the login', async () => {
+    const { rows } = await (await connect('one', 'creator')).query(
+      "select distinct accessed_by from encryption_rollout.key_access where purpose = 'decrypt'",
+    );
+    expect(rows).toEqual([{ accessed_by: 'nobody' }]);
+  });
+
+  test('a colleague of the installer, in the owner role, runs rollouts as well', async () => {
+    const client = await connect('one', 'creator');
+    await client.query('grant encryption_rollout_owner to colleague');
+    // Whose functions registering creates anew.
+    await root.query('grant creator to colleague');
+    const colleague = await connect('one', 'colleague');
+    await colleague.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    expect(
+      await outcome(colleague, "select encryption_rollout.encrypt_batch('public.appointments', 5)"),
+    ).toBe('done');
+    expect(await outcome(colleague, "select encryption_rollout.health('public.appointments')")).toBe('done');
+  });
+
+  test('uninstall drops the roles when the last database lets go of them', async () => {
+    const other = await installed('two', 'creator');
+    await (await connect('one', 'creator')).query('select encryption_rollout.uninstall()');
+    expect(await rolesOfOurs()).toHaveLength(4);
+    expect(await insertAsCustomer('two')).toBe(true);
+    await other.query('select encryption_rollout.uninstall()');
+    expect(await rolesOfOurs()).toEqual([]);
+  });
+});
