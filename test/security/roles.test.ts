@@ -5,10 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { inTransaction } from '../../lambdas/adapters/database.ts';
-import { installKey } from '../../lambdas/adapters/engine.ts';
 import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
-import { keyCheckValue } from '../../lambdas/core/aead.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
 import { appointments, seedAppointments, testKey } from '../support/database.ts';
 
@@ -53,8 +50,7 @@ async function installed(database: string, installer: string): Promise<pg.Client
   await migrate(client);
   await createSampleTable(client);
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
-  const { number, key } = testKey;
-  await inTransaction(client, () => installKey(client, { number, key, checkValue: keyCheckValue(key) }));
+  await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
   await seedAppointments(client, 40);
   await client.query('grant select, insert, update, delete on public.appointments to customer');
   await client.query('select public.batch_encrypt_appointments(20)');
