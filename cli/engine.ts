@@ -1,7 +1,8 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
 import { inTransaction } from '../lambdas/adapters/database.ts';
-import { installKey, registerTarget } from '../lambdas/adapters/engine.ts';
+import { registerTarget } from '../lambdas/adapters/engine.ts';
+import { installKey } from '../lambdas/adapters/keys.ts';
 import { createSampleTable, migrate, politely } from '../lambdas/adapters/migrations.ts';
 import { keyCheckValue } from '../lambdas/core/aead.ts';
 import { Target } from '../lambdas/core/settings.ts';
@@ -23,21 +24,35 @@ export async function install(
   client: pg.Client,
   key?: { readonly number: number; readonly key: Buffer },
 ): Promise<Installed> {
-  const migrations = await migrate(client);
-  const sampleTable = !(await exists(client, "to_regclass('public.appointments') is not null"));
-  if (sampleTable) await createSampleTable(client);
-  const vip = await exists(
+  const fresh = !(await exists(client, "to_regnamespace('encryption_rollout') is not null"));
+  try {
+    const migrations = await migrate(client);
+    const sampleTable = !(await exists(client, "to_regclass('public.appointments') is not null"));
+    if (sampleTable) await createSampleTable(client);
+    const target = Target.parse({
+      priority: (await hasColumn(client, 'is_vip')) ? 'is_vip' : null,
+      createdAt: (await hasColumn(client, 'created_at')) ? 'created_at' : null,
+    });
+    await politely(client, () => registerTarget(client, target));
+    const keyInstalled =
+      key !== undefined && !(await exists(client, 'exists (select from encryption_rollout.keys)'));
+    if (keyInstalled) {
+      await inTransaction(client, () => installKey(client, { ...key, checkValue: keyCheckValue(key.key) }));
+    }
+    return { migrations, sampleTable, keyInstalled };
+  } catch (error) {
+    // Nothing half-done: an engine without a table to work on is taken away again. The first error is what is told.
+    if (fresh) await uninstall(client).catch(() => undefined);
+    throw error;
+  }
+}
+
+function hasColumn(client: pg.Client, column: string): Promise<boolean> {
+  return exists(
     client,
     `exists (select from pg_attribute
-       where attrelid = 'public.appointments'::regclass and attname = 'is_vip' and not attisdropped)`,
+       where attrelid = 'public.appointments'::regclass and attname = '${column}' and not attisdropped)`,
   );
-  await politely(client, () => registerTarget(client, Target.parse({ priority: vip ? 'is_vip' : null })));
-  const keyInstalled =
-    key !== undefined && !(await exists(client, 'exists (select from encryption_rollout.keys)'));
-  if (keyInstalled) {
-    await inTransaction(client, () => installKey(client, { ...key, checkValue: keyCheckValue(key.key) }));
-  }
-  return { migrations, sampleTable, keyInstalled };
 }
 
 /** Removes what install, or a rollout, added. @throws with SQLSTATE ER008 while a run is active */

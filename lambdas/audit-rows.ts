@@ -12,8 +12,8 @@ const SLICE_ROWS = 2_000;
 
 /** Decrypts a stretch of rows outside the database and compares each with its plaintext, along a durable cursor. */
 export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, batch }, step) => {
-  const { key } = await step.key();
-  const verifies = rowVerifier(step.settings.target, key);
+  const { keyring } = await step.key();
+  const verifies = rowVerifier(step.settings.target, keyring);
   return step.database(sessionName(run.id), async (client): Promise<AuditRowsOutput> => {
     const slices = Math.ceil(step.plan.auditRows / SLICE_ROWS);
     let verified = 0;

@@ -1,19 +1,31 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
-import { closeRun, readAudit } from './adapters/records.ts';
+import { retireKeys } from './adapters/keys.ts';
+import { closeRun, readAudit, recordEvent } from './adapters/records.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from './core/payloads.ts';
 import { handlerOf, sessionName } from './step.ts';
 
-/** Closes the run as COMPLETED. From here Monitor watches that the coverage holds. */
+/** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
   const { target } = step;
   return step.database(sessionName(run.id), async (client): Promise<CompleteRolloutOutput> => {
     const health = await readHealth(client, target);
     const audit = await readAudit(client, run);
+    // The audit has opened every row, and the gate has seen all of them under the current key.
+    const { retired, kept } = await retireKeys(client);
+    for (const key of retired) await recordEvent(client, run, 'KEY_RETIRED', { key });
+    for (const { number: key, reason } of kept) await recordEvent(client, run, 'KEY_KEPT', { key, reason });
     await closeRun(client, run, 'COMPLETED', null);
     await publish(target, { EncryptionPercentage: health.encryptionPercentage });
     return {
-      summary: `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
+      summary: [
+        `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
+        ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
+        ...kept.map(
+          ({ number, reason }) =>
+            `Key ${number} stays in use: ${reason} The next execution, or encryption_rollout.retire_key, retires it.`,
+        ),
+      ].join(' '),
     };
   });
 });

@@ -1,8 +1,9 @@
 import type pg from 'pg';
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, setTrigger } from './adapters/engine.ts';
+import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { beginPhase, recordEvent, restartWindow } from './adapters/records.ts';
+import { beginPhase, lastWriteLatency, recordEvent, restartWindow } from './adapters/records.ts';
 import type { TriggerTest } from './core/criteria.ts';
 import { EnableTriggerInput, type EnableTriggerOutput } from './core/payloads.ts';
 import { rowVerifier } from './core/verification.ts';
@@ -14,27 +15,35 @@ import { handlerOf, type Step, sessionName } from './step.ts';
  */
 export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ run }, step) => {
   const { target } = step;
-  const { key } = await step.key();
+  const { keyring } = await step.key();
   return step.database(sessionName(run.id), async (client): Promise<EnableTriggerOutput> => {
-    // A resumed run may find the trigger on: it is measured without it first, in the same way as at the first time.
-    await politely(client, () => setTrigger(client, target, false));
-    const offMilliseconds = await timeCanaries(client, step);
+    const off = (await isRotation(client, run))
+      ? // Never off while the key is rotated, not for a moment: compared with what was measured before, if anything was.
+        await lastWriteLatency(client, target)
+      : await measureOff(client, step);
     await politely(client, () => setTrigger(client, target, true));
     // The phase begins with the trigger on: from here every new row must arrive encrypted.
     await beginPhase(client, run, 4);
     await restartWindow(client, run, 4);
     const canary = await rolledBack(client, () => insertCanary(client, step.settings.target));
+    const onMilliseconds = await timeCanaries(client, step);
     const test: TriggerTest = {
-      offMilliseconds,
-      onMilliseconds: await timeCanaries(client, step),
+      offMilliseconds: off ?? onMilliseconds,
+      onMilliseconds,
       canaryEncrypted: canary?.sealed.some((value) => value !== null) ?? false,
       canaryHasIv: canary !== undefined && canary.iv !== null,
-      canaryDecrypts: canary !== undefined && rowVerifier(step.settings.target, key)(canary),
+      canaryDecrypts: canary !== undefined && rowVerifier(step.settings.target, keyring)(canary),
     };
     await recordEvent(client, run, 'TRIGGER_TESTED', { ...test });
     return { enabled: true };
   });
 });
+
+/** A resumed run may find the trigger on: it is measured without it first, in the same way as at the first time. */
+async function measureOff(client: pg.Client, step: Step): Promise<number> {
+  await politely(client, () => setTrigger(client, step.target, false));
+  return timeCanaries(client, step);
+}
 
 /** Median time of a canary insert, in milliseconds. */
 async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
-import { keyMatches, readHealth, readNewRows } from './adapters/engine.ts';
+import { readHealth, readNewRows } from './adapters/engine.ts';
+import { compareKeys, isRotation } from './adapters/keys.ts';
 import {
   beginPhase,
   countErrors,
@@ -42,16 +43,17 @@ function lastStage(phase: Phase): keyof typeof stageNames {
 }
 
 async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
-  const key = await step.key();
+  const keys = await step.key();
   const progress = await beginPhase(client, run, phase.number);
   const since = progress.startedAt;
   // The spot check comes first: what it finds is among the errors that are counted.
-  const checked = await spotCheck(step, client, key.key);
+  const checked = await spotCheck(step, client, keys.keyring);
   const watchesNewRows = phase.number === 4 && step.settings.target.createdAt !== null;
   return {
     progress,
     spotCheck: checked,
-    keyMatches: await keyMatches(client, key.checkValue),
+    keyMatches: (await compareKeys(client, keys)) === 'same',
+    rotating: await isRotation(client, run),
     health: await readHealth(client, step.target),
     vitals: await readVitals(step, client),
     errors: await countErrors(client, step.target, since),

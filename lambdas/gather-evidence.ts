@@ -1,8 +1,10 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
+import { isRotation } from './adapters/keys.ts';
 import { closeRun, countErrorsByType, recordEvent } from './adapters/records.ts';
 import { explainReason } from './core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
+import type { Health } from './core/progress.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
@@ -13,6 +15,7 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     const why = explainReason(reason);
     const health = await readHealth(client, target);
     const errors = await countErrorsByType(client, run);
+    const rotating = await isRotation(client, run);
     await recordEvent(client, run, 'EVIDENCE', { health, errors, vitals: await readVitals(step, client) });
     await closeRun(client, run, 'STOPPED', why);
     await publish(target, { RolloutStopped: 1 });
@@ -20,9 +23,17 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     return {
       summary: [
         `The encryption rollout of ${target} has stopped. ${why}.`,
-        `Now: trigger ${health.triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${health.encryptedRows} of ${health.rowsWithPii} rows encrypted, all plaintext in place; errors in this attempt: ${counted.join(', ') || 'none'}.`,
+        `Now: ${rotating ? rotationState(health) : encryptionState(health)}, all plaintext in place; errors in this attempt: ${counted.join(', ') || 'none'}.`,
         `Next: find the cause (docs/runbook.md), then start a new execution: it resumes run ${run.id}.`,
       ].join(' '),
     };
   });
 });
+
+function encryptionState({ triggerEnabled, encryptedRows, rowsWithPii }: Health): string {
+  return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${encryptedRows} of ${rowsWithPii} rows encrypted`;
+}
+
+function rotationState({ triggerEnabled, encryptedRows, rowsWithPii, readablePercentage }: Health): string {
+  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${encryptedRows} of ${rowsWithPii} rows moved to the new key, ${readablePercentage} % encrypted with a key in use`;
+}

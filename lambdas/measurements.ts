@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { readAlarmStates, readCpu } from './adapters/cloudwatch.ts';
 import { recordDecryptionFailures, sampleRows } from './adapters/engine.ts';
 import type { SpotCheck, Vitals } from './core/criteria.ts';
-import { rowVerifier } from './core/verification.ts';
+import { type Keyring, rowVerifier } from './core/verification.ts';
 import type { Step } from './step.ts';
 
 /** CPU, locks, connections and customer alarms. What AWS does not answer is `null`, and so never counts as health. */
@@ -41,10 +41,10 @@ function quotedTarget({ schema, table }: { schema: string; table: string }): str
   return `${quote(schema)}.${quote(table)}`;
 }
 
-/** Opens sampled rows with this key outside the database; failures are recorded by row key. */
-export async function spotCheck(step: Step, client: pg.Client, key: Buffer): Promise<SpotCheck> {
+/** Opens sampled rows with these keys outside the database; failures are recorded by row key. */
+export async function spotCheck(step: Step, client: pg.Client, keyring: Keyring): Promise<SpotCheck> {
   const rows = await sampleRows(client, step.target, step.plan.spotCheckRows);
-  const verifies = rowVerifier(step.settings.target, key);
+  const verifies = rowVerifier(step.settings.target, keyring);
   const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
   await recordDecryptionFailures(client, step.target, mismatchedKeys);
   return { checked: rows.length, mismatchedKeys };

@@ -1,5 +1,6 @@
 import { publish } from './adapters/cloudwatch.ts';
-import { keyMatches, readHealth } from './adapters/engine.ts';
+import { readHealth } from './adapters/engine.ts';
+import { compareKeys } from './adapters/keys.ts';
 import { countErrors, latestRunStatus } from './adapters/records.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
@@ -11,22 +12,22 @@ const PERIOD_MILLISECONDS = 5 * 60_000;
 /** Publishes what the alarms watch. Coverage and the trigger are judged once a rollout has completed, not before. */
 export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) => {
   const { target } = step;
-  const { key, checkValue } = await step.key();
+  const keys = await step.key();
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
     const status = await latestRunStatus(client, target);
     if (status === undefined) return { healthStatus: 'NOT_STARTED' };
-    const { mismatchedKeys } = await spotCheck(step, client, key);
+    const { mismatchedKeys } = await spotCheck(step, client, keys.keyring);
     const health = await readHealth(client, target);
     const errors = await countErrors(client, target, new Date(Date.now() - PERIOD_MILLISECONDS));
     const completed = status === 'COMPLETED';
     const triggerIsOff = completed && !health.triggerEnabled ? 1 : 0;
     await publish(target, {
-      ...(completed ? { EncryptionPercentage: health.encryptionPercentage } : {}),
+      ...(completed ? { EncryptionPercentage: health.readablePercentage } : {}),
       EncryptionErrors: errors.trigger,
       DecryptionFailures: mismatchedKeys.length,
       MissingIvs: health.missingIvCount,
       TriggerFailures: errors.trigger + triggerIsOff,
-      KeyAccessFailures: (await keyMatches(client, checkValue)) ? 0 : 1,
+      KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
     });
     return { healthStatus: health.healthStatus };
   });

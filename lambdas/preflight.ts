@@ -1,7 +1,8 @@
 import { latestBackup } from './adapters/backups.ts';
 import { dashboardExists, readAlarmStates } from './adapters/cloudwatch.ts';
 import { rolledBack } from './adapters/database.ts';
-import { countPriorityRows, insertCanary, keyMatches, readHealth } from './adapters/engine.ts';
+import { countPriorityRows, insertCanary, readHealth } from './adapters/engine.ts';
+import { compareKeys, isRotation } from './adapters/keys.ts';
 import { closeRun, recordJudgement } from './adapters/records.ts';
 import { checklistCriteria } from './core/checklist.ts';
 import { judge } from './core/criteria.ts';
@@ -12,7 +13,7 @@ import { handlerOf, type Step, sessionName } from './step.ts';
 /** The pre-rollout checklist. A verdict other than GO closes the run: nothing was changed, so nothing is rolled back. */
 export const handler = handlerOf('Preflight', PreflightInput, async ({ run, input }, step) => {
   const { settings, plan, target } = step;
-  const key = await step.key();
+  const keys = await step.key();
   const [backup, alarms, dashboard] = await Promise.all([
     latestBackup(settings.database).catch(unreadable(step)),
     readAlarmStates(settings.ownAlarms).catch(unreadable(step)),
@@ -24,12 +25,16 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     const criteria = checklistCriteria(plan, {
       health: await readHealth(client, target),
       vitals: await readVitals(step, client),
-      keyMatches: await keyMatches(client, key.checkValue),
+      keyMatches: (await compareKeys(client, keys)) === 'same',
       latestBackup: backup,
       now: new Date(),
       missingAlarms: alarms && settings.ownAlarms.filter((name) => !alarms.has(name)),
       dashboardExists: dashboard,
-      triggerExpected: run.attempt > 1 || run.resumeAt === 5,
+      expectedTrigger: (await isRotation(client, run))
+        ? 'enabled'
+        : run.attempt > 1 || run.resumeAt === 5
+          ? 'any'
+          : 'disabled',
       priority:
         priority === null
           ? null

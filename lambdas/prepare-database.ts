@@ -1,14 +1,18 @@
 import { inTransaction } from './adapters/database.ts';
-import { forgetFailedRows, installKey, readHealth, registerTarget } from './adapters/engine.ts';
+import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.ts';
 import { isRunning } from './adapters/executions.ts';
+import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
-import { openRun, passedPhases } from './adapters/records.ts';
+import { openRun, passedPhases, recordEvent } from './adapters/records.ts';
 import { InvalidInput, listIssues } from './core/errors.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput, RolloutInput } from './core/payloads.ts';
 import { resumePhase } from './core/progress.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
-/** Installs the engine, registers the table, puts the key in place and opens the run: a new one, or the unfinished one. */
+/**
+ * Installs the engine, registers the table, puts the key in place and opens the run: a new one, or the unfinished one. A
+ * secret with a new key and the one before it begins a rotation.
+ */
 export const handler = handlerOf(
   'PrepareDatabase',
   PrepareDatabaseInput,
@@ -17,14 +21,22 @@ export const handler = handlerOf(
     if (!parsed.success)
       throw new InvalidInput(`The input of the execution is wrong: ${listIssues(parsed.error.issues)}`);
     const { settings, plan, target } = step;
-    const key = await step.key();
+    const keys = await step.key();
 
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
       await migrate(client);
       await politely(client, () => registerTarget(client, settings.target));
-      await inTransaction(client, () => installKey(client, key));
+      // Before a run is opened or anything is written: a wrong key leaves no trace.
+      const rotationDue = await inTransaction(client, () => putKeysInPlace(client, keys));
       const attested = { ...settings.attestations, ...parsed.data.attestations };
       const run = await openRun(client, target, execution, attested, isRunning);
+      // Only with the run in hand: another execution's batches must not find their key changed.
+      if (rotationDue)
+        await politely(client, async () => {
+          await rotateKey(client, keys, await currentCheckValue(client));
+          await recordEvent(client, run, 'KEY_ROTATED', { key: keys.number });
+        });
+      await recordPurpose(client, run);
       await forgetFailedRows(client, target);
       const health = await readHealth(client, target);
       return { ...run, resumeAt: resumePhase(plan, await passedPhases(client, run), health) };

@@ -113,6 +113,31 @@ as $$
   )
 $$;
 
+-- True for a row that holds PII and is not, or not completely, encrypted with one of these keys. With the first of
+-- keys_in_use: for batches, which move rows to the current key. With all of them: for what can be opened at all.
+create function encryption_rollout.not_sealed_with_sql(p_target encryption_rollout.targets, p_numbers integer[])
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '(%s and (pii_iv is null or %s))',
+    encryption_rollout.has_pii_sql(p_target),
+    encryption_rollout.per_column(
+      p_target,
+      format(
+        '(%%1$s is not null and (%%2$s is null or (%s)))',
+        string_agg(
+          format('pg_catalog.substr(%%2$s, 1, 3) operator(pg_catalog.<>) %s', encryption_rollout.header_sql(number)), ' and '
+        )
+      ),
+      ' or '
+    )
+  )
+  from unnest(p_numbers) as number
+$$;
+
 -- The one transform. Takes rows (tid, row_key, p1 … pn) from p_source and returns rows (tid, iv, s1 … sn), with the keys
 -- of sealing_keys in the array that p_keys names. Format 1, as aead_encrypt defines it:
 -- header ‖ ciphertext ‖ tag, over the AAD header ‖ <schema>.<table>.<column> ‖ 0x00 ‖ row key.
@@ -643,14 +668,16 @@ returns table (
   errors_last_hour bigint,
   health_status text,
   failed_rows bigint,
-  guard_enabled boolean
+  guard_enabled boolean,
+  -- Less than encrypted while a rotation is under way.
+  encrypted_with_current_key bigint
 )
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select h.total_rows, h.encrypted_rows, h.unencrypted_rows, h.encryption_percentage, h.missing_iv_count,
-    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled
+  select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
+    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows
   from encryption_rollout.health(%4$L) as h
 $function$
       $sql$,

@@ -58,6 +58,7 @@ declare
   v_cursor encryption_rollout.cursors;
   v_table regclass;
   v_keys bytea[];
+  v_number integer;
   v_pages bigint;
   v_end tid;
   v_tids tid[];
@@ -70,8 +71,8 @@ begin
   if p_key_check is not null then
     perform encryption_rollout.check_key(p_key_check);
   end if;
-  select encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key)
-  into v_keys
+  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key)
+  into v_number, v_keys
   from encryption_rollout.read_key() as k;
 
   insert into encryption_rollout.cursors (target, only_priority)
@@ -106,14 +107,14 @@ begin
     end if;
 
     v_end := format('(%s,0)', encryption_rollout.page_of(v_cursor.position) + v_window_pages)::tid;
-    execute encryption_rollout.unsealed_rows_sql(v_target, v_cursor.only_priority)
+    execute encryption_rollout.unsealed_rows_sql(v_target, v_number, v_cursor.only_priority)
     into v_tids
     using v_cursor.position, v_end, p_limit - encrypted - failed;
 
     if v_tids is not null then
       select * into v_step
       from encryption_rollout.encrypt_rows(
-        v_target, encryption_rollout.encrypt_rows_sql(v_target), v_keys, v_tids, v_max_failed - failed
+        v_target, encryption_rollout.encrypt_rows_sql(v_target, v_number), v_keys, v_tids, v_max_failed - failed
       );
       -- Locked, changed or deleted since they were looked up, or not tried any more after too many failures.
       v_step.skipped := cardinality(v_tids) - v_step.encrypted - v_step.failed;
@@ -141,8 +142,12 @@ begin
 end
 $$;
 
--- Finds rows to encrypt: $1 and $2 bound the window (both exclusive), $3 the number.
-create function encryption_rollout.unsealed_rows_sql(p_target encryption_rollout.targets, p_only_priority boolean)
+-- Finds rows to encrypt, or to move to the key of this number: $1 and $2 bound the window (both exclusive), $3 the number.
+create function encryption_rollout.unsealed_rows_sql(
+  p_target encryption_rollout.targets,
+  p_key_number integer,
+  p_only_priority boolean
+)
 returns text
 language plpgsql
 stable
@@ -151,7 +156,7 @@ as $$
 declare
   v_sql text := format(
     'select ctid from only %s where ctid > $1 and ctid < $2 and %s',
-    encryption_rollout.table_sql(p_target), encryption_rollout.unsealed_sql(p_target)
+    encryption_rollout.table_sql(p_target), encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
   );
 begin
   if p_only_priority then
@@ -170,7 +175,7 @@ $$;
 
 -- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
 -- stronger: inserts of rows that refer to ours do not wait for it.
-create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets)
+create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_key_number integer)
 returns text
 language sql
 stable
@@ -191,7 +196,7 @@ as $$
         encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)),
         encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
         encryption_rollout.table_sql(p_target),
-        encryption_rollout.unsealed_sql(p_target)
+        encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
       )
     )
   )

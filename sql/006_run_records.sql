@@ -8,6 +8,8 @@ create table encryption_rollout.runs (
   -- Fences: only the handlers of the latest attempt may write.
   attempt integer not null default 1,
   execution text not null,
+  -- rotate: the trigger is on and stays on, rows move from one key to the next.
+  purpose text not null default 'encrypt' check (purpose in ('encrypt', 'rotate')),
   attestations jsonb not null default '{}',
   started_at timestamptz not null default clock_timestamp(),
   ended_at timestamptz,

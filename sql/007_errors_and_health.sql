@@ -93,8 +93,10 @@ $$;
 
 -- Exact, by one scan of the table. encryption_percentage: of the rows that hold PII, cut off after two decimals so that
 -- 100 means all; 100 when no row holds any. failed_rows: passed over by batches and still unencrypted.
+-- Encrypted means: with the current key. `readable` counts rows under any key in use, which is more during a rotation only.
 -- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DEGRADED (errors
--- within the hour, or failed rows), IN_PROGRESS (rows left to encrypt), HEALTHY.
+-- within the hour, or failed rows), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
+-- HEALTHY.
 create function encryption_rollout.health(p_target text)
 returns table (
   total_rows bigint,
@@ -107,27 +109,35 @@ returns table (
   trigger_enabled boolean,
   guard_enabled boolean,
   errors_last_hour bigint,
-  health_status text
+  health_status text,
+  readable_rows bigint,
+  readable_percentage numeric
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  -- Before the first key nothing is encrypted: a number that no value has.
+  v_keys integer[] := coalesce(nullif(encryption_rollout.keys_in_use(), '{}'), '{0}');
+  v_unreadable bigint;
 begin
   perform encryption_rollout.record_decryption_failures();
   execute format(
-    'select count(*), count(*) filter (where %1$s), count(*) filter (where %2$s), count(*) filter (where pii_iv is null and (%3$s)), count(*) filter (where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)) from only %6$s',
+    'select count(*), count(*) filter (where %1$s), count(*) filter (where %2$s), count(*) filter (where pii_iv is null and (%3$s)), count(*) filter (where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)), count(*) filter (where %7$s) from only %6$s',
     encryption_rollout.has_pii_sql(v_target),
-    encryption_rollout.unsealed_sql(v_target),
+    encryption_rollout.not_sealed_with_sql(v_target, v_keys[:1]),
     encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
     encryption_rollout.key_text_sql(v_target.key_type, quote_ident(v_target.key_column)),
     v_target.name,
-    encryption_rollout.table_sql(v_target)
+    encryption_rollout.table_sql(v_target),
+    case when cardinality(v_keys) > 1 then encryption_rollout.not_sealed_with_sql(v_target, v_keys) else 'false' end
   )
-  into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows;
+  into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows, v_unreadable;
   encrypted_rows := rows_with_pii - unencrypted_rows;
   encryption_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * encrypted_rows / rows_with_pii, 2) end;
+  readable_rows := case when cardinality(v_keys) > 1 then rows_with_pii - v_unreadable else encrypted_rows end;
+  readable_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * readable_rows / rows_with_pii, 2) end;
   trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
   guard_enabled := encryption_rollout.trigger_is_enabled(v_target, 'zz_clear_stale_ciphertext');
   select count(*) into errors_last_hour
@@ -136,7 +146,8 @@ begin
   health_status := case
     when missing_iv_count > 0 or not guard_enabled then 'CRITICAL'
     when errors_last_hour > 0 or failed_rows > 0 then 'DEGRADED'
-    when unencrypted_rows > 0 then 'IN_PROGRESS'
+    when readable_rows < rows_with_pii then 'IN_PROGRESS'
+    when unencrypted_rows > 0 then 'ROTATING'
     else 'HEALTHY'
   end;
   return next;

@@ -138,8 +138,8 @@ begin
   end;
   if v_reason is null then
     v_number := get_byte(p_ciphertext, 1) * 256 + get_byte(p_ciphertext, 2);
-    if not exists (select from encryption_rollout.keys where number = v_number) then
-      v_reason := format('it names key %s, which this database does not have', v_number);
+    if not exists (select from encryption_rollout.keys where number = v_number and retired_at is null) then
+      v_reason := format('it names key %s, which this database does not have, or not any more', v_number);
     end if;
   end if;
   if v_reason is null then

@@ -6,7 +6,10 @@ import type { Findings } from './findings.ts';
 import { keyCheckValue, masterKeyBytes } from './format.ts';
 
 export interface Keys {
+  /** In use: rows may be sealed with them. */
   readonly registered: ReadonlySet<number>;
+  /** The highest of them, with which new values are sealed; 0 = there is none. */
+  readonly current: number;
   /** Those of the registered ones that were given, and match. */
   readonly proven: ReadonlyMap<number, Buffer>;
 }
@@ -29,7 +32,7 @@ export async function readKeys(
   findings: Findings,
 ): Promise<Keys> {
   const { rows } = await client.query<RegisteredKey>(
-    'select number, check_value as check from encryption_rollout.keys order by number',
+    'select number, check_value as check from encryption_rollout.keys where retired_at is null order by number',
   );
   const source = files.length > 0 ? 'the key file' : 'public.app_config';
   const given = files.length > 0 ? await fromFiles(files, rows) : await fromAppConfig(client, rows);
@@ -53,9 +56,9 @@ export async function readKeys(
   }
   for (const number of given.keys()) {
     if (!rows.some((row) => row.number === number))
-      findings.violated('key', `key ${number}`, `in ${source}, but not registered`);
+      findings.violated('key', `key ${number}`, `in ${source}, but not registered, or retired`);
   }
-  return { registered: new Set(rows.map(({ number }) => number)), proven };
+  return { registered: new Set(rows.map(({ number }) => number)), current: rows.at(-1)?.number ?? 0, proven };
 }
 
 async function fromAppConfig(
@@ -87,8 +90,7 @@ async function fromFiles(
 ): Promise<Map<number, Buffer>> {
   const keys = new Map<number, Buffer>();
   for (const file of files) {
-    const { number, key } = await readKeyFile(file);
-    keys.set(number ?? numberOf(key, registered), key);
+    for (const { number, key } of await readKeyFile(file)) keys.set(number ?? numberOf(key, registered), key);
   }
   return keys;
 }
@@ -99,16 +101,21 @@ function numberOf(key: Buffer, registered: readonly RegisteredKey[]): number {
   return (match ?? registered.at(-1))?.number ?? 1;
 }
 
-/** 64 hex digits, or the JSON of the key secret: `{"number": 1, "key": "<64 hex digits>"}`. Never quoted in an error. */
-async function readKeyFile(file: string): Promise<{ number?: number; key: Buffer }> {
+/**
+ * 64 hex digits, or the JSON of the key secret: `{"number": 1, "key": "<64 hex digits>"}`, during a rotation with the keys
+ * before it as `"previous"`. Never quoted in an error.
+ */
+async function readKeyFile(file: string): Promise<{ number?: number; key: Buffer }[]> {
   const text = await readFile(file, 'utf8').catch((error: { code?: string }) => {
     throw new CannotVerify(`The key file ${file} could not be read (${error.code}). Check --key-file.`);
   });
   const bare = text.trim();
-  if (keyHex.test(bare)) return { key: Buffer.from(bare, 'hex') };
+  if (keyHex.test(bare)) return [{ key: Buffer.from(bare, 'hex') }];
   try {
-    const { number, key } = JSON.parse(text);
-    if (Number.isInteger(number) && keyHex.test(key)) return { number, key: Buffer.from(key, 'hex') };
+    const { previous = [], ...current } = JSON.parse(text);
+    const keys: { number: number; key: string }[] = [current, ...previous];
+    if (keys.every(({ number, key }) => Number.isInteger(number) && keyHex.test(key)))
+      return keys.map(({ number, key }) => ({ number, key: Buffer.from(key, 'hex') }));
   } catch {
     // Said below. The parser's own message would quote the key.
   }

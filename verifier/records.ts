@@ -65,19 +65,26 @@ export async function checkCoverage(
   triggers: TriggerState,
   findings: Findings,
 ): Promise<void> {
-  const { rows, withPii, encrypted } = counts;
-  const counted: Record<string, number | boolean> = {
-    total_rows: rows,
-    rows_with_pii: withPii,
+  const { rows, withPii } = counts;
+  // Cut off after two decimals, so that 100 means all.
+  const percentage = (count: number) => (withPii === 0 ? 100 : Math.floor((count * 10_000) / withPii) / 100);
+  const coverage = (encrypted: number) => ({
     encrypted_rows: encrypted,
     unencrypted_rows: withPii - encrypted,
-    // Cut off after two decimals, so that 100 means all.
-    encryption_percentage: withPii === 0 ? 100 : Math.floor((encrypted * 10_000) / withPii) / 100,
+    encryption_percentage: percentage(encrypted),
+  });
+  const common = {
+    total_rows: rows,
+    rows_with_pii: withPii,
     missing_iv_count: counts.missingIv,
     trigger_enabled: triggers.trigger,
     guard_enabled: triggers.guard,
+    readable_rows: counts.encrypted,
+    readable_percentage: percentage(counts.encrypted),
+    encrypted_with_current_key: counts.withCurrentKey,
   };
-  const compare = (source: string, report: Record<string, unknown>) => {
+  const compare = (source: string, encrypted: number, report: Record<string, unknown>) => {
+    const counted: Record<string, number | boolean> = { ...common, ...coverage(encrypted) };
     for (const [name, value] of Object.entries(report)) {
       const expected = counted[name];
       if (expected === undefined) continue;
@@ -90,7 +97,8 @@ export async function checkCoverage(
   };
 
   const health = await client.query('select * from encryption_rollout.health($1)', [target.name]);
-  compare('encryption_rollout.health', health.rows[0]);
+  // For the rollout, which moves rows to the current key.
+  compare('encryption_rollout.health', counts.withCurrentKey, health.rows[0]);
 
   const first = await client.query('select name from encryption_rollout.targets order by id limit 1');
   if (first.rows[0].name !== target.name) return;
@@ -100,7 +108,7 @@ export async function checkCoverage(
     ({ name }, index) =>
       [['total_rows', 'encrypted_rows', 'unencrypted_rows'][index] ?? name, summary.rows[0][name]] as const,
   );
-  compare('public.get_encryption_health_summary', Object.fromEntries(columns));
+  compare('public.get_encryption_health_summary', counts.encrypted, Object.fromEntries(columns));
 }
 
 /**

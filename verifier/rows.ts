@@ -8,8 +8,10 @@ import { columnList, stream, type Target } from './targets.ts';
 export interface Counts {
   rows: number;
   withPii: number;
-  /** Rows with PII, an IV, and a ciphertext for each of their values. */
+  /** Rows with PII, an IV, and for each of their values a ciphertext that names a key in use. */
   encrypted: number;
+  /** Those of them that name the current key in each; fewer only while keys are being rotated. */
+  withCurrentKey: number;
   /** Rows with ciphertext, but no IV. */
   missingIv: number;
 }
@@ -34,7 +36,7 @@ export async function checkRows(
   findings: Findings,
   onRow: (rows: number) => void,
 ): Promise<Counts> {
-  const counts: Counts = { rows: 0, withPii: 0, encrypted: 0, missingIv: 0 };
+  const counts: Counts = { rows: 0, withPii: 0, encrypted: 0, withCurrentKey: 0, missingIv: 0 };
   const checkValues = valueChecker(target, keys, findings);
   const selected = [
     target.keyText,
@@ -51,11 +53,15 @@ export async function checkRows(
     }));
     const sealed = values.filter((value) => value.sealed !== null);
     const held = values.filter((value) => value.plaintext !== null);
-    const bare = held.filter((value) => value.sealed === null);
 
     counts.rows += 1;
     if (held.length > 0) counts.withPii += 1;
-    if (held.length > 0 && bare.length === 0 && iv !== null) counts.encrypted += 1;
+    if (held.length > 0 && iv !== null) {
+      if (held.every((value) => names(value.sealed, (number) => keys.registered.has(number))))
+        counts.encrypted += 1;
+      if (held.every((value) => names(value.sealed, (number) => number === keys.current)))
+        counts.withCurrentKey += 1;
+    }
     if (sealed.length > 0 && iv === null) counts.missingIv += 1;
 
     checkPresence(target, key, values, complete, findings);
@@ -67,6 +73,11 @@ export async function checkRows(
     onRow(counts.rows);
   }
   return counts;
+}
+
+/** True of a value of format 1 whose key's number satisfies. */
+function names(sealed: Buffer | null, satisfies: (number: number) => boolean): boolean {
+  return sealed !== null && sealed.length >= 3 && sealed[0] === 1 && satisfies(keyNumberOf(sealed));
 }
 
 function checkPresence(
@@ -110,7 +121,7 @@ function valueChecker(target: Target, keys: Keys, findings: Findings) {
       }
       const number = keyNumberOf(sealed);
       if (!keys.registered.has(number)) {
-        strange.push(`${name}: sealed with key ${number}, which is not registered`);
+        strange.push(`${name}: sealed with key ${number}, which is not registered, or retired`);
         continue;
       }
       const key = columnKeys.get(number)?.[column];

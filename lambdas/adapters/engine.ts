@@ -1,14 +1,10 @@
 /** The SQL functions of the engine (sql/), typed. `target` is `<schema>.<table>`. */
 
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
 import type { NewRows } from '../core/criteria.ts';
 import type { Health } from '../core/progress.ts';
 import type { Target } from '../core/settings.ts';
 import { type SealedRow, targetName } from '../core/verification.ts';
-import type { EncryptionKey } from './secrets.ts';
 
 type Client = pg.ClientBase;
 
@@ -16,28 +12,6 @@ type Client = pg.ClientBase;
 export async function registerTarget(client: Client, target: Target): Promise<void> {
   const { canary: _, ...registration } = target;
   await client.query('select encryption_rollout.register_target($1)', [registration]);
-}
-
-/**
- * Puts the key where the trigger finds it, or proves that it is there already. The key travels as COPY data: neither a
- * statement nor a bind value, so no setting of the server can log it. Run inside a transaction.
- */
-export async function installKey(client: Client, { number, key }: EncryptionKey): Promise<void> {
-  await client.query('create temporary table key_intake (number integer, key bytea) on commit drop');
-  await pipeline(
-    Readable.from([`${number}\t\\\\x${key.toString('hex')}\n`]),
-    client.query(copyFrom('copy pg_temp.key_intake from stdin')),
-  );
-  await client.query('select encryption_rollout.install_key(number, key) from pg_temp.key_intake');
-}
-
-/** Whether the database encrypts with the key of this check value. */
-export async function keyMatches(client: Client, checkValue: Buffer): Promise<boolean> {
-  const { rows } = await client.query(
-    'select exists (select from encryption_rollout.keys where check_value = $1) as matches',
-    [checkValue],
-  );
-  return rows[0].matches;
 }
 
 export interface BatchResult {
@@ -48,7 +22,7 @@ export interface BatchResult {
   readonly exhausted: boolean;
 }
 
-/** Encrypts up to `limit` rows that need it. @throws (SQLSTATE ER003) when the key check value is not the database's. */
+/** Encrypts up to `limit` rows that need it, or moves them to the current key. @throws (SQLSTATE ER003) when the key check value is not the database's. */
 export async function encryptBatch(
   client: Client,
   target: string,
@@ -83,6 +57,7 @@ export async function readHealth(client: Client, target: string): Promise<Health
     triggerEnabled: row.trigger_enabled,
     guardEnabled: row.guard_enabled,
     healthStatus: row.health_status,
+    readablePercentage: row.readable_percentage,
   };
 }
 

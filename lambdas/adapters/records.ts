@@ -305,6 +305,17 @@ export async function readTriggerTest(client: Client, run: Run): Promise<Trigger
   return rows[0]?.detail;
 }
 
+/** Median canary write without the trigger, in milliseconds, as any run of the table measured it last. */
+export async function lastWriteLatency(client: Client, target: string): Promise<number | undefined> {
+  const { rows } = await client.query(
+    `select (e.detail ->> 'offMilliseconds')::float8 as milliseconds
+     from encryption_rollout.events e join encryption_rollout.runs r on r.id = e.run_id
+     where r.target = $1 and e.event = 'TRIGGER_TESTED' order by e.id desc limit 1`,
+    [target],
+  );
+  return rows[0]?.milliseconds;
+}
+
 /** The final audit of this attempt, locked for the transaction; begun when it is not there. */
 export async function holdAudit(
   client: Client,

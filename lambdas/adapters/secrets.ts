@@ -2,6 +2,7 @@ import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-sec
 import { z } from 'zod';
 import { keyCheckValue, MASTER_KEY_BYTES } from '../core/aead.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, TransientError } from '../core/errors.ts';
+import type { Keyring } from '../core/verification.ts';
 
 const client = new SecretsManagerClient();
 
@@ -15,7 +16,7 @@ const DatabaseSecret = z.object({
 });
 export type DatabaseSecret = z.infer<typeof DatabaseSecret>;
 
-const KeySecret = z.object({
+const KeyEntry = z.object({
   number: z.int().min(1).max(65_535),
   key: z
     .string()
@@ -26,6 +27,23 @@ const KeySecret = z.object({
     }),
 });
 
+/** `previous`: keys before the current one that rows may still be sealed with; for a rotation. */
+const KeySecret = KeyEntry.extend({ previous: z.array(KeyEntry).default([]) })
+  .refine(({ number, previous }) => previous.every((entry) => entry.number < number), {
+    path: ['previous'],
+    error: 'expected numbers below that of the current key',
+  })
+  .refine(({ previous }) => new Set(previous.map(({ number }) => number)).size === previous.length, {
+    path: ['previous'],
+    error: 'expected each number once',
+  })
+  .refine(
+    ({ key, previous }) =>
+      new Set([key, ...previous.map((entry) => entry.key)].map((hex) => hex.toLowerCase())).size ===
+      previous.length + 1,
+    { path: ['previous'], error: 'expected each key once' },
+  );
+
 export interface EncryptionKey {
   readonly number: number;
   /** 32 bytes */
@@ -34,14 +52,21 @@ export interface EncryptionKey {
   readonly checkValue: Buffer;
 }
 
+/** The current key, and with it those that rows may still be sealed with. */
+export interface EncryptionKeys extends EncryptionKey {
+  /** Before the current one, as the secret lists them. */
+  readonly previous: readonly EncryptionKey[];
+  readonly keyring: Keyring;
+}
+
 /** Value of a secret as JSON. Messages never carry any of it. */
 async function readSecret(arn: string): Promise<unknown> {
   const { SecretString } = await client.send(new GetSecretValueCommand({ SecretId: arn }));
   return SecretString === undefined ? undefined : JSON.parse(SecretString);
 }
 
-/** The master key. @throws KeyUnavailable, TransientError */
-export async function readKey(arn: string): Promise<EncryptionKey> {
+/** The master keys. @throws KeyUnavailable, TransientError */
+export async function readKey(arn: string): Promise<EncryptionKeys> {
   let value: unknown;
   try {
     value = await readSecret(arn);
@@ -53,8 +78,18 @@ export async function readKey(arn: string): Promise<EncryptionKey> {
     throw new KeyUnavailable(
       `The secret ${arn} holds no usable key: ${listIssues(secret.error.issues)}. Expected JSON {"number": 1, "key": "<64 hex digits>"}. Restore the version of the secret that this database is encrypted with.`,
     );
-  const key = Buffer.from(secret.data.key, 'hex');
-  return { number: secret.data.number, key, checkValue: keyCheckValue(key) };
+  const current = encryptionKey(secret.data);
+  const previous = secret.data.previous.map(encryptionKey);
+  return {
+    ...current,
+    previous,
+    keyring: new Map([current, ...previous].map(({ number, key }) => [number, key])),
+  };
+}
+
+function encryptionKey({ number, key: hex }: z.infer<typeof KeyEntry>): EncryptionKey {
+  const key = Buffer.from(hex, 'hex');
+  return { number, key, checkValue: keyCheckValue(key) };
 }
 
 /** Where the database is and how to log in. @throws InvalidSettings, TransientError */

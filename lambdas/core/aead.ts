@@ -89,6 +89,12 @@ function tagOf(ciphertext: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffe
     .subarray(0, TAG_BYTES);
 }
 
+/** Number of the key that a stored value says it was sealed with. @throws AuthenticationFailed */
+export function keyNumberOf(value: Buffer): number {
+  if (value.length < HEADER_BYTES) throw new AuthenticationFailed('not a value of format 1');
+  return value.readUInt16BE(1);
+}
+
 /** Opens a stored value. `key` is columnKey(); `column` is `<schema>.<table>.<column>`. @throws AuthenticationFailed */
 export function openValue(value: Buffer, iv: Buffer, key: AeadKey, column: string, rowKey: string): string {
   const header = value.subarray(0, HEADER_BYTES);

@@ -14,8 +14,8 @@ export interface ChecklistMeasurements {
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
   readonly dashboardExists: boolean | undefined;
-  /** The trigger is on because this rollout, or a completed one before it, switched it on. */
-  readonly triggerExpected: boolean;
+  /** `any`: this rollout, or a completed one before it, may have switched it on. `enabled`: the key is being rotated. */
+  readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
   /** SQL condition of the priority rows and how many they are; null = the operator named none. */
   readonly priority: { readonly condition: string; readonly rows: number } | null;
   /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. */
@@ -71,9 +71,11 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     },
     {
       name: 'Trigger before the start',
-      expected: m.triggerExpected ? 'any (switched on by this rollout)' : 'disabled',
+      expected: { disabled: 'disabled', any: 'any (switched on by this rollout)', enabled: 'enabled' }[
+        m.expectedTrigger
+      ],
       measured: m.health.triggerEnabled ? 'enabled' : 'disabled',
-      passed: m.triggerExpected || !m.health.triggerEnabled,
+      passed: m.expectedTrigger === 'any' || m.health.triggerEnabled === (m.expectedTrigger === 'enabled'),
     },
     {
       name: 'Guard against stale ciphertext',

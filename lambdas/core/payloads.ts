@@ -145,9 +145,11 @@ export interface CancelBatchesOutput {
 }
 export const DisableTriggerInput = RollbackInput;
 export interface DisableTriggerOutput {
-  readonly triggerDisabled: true;
+  /** False in a rotation alone, whose keys are all valid: `reason` says so. */
+  readonly triggerDisabled: boolean;
   /** From the call to the trigger being off; 0 when it was off already. */
   readonly milliseconds: number;
+  readonly reason?: string;
 }
 export const ProvePlaintextInput = RollbackInput;
 export interface ProvePlaintextOutput {

@@ -1,6 +1,6 @@
 import { type Phase, type PhaseNumber, type Plan, phaseOf } from './plan.ts';
 
-/** Coverage of the table by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
+/** Coverage of the table with the current key, by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
 export interface Health {
   readonly totalRows: number;
   readonly rowsWithPii: number;
@@ -12,6 +12,8 @@ export interface Health {
   readonly triggerEnabled: boolean;
   readonly guardEnabled: boolean;
   readonly healthStatus: string;
+  /** Coverage with any key in use: more than encryptionPercentage while rows move from one key to the next. */
+  readonly readablePercentage: number;
 }
 
 /** Encrypted rows at which the phase has done its work: the share it aims at, or its row limit if that is smaller. */

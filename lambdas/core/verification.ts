@@ -1,4 +1,4 @@
-import { AuthenticationFailed, columnKey, openValue } from './aead.ts';
+import { type AeadKey, AuthenticationFailed, columnKey, keyNumberOf, openValue } from './aead.ts';
 import type { Target } from './settings.ts';
 
 /** A row as the database hands it out for verification; the arrays are in the order of the target's columns. */
@@ -9,6 +9,9 @@ export interface SealedRow {
   readonly sealed: readonly (Buffer | null)[];
 }
 
+/** Master keys of 32 bytes by their numbers: the current one and, during a rotation, those before it. */
+export type Keyring = ReadonlyMap<number, Buffer>;
+
 /** `<schema>.<table>`, the target's name everywhere. */
 export function targetName(target: Pick<Target, 'schema' | 'table'>): string {
   return `${target.schema}.${target.table}`;
@@ -17,20 +20,23 @@ export function targetName(target: Pick<Target, 'schema' | 'table'>): string {
 /** True when every value of the row is there exactly when its plaintext is, and opens to it. */
 export type RowVerifier = (row: SealedRow) => boolean;
 
-/** A verifier for the target's rows under the 32-byte master key; derives the column keys once. */
-export function rowVerifier(target: Target, masterKey: Buffer): RowVerifier {
+/** A verifier for the target's rows: opens each value with the key that it names; derives the column keys once. */
+export function rowVerifier(target: Target, keyring: Keyring): RowVerifier {
   const columns = target.columns.map((column) => {
     const name = `${targetName(target)}.${column}`;
-    return { name, key: columnKey(masterKey, name) };
+    const keys = new Map<number, AeadKey>();
+    for (const [number, masterKey] of keyring) keys.set(number, columnKey(masterKey, name));
+    return { name, keys };
   });
   return (row) =>
-    columns.every(({ name, key }, index) => {
+    columns.every(({ name, keys }, index) => {
       const plaintext = row.plaintexts[index] ?? null;
       const sealed = row.sealed[index] ?? null;
       if (plaintext === null || sealed === null) return plaintext === null && sealed === null;
       if (row.iv === null) return false;
       try {
-        return openValue(sealed, row.iv, key, name, row.rowKey) === plaintext;
+        const key = keys.get(keyNumberOf(sealed));
+        return key !== undefined && openValue(sealed, row.iv, key, name, row.rowKey) === plaintext;
       } catch (error) {
         if (error instanceof AuthenticationFailed) return false;
         throw error;

@@ -158,7 +158,7 @@ describe('encrypt_batch', () => {
     );
     await client.query(
       `insert into public.appointments (organization_id, start_at, end_at, note, email, pii_iv, email_encrypted)
-       select gen_random_uuid(), now(), now(), repeat('x', 7500), 'a@example.com', '\\x00', '\\x00' from generate_series(1, 50000)`,
+       select gen_random_uuid(), now(), now(), repeat('x', 7500), 'a@example.com', '\\x00', '\\x010001' from generate_series(1, 50000)`,
     );
     const done = await batches(5_000);
     expect(done.length).toBeGreaterThanOrEqual(3);

@@ -249,7 +249,7 @@ describe('any table', () => {
       health_status: 'HEALTHY',
       trigger_enabled: true,
     });
-    const verify = rowVerifier(target, testKey.key);
+    const verify = rowVerifier(target, new Map([[testKey.number, testKey.key]]));
     const sealedRow = (row: { row_key: string; pii_iv: Buffer; plaintexts: string[]; sealed: Buffer[] }) => ({
       rowKey: row.row_key,
       iv: row.pii_iv,

@@ -30,6 +30,8 @@ describe('health', () => {
       guard_enabled: true,
       errors_last_hour: '0',
       health_status: 'HEALTHY',
+      readable_rows: '0',
+      readable_percentage: '100',
     });
     await seedAppointments(client, 1_000);
     await encrypt(100);

@@ -41,7 +41,7 @@ test('an untouched rollout: everything is checked, nothing is found', async () =
     target,
     complete: true,
     runStatus: 'COMPLETED',
-    counts: { rows: 60, withPii: 57, encrypted: 57, missingIv: 0 },
+    counts: { rows: 60, withPii: 57, encrypted: 57, withCurrentKey: 57, missingIv: 0 },
   });
   const checked = Object.fromEntries(
     verification?.results.map((result) => [result.invariant, result.checked]) ?? [],
@@ -54,7 +54,7 @@ test('an untouched rollout: everything is checked, nothing is found', async () =
     [invariants.keyNumber]: 57,
     [invariants.opens]: 57,
     [invariants.snapshot]: 0,
-    [invariants.coverage]: 15,
+    [invariants.coverage]: 18,
     [invariants.key]: 1,
     [invariants.trigger]: 1,
     [invariants.guard]: 1,
@@ -252,15 +252,19 @@ describe('what is switched off or recorded wrongly', () => {
     const [row] = await fullRows(client, 1);
     await corrupt('update appointments set email_encrypted = null where id = $1', row);
     await client.query(
-      `create or replace function encryption_rollout.unsealed_sql(p_target encryption_rollout.targets, p_prefix text default '')
+      `create or replace function encryption_rollout.not_sealed_with_sql(p_target encryption_rollout.targets, p_numbers integer[])
        returns text language sql immutable as $$ select '(false)' $$`,
     );
     const names = ['encrypted_rows', 'encryption_percentage', 'unencrypted_rows'];
     expect(await found()).toEqual({
       presence: [row],
-      coverage: ['encryption_rollout.health', 'public.get_encryption_health_summary'].flatMap((source) =>
-        names.map((name) => `${source}.${name}`),
-      ),
+      coverage: [
+        ...names.map((name) => `encryption_rollout.health.${name}`),
+        'encryption_rollout.health.readable_percentage',
+        'encryption_rollout.health.readable_rows',
+        ...names.map((name) => `public.get_encryption_health_summary.${name}`),
+        'public.get_encryption_health_summary.encrypted_with_current_key',
+      ].sort(),
     });
   });
 

@@ -70,7 +70,13 @@ test('names with quotes, dots, capitals and SQL are names', async () => {
   const name = await register('My "schema".x', "t'; drop table x --", 'Key.id', 'E "mail"');
   await client.query('select * from encryption_rollout.encrypt_batch($1, 100)', [name]);
   const [verification] = await verify(client, { targets: [name] });
-  expect(verification?.counts).toEqual({ rows: 2, withPii: 1, encrypted: 1, missingIv: 0 });
+  expect(verification?.counts).toEqual({
+    rows: 2,
+    withPii: 1,
+    encrypted: 1,
+    withCurrentKey: 1,
+    missingIv: 0,
+  });
   expect(verification?.results.filter(({ violations }) => violations > 0)).toEqual([]);
 });
 

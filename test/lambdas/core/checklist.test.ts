@@ -15,6 +15,7 @@ const ready: ChecklistMeasurements = {
     triggerEnabled: false,
     guardEnabled: true,
     healthStatus: 'NOT_STARTED',
+    readablePercentage: 0,
   },
   vitals: {
     cpuPercents: [20, 20, 20],
@@ -27,7 +28,7 @@ const ready: ChecklistMeasurements = {
   now: new Date('2030-01-02T00:00:00Z'),
   missingAlarms: [],
   dashboardExists: true,
-  triggerExpected: false,
+  expectedTrigger: 'disabled',
   priority: null,
   canaryProblem: '',
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
@@ -81,8 +82,8 @@ describe('the pre-rollout checklist', () => {
   });
 
   test('a trigger that this rollout switched on is no objection', () => {
-    expect(judged({ triggerExpected: true, health: { ...ready.health, triggerEnabled: true } }).verdict).toBe(
-      'GO',
-    );
+    expect(
+      judged({ expectedTrigger: 'any', health: { ...ready.health, triggerEnabled: true } }).verdict,
+    ).toBe('GO');
   });
 });

@@ -24,6 +24,7 @@ function healthy(percent: number): GateMeasurements {
       triggerEnabled: percent >= 90,
       guardEnabled: true,
       healthStatus: 'IN_PROGRESS',
+      readablePercentage: 5,
     },
     vitals: {
       cpuPercents: [30, 35, 32],
@@ -41,6 +42,7 @@ function healthy(percent: number): GateMeasurements {
     },
     spotCheck: { checked: 10, mismatchedKeys: [] },
     keyMatches: true,
+    rotating: false,
     millisecondsPerRow: 0.05,
     triggerTest: {
       offMilliseconds: 1,

@@ -60,6 +60,7 @@ describe('resumePhase', () => {
     triggerEnabled,
     guardEnabled: true,
     healthStatus: '',
+    readablePercentage: 0,
   });
   const resume = (passed: PhaseNumber[], percent: number, trigger: boolean) =>
     resumePhase(defaultPlan, new Set(passed), health(percent, trigger));
