@@ -127,6 +127,22 @@ it('refuses to remove the engine under an active run', async () => {
   expect(await one('select count(*)::integer as n from encryption_rollout.runs')).toEqual({ n: 1 });
 });
 
+it('leaves nothing behind when the table cannot be used, and takes one without is_vip and created_at', async () => {
+  await database.client.query(
+    'create table public.appointments (id uuid primary key, email text, e164 bigint)',
+  );
+  const before = await catalogue();
+  const refused = await rollout('install', '--database-url', database.url);
+  expect(refused.code).toBe(1);
+  expect(refused.output).toContain('e164');
+  expect(refused.output).toContain('bigint');
+  expect(await catalogue()).toEqual(before);
+  await database.client.query(
+    'alter table public.appointments alter column e164 type text, add column first_name text',
+  );
+  expect(await rollout('install', '--database-url', database.url)).toMatchObject({ code: 0 });
+});
+
 it('says what is wrong with the table, the login or the address', async () => {
   const role = `limited_cli_${process.pid}`;
   await database.client.query(`create role ${role} login password 'seekrit'`);
