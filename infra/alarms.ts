@@ -1,7 +1,15 @@
 import { Duration } from 'aws-cdk-lib';
-import { Alarm, ComparisonOperator, Metric, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
+import {
+  Alarm,
+  ComparisonOperator,
+  type IMetric,
+  Metric,
+  TreatMissingData,
+} from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import {
   type Alert,
@@ -17,6 +25,41 @@ const comparisons = {
   LessThanThreshold: ComparisonOperator.LESS_THAN_THRESHOLD,
 } satisfies Record<Alert['comparison'], ComparisonOperator>;
 
+/** What AWS itself measures of the deployment. */
+interface Deployed {
+  readonly rollout: StateMachine;
+  readonly rollback: StateMachine;
+  readonly stopRollout: IFunction;
+}
+
+/**
+ * Alerts on metrics that AWS emits, not our handlers: what can no longer speak for itself. Each failure has one: a
+ * function of the rollback that fails makes its machine fail, and a Monitor that fails is silent.
+ */
+export const serviceAlerts: readonly {
+  readonly name: string;
+  readonly story: string;
+  metric(deployed: Deployed): IMetric;
+}[] = [
+  {
+    name: 'RolloutFailed',
+    story:
+      'An execution of EncryptionRollout has failed: it was refused, or it was stopped and rolled back. Its cause says why.',
+    metric: ({ rollout }) => rollout.metricFailed({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'RollbackFailed',
+    story: 'A rollback did not finish: the trigger may still be enabled. Disable it by hand, now.',
+    metric: ({ rollback }) => rollback.metricFailed({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'StopRolloutFailed',
+    story:
+      'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed. Disable the trigger by hand, now.',
+    metric: ({ stopRollout }) => stopRollout.metricErrors({ period: Duration.minutes(1) }),
+  },
+];
+
 /** A metric of this deployment's target, as the handlers emit it. */
 export function metricOf(names: Names, metricName: MetricName, statistic: string, minutes: number): Metric {
   return new Metric({
@@ -28,33 +71,58 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
   });
 }
 
-interface AlarmsProps {
+interface AlarmsProps extends Deployed {
   readonly names: Names;
   readonly topic: ITopic;
 }
 
-/** The plan's alerts, each a name, a story and a link to its heading in the runbook. */
+/** Every alarm: a name, a story and a link to its heading in the runbook. */
 export class Alarms extends Construct {
   readonly alarms: readonly Alarm[];
+  private readonly props: AlarmsProps;
 
-  constructor(scope: Construct, id: string, { names, topic }: AlarmsProps) {
+  constructor(scope: Construct, id: string, props: AlarmsProps) {
     super(scope, id);
-    this.alarms = alerts.map((alert) => {
-      const alarm = new Alarm(this, alert.name, {
-        alarmName: names.of(alert.name),
-        alarmDescription: `${alert.story} Target: ${names.target}. Runbook: docs/runbook.md#${alert.name.toLowerCase()}`,
-        metric: metricOf(names, alert.metric, alert.statistic, alert.periodMinutes),
-        comparisonOperator: comparisons[alert.comparison],
-        threshold: alert.threshold,
-        evaluationPeriods: 1,
-        // A count that nobody reports is zero. A level that nobody reports is unknown: silence neither raises the
-        // alarm before the first rollout has completed, nor clears one that was raised.
-        treatMissingData:
-          alert.statistic === 'Sum' ? TreatMissingData.NOT_BREACHING : TreatMissingData.IGNORE,
-      });
-      alarm.addAlarmAction(new SnsAction(topic));
-      alarm.addOkAction(new SnsAction(topic));
-      return alarm;
+    this.props = props;
+    this.alarms = [
+      ...alerts.map((alert) =>
+        this.alarm(alert.name, alert.story, {
+          metric: metricOf(props.names, alert.metric, alert.statistic, alert.periodMinutes),
+          comparisonOperator: comparisons[alert.comparison],
+          threshold: alert.threshold,
+          treatMissingData: alert.whenMissing as TreatMissingData,
+        }),
+      ),
+      ...serviceAlerts.map((alert) =>
+        this.alarm(alert.name, alert.story, {
+          metric: alert.metric(props),
+          comparisonOperator: ComparisonOperator.GREATER_THAN_THRESHOLD,
+          threshold: 0,
+          treatMissingData: TreatMissingData.NOT_BREACHING,
+        }),
+      ),
+    ];
+  }
+
+  private alarm(
+    name: string,
+    story: string,
+    how: {
+      metric: IMetric;
+      comparisonOperator: ComparisonOperator;
+      threshold: number;
+      treatMissingData: TreatMissingData;
+    },
+  ): Alarm {
+    const { names, topic } = this.props;
+    const alarm = new Alarm(this, name, {
+      ...how,
+      alarmName: names.of(name),
+      alarmDescription: `${story} Target: ${names.target}. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+      evaluationPeriods: 1,
     });
+    alarm.addAlarmAction(new SnsAction(topic));
+    alarm.addOkAction(new SnsAction(topic));
+    return alarm;
   }
 }

@@ -1,11 +1,13 @@
 /** Entry of the CDK CLI, see cdk.json. */
-import { App } from 'aws-cdk-lib';
+import { App, Validations } from 'aws-cdk-lib';
+import { AwsSolutionsChecks } from 'cdk-nag';
 import { ConfigurationError, configOf } from './config.ts';
 import { EncryptionRolloutStack } from './stack.ts';
 
 try {
   const app = new App();
   const config = configOf(app.node);
+  Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   new EncryptionRolloutStack(app, config.stackName, { config });
   app.synth();
 } catch (error) {

@@ -14,6 +14,11 @@ const secretArn = text(
   'expected the whole ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
 );
 
+const kmsKeyArn = text(
+  /^arn:aws[\w-]*:kms:[a-z0-9-]+:\d{12}:key\/[0-9a-f-]+$/,
+  'expected the ARN of a key, like arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
+);
+
 const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What an operator says about a deployment, see config/example.json. */
@@ -29,6 +34,8 @@ export const RolloutConfig = z.strictObject({
   securityGroupId: id('sg'),
   /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
   databaseSecretArn: secretArn,
+  /** The customer managed key that this secret is encrypted with, if any: the functions get leave to decrypt with it. */
+  databaseSecretKmsKeyArn: kmsKeyArn.optional(),
   /** Whose CloudWatch metrics and backups are the database's. */
   database: z.union(
     [
@@ -43,6 +50,12 @@ export const RolloutConfig = z.strictObject({
   databaseTls: z.enum(['verify-full', 'off']).default('verify-full'),
   /** `{"number": 1, "key": "<64 hex digits>"}`; created when not given. */
   keySecretArn: secretArn.optional(),
+  /** As databaseSecretKmsKeyArn, for a given key secret. */
+  keySecretKmsKeyArn: kmsKeyArn.optional(),
+  /** Creates the VPC endpoints that the functions need, in subnets without a way to the internet. */
+  createVpcEndpoints: z.boolean().default(false),
+  /** Put on every resource. */
+  tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */

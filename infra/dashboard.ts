@@ -1,4 +1,11 @@
-import { AlarmStatusWidget, Dashboard, GraphWidget } from 'aws-cdk-lib/aws-cloudwatch';
+import { Duration } from 'aws-cdk-lib';
+import {
+  AlarmStatusWidget,
+  Dashboard,
+  GraphWidget,
+  MathExpression,
+  SingleValueWidget,
+} from 'aws-cdk-lib/aws-cloudwatch';
 import { Construct } from 'constructs';
 import { type Alarms, metricOf } from './alarms.ts';
 import type { Names } from './names.ts';
@@ -8,25 +15,50 @@ interface RolloutDashboardProps {
   readonly alarms: Alarms;
 }
 
-/** One screen: how far, how fast, what went wrong. */
+/** One screen: where are we, is it healthy, how fast, when done; below, how it came to this. */
 export class RolloutDashboard extends Construct {
   constructor(scope: Construct, id: string, { names, alarms }: RolloutDashboardProps) {
     super(scope, id);
+    const rowsPerSecond = new MathExpression({
+      label: 'rows/s',
+      expression: 'rows / PERIOD(rows)',
+      usingMetrics: { rows: metricOf(names, 'RowsEncrypted', 'Sum', 1) },
+      period: Duration.minutes(1),
+    });
+    const value = (title: string, metric: MathExpression | ReturnType<typeof metricOf>, label: string) =>
+      new SingleValueWidget({ title, metrics: [metric.with({ label })], width: 6, height: 4 });
     new Dashboard(this, 'Dashboard', {
       dashboardName: names.dashboard,
+      // Days 1 to 3.
+      defaultInterval: Duration.days(3),
       widgets: [
-        [new AlarmStatusWidget({ title: 'Alerts', alarms: [...alarms.alarms], width: 24 })],
+        [
+          value('Where are we?', metricOf(names, 'ProgressPercent', 'Maximum', 1), '% of rows encrypted'),
+          value('How fast?', rowsPerSecond, 'rows per second'),
+          value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, soaks included'),
+          value('Errors', metricOf(names, 'EncryptionErrors', 'Sum', 60), 'rows failed in the hour'),
+        ],
+        [
+          new AlarmStatusWidget({
+            title: 'Is it healthy? Each alarm has its heading in docs/runbook.md',
+            alarms: [...alarms.alarms],
+            width: 24,
+          }),
+        ],
         [
           new GraphWidget({
-            title: 'Coverage of rows with personal data',
-            left: [metricOf(names, 'EncryptionPercentage', 'Maximum', 5)],
+            title: 'Coverage of rows with personal data, %',
+            left: [
+              metricOf(names, 'ProgressPercent', 'Maximum', 5).with({ label: 'counted, during a rollout' }),
+              metricOf(names, 'EncryptionPercentage', 'Minimum', 5).with({ label: 'measured, after it' }),
+            ],
             leftYAxis: { min: 0, max: 100 },
             width: 12,
           }),
           new GraphWidget({
-            title: 'Rows encrypted, and time per batch',
-            left: [metricOf(names, 'RowsEncrypted', 'Sum', 1)],
-            right: [metricOf(names, 'BatchMilliseconds', 'p50', 1)],
+            title: 'Rows per second, and milliseconds per row',
+            left: [rowsPerSecond],
+            right: [metricOf(names, 'MillisecondsPerRow', 'Average', 1)],
             width: 12,
           }),
         ],

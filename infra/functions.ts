@@ -1,13 +1,15 @@
 import { join } from 'node:path';
-import { Annotations, ArnFormat, Duration, Stack } from 'aws-cdk-lib';
+import { Annotations, ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { type ISecurityGroup, type IVpc, SecurityGroup, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   Architecture,
   Code,
+  type IVersion,
   Function as LambdaFunction,
   LoggingFormat,
   Runtime,
+  Tracing,
 } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
@@ -107,6 +109,18 @@ export class Functions extends Construct {
     return this.byName.get(name) as LambdaFunction;
   }
 
+  /**
+   * The version of this state's function that is being deployed. A definition names it, so that a running execution keeps
+   * its code and its settings when the stack is updated; leave to invoke is for every version, since that execution's
+   * role is updated under it.
+   */
+  pinned(name: FunctionName): IVersion {
+    const lambda = this.named(name);
+    return Object.create(lambda.currentVersion, {
+      resourceArnsForGrantInvoke: { value: [`${lambda.functionArn}:*`] },
+    });
+  }
+
   private create(
     name: FunctionName,
     directory: string,
@@ -135,6 +149,9 @@ export class Functions extends Construct {
       role,
       logGroup,
       loggingFormat: LoggingFormat.JSON,
+      tracing: Tracing.ACTIVE,
+      // A version that a running execution still needs outlives the update that replaces it.
+      currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN },
       environment: {
         DATABASE_SECRET_ARN: databaseSecret.secretArn,
         DATABASE_TLS: config.databaseTls,
@@ -176,6 +193,13 @@ export class Functions extends Construct {
     );
     databaseSecret.grantRead(role);
     if (needs.key) keySecret.grantRead(role);
+    const kmsKeys = [config.databaseSecretKmsKeyArn, needs.key && config.keySecretKmsKeyArn];
+    // By hand: a grant on a secret or key that this stack does not own leaves the function's role as it was.
+    for (const kmsKey of new Set(kmsKeys))
+      if (kmsKey !== undefined)
+        allow(['kms:Decrypt'], [kmsKey], {
+          StringEquals: { 'kms:ViaService': `secretsmanager.${Stack.of(this).region}.amazonaws.com` },
+        });
     // Nor do most of CloudWatch's; a namespace is the finest limit there is.
     if (needs.metrics)
       allow(['cloudwatch:PutMetricData'], ['*'], {

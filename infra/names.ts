@@ -1,4 +1,5 @@
 import { alerts } from '../lambdas/core/plan.ts';
+import { serviceAlerts } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
 
 /**
@@ -24,7 +25,7 @@ export function namesOf(config: RolloutConfig): Names {
     of,
     target: `${config.target.schema}.${config.target.table}`,
     dashboard: config.stackName,
-    alarms: alerts.map(({ name }) => of(name)),
+    alarms: [...alerts, ...serviceAlerts].map(({ name }) => of(name)),
     stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),
   };
 }

@@ -1,13 +1,15 @@
-import { CfnOutput, RemovalPolicy, Stack, type StackProps } from 'aws-cdk-lib';
+import { CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
 import { defaultPlan } from '../lambdas/core/plan.ts';
 import type { Settings } from '../lambdas/core/settings.ts';
+import { acknowledgeFindings } from './acknowledgements.ts';
 import { Alarms } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
 import { RolloutDashboard } from './dashboard.ts';
 import { EncryptBatchesMachine } from './encrypt-batches-machine.ts';
+import { Endpoints } from './endpoints.ts';
 import { FinalAuditMachine } from './final-audit-machine.ts';
 import { Functions, type ReadableSecret } from './functions.ts';
 import { Monitoring } from './monitoring.ts';
@@ -32,6 +34,9 @@ export class EncryptionRolloutStack extends Stack {
     super(scope, id, props);
     const plan = defaultPlan;
     const names = namesOf(config);
+    Tags.of(this).add('Application', 'encryption-rollout');
+    for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
+    if (config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
     const settings: Settings = {
       target: config.target,
       database: config.database,
@@ -77,7 +82,13 @@ export class EncryptionRolloutStack extends Stack {
 
     for (const publisher of [rollback, rollout]) notifications.grantEncryption(publisher);
 
-    const alarms = new Alarms(this, 'Alarms', { names, topic });
+    const alarms = new Alarms(this, 'Alarms', {
+      names,
+      topic,
+      rollout,
+      rollback,
+      stopRollout: functions.named('StopRollout'),
+    });
     new RolloutDashboard(this, 'Dashboard', { names, alarms });
     new Monitoring(this, 'Monitoring', {
       scheduleName: names.of('Monitor'),
@@ -100,6 +111,7 @@ export class EncryptionRolloutStack extends Stack {
       description: 'Where alarms and the ends of rollouts are announced',
       value: topic.topicArn,
     });
+    acknowledgeFindings(this, functions);
   }
 
   private keySecret(config: RolloutConfig): ReadableSecret {

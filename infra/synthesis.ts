@@ -108,6 +108,8 @@ function resolver(template: Template, prefix: string): (value: unknown) => unkno
     switch (Type) {
       case 'AWS::Lambda::Function':
         return arn('lambda', `function:${short(Properties.FunctionName)}`);
+      case 'AWS::Lambda::Version':
+        return arnOf((Properties.FunctionName as { Ref: string }).Ref);
       case 'AWS::StepFunctions::StateMachine':
         return arn('states', `stateMachine:${short(Properties.StateMachineName)}`);
       case 'AWS::SNS::Topic':

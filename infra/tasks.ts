@@ -1,7 +1,8 @@
-import { Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, type Stack } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import {
+  type CfnStateMachine,
   DefinitionBody,
   type IChainable,
   IntegrationPattern,
@@ -78,7 +79,7 @@ export function invoke(
 ): LambdaInvoke {
   const lambda = functions.named(handler);
   const task = new LambdaInvoke(scope, id, {
-    lambdaFunction: lambda,
+    lambdaFunction: functions.pinned(handler),
     payload: TaskInput.fromObject(payload),
     payloadResponseOnly: true,
     resultPath,
@@ -159,7 +160,7 @@ export function onError<T extends Pick<TaskStateBase, 'addCatch'>>(
   return task;
 }
 
-/** A Standard machine, traced; it logs errors and never the data. */
+/** A Standard machine, traced; it logs every event and never the data. */
 export function machine(
   scope: Construct,
   names: Names,
@@ -174,7 +175,7 @@ export function machine(
     comment,
     tracingEnabled: true,
     logs: {
-      level: LogLevel.ERROR,
+      level: LogLevel.ALL,
       includeExecutionData: false,
       destination: new LogGroup(scope, `${name}Log`, {
         // With this prefix the log does not use up the account's resource policies.
@@ -184,4 +185,10 @@ export function machine(
       }),
     },
   });
+}
+
+/** How a policy names all executions of a machine: by its name, or as StepFunctionsStartExecution derives it. */
+export function namesOfExecutions(stack: Stack, machine: CfnStateMachine): string[] {
+  const derived = { 'Fn::Select': [6, { 'Fn::Split': [':', { Ref: stack.getLogicalId(machine) }] }] };
+  return [`${machine.stateMachineName}:*`, `${JSON.stringify(derived)}*`];
 }

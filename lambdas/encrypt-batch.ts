@@ -15,8 +15,8 @@ import {
 import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
-import { type Phase, phaseOf } from './core/plan.ts';
-import { aimRows, percentage } from './core/progress.ts';
+import { type MetricName, type Phase, type Plan, phaseOf } from './core/plan.ts';
+import { aimRows, hoursLeft, percentage } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
 type Input = { run: Run; request: string; phase: Phase };
@@ -72,8 +72,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
       }),
     );
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    const measured = { RowsEncrypted: result.encrypted, EncryptionErrors: result.failed };
-    await publish(step.target, { ...measured, BatchMilliseconds: performance.now() - started });
+    await publish(step.target, measurements(step.plan, phase, result, progress, performance.now() - started));
     return {
       encrypted: result.encrypted,
       failed: result.failed,
@@ -82,6 +81,29 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
       reason: '',
     };
   });
+}
+
+/** What one batch tells the alarms and the dashboard. */
+function measurements(
+  plan: Plan,
+  phase: Phase,
+  { encrypted, failed }: BatchResult,
+  progress: { rowsWithPii: number; rowsEncryptedNow: number },
+  milliseconds: number,
+): Partial<Record<MetricName, number>> {
+  const attempted = encrypted + failed;
+  const perRow = milliseconds / Math.max(1, encrypted);
+  return {
+    RowsEncrypted: encrypted,
+    EncryptionErrors: failed,
+    BatchMilliseconds: milliseconds,
+    ProgressPercent: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
+    // A handful of rows says nothing about a rate, or about speed.
+    ...(attempted < plan.abort.errorPercentMinRows
+      ? {}
+      : { ErrorPercent: (100 * failed) / attempted, MillisecondsPerRow: perRow }),
+    HoursLeft: hoursLeft(plan, phase, progress, perRow),
+  };
 }
 
 /**

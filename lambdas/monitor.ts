@@ -1,7 +1,7 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
 import { compareKeys } from './adapters/keys.ts';
-import { countErrors, latestRunStatus } from './adapters/records.ts';
+import { activeRun, countErrors, latestRunStatus } from './adapters/records.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
 import { handlerOf, unattachedSession } from './step.ts';
@@ -15,13 +15,19 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
   const keys = await step.key();
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
     const status = await latestRunStatus(client, target);
-    if (status === undefined) return { healthStatus: 'NOT_STARTED' };
+    if (status === undefined) {
+      await publish(target, { Heartbeat: 1 });
+      return { healthStatus: 'NOT_STARTED' };
+    }
     const { mismatchedKeys } = await spotCheck(step, client, keys.keyring);
     const health = await readHealth(client, target);
     const errors = await countErrors(client, target, new Date(Date.now() - PERIOD_MILLISECONDS));
+    const active = await activeRun(client, target);
     const completed = status === 'COMPLETED';
     const triggerIsOff = completed && !health.triggerEnabled ? 1 : 0;
     await publish(target, {
+      Heartbeat: 1,
+      RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
       ...(completed ? { EncryptionPercentage: health.readablePercentage } : {}),
       EncryptionErrors: errors.trigger,
       DecryptionFailures: mismatchedKeys.length,

@@ -417,16 +417,19 @@ export async function countErrorsByType(client: Client, run: Run): Promise<Recor
   return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
 }
 
-/** The table's run under way, and its execution; undefined when there is none, or no engine. */
+/** The table's run under way, its execution and when that began; undefined when there is none, or no engine. */
 export async function activeRun(
   client: Client,
   target: string,
 ): Promise<
-  { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean } | undefined
+  | { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean; beganAt: Date }
+  | undefined
 > {
   if ((await latestRunStatus(client, target)) === undefined) return undefined;
   const { rows } = await client.query(
-    `select id, attempt, status, execution, exists (
+    `select id, attempt, status, execution, (
+         select min(happened_at) from encryption_rollout.events e where e.run_id = r.id and e.attempt = r.attempt
+       ) as began_at, exists (
          select from encryption_rollout.gates g
          where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO'
        ) as passed_preflight
@@ -434,8 +437,14 @@ export async function activeRun(
     [target],
   );
   if (rows[0] === undefined) return undefined;
-  const { id, attempt, status, execution, passed_preflight } = rows[0];
-  return { run: { id, attempt, target }, status, execution, passedPreflight: passed_preflight };
+  const { id, attempt, status, execution, passed_preflight, began_at } = rows[0];
+  return {
+    run: { id, attempt, target },
+    status,
+    execution,
+    passedPreflight: passed_preflight,
+    beganAt: began_at,
+  };
 }
 
 /** Status of the table's latest run; undefined when there is none, or no engine. */

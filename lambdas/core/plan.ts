@@ -55,6 +55,8 @@ export interface Plan {
     readonly maxAddedMilliseconds: number;
   };
   readonly backupMaxAgeHours: number;
+  /** Hours after which a rollout under way is overdue: days 1 to 3 of the plan. */
+  readonly overdueHours: number;
 }
 
 export const defaultPlan: Plan = {
@@ -130,6 +132,7 @@ export const defaultPlan: Plan = {
   maxMillisecondsPerRow: 5,
   writeLatency: { samples: 20, maxAddedMilliseconds: 5 },
   backupMaxAgeHours: 24,
+  overdueHours: 72,
 };
 
 /** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<schema>.<table>`. */
@@ -141,6 +144,18 @@ export const metrics = {
   EncryptionPercentage: 'Percent',
   RowsEncrypted: 'Count',
   BatchMilliseconds: 'Milliseconds',
+  /** Of one batch. */
+  MillisecondsPerRow: 'Milliseconds',
+  /** Rows of one batch that failed, when it tried enough for a percentage to mean something. */
+  ErrorPercent: 'Percent',
+  /** Counted while the rollout runs; EncryptionPercentage is measured, after it. */
+  ProgressPercent: 'Percent',
+  /** Estimate until the rollout is complete, with the waits that are planned. */
+  HoursLeft: 'None',
+  /** Since the execution under way began; 0 when there is none. */
+  RunHours: 'None',
+  /** 1 for every measurement of Monitor. */
+  Heartbeat: 'Count',
   /** Rows that could not be encrypted, by a batch or by the trigger. */
   EncryptionErrors: 'Count',
   DecryptionFailures: 'Count',
@@ -157,17 +172,25 @@ export interface Alert {
   /** Alarm name suffix and runbook heading. */
   readonly name: string;
   readonly metric: MetricName;
-  readonly statistic: 'Sum' | 'Minimum' | 'Maximum';
+  readonly statistic: 'Sum' | 'Minimum' | 'Maximum' | 'Average';
   readonly comparison: 'GreaterThanThreshold' | 'LessThanThreshold';
   readonly threshold: number;
   readonly periodMinutes: number;
+  /**
+   * What silence says. `notBreaching`: a count that nobody reports is zero. `ignore`: a level that nobody reports is
+   * unknown, which neither raises the alarm nor clears it. `breaching`: silence is what the alarm is about.
+   */
+  readonly whenMissing: 'notBreaching' | 'ignore' | 'breaching';
   /** What happened and what it means, in one or two sentences. */
   readonly story: string;
   /** It stops a rollout under way, besides paging. */
   readonly stopsRollout?: true;
 }
 
-/** The plan's alert thresholds. Coverage is emitted by Monitor only after a rollout completed. */
+/**
+ * The plan's alert thresholds and abort conditions, and what would make the others blind. Coverage is emitted by Monitor
+ * only after a rollout completed.
+ */
 export const alerts: readonly Alert[] = [
   {
     name: 'CoverageBelow99',
@@ -176,6 +199,7 @@ export const alerts: readonly Alert[] = [
     comparison: 'LessThanThreshold',
     threshold: 99,
     periodMinutes: 5,
+    whenMissing: 'ignore',
     story:
       'After a completed rollout less than 99 % of the rows with personal data are encrypted: new rows are being stored in plaintext only.',
   },
@@ -186,6 +210,7 @@ export const alerts: readonly Alert[] = [
     comparison: 'GreaterThanThreshold',
     threshold: 10,
     periodMinutes: 60,
+    whenMissing: 'notBreaching',
     story:
       'More than 10 rows could not be encrypted within an hour. Their plaintext is safe; they stay unencrypted.',
   },
@@ -196,6 +221,7 @@ export const alerts: readonly Alert[] = [
     comparison: 'GreaterThanThreshold',
     threshold: 0,
     periodMinutes: 5,
+    whenMissing: 'notBreaching',
     story:
       'A stored ciphertext did not decrypt to its plaintext: it is corrupt, moved, or sealed under another key.',
     stopsRollout: true,
@@ -207,6 +233,7 @@ export const alerts: readonly Alert[] = [
     comparison: 'GreaterThanThreshold',
     threshold: 0,
     periodMinutes: 5,
+    whenMissing: 'ignore',
     story: 'Rows have ciphertext but no initialization vector: they cannot be decrypted.',
     stopsRollout: true,
   },
@@ -217,6 +244,7 @@ export const alerts: readonly Alert[] = [
     comparison: 'GreaterThanThreshold',
     threshold: 0,
     periodMinutes: 5,
+    whenMissing: 'notBreaching',
     story:
       'The encryption trigger failed for a write, or is off although the rollout is complete. The writes went through unencrypted.',
   },
@@ -227,8 +255,51 @@ export const alerts: readonly Alert[] = [
     comparison: 'GreaterThanThreshold',
     threshold: 0,
     periodMinutes: 5,
+    whenMissing: 'notBreaching',
     story:
       'The encryption key could not be read, or it is not the key that this database is encrypted with. Nothing is written until it is right.',
+  },
+  {
+    name: 'BatchErrorRate',
+    metric: 'ErrorPercent',
+    statistic: 'Maximum',
+    comparison: 'GreaterThanThreshold',
+    threshold: defaultPlan.abort.errorPercent,
+    periodMinutes: 5,
+    whenMissing: 'notBreaching',
+    story: 'More than 1 % of the rows of a batch could not be encrypted. The rollout is being stopped.',
+    stopsRollout: true,
+  },
+  {
+    name: 'BatchesSlow',
+    metric: 'MillisecondsPerRow',
+    statistic: 'Average',
+    comparison: 'GreaterThanThreshold',
+    threshold: defaultPlan.maxMillisecondsPerRow,
+    periodMinutes: 15,
+    whenMissing: 'notBreaching',
+    story:
+      'Batches have taken more than 5 ms a row for a quarter of an hour: the database is under pressure, and the next gate will not pass.',
+  },
+  {
+    name: 'RolloutOverdue',
+    metric: 'RunHours',
+    statistic: 'Maximum',
+    comparison: 'GreaterThanThreshold',
+    threshold: defaultPlan.overdueHours,
+    periodMinutes: 15,
+    whenMissing: 'ignore',
+    story: 'A rollout has been under way for longer than the three days of the plan, or was left unfinished.',
+  },
+  {
+    name: 'MonitorSilent',
+    metric: 'Heartbeat',
+    statistic: 'Sum',
+    comparison: 'LessThanThreshold',
+    threshold: 1,
+    periodMinutes: 15,
+    whenMissing: 'breaching',
+    story: 'Monitor has not measured anything for a quarter of an hour: the other alarms are blind.',
   },
 ];
 

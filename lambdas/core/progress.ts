@@ -46,3 +46,18 @@ export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health
   );
   return next?.number ?? 5;
 }
+
+/** Estimate of the hours until the rollout is complete: batches as fast as the last one, and every wait to come. */
+export function hoursLeft(
+  plan: Plan,
+  phase: Phase,
+  { rowsWithPii, rowsEncryptedNow }: { rowsWithPii: number; rowsEncryptedNow: number },
+  millisecondsPerRow: number,
+): number {
+  const rows = Math.max(0, rowsWithPii - rowsEncryptedNow);
+  const batches = rows / Math.max(...plan.phases.map(({ batchRows }) => batchRows));
+  const soakMinutes = plan.phases
+    .filter(({ number }) => number >= phase.number)
+    .reduce((minutes, each) => minutes + each.soakMinutes, 0);
+  return (rows * millisecondsPerRow) / 3_600_000 + (batches * phase.pauseSeconds) / 3_600 + soakMinutes / 60;
+}

@@ -3,11 +3,13 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
-import { readConfig } from '../../infra/config.ts';
+import { serviceAlerts } from '../../infra/alarms.ts';
+import { parseConfig, RolloutConfig, readConfig } from '../../infra/config.ts';
+import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { alerts, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
-import { Settings } from '../../lambdas/core/settings.ts';
+import { alerts, defaultPlan, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
+import { Settings, Target } from '../../lambdas/core/settings.ts';
 
 const config = readConfig('config/example.json');
 const rollout = synthesizeRollout(config);
@@ -20,43 +22,64 @@ const only = <T>(found: Record<string, T>): T => {
 describe('alarms', () => {
   const runbook = readFileSync('docs/runbook.md', 'utf8');
 
-  test.each(alerts)('$name watches a metric that the handlers emit and pages on-call', (alert) => {
-    expect(metrics).toHaveProperty(alert.metric);
-    const alarm = only(
+  const alarmOf = (name: string) =>
+    only(
       template.findResources('AWS::CloudWatch::Alarm', {
-        Properties: {
-          AlarmName: `EncryptionRollout-${alert.name}`,
-          Namespace: metricNamespace,
-          MetricName: alert.metric,
-          Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
-          Statistic: alert.statistic,
-          Period: alert.periodMinutes * 60,
-          Threshold: alert.threshold,
-          ComparisonOperator: alert.comparison,
-        },
+        Properties: { AlarmName: `EncryptionRollout-${name}` },
       }),
-    );
-    const topic = only(template.findResources('AWS::SNS::Topic'));
-    expect(topic).toBeDefined();
-    expect(alarm.Properties.AlarmActions).toEqual([
-      { Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] },
-    ]);
-  });
+    ).Properties;
 
-  test.each(alerts)('$name has a heading in the runbook, and its text links there', ({ name, story }) => {
-    const [, section = ''] = runbook.split(`\n## ${name}\n`);
-    for (const part of ['Description', 'Investigation', 'Resolution'])
-      expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
-    template.hasResourceProperties('AWS::CloudWatch::Alarm', {
-      AlarmName: `EncryptionRollout-${name}`,
-      AlarmDescription: Match.stringLikeRegexp(
-        `^${story.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}.*docs/runbook\\.md#${name.toLowerCase()}$`,
-      ),
+  test.each(alerts)('$name watches a metric that the handlers emit', (alert) => {
+    expect(metrics).toHaveProperty(alert.metric);
+    expect(alarmOf(alert.name)).toMatchObject({
+      Namespace: metricNamespace,
+      MetricName: alert.metric,
+      Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
+      Statistic: alert.statistic,
+      Period: alert.periodMinutes * 60,
+      Threshold: alert.threshold,
+      ComparisonOperator: alert.comparison,
+      TreatMissingData: alert.whenMissing,
     });
   });
 
-  test('there is no alarm that the plan does not know', () => {
-    template.resourceCountIs('AWS::CloudWatch::Alarm', alerts.length);
+  test.each([
+    ['RolloutFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'EncryptionRollout'],
+    ['RollbackFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'Rollback'],
+    ['StopRolloutFailed', 'AWS/Lambda', 'Errors', 'FunctionName', 'StopRollout'],
+  ])('%s watches %s %s', (name, Namespace, MetricName, Dimension, of) => {
+    const { Dimensions, ...alarm } = alarmOf(name);
+    expect(alarm).toMatchObject({ Namespace, MetricName, Statistic: 'Sum', Threshold: 0 });
+    const { Ref } = Dimensions[0].Value;
+    const { StateMachineName, FunctionName } = rollout.template.Resources[Ref]?.Properties ?? {};
+    expect([Dimensions[0].Name, StateMachineName ?? FunctionName]).toEqual([
+      Dimension,
+      `EncryptionRollout-${of}`,
+    ]);
+  });
+
+  const all = [...alerts, ...serviceAlerts];
+
+  test.each(all)('$name pages, has a heading in the runbook, and links there', ({ name, story }) => {
+    const [, section = ''] = runbook.split(`\n## ${name}\n`);
+    for (const part of ['Description', 'Investigation', 'Resolution'])
+      expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
+    const { AlarmDescription, AlarmActions } = alarmOf(name);
+    expect(AlarmDescription).toBe(
+      `${story} Target: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+    );
+    expect(AlarmActions).toEqual([{ Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] }]);
+  });
+
+  test('the numbers in the stories are those of the plan', () => {
+    const storyOf = (name: string) => alerts.find((alert) => alert.name === name)?.story;
+    expect(storyOf('BatchErrorRate')).toContain(`More than ${defaultPlan.abort.errorPercent} %`);
+    expect(storyOf('BatchesSlow')).toContain(`more than ${defaultPlan.maxMillisecondsPerRow} ms a row`);
+    expect(defaultPlan.overdueHours).toBe(3 * 24);
+  });
+
+  test('there is no other alarm', () => {
+    template.resourceCountIs('AWS::CloudWatch::Alarm', all.length);
   });
 
   test('preflight asks for exactly the alarms and the dashboard that are deployed', () => {
@@ -99,108 +122,13 @@ describe('functions', () => {
       Runtime: 'nodejs24.x',
       VpcConfig: { SubnetIds: config.subnetIds, SecurityGroupIds: [config.securityGroupId] },
       LoggingConfig: { LogFormat: 'JSON' },
+      TracingConfig: { Mode: 'Active' },
     });
   });
 
   test('the environment fits into the 4 KB that Lambda allows', () => {
     for (const { environment } of Object.values(rollout.functions))
       expect(Buffer.byteLength(JSON.stringify(environment))).toBeLessThan(4096);
-  });
-});
-
-describe('least privilege', () => {
-  interface Statement {
-    readonly Action: string | string[];
-    readonly Resource: unknown;
-    readonly Condition?: unknown;
-  }
-
-  /** Statements of the role of the function in this state. */
-  function statements(name: string): Statement[] {
-    const { Role } = only(
-      template.findResources('AWS::Lambda::Function', {
-        Properties: { FunctionName: `EncryptionRollout-${name}` },
-      }),
-    ).Properties;
-    const role = Role['Fn::GetAtt'][0];
-    return Object.values(template.findResources('AWS::IAM::Policy'))
-      .filter(({ Properties }) => Properties.Roles.some((each: { Ref: string }) => each.Ref === role))
-      .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
-  }
-  const actions = (statement: Statement) => [statement.Action].flat();
-  const secretsOf = (name: string) =>
-    statements(name)
-      .filter((statement) => actions(statement).includes('secretsmanager:GetSecretValue'))
-      .map(({ Resource }) => Resource);
-
-  test('only the functions that compute with the key can read it', () => {
-    const key = { Ref: Object.keys(template.findResources('AWS::SecretsManager::Secret'))[0] };
-    const readers = functionNames.filter((name) =>
-      secretsOf(name).some((resource) => JSON.stringify(resource) === JSON.stringify(key)),
-    );
-    expect(readers.sort()).toEqual(
-      [
-        'AuditRows',
-        'EnableTrigger',
-        'EncryptBatch',
-        'Gate',
-        'Monitor',
-        'Preflight',
-        'PrepareDatabase',
-      ].sort(),
-    );
-  });
-
-  test('every function reads the secret of the database, by its ARN', () => {
-    for (const name of functionNames) expect(secretsOf(name)).toContain(config.databaseSecretArn);
-  });
-
-  test('metrics can be published in our namespace alone', () => {
-    const publishing = functionNames
-      .flatMap(statements)
-      .filter((statement) => actions(statement).includes('cloudwatch:PutMetricData'));
-    expect(publishing.length).toBeGreaterThan(0);
-    for (const { Condition } of publishing)
-      expect(Condition).toEqual({ StringEquals: { 'cloudwatch:namespace': metricNamespace } });
-  });
-
-  test('PrepareDatabase can ask for executions of the rollout and of nothing else', () => {
-    const [statement, ...more] = statements('PrepareDatabase').filter((each) =>
-      actions(each).includes('states:DescribeExecution'),
-    );
-    expect(more).toEqual([]);
-    expect(JSON.stringify(statement?.Resource)).toContain(':execution:EncryptionRollout-EncryptionRollout:*');
-  });
-
-  test('StopRollout can stop executions of the rollout and start rollbacks; no other function has a say', () => {
-    const rights = statements('StopRollout')
-      .filter((each) => actions(each).some((action) => action.startsWith('states:')))
-      .map((each) => [actions(each).join(), JSON.stringify(each.Resource)]);
-    expect(rights).toEqual([
-      ['states:StopExecution', expect.stringContaining(':execution:EncryptionRollout-EncryptionRollout:*')],
-      ['states:StartExecution', expect.stringContaining(':stateMachine:EncryptionRollout-Rollback')],
-      ['states:DescribeExecution', expect.stringContaining(':execution:EncryptionRollout-Rollback:*')],
-    ]);
-    for (const name of functionNames.filter((each) => !['PrepareDatabase', 'StopRollout'].includes(each)))
-      expect(
-        statements(name)
-          .flatMap(actions)
-          .filter((action) => action.startsWith('states:')),
-      ).toEqual([]);
-  });
-
-  test('no policy allows everything, and only actions without resources have a wildcard', () => {
-    const withoutResources =
-      /^(ec2:|cloudwatch:(PutMetricData|DescribeAlarms|GetMetricData)$|rds:Describe|xray:|logs:.*(LogDelivery|LogDeliveries|ResourcePolic|LogGroups))/;
-    for (const policy of Object.values(template.findResources('AWS::IAM::Policy')))
-      for (const statement of policy.Properties.PolicyDocument.Statement as Statement[])
-        if (statement.Resource === '*')
-          for (const action of actions(statement)) expect(action).toMatch(withoutResources);
-  });
-
-  test('no role has a managed policy', () => {
-    for (const role of Object.values(template.findResources('AWS::IAM::Role')))
-      expect(role.Properties.ManagedPolicyArns).toBeUndefined();
   });
 });
 
@@ -268,12 +196,12 @@ describe('the key', () => {
   });
 });
 
-test('the state machines are Standard, traced, and log errors without data', () => {
+test('the state machines are Standard, traced, and log every event without data', () => {
   template.resourceCountIs('AWS::StepFunctions::StateMachine', 5);
   template.allResourcesProperties('AWS::StepFunctions::StateMachine', {
     StateMachineType: 'STANDARD',
     TracingConfiguration: { Enabled: true },
-    LoggingConfiguration: { Level: 'ERROR', IncludeExecutionData: false },
+    LoggingConfiguration: { Level: 'ALL', IncludeExecutionData: false },
   });
 });
 
@@ -326,6 +254,123 @@ describe('the roads to the rollback from outside the machine', () => {
       expect.arrayContaining(['DecryptionFailures', 'MissingIvs']),
     );
   });
+});
+
+test('definitions name versions, which outlive their update, and may go on invoking the older ones', () => {
+  const versions = template.findResources('AWS::Lambda::Version');
+  for (const version of Object.values(versions)) expect(version.UpdateReplacePolicy).toBe('Retain');
+  for (const { Properties } of Object.values(template.findResources('AWS::StepFunctions::StateMachine'))) {
+    const parts = Properties.DefinitionString['Fn::Join'][1] as (string | Record<string, unknown>)[];
+    const invoked = parts.filter(
+      (part, index) => typeof part === 'object' && String(parts[index - 1]).endsWith('"Resource":"'),
+    );
+    const lambdas = invoked.filter((part) => !JSON.stringify(part).includes('AWS::Partition'));
+    for (const part of lambdas) expect(Object.keys(versions)).toContain((part as { Ref?: string }).Ref);
+  }
+  const invoking = Object.values(template.findResources('AWS::IAM::Policy'))
+    .flatMap(({ Properties }) => Properties.PolicyDocument.Statement)
+    .filter(({ Action, Sid }) => Action === 'lambda:InvokeFunction' && Sid === undefined)
+    .map(({ Resource }) => JSON.stringify(Resource));
+  expect(invoking.length).toBeGreaterThan(0);
+  for (const name of ['EncryptBatch', 'DisableTrigger']) {
+    const [id] = Object.keys(
+      template.findResources('AWS::Lambda::Function', {
+        Properties: { FunctionName: `EncryptionRollout-${name}` },
+      }),
+    );
+    expect(invoking).toContain(JSON.stringify({ 'Fn::Join': ['', [{ 'Fn::GetAtt': [id, 'Arn'] }, ':*']] }));
+  }
+});
+
+describe("for somebody else's account", () => {
+  const kmsKey = 'arn:aws:kms:us-east-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef';
+  const { template: custom } = synthesizeRollout(
+    parseConfig(
+      {
+        ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        createVpcEndpoints: true,
+        databaseSecretKmsKeyArn: kmsKey,
+        tags: { CostCenter: '4711' },
+      },
+      'test',
+    ),
+  );
+  const resources = (type: string) =>
+    Object.values(custom.Resources)
+      .filter(({ Type }) => Type === type)
+      // biome-ignore lint/suspicious/noExplicitAny: a template
+      .map(({ Properties }) => Properties as any);
+
+  test('endpoints are created on request only, for exactly the services that handlers call', () => {
+    template.resourceCountIs('AWS::EC2::VPCEndpoint', 0);
+    const clients = readdirSync('lambdas/adapters')
+      .flatMap((file) =>
+        readFileSync(join('lambdas/adapters', file), 'utf8').match(/@aws-sdk\/client-[a-z-]+/g),
+      )
+      .filter((client) => client !== null);
+    const serviceOf: Record<string, string> = {
+      '@aws-sdk/client-secrets-manager': 'secretsmanager',
+      '@aws-sdk/client-cloudwatch': 'monitoring',
+      '@aws-sdk/client-rds': 'rds',
+      '@aws-sdk/client-sfn': 'states',
+    };
+    expect(new Set(clients.map((client) => serviceOf[client]))).toEqual(new Set(endpointServices));
+    const endpoints = resources('AWS::EC2::VPCEndpoint');
+    expect(endpoints.map(({ ServiceName }) => ServiceName['Fn::Join'][1].at(-1))).toEqual(
+      endpointServices.map((service) => `.${service}`),
+    );
+    for (const endpoint of endpoints)
+      expect(endpoint).toMatchObject({
+        VpcId: config.vpcId,
+        SubnetIds: config.subnetIds,
+        VpcEndpointType: 'Interface',
+        PrivateDnsEnabled: true,
+      });
+  });
+
+  test('every function may decrypt the secret of the database with the key that was named, and only through Secrets Manager', () => {
+    const decrypting = resources('AWS::IAM::Policy')
+      .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+      .filter(({ Resource }) => Resource === kmsKey);
+    expect(decrypting).toHaveLength(functionNames.length);
+    for (const { Action, Condition } of decrypting) {
+      expect(Action).toBe('kms:Decrypt');
+      expect(JSON.stringify(Condition)).toContain('kms:ViaService');
+    }
+  });
+
+  test('tags are on every function, machine and log', () => {
+    for (const type of ['AWS::Lambda::Function', 'AWS::StepFunctions::StateMachine', 'AWS::Logs::LogGroup'])
+      for (const { Tags } of resources(type))
+        expect(Tags).toEqual(
+          expect.arrayContaining([
+            { Key: 'Application', Value: 'encryption-rollout' },
+            { Key: 'CostCenter', Value: '4711' },
+          ]),
+        );
+  });
+
+  test('the operator guide has a row for every setting', () => {
+    const guide = readFileSync('docs/operator-guide.md', 'utf8');
+    const documented = [...guide.matchAll(/^\|([^|]*)\|/gm)].flatMap(([, cell = '']) =>
+      [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
+    );
+    for (const setting of [...Object.keys(RolloutConfig.shape), ...Object.keys(Target.shape)])
+      expect(documented, setting).toContain(setting);
+  });
+});
+
+test('every log is kept for a year, none for ever', () => {
+  template.allResourcesProperties('AWS::Logs::LogGroup', { RetentionInDays: 365 });
+});
+
+test('the dashboard says where we are, whether it is healthy, how fast and when done', () => {
+  const body = JSON.stringify(only(template.findResources('AWS::CloudWatch::Dashboard')).Properties);
+  for (const title of ['Where are we?', 'Is it healthy?', 'How fast?', 'When done?'])
+    expect(body).toContain(title);
+  const shown = [...body.matchAll(/EncryptionRollout\\*",\\*"(\w+)\\*",\\*"Target/g)].map(([, name]) => name);
+  expect(shown.length).toBeGreaterThan(8);
+  for (const name of shown) expect(metrics).toHaveProperty(name as string);
 });
 
 test('Monitor runs every five minutes', () => {

@@ -1,0 +1,39 @@
+import { type Stack, Validations } from 'aws-cdk-lib';
+import type { CfnFunction } from 'aws-cdk-lib/aws-lambda';
+import { CfnStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
+import { type Functions, functionNames } from './functions.ts';
+import { namesOfExecutions } from './tasks.ts';
+
+/** Findings of cdk-nag's AwsSolutions pack that stay, each with its reason. All others fail the synthesis. */
+export function acknowledgeFindings(stack: Stack, functions: Functions): void {
+  const acknowledge = (id: string, reason: string) => Validations.of(stack).acknowledge({ id, reason });
+
+  acknowledge(
+    'AwsSolutions-SMG4',
+    'The key must not be rotated by itself: what is encrypted with it would be lost. docs/threat-model.md says what a change of key takes.',
+  );
+  acknowledge(
+    'AwsSolutions-IAM5[Resource::*]',
+    'Only for actions that know no resource. test/infra/least-privilege.test.ts lists each with its reason and fails on any other.',
+  );
+  acknowledge(
+    'AwsSolutions-IAM5[Action::kms:GenerateDataKey*]',
+    'The two actions of this family that publishing to an encrypted topic takes, on the one key of that topic.',
+  );
+  for (const name of functionNames) {
+    const logicalId = stack.getLogicalId(functions.named(name).node.defaultChild as CfnFunction);
+    acknowledge(
+      `AwsSolutions-IAM5[Resource::<${logicalId}.Arn>:*]`,
+      'All versions of this one function: a running execution keeps the version that it began with.',
+    );
+  }
+  const machines = stack.node.findAll().filter((node) => node instanceof CfnStateMachine);
+  for (const machine of machines) {
+    for (const executions of namesOfExecutions(stack, machine)) {
+      acknowledge(
+        `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:${executions}]`,
+        'All executions of this one machine: their names are known only when they run.',
+      );
+    }
+  }
+}
