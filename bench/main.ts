@@ -1,8 +1,11 @@
 /**
  * `npm run bench`: what encryption costs, side by side in one run on the same table with the same indexes, triggers and
  * cursor. Every round does one batch of each kind on the next rows of the table, in rotating order; medians are shown.
+ * Where the system tells it (Linux), the server's CPU time stands beside the clock's: it hardly depends on what else the
+ * machine does.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,8 +37,10 @@ const directory = join(tmpdir(), `encryption-rollout-bench-${randomUUID()}`);
 // Autovacuum would run in some rounds and not in others.
 const server = await startPostgres({ directory, settings: ['autovacuum=off'] });
 const client = new pg.Client({ connectionString: server.url });
+let backend = 0;
 try {
   await client.connect();
+  backend = (await one('select pg_backend_pid() as pid')).pid;
   await prepare();
   console.log(
     `PostgreSQL ${(await one('show server_version')).server_version}, ${cpus()[0]?.model}, ${rows} rows\n`,
@@ -77,11 +82,36 @@ async function seed() {
   await client.query("insert into encryption_rollout.cursors values ('public.appointments', false)");
 }
 
-/** Milliseconds. */
-async function time(work: () => Promise<unknown>): Promise<number> {
+interface Duration {
+  /** By the clock. */
+  readonly milliseconds: number;
+  /** Of the server process; NaN where the system does not tell. */
+  readonly cpuMilliseconds: number;
+}
+
+async function time(work: () => Promise<unknown>): Promise<Duration> {
+  const cpu = serverCpu();
   const started = performance.now();
   await work();
-  return performance.now() - started;
+  return { milliseconds: performance.now() - started, cpuMilliseconds: serverCpu() - cpu };
+}
+
+/** CPU time that our server process has used, in milliseconds. */
+function serverCpu(): number {
+  const file = `/proc/${backend}/schedstat`;
+  return existsSync(file) ? Number(readFileSync(file, 'utf8').split(' ')[0]) / 1e6 : Number.NaN;
+}
+
+function clock(durations: readonly Duration[]): number[] {
+  return durations.map(({ milliseconds }) => milliseconds);
+}
+
+function cpuTime(durations: readonly Duration[]): number[] {
+  return durations.map(({ cpuMilliseconds }) => cpuMilliseconds);
+}
+
+function digits(value: number, count: number): string {
+  return Number.isNaN(value) ? '–' : value.toFixed(count);
 }
 
 function median(values: readonly number[]): number {
@@ -115,7 +145,7 @@ async function compareBatches() {
       (await one('select public.row_by_row($1) as encrypted', [batchRows])).encrypted,
   };
   const names = Object.keys(kinds);
-  const measured = new Map<string, number[]>(names.map((name) => [name, []]));
+  const measured = new Map<string, Duration[]>(names.map((name) => [name, []]));
   const rounds = Math.floor(rows / batchRows / names.length);
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < names.length; turn++) {
@@ -125,33 +155,45 @@ async function compareBatches() {
         `update encryption_rollout.cursors set position = format('(%s,0)', encryption_rollout.page_of((
            select ctid from public.appointments where ctid > cursors.position and ${unsealed} limit 1)))::tid`,
       );
-      const milliseconds = await time(async () => {
+      const duration = await time(async () => {
         const encrypted = await kinds[name]?.();
         if (encrypted !== batchRows)
           throw new Error(`${name} wrote ${encrypted} rows instead of ${batchRows}`);
       });
-      if (round >= warmUpRounds) measured.get(name)?.push(milliseconds);
+      if (round >= warmUpRounds) measured.get(name)?.push(duration);
     }
   }
-  const limit = median(measured.get(names[0] as string) ?? []);
+  const limit = measured.get(names[0] as string) ?? [];
   const table = new Table({
-    head: [`batches of ${batchRows} rows`, 'rows/s', 'µs/row', 'of the limit', 'fastest–slowest, µs/row'],
+    head: [
+      `batches of ${batchRows} rows`,
+      'rows/s',
+      'µs/row',
+      'of the limit',
+      'CPU µs/row',
+      'of the limit',
+      'µs/row, from–to',
+    ],
   });
-  for (const [name, values] of measured) {
-    const perRow = (milliseconds: number) => ((milliseconds * 1_000) / batchRows).toFixed(1);
+  for (const [name, durations] of measured) {
+    const perRow = (milliseconds: number) => digits((milliseconds * 1_000) / batchRows, 1);
+    const milliseconds = median(clock(durations));
+    const cpuMilliseconds = median(cpuTime(durations));
     table.push([
       name,
-      Math.round((batchRows / median(values)) * 1_000),
-      perRow(median(values)),
-      (limit / median(values)).toFixed(2),
-      `${perRow(Math.min(...values))}–${perRow(Math.max(...values))}`,
+      Math.round((batchRows / milliseconds) * 1_000),
+      perRow(milliseconds),
+      digits(median(clock(limit)) / milliseconds, 2),
+      perRow(cpuMilliseconds),
+      digits(median(cpuTime(limit)) / cpuMilliseconds, 2),
+      `${perRow(Math.min(...clock(durations)))}–${perRow(Math.max(...clock(durations)))}`,
     ]);
   }
   console.log(`${table}\n${rounds - warmUpRounds} rounds\n`);
 }
 
 async function compareInserts() {
-  const measured = new Map<boolean, number[]>([
+  const measured = new Map<boolean, Duration[]>([
     [false, []],
     [true, []],
   ]);
@@ -159,24 +201,25 @@ async function compareInserts() {
     for (const enabled of round % 2 === 0 ? [false, true] : [true, false]) {
       await client.query("select encryption_rollout.set_trigger('public.appointments', $1)", [enabled]);
       for (let n = 0; n < insertsPerRound; n++) {
-        const milliseconds = await time(() =>
+        const duration = await time(() =>
           client.query(
             `insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name)
              values (gen_random_uuid(), now(), now(), 'new@example.com', '+15550100', 'New')`,
           ),
         );
-        measured.get(enabled)?.push(milliseconds);
+        measured.get(enabled)?.push(duration);
       }
     }
   }
   await client.query("select encryption_rollout.set_trigger('public.appointments', false)");
-  const table = new Table({ head: ['one insert, committed', 'median, ms', '95 %, ms'] });
-  for (const [enabled, values] of measured) {
-    const sorted = values.toSorted((a, b) => a - b);
+  const table = new Table({ head: ['one insert, committed', 'median, ms', '95 %, ms', 'CPU median, ms'] });
+  for (const [enabled, durations] of measured) {
+    const sorted = clock(durations).toSorted((a, b) => a - b);
     table.push([
       enabled ? 'trigger on' : 'trigger off',
-      median(values).toFixed(3),
-      (sorted[Math.floor(sorted.length * 0.95)] ?? Number.NaN).toFixed(3),
+      digits(median(sorted), 3),
+      digits(sorted[Math.floor(sorted.length * 0.95)] ?? Number.NaN, 3),
+      digits(median(cpuTime(durations)), 3),
     ]);
   }
   console.log(`${table}\n${insertRounds * insertsPerRound} each\n`);
@@ -184,33 +227,35 @@ async function compareInserts() {
 
 async function walkToTheEnd() {
   await seed();
-  const batches: number[] = [];
+  const batches: Duration[] = [];
   let encrypted = 0;
   for (let exhausted = false; !exhausted; ) {
-    const milliseconds = await time(async () => {
+    const duration = await time(async () => {
       const batch = await one("select * from encryption_rollout.encrypt_batch('public.appointments', $1)", [
         batchRows,
       ]);
       encrypted += batch.encrypted;
       exhausted = batch.exhausted;
     });
-    batches.push(milliseconds);
+    batches.push(duration);
   }
   if (encrypted !== rows) throw new Error(`${encrypted} of ${rows} rows were encrypted`);
   const tenth = Math.max(1, Math.floor(batches.length / 10));
-  const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-  const first = mean(batches.slice(0, tenth));
-  const last = mean(batches.slice(-tenth));
   const table = new Table({
-    head: ['the whole table', 'batches', 'seconds', 'first tenth, ms', 'last tenth, ms', 'last / first'],
+    head: ['the whole table', 'mean batch of the first tenth, ms', 'of the last tenth, ms', 'last / first'],
   });
-  table.push([
-    `${rows} rows`,
-    batches.length,
-    (batches.reduce((a, b) => a + b, 0) / 1_000).toFixed(1),
-    first.toFixed(0),
-    last.toFixed(0),
-    (last / first).toFixed(2),
-  ]);
-  console.log(table.toString());
+  for (const [name, values] of [
+    ['by the clock', clock(batches)],
+    ['CPU', cpuTime(batches)],
+  ] as const) {
+    const first = mean(values.slice(0, tenth));
+    const last = mean(values.slice(-tenth));
+    table.push([name, digits(first, 0), digits(last, 0), digits(last / first, 2)]);
+  }
+  const seconds = clock(batches).reduce((a, b) => a + b, 0) / 1_000;
+  console.log(`${table}\n${rows} rows in ${batches.length} batches, ${seconds.toFixed(1)} s`);
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
 }
