@@ -1,0 +1,56 @@
+import { describe, expect, test } from 'vitest';
+import { exposureCriteria, type ServerSetting } from '../../../lambdas/core/exposure.ts';
+
+const setting = (name: string, value: string, scope = 'server'): ServerSetting => ({ name, value, scope });
+const judged = (...settings: ServerSetting[]) => exposureCriteria({ settings, foreignCode: [] })[0];
+
+describe('the server log keeps secrets', () => {
+  test.each([
+    ['nothing of it is loaded', []],
+    [
+      'auto_explain looks at top-level statements',
+      [setting('auto_explain.log_nested_statements', 'off'), setting('auto_explain.log_min_duration', '0')],
+    ],
+    [
+      'auto_explain is idle',
+      [setting('auto_explain.log_nested_statements', 'on'), setting('auto_explain.log_min_duration', '-1')],
+    ],
+    ['pgaudit is idle', [setting('pgaudit.log_parameter', 'on'), setting('pgaudit.log', 'none')]],
+    ['plans are not printed', [setting('debug_print_plan', 'off')]],
+  ])('passed when %s', (_, settings) => {
+    expect(judged(...settings)).toMatchObject({ passed: true, measured: 'none' });
+  });
+
+  test.each([
+    [
+      'auto_explain',
+      'auto_explain.log_nested_statements',
+      setting('auto_explain.log_min_duration', '250', 'role app'),
+    ],
+    ['pgaudit', 'pgaudit.log_parameter', setting('pgaudit.log', 'write, function')],
+    ['printed plans', 'debug_print_plan', setting('pgaudit.log', 'none')],
+  ])('refused with %s, and the setting to change is named', (_, name, other) => {
+    const criterion = judged(setting(name, 'on'), other);
+    expect(criterion).toMatchObject({ passed: false, measured: `${name} is on for every session` });
+    expect(criterion?.expected).toContain(`set ${name} = off on the server`);
+  });
+
+  test('refused when it is so for another role, whose writes fire the trigger', () => {
+    expect(
+      judged(setting('debug_print_plan', 'off'), setting('debug_print_plan', 'true', 'role app')),
+    ).toMatchObject({ passed: false, measured: 'debug_print_plan is on for role app' });
+  });
+
+  test('not known when it is set for our role alone', () => {
+    expect(judged(setting('debug_print_plan', 'off', 'ours'))).toMatchObject({ passed: null });
+  });
+});
+
+test('foreign code is refused, with the statement that ends it', () => {
+  const foreignCode = [{ finding: 'app may create triggers on t', fix: 'revoke trigger on t from app;' }];
+  expect(exposureCriteria({ settings: [], foreignCode })[1]).toMatchObject({
+    passed: false,
+    measured: 'app may create triggers on t',
+    expected: expect.stringContaining('revoke trigger on t from app;'),
+  });
+});
