@@ -3,7 +3,7 @@ import { readHealth } from './adapters/engine.ts';
 import { retireKeys } from './adapters/keys.ts';
 import { closeRun, readAudit, recordEvent } from './adapters/records.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from './core/payloads.ts';
-import { handlerOf, sessionName } from './step.ts';
+import { handlerOf, sessionName, unpublished } from './step.ts';
 
 /** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
@@ -16,7 +16,8 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     for (const key of retired) await recordEvent(client, run, 'KEY_RETIRED', { key });
     for (const { number: key, reason } of kept) await recordEvent(client, run, 'KEY_KEPT', { key, reason });
     await closeRun(client, run, 'COMPLETED', null);
-    await publish(target, { EncryptionPercentage: health.encryptionPercentage });
+    // Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
+    await publish(target, { EncryptionPercentage: health.encryptionPercentage }).catch(unpublished(step));
     return {
       summary: [
         `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,

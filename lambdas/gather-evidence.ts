@@ -6,7 +6,7 @@ import { explainReason } from './core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
 import type { Health } from './core/progress.ts';
 import { readVitals } from './measurements.ts';
-import { handlerOf, unattachedSession } from './step.ts';
+import { handlerOf, unattachedSession, unpublished } from './step.ts';
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
@@ -18,7 +18,8 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     const rotating = await isRotation(client, run);
     await recordEvent(client, run, 'EVIDENCE', { health, errors, vitals: await readVitals(step, client) });
     await closeRun(client, run, 'STOPPED', why);
-    await publish(target, { RolloutStopped: 1 });
+    // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
+    await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
     const counted = Object.entries(errors).map(([type, count]) => `${count} ${type}`);
     return {
       summary: [

@@ -94,6 +94,11 @@ export function handlerOf<Input extends z.ZodType, Output>(
   };
 }
 
+/** For a metric without which the step is done all the same. */
+export function unpublished({ logger }: Step): (error: Error) => void {
+  return ({ name, message }) => logger.warn('metric not published', { type: name, message });
+}
+
 /** The words of an output that tell what happened; never more, since a log is read by many. */
 function outcomeOf(output: unknown): unknown {
   const { outcome, verdict, reason } = (output ?? {}) as Record<string, unknown>;

@@ -5,24 +5,30 @@ import {
   GetMetricDataCommand,
   PutMetricDataCommand,
 } from '@aws-sdk/client-cloudwatch';
+import { TransientError } from '../core/errors.ts';
 import { type MetricName, metricDimension, metricNamespace, metrics } from '../core/plan.ts';
 import type { Settings } from '../core/settings.ts';
 
 const client = new CloudWatchClient();
 
-/** Publishes values under our namespace with the one dimension, the target. */
+/** Publishes values under our namespace with the one dimension, the target. @throws TransientError when AWS is at fault */
 export async function publish(target: string, values: Partial<Record<MetricName, number>>): Promise<void> {
-  await client.send(
-    new PutMetricDataCommand({
-      Namespace: metricNamespace,
-      MetricData: Object.entries(values).map(([name, value]) => ({
-        MetricName: name,
-        Unit: metrics[name as MetricName],
-        Value: value,
-        Dimensions: [{ Name: metricDimension, Value: target }],
-      })),
-    }),
-  );
+  const command = new PutMetricDataCommand({
+    Namespace: metricNamespace,
+    MetricData: Object.entries(values).map(([name, value]) => ({
+      MetricName: name,
+      Unit: metrics[name as MetricName],
+      Value: value,
+      Dimensions: [{ Name: metricDimension, Value: target }],
+    })),
+  });
+  try {
+    await client.send(command);
+  } catch (error) {
+    const { name, $fault } = error as { name: string; $fault?: string };
+    if ($fault === 'client' && !/Throttl|LimitExceeded/.test(name)) throw error;
+    throw new TransientError(`Metrics could not be published: ${name}`);
+  }
 }
 
 /** RDS publishes once a minute, some minutes late; older readings say nothing about now. */

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { AwsError } from '../../rehearsal/aws.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;
@@ -62,6 +63,16 @@ describe('EncryptBatch', () => {
       value: 48,
       dimensions: { Target: 'public.appointments' },
     });
+  });
+
+  test('whose metrics are throttled is retried, and finds its result', async () => {
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'PutMetricData') throw new AwsError('ThrottlingException', 'Rate exceeded');
+    };
+    await expect(batch(0)).rejects.toMatchObject({ name: 'TransientError' });
+    world.aws.world.disturb = undefined;
+    expect(await batch(0)).toMatchObject({ outcome: 'DONE', encrypted: 48 });
+    expect(await encryptedRows()).toBe(48);
   });
 
   test('of an attempt that has been superseded writes nothing', async () => {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { AwsError } from '../../rehearsal/aws.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;
@@ -57,6 +58,17 @@ describe('the steps of a rollback', () => {
     const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
+  });
+
+  test('GatherEvidence is done also when CloudWatch is down', async () => {
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'unavailable');
+    };
+    await step('gather-evidence').finally(() => {
+      world.aws.world.disturb = undefined;
+    });
+    const { rows } = await world.client.query('select status from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'STOPPED' }]);
   });
 
   test('a stopped run is resumed by the next execution', async () => {
