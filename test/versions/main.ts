@@ -2,7 +2,7 @@
  * `npm run test:versions`: the tests of the SQL and of the handlers, one small rehearsal and the invariant checker, on
  * every version of PostgreSQL that we promise to run on.
  */
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -62,7 +62,7 @@ async function tryVersion(major: string): Promise<string[]> {
       );
     console.log(`\n== PostgreSQL ${version}`);
     const json = join(results ?? work, `versions-${major}.json`);
-    const tested = run(
+    const tested = await run(
       [
         'vitest',
         'run',
@@ -77,7 +77,7 @@ async function tryVersion(major: string): Promise<string[]> {
     );
     const { numPassedTests, numTotalTests } = JSON.parse(readFileSync(json, 'utf8'));
     const to = ['--database-url', server.url];
-    const rehearsed = run([
+    const rehearsed = await run([
       'tsx',
       'rehearsal/main.ts',
       '--rows',
@@ -86,7 +86,7 @@ async function tryVersion(major: string): Promise<string[]> {
       join(work, 'assembly'),
       ...to,
     ]);
-    const checked = run(['tsx', 'cli/main.ts', 'verify', '--complete', ...to]);
+    const checked = await run(['tsx', 'cli/main.ts', 'verify', '--complete', ...to]);
     return [
       version,
       `${numPassedTests} of ${numTotalTests}${tested ? '' : ' ✗'}`,
@@ -113,13 +113,20 @@ async function versionOf(url: string): Promise<string> {
   return rows[0].server_version;
 }
 
-/** Runs a program that npm scripts find. Whether it exited with 0; if not, this program will not either. */
-function run([program, ...args]: [string, ...string[]], environment: NodeJS.ProcessEnv = {}): boolean {
-  const { status } = spawnSync(program, args, {
+/**
+ * Runs a program that npm scripts find. Whether it exited with 0; if not, this program will not either. (Not spawnSync:
+ * what the server says must be read meanwhile, or it waits for ever to say more.)
+ */
+async function run(
+  [program, ...args]: [string, ...string[]],
+  environment: NodeJS.ProcessEnv = {},
+): Promise<boolean> {
+  const child = spawn(program, args, {
     cwd: project,
-    stdio: 'inherit',
+    stdio: ['ignore', 'inherit', 'inherit'],
     env: { ...process.env, ...environment },
   });
+  const status = await new Promise((done, fail) => child.once('close', done).once('error', fail));
   if (status !== 0) process.exitCode = 1;
   return status === 0;
 }
