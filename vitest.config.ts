@@ -15,6 +15,16 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'faults',
+          include: ['test/faults/faults.test.ts'],
+          globalSetup: ['test/support/postgres-server.ts'],
+          env: { FAULTS: 'all' },
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
           name: 'aws',
           include: ['test/aws/**/*.test.ts'],
           testTimeout: 300_000,

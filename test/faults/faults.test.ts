@@ -1,0 +1,65 @@
+/** The fault matrix. In the project `faults` all of it, written to docs/reliability.md; in the unit tests the cheapest. */
+
+import pg from 'pg';
+import { afterAll, describe, expect, inject, test } from 'vitest';
+import { deliveries } from './deliveries.ts';
+import type { Fault } from './fault.ts';
+import { randomKills } from './kills.ts';
+import { locks } from './locks.ts';
+import { type Measured, reportFaults } from './report.ts';
+import { rows } from './rows.ts';
+import { setScene } from './scene.ts';
+import { OwnServer } from './server.ts';
+import { servers } from './servers.ts';
+import { surroundings } from './surroundings.ts';
+import { table } from './table.ts';
+
+const all = process.env.FAULTS === 'all';
+const groups: Readonly<Record<string, readonly Fault[]>> = {
+  'The server and the way to it': [randomKills(all ? 300 : 3), ...servers],
+  'Other sessions': locks,
+  'AWS Lambda and Step Functions': deliveries,
+  'Other AWS services, keys and clocks': surroundings,
+  Rows: rows,
+  'The table': table,
+};
+
+const started = performance.now();
+const measured: Measured[] = [];
+
+describe.each(Object.entries(groups))('%s', (group, faults) => {
+  const chosen = all ? faults : faults.filter(({ bounded }) => bounded);
+  test.for(chosen)('$name', async (fault) => {
+    measured.push({ group, fault, ...(await provoke(fault)) });
+  });
+});
+
+afterAll(async () => {
+  // Not of a part of the matrix, and not of one that failed.
+  if (!all || measured.length !== Object.values(groups).flat().length) return;
+  const client = new pg.Client({ connectionString: inject('postgresUrl') });
+  await client.connect();
+  const { rows } = await client.query("select current_setting('server_version') as version");
+  await client.end();
+  reportFaults(measured, `PostgreSQL ${rows[0].version}`, (performance.now() - started) / 1000);
+});
+
+/** Sets the scene, provokes the fault, repairs, resumes to the end, and has the invariant checker look at every row. */
+async function provoke(fault: Fault): Promise<Pick<Measured, 'said' | 'outcome'>> {
+  const server = new OwnServer(fault.server ?? []);
+  if (fault.server) await server.start();
+  const database = fault.server ? await server.database() : await fault.database?.();
+  const { scene, finish, clear } = await setScene({
+    rows: fault.rows ?? 400,
+    database,
+    prepare: async (client, world) => fault.prepare?.(client, world),
+  });
+  try {
+    const said = await fault.run(scene, server);
+    const outcome = await finish();
+    expect(outcome).toMatchObject({ lost: 0, undecryptable: 0, violations: [] });
+    return { said, outcome };
+  } finally {
+    await clear();
+  }
+}

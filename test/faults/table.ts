@@ -1,0 +1,242 @@
+/** What administrators do to the table meanwhile, and tables that are not ours to encrypt. */
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { expect, inject } from 'vitest';
+import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
+import { freshDatabase } from '../support/database.ts';
+import { expectCompleted, expectStopped, type Fault, isBatch, once } from './fault.ts';
+
+const ordinary = {
+  schema: 'public',
+  table: 'visits_2030',
+  keyColumn: 'id',
+  columns: ['email', 'e164', 'first_name'],
+  trigger: 'encrypt_visit_pii',
+  priority: null,
+  createdAt: 'created_at',
+};
+
+export const table: readonly Fault[] = [
+  {
+    name: 'Table rewritten by VACUUM FULL',
+    done: 'VACUUM FULL moves every row before the batches of phases 2, 3 and 5.',
+    holds: 'The cursor, a place in the old file, leaves nothing out.',
+    bounded: true,
+    async run(scene) {
+      const { client } = await scene.session();
+      let rewrites = 0;
+      const ending = await scene.rollout({
+        async before(call) {
+          if (call.name !== 'EncryptBatch' || call.phase === 1) return;
+          await client.query('vacuum full public.appointments');
+          rewrites += 1;
+        },
+      });
+      expectCompleted(ending);
+      return `completed after ${rewrites} rewrites`;
+    },
+  },
+  {
+    name: 'Table shrinks below the cursor',
+    done: 'Before phase 3 nine rows in ten are deleted and VACUUM gives the pages back.',
+    holds: 'A cursor beyond the end begins anew; what is left is encrypted.',
+    rows: 2_000,
+    async run(scene) {
+      const { client } = await scene.session();
+      const ending = await scene.rollout({
+        before: once(isBatch(3), async () => {
+          await scene.app.write(
+            'delete from appointments where id not in (select id from appointments order by start_at limit 200)',
+          );
+          await client.query('vacuum public.appointments');
+        }),
+      });
+      const left = await scene.count('select count(*) from public.appointments');
+      expect(left).toBe(200);
+      return `${ending.status === 'SUCCEEDED' ? 'completed' : 'stopped at a gate'}; ${left} rows left`;
+    },
+  },
+  {
+    name: 'A column added meanwhile',
+    done: 'Before phase 3 a migration adds a column with a random default, which rewrites the table; before phase 5 it drops it.',
+    holds: 'The rollout takes no notice.',
+    bounded: true,
+    async run(scene) {
+      const { client } = await scene.session();
+      const ending = await scene.rollout({
+        async before(call) {
+          if (isBatch(3)(call))
+            await client.query(
+              'alter table public.appointments add column if not exists token uuid not null default gen_random_uuid()',
+            );
+          if (isBatch(5)(call))
+            await client.query('alter table public.appointments drop column if exists token');
+        },
+      });
+      expectCompleted(ending);
+      return 'completed';
+    },
+  },
+  {
+    name: 'A PII column renamed meanwhile',
+    done: 'Before phase 3 a migration renames e164 to phone.',
+    holds: 'The rollout stops at once and damages nothing; with the name restored it resumes.',
+    async run(scene) {
+      const { client } = await scene.session();
+      const ending = await scene.rollout({
+        before: once(isBatch(3), () =>
+          client.query('alter table public.appointments rename column e164 to phone'),
+        ),
+      });
+      scene.repair(() => client.query('alter table public.appointments rename column phone to e164'));
+      expect(ending.status).toBe('FAILED');
+      return ending.status === 'FAILED' ? `stopped: ${ending.error}` : '';
+    },
+  },
+  {
+    name: 'A partitioned table',
+    done: 'The target is a partitioned table; then its one partition (the ciphertext columns are on the parent already).',
+    holds: 'The first is refused and left as it was; the partition is encrypted.',
+    async prepare(client) {
+      await client.query(`
+        create table public.visits (like public.appointments including defaults) partition by range (start_at);
+        create table public.visits_2030 partition of public.visits (primary key (id)) default;
+        insert into public.visits (id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip)
+          select id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip from public.appointments`);
+      return 'public.visits_2030';
+    },
+    async run(scene) {
+      const canary = (await import('../../lambdas/core/settings.ts')).Target.parse({}).canary;
+      scene.world.configure({ target: { ...ordinary, table: 'visits', canary } });
+      const ending = await scene.rollout();
+      expect(ending).toMatchObject({ status: 'FAILED', error: 'UnusableTarget' });
+      expect(
+        await scene.count("select count(*) from pg_trigger where tgrelid = 'public.visits'::regclass"),
+      ).toBe(0);
+      scene.world.configure({ target: { ...ordinary, canary } });
+      return 'refused as UnusableTarget; its partition completed';
+    },
+  },
+  {
+    name: 'Row-level security on the table',
+    done: 'The engine’s role is an ordinary one, and row-level security is forced on it: a policy hides half of the rows.',
+    holds:
+      'Refused before anything is written. Without FORCE, which hides nothing from the owner, it is encrypted whole.',
+    async database() {
+      const database = await freshDatabase({ template: 'empty' });
+      const role = `engine_${randomUUID().replaceAll('-', '')}`;
+      const name = new URL(database.url).pathname.slice(1);
+      await database.client.query(`
+        create role ${role} login password 'fictitious';
+        grant all on database ${name} to ${role};
+        grant all on schema public to ${role};
+        set session authorization ${role}`);
+      await createSampleTable(database.client);
+      await database.client.query('reset session authorization');
+      return {
+        ...database,
+        url: Object.assign(new URL(database.url), { username: role, password: 'fictitious' }).href,
+        async drop() {
+          await database.drop();
+          const server = new pg.Client({ connectionString: inject('postgresUrl') });
+          await server.connect();
+          await server.query(`drop role ${role}`).finally(() => server.end());
+        },
+      };
+    },
+    async prepare(client) {
+      await client.query(`
+        alter table public.appointments enable row level security, force row level security;
+        create policy half on public.appointments using (is_vip)`);
+      return undefined;
+    },
+    async run(scene) {
+      const { username } = scene.world.databaseSecret;
+      const ending = await scene.rollout();
+      expect(ending).toMatchObject({ status: 'FAILED', error: 'MissingPrerequisite' });
+      scene.repair(() =>
+        scene.app.client.query('alter table public.appointments no force row level security'),
+      );
+      return `refused as MissingPrerequisite, with the statement that helps; then completed as ${String(username).slice(0, 6)}…, no superuser`;
+    },
+  },
+  {
+    name: 'Guard trigger switched off by hand',
+    done: 'Before phase 5 somebody disables the guard and the encryption trigger, edits 5 rows, and enables the encryption trigger again.',
+    holds: 'The stale ciphertext does not pass the final audit.',
+    async run(scene) {
+      const { client } = scene.app;
+      const stale = await (async () => {
+        const ending = await scene.rollout({
+          before: once(isBatch(5), async () => {
+            await client.query('alter table public.appointments disable trigger user');
+            await scene.app.write(
+              "update appointments set first_name = 'Stale' where id in (select id from appointments where first_name is not null order by start_at limit 5)",
+            );
+            await client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
+          }),
+        });
+        expectStopped(ending, /mismatched|Decryption/);
+        return scene.count(
+          "select count(distinct row_key) from public.encryption_errors where error_type = 'decryption'",
+        );
+      })();
+      scene.repair(() =>
+        client.query(`
+          alter table public.appointments enable trigger zz_clear_stale_ciphertext;
+          update public.appointments set pii_iv = null, email_encrypted = null, e164_encrypted = null, first_name_encrypted = null
+          where first_name = 'Stale'`),
+      );
+      return `stopped by the final audit, which names ${stale} rows`;
+    },
+  },
+  {
+    name: 'Encryption trigger switched off by hand',
+    done: 'While phase 4 soaks, somebody disables the encryption trigger, and rows are inserted.',
+    holds: 'The next look finds them, and the rollout stops.',
+    async run(scene) {
+      const ending = await scene.rollout({
+        before: once(
+          (call) => call.name === 'CheckVitals' && call.phase === 4,
+          async () => {
+            await scene.app.client.query(
+              'alter table public.appointments disable trigger encrypt_appointment_pii',
+            );
+            await scene.app.write(
+              "insert into appointments (id, organization_id, start_at, end_at, email) select md5(n::text)::uuid, md5('o')::uuid, '2031-01-01', '2031-01-01', 'n' || n || '@example.com' from generate_series(1, 3) n",
+            );
+          },
+        ),
+      });
+      expectStopped(ending, /New rows encrypted by the trigger/);
+      return 'stopped by “New rows encrypted by the trigger”';
+    },
+  },
+  {
+    name: 'Key vanishes from app_config',
+    done: 'After phase 4 the key that the trigger needs is removed, and the application inserts rows.',
+    holds: 'The inserts go through, unencrypted and recorded; the rollout stops.',
+    async run(scene) {
+      const ending = await scene.rollout({
+        before: once(
+          (call) => call.name === 'CheckVitals' && call.phase === 4,
+          async () => {
+            await scene.app.client.query("update public.app_config set key = 'hidden ' || key");
+            await scene.app.write(
+              "insert into appointments (id, organization_id, start_at, end_at, email) select md5(n::text)::uuid, md5('o')::uuid, '2031-01-01', '2031-01-01', 'n' || n || '@example.com' from generate_series(1, 3) n",
+            );
+          },
+        ),
+      });
+      scene.repair(() =>
+        scene.app.client.query("update public.app_config set key = substr(key, 8) where key like 'hidden %'"),
+      );
+      expect(ending.status).toBe('FAILED');
+      const recorded = await scene.count(
+        "select count(*) from public.encryption_errors where error_type = 'trigger'",
+      );
+      expect(recorded).toBe(3);
+      return `stopped; 3 of 3 inserts went through, ${recorded} trigger failures recorded`;
+    },
+  },
+];
