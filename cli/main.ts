@@ -4,6 +4,7 @@ import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError } from 'commander';
 import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
 import { install, uninstall } from './engine.ts';
+import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
@@ -75,6 +76,7 @@ program
   .option('--yes', 'do not ask')
   .action(uninstallCommand);
 addVerifyCommand(program);
+addRotateKeyCommand(program);
 
 try {
   await program.parseAsync();

@@ -1,0 +1,128 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { verify } from '../../verifier/verify.ts';
+import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'appointments' });
+});
+afterEach(() => database.drop());
+
+const one = async (sql: string) => (await database.client.query(sql)).rows[0];
+const keyNames = async () =>
+  (await database.client.query('select key from public.app_config order by key')).rows.map(({ key }) => key);
+
+function start(...options: string[]): {
+  child: ChildProcess;
+  output: () => string;
+  ended: Promise<number | null>;
+} {
+  const command = ['--import', import.meta.resolve('tsx'), path.resolve('cli/main.ts'), 'rotate-key'];
+  const child = spawn(process.execPath, [...command, '--database-url', database.url, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const append = (chunk: Buffer) => {
+    output += chunk.toString();
+  };
+  child.stdout.on('data', append);
+  child.stderr.on('data', append);
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { child, output: () => output, ended };
+}
+
+async function rotateKey(...options: string[]): Promise<{ code: number | null; output: string }> {
+  const { output, ended } = start(...options);
+  return { code: await ended, output: output() };
+}
+
+async function expectAllOpen() {
+  const found = await verify(database.client);
+  expect(found.flatMap(({ results }) => results.filter(({ violations }) => violations > 0))).toEqual([]);
+}
+
+it('makes a key, moves every row, verifies, retires the old one, and never shows either', async () => {
+  await seedAppointments(database.client, 400);
+  await one('select public.batch_encrypt_appointments()');
+  await one("select encryption_rollout.set_trigger('public.appointments', true)");
+  const { code, output } = await rotateKey('--yes', '--batch', '50');
+  expect(output).toMatch(
+    /Key 2 is the current one[\s\S]*380 of 380 rows under the new key[\s\S]*Verified: 380 rows[\s\S]*Key 1 is retired/,
+  );
+  expect(code).toBe(0);
+  expect(await keyNames()).toEqual(['encryption_key.2']);
+  const { value } = await one('select value from public.app_config');
+  expect(value).toMatch(/^[0-9a-f]{64}$/);
+  expect(output).not.toContain(value);
+  expect(output).not.toContain(testKey.key.toString('hex'));
+  expect(
+    await one("select health_status, encrypted_rows from encryption_rollout.health('public.appointments')"),
+  ).toEqual({
+    health_status: 'HEALTHY',
+    encrypted_rows: '380',
+  });
+  await expectAllOpen();
+});
+
+it('killed on the way it has lost nothing, and the next call goes on without a third key', async () => {
+  await seedAppointments(database.client, 400);
+  await one('select public.batch_encrypt_appointments()');
+  // A row that is locked keeps it from finishing, so that it is killed in the middle for certain.
+  const holder = await database.connect();
+  await holder.query('begin');
+  await holder.query("select from public.appointments where email = 'person399@example.com' for update");
+  const killed = start('--yes', '--batch', '20');
+  await new Promise<void>((resolve, reject) => {
+    killed.child.stdout?.on('data', () => {
+      if (/waiting for rows/.test(killed.output())) resolve();
+    });
+    killed.ended.then(() => reject(new Error(killed.output())));
+  });
+  killed.child.kill('SIGKILL');
+  await killed.ended;
+  expect(await keyNames()).toEqual(['encryption_key.1', 'encryption_key.2']);
+  await expectAllOpen();
+  await holder.query('rollback');
+
+  const { code, output } = await rotateKey('--yes');
+  expect(output).toMatch(/Rotation to key 2 is under way: going on\.[\s\S]*Key 1 is retired/);
+  expect(code).toBe(0);
+  expect(await keyNames()).toEqual(['encryption_key.2']);
+  await expectAllOpen();
+});
+
+it('retires no key while a row does not open', async () => {
+  await seedAppointments(database.client, 40);
+  await one('select public.batch_encrypt_appointments()');
+  await database.client.query(
+    `select encryption_rollout.rotate_key(2, decode(repeat('02', 32), 'hex'), check_value) from encryption_rollout.keys`,
+  );
+  await one('select public.batch_encrypt_appointments()');
+  await database.client.query(
+    "update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 255 - get_byte(email_encrypted, 20)) where email = 'person3@example.com'",
+  );
+  const { code, output } = await rotateKey('--yes');
+  expect(output).toContain('No key was retired');
+  expect(code).toBe(3);
+  expect(await keyNames()).toEqual(['encryption_key.1', 'encryption_key.2']);
+});
+
+it.each([
+  ['there is no terminal to ask on, and no --yes', [], '', /no --yes/],
+  ['there is no key', ['--yes'], 'delete from encryption_rollout.keys', /install --generate-key/],
+  [
+    'a rollout has run, whose key belongs to Secrets Manager',
+    ['--yes'],
+    "insert into encryption_rollout.runs (target, execution, status) values ('public.appointments', 'x', 'COMPLETED')",
+    /start the state machine/,
+  ],
+  ['the batch is no number', ['--yes', '--batch', 'all'], '', /A whole number/],
+])('changes nothing when %s', async (_, options, sql, message) => {
+  await database.client.query(sql);
+  const { code, output } = await rotateKey(...options);
+  expect(output).toMatch(message);
+  expect(code).toBe(1);
+  expect(await keyNames()).toEqual(['encryption_key.1']);
+});
