@@ -75,6 +75,32 @@ describe('EncryptBatch', () => {
     expect(await encryptedRows()).toBe(48);
   });
 
+  test('whose record cannot be written encrypts nothing, and leaves the cursor where it was', async () => {
+    await world.client.query(
+      'alter table encryption_rollout.batches add constraint full_up check (false) not valid',
+    );
+    await expect(batch(0)).rejects.toMatchObject({ name: 'DatabaseError', sqlState: '23514' });
+    expect(await encryptedRows()).toBe(0);
+    const { rows } = await world.client.query('select position from encryption_rollout.cursors');
+    expect(rows).toEqual([]);
+  });
+
+  test.each([
+    ['40001', 'TransientError'],
+    ['40P01', 'TransientError'],
+    ['53300', 'TransientError'],
+    ['53100', 'DatabaseError'],
+  ])('that meets SQLSTATE %s is a %s, and no row is called poison', async (sqlState, name) => {
+    await world.client.query(`
+      create function public.trouble() returns trigger language plpgsql as $$
+      begin raise exception 'trouble' using errcode = '${sqlState}'; end $$;
+      create trigger trouble before update of pii_iv on public.appointments
+        for each row execute function public.trouble()`);
+    await expect(batch(0)).rejects.toMatchObject({ name, sqlState });
+    const { rows } = await world.client.query('select from public.encryption_errors');
+    expect(rows).toEqual([]);
+  });
+
   test('of an attempt that has been superseded writes nothing', async () => {
     world.running.delete('one');
     await world.prepare('two');
