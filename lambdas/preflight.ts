@@ -2,6 +2,7 @@ import { latestBackup } from './adapters/backups.ts';
 import { dashboardExists, readAlarmStates } from './adapters/cloudwatch.ts';
 import { rolledBack } from './adapters/database.ts';
 import { countPriorityRows, insertCanary, readHealth } from './adapters/engine.ts';
+import { readExposure } from './adapters/exposure.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
 import { closeRun, recordJudgement } from './adapters/records.ts';
 import { checklistCriteria } from './core/checklist.ts';
@@ -44,6 +45,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
         ({ code, column, constraint }) =>
           `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set target.canary`,
       ),
+      exposure: await readExposure(client, target),
       attestations: { ...settings.attestations, ...RolloutInput.parse(input).attestations },
     });
     const judgement = judge('Preflight', criteria);

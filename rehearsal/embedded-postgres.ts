@@ -168,7 +168,8 @@ async function start(postgres: string, args: string[], user?: object): Promise<n
       child.once('error', () => done(false));
       child.once('close', () => done(false));
       child.stderr?.on('data', () => {
-        if (said().includes('database system is ready to accept connections')) done(true);
+        // With logging_collector the rest is said in its file: connect until it answers.
+        if (/ready to accept connections|redirecting log output/.test(said())) done(true);
       });
     });
     if (ready && child.pid !== undefined) {

@@ -1,5 +1,6 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 import { type Vitals, vitalsCriteria } from './criteria.ts';
+import { type Exposure, exposureCriteria } from './exposure.ts';
 import type { Criterion } from './payloads.ts';
 import { type AttestationName, attestations, type Plan } from './plan.ts';
 import type { Health } from './progress.ts';
@@ -20,6 +21,7 @@ export interface ChecklistMeasurements {
   readonly priority: { readonly condition: string; readonly rows: number } | null;
   /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. */
   readonly canaryProblem: string;
+  readonly exposure: Exposure;
   readonly attestations: Readonly<Record<string, string>>;
 }
 
@@ -101,6 +103,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
       measured: m.canaryProblem || 'can be inserted',
       passed: m.canaryProblem === '',
     },
+    ...exposureCriteria(m.exposure),
     ...Object.entries(attestations).map(([key, line]) => {
       const by = m.attestations[key as AttestationName];
       return {

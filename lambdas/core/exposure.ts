@@ -18,55 +18,64 @@ export interface Exposure {
   readonly foreignCode: readonly { readonly finding: string; readonly fix: string }[];
 }
 
+const isOn = (value: string) => /^(on|true|t|yes|y|1)$/i.test(value);
+
+interface Leak {
+  readonly name: string;
+  readonly isUnsafe: (value: string) => boolean;
+  readonly safe: string;
+  /** Harmless while this setting of the same extension has nowhere any other value. */
+  readonly unless?: { readonly name: string; readonly isIdle: (value: string) => boolean };
+}
+
+const autoExplain = { name: 'auto_explain.log_min_duration', isIdle: (value: string) => value === '-1' };
+const pgaudit = { name: 'pgaudit.log', isIdle: (value: string) => /^(none)?$/i.test(value) };
+
 /**
- * Settings that log parameters or plans of statements inside functions: the keys are among them while rows are sealed.
- * What clients send holds no key, so log_statement, log_min_duration_statement and log_parameter_max_length may be anything.
+ * Settings that log parameters, or plans with their constants, of statements inside functions: the keys are among them
+ * while rows are sealed. What clients send holds no key, so log_statement, log_min_duration_statement and
+ * log_parameter_max_length may be anything. auto_explain takes statements in a trigger for top-level ones when COPY
+ * fires it, so log_nested_statements makes no difference.
  * https://www.postgresql.org/docs/current/auto-explain.html, https://github.com/pgaudit/pgaudit#settings
  */
-const leaks: readonly { name: string; unless?: (settings: readonly ServerSetting[]) => boolean }[] = [
+const leaks: readonly Leak[] = [
+  { name: 'auto_explain.log_verbose', isUnsafe: isOn, safe: 'off', unless: autoExplain },
   {
-    name: 'auto_explain.log_nested_statements',
-    unless: (settings) =>
-      settings
-        .filter(({ name }) => name === 'auto_explain.log_min_duration')
-        .every(({ value }) => value === '-1'),
+    name: 'auto_explain.log_parameter_max_length',
+    isUnsafe: (value) => !/^0\s*[a-z]*$/i.test(value),
+    safe: '0',
+    unless: autoExplain,
   },
-  {
-    name: 'pgaudit.log_parameter',
-    unless: (settings) =>
-      settings.filter(({ name }) => name === 'pgaudit.log').every(({ value }) => /^(none)?$/i.test(value)),
-  },
-  { name: 'debug_print_plan' },
+  { name: 'pgaudit.log_parameter', isUnsafe: isOn, safe: 'off', unless: pgaudit },
+  { name: 'debug_print_plan', isUnsafe: isOn, safe: 'off' },
 ];
 
 /** Names of the settings that are judged. */
-export const judgedSettings = [
-  ...leaks.map(({ name }) => name),
-  'auto_explain.log_min_duration',
-  'pgaudit.log',
-];
+export const judgedSettings = [...leaks.map(({ name }) => name), autoExplain.name, pgaudit.name];
 
 /** One criterion on the server's logging and one on the code that runs with the engine's rights. */
 export function exposureCriteria({ settings, foreignCode }: Exposure): Criterion[] {
-  const active = leaks.filter(({ unless }) => !unless?.(settings)).map(({ name }) => name);
-  const relevant = settings.filter(({ name }) => active.includes(name));
-  const on = relevant.filter(({ value }) => /^(on|true|t|yes|y|1)$/i.test(value));
-  const unknown = relevant.filter(({ scope }) => scope === 'ours');
-  const found = [
-    ...on.map(({ name, scope }) => `${name} is on ${scopeInWords(scope)}`),
-    ...unknown.map(
-      ({ name }) => `${name} is set for our role alone, so the application's sessions may differ`,
-    ),
-  ];
-  const fixes = [...new Set([...on, ...unknown].map(({ name }) => name))].map(
-    (name) => `set ${name} = off on the server, and for no role otherwise`,
+  const valuesOf = (wanted: string) => settings.filter(({ name }) => name === wanted);
+  const active = leaks.filter(
+    ({ unless }) => !unless || valuesOf(unless.name).some(({ value }) => !unless.isIdle(value)),
   );
+  const unsafe = active.flatMap(({ name, isUnsafe }) =>
+    valuesOf(name).filter(({ value }) => isUnsafe(value)),
+  );
+  const unknown = active.flatMap(({ name }) => valuesOf(name).filter(({ scope }) => scope === 'ours'));
+  const found = [
+    ...unsafe.map(({ name, value, scope }) => `${name} is ${value} ${scopeInWords(scope)}`),
+    ...unknown.map(({ name }) => `${name} is set for our role alone, so other sessions may differ`),
+  ];
+  const fixes = active
+    .filter((leak) => [...unsafe, ...unknown].some(({ name }) => name === leak.name))
+    .map(({ name, safe }) => `set ${name} = ${safe} on the server, and for no role otherwise`);
   return [
     {
       name: 'Server log keeps secrets',
       expected: `no setting that logs what functions compute${fixes.length > 0 ? `: ${fixes.join('; ')}` : ''}`,
       measured: found.join('; ') || 'none',
-      passed: on.length > 0 ? false : unknown.length > 0 ? null : true,
+      passed: unsafe.length > 0 ? false : unknown.length > 0 ? null : true,
     },
     {
       name: 'No foreign code in batches',

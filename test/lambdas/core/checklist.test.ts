@@ -31,6 +31,7 @@ const ready: ChecklistMeasurements = {
   expectedTrigger: 'disabled',
   priority: null,
   canaryProblem: '',
+  exposure: { settings: [], foreignCode: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
 

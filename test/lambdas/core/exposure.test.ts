@@ -8,12 +8,18 @@ describe('the server log keeps secrets', () => {
   test.each([
     ['nothing of it is loaded', []],
     [
-      'auto_explain looks at top-level statements',
-      [setting('auto_explain.log_nested_statements', 'off'), setting('auto_explain.log_min_duration', '0')],
+      'auto_explain logs plans alone',
+      [
+        setting('auto_explain.log_min_duration', '0'),
+        setting('auto_explain.log_nested_statements', 'on'),
+        setting('auto_explain.log_verbose', 'off'),
+        setting('auto_explain.log_parameter_max_length', '0'),
+        setting('auto_explain.log_parameter_max_length', '0B', 'role app'),
+      ],
     ],
     [
       'auto_explain is idle',
-      [setting('auto_explain.log_nested_statements', 'on'), setting('auto_explain.log_min_duration', '-1')],
+      [setting('auto_explain.log_verbose', 'on'), setting('auto_explain.log_min_duration', '-1')],
     ],
     ['pgaudit is idle', [setting('pgaudit.log_parameter', 'on'), setting('pgaudit.log', 'none')]],
     ['plans are not printed', [setting('debug_print_plan', 'off')]],
@@ -21,24 +27,22 @@ describe('the server log keeps secrets', () => {
     expect(judged(...settings)).toMatchObject({ passed: true, measured: 'none' });
   });
 
+  const explains = setting('auto_explain.log_min_duration', '250', 'role app');
   test.each([
-    [
-      'auto_explain',
-      'auto_explain.log_nested_statements',
-      setting('auto_explain.log_min_duration', '250', 'role app'),
-    ],
-    ['pgaudit', 'pgaudit.log_parameter', setting('pgaudit.log', 'write, function')],
-    ['printed plans', 'debug_print_plan', setting('pgaudit.log', 'none')],
-  ])('refused with %s, and the setting to change is named', (_, name, other) => {
-    const criterion = judged(setting(name, 'on'), other);
-    expect(criterion).toMatchObject({ passed: false, measured: `${name} is on for every session` });
-    expect(criterion?.expected).toContain(`set ${name} = off on the server`);
+    ['verbose plans', 'auto_explain.log_verbose', 'on', 'off', explains],
+    ['parameters of plans', 'auto_explain.log_parameter_max_length', '-1', '0', explains],
+    ['audited parameters', 'pgaudit.log_parameter', 'on', 'off', setting('pgaudit.log', 'write, function')],
+    ['printed plans', 'debug_print_plan', 'on', 'off', setting('pgaudit.log', 'none')],
+  ])('refused with %s, and the setting to change is named', (_, name, value, safe, other) => {
+    const criterion = judged(setting(name, value), other);
+    expect(criterion).toMatchObject({ passed: false, measured: `${name} is ${value} for every session` });
+    expect(criterion?.expected).toContain(`set ${name} = ${safe} on the server`);
   });
 
   test('refused when it is so for another role, whose writes fire the trigger', () => {
     expect(
       judged(setting('debug_print_plan', 'off'), setting('debug_print_plan', 'true', 'role app')),
-    ).toMatchObject({ passed: false, measured: 'debug_print_plan is on for role app' });
+    ).toMatchObject({ passed: false, measured: 'debug_print_plan is true for role app' });
   });
 
   test('not known when it is set for our role alone', () => {
