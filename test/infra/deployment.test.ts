@@ -1,0 +1,68 @@
+import { execFile } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { endpointServices } from '../../infra/endpoints.ts';
+
+const workflows = readdirSync('.github/workflows').map((file) => [
+  file,
+  readFileSync(join('.github/workflows', file), 'utf8'),
+]);
+
+test.each(workflows)(
+  '%s: every action is pinned by its commit, with its version beside it',
+  (_file, text) => {
+    const uses = [...(text as string).matchAll(/uses: (.*)/g)].map(([, action]) => action);
+    expect(uses.length).toBeGreaterThan(0);
+    for (const action of uses) expect(action).toMatch(/^[\w.-]+\/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/);
+  },
+);
+
+test.each(workflows)('%s: a fork, or text of a contributor, never gets into a command', (_file, text) => {
+  expect(text).not.toMatch(/pull_request_target/);
+  // Values come in through the environment, where the shell does not take them for code; a matrix is our own text.
+  const commands = [...(text as string).matchAll(/run: (?:\|\n((?: {10,}.*\n|\n)+)|(.*))/g)].join('\n');
+  expect(commands).not.toMatch(/\$\{\{ (?!matrix\.)/);
+});
+
+test('the guide to deployment names every endpoint that is created', () => {
+  const guide = readFileSync('docs/deploy.md', 'utf8');
+  for (const service of endpointServices) expect(guide).toContain(`.${service}\``);
+});
+
+describe('refuse-while-running', () => {
+  /** Runs it with a stand-in for the AWS CLI that knows these machines and running executions. */
+  function refuse(machines: string, running: string): Promise<{ code: number; output: string }> {
+    const directory = mkdtempSync(join(tmpdir(), 'aws-cli-'));
+    const cli = join(directory, 'aws');
+    writeFileSync(
+      cli,
+      `#!/bin/sh\ncase "$2" in list-state-machines) echo '${machines}';; list-executions) echo '${running}';; *) exit 64;; esac\n`,
+    );
+    chmodSync(cli, 0o755);
+    return new Promise((resolve) => {
+      execFile(
+        'bash',
+        ['.github/refuse-while-running', 'Rollout'],
+        { env: { ...process.env, PATH: [directory, process.env.PATH].join(delimiter) } },
+        (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), output: stdout + stderr }),
+      );
+    });
+  }
+
+  test('lets a first deployment through', async () => {
+    expect(await refuse('', '')).toMatchObject({ code: 0 });
+  });
+
+  test('lets a deployment through when nothing runs', async () => {
+    expect(await refuse('arn:machine', '')).toMatchObject({ code: 0 });
+  });
+
+  test('refuses while an execution runs, and names it', async () => {
+    expect(await refuse('arn:machine', 'arn:execution')).toEqual({
+      code: 1,
+      output: expect.stringContaining('arn:execution'),
+    });
+  });
+});
