@@ -16,7 +16,7 @@ import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
 import { type MetricName, type Phase, type Plan, phaseOf } from './core/plan.ts';
-import { aimRows, hoursLeft, percentage } from './core/progress.ts';
+import { aimRows, hoursLeft, percentage, settledPercent } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
 type Input = { run: Run; request: string; phase: Phase };
@@ -108,20 +108,20 @@ function measurements(
 
 /**
  * Whether the phase has done its work. The carried count says so first, then one exact scan, which also sets it right:
- * live edits make rows unencrypted again. What is asked then is the gate's minimum and not the aim, which lies a little
- * beyond it, lest single rows be chased for ever.
+ * live edits make rows unencrypted again, and move rows to where the batches have been. What is asked then is a little
+ * less than the aim, lest single rows be chased for ever; in the last phase it is every row that can be encrypted.
  */
 async function settle(client: pg.Client, run: Run, phase: Phase, step: Step, exhausted: boolean) {
   const progress = await beginPhase(client, run, phase.number);
   const reached = phase.aimPercent < 100 && progress.rowsEncryptedNow >= aimRows(phase, progress.rowsWithPii);
   if (!exhausted && !reached) return { progress, done: false };
-  const { min } = phase.coverage;
-  if (min === null) return { progress, done: true };
-  const { rowsWithPii, encryptedRows, encryptionPercentage } = await readHealth(client, step.target);
-  await recountPhase(client, run, phase.number, rowsWithPii, encryptedRows);
+  if (phase.coverage.min === null) return { progress, done: true };
+  const health = await readHealth(client, step.target);
+  await recountPhase(client, run, phase.number, health.rowsWithPii, health.encryptedRows);
+  const rest = health.unencryptedRows - health.failedRows;
   return {
-    progress: { rowsWithPii, rowsEncryptedNow: encryptedRows },
-    done: exhausted || encryptionPercentage >= min,
+    progress: { rowsWithPii: health.rowsWithPii, rowsEncryptedNow: health.encryptedRows },
+    done: rest <= 0 || (phase.aimPercent < 100 && health.encryptionPercentage >= settledPercent(phase)),
   };
 }
 

@@ -250,5 +250,5 @@ function worldOf(
 
 /** Tens a second; fewer on a small table, whose coverage they would move. */
 function writesPerSecond(rows: number): number {
-  return Math.max(1, Math.min(40, rows / 250));
+  return Math.max(1, Math.min(40, rows / 1_000));
 }

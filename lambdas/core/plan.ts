@@ -86,7 +86,7 @@ export const defaultPlan: Plan = {
     {
       number: 3,
       title: 'Phase 3 Bulk Migration',
-      aimPercent: 90.5,
+      aimPercent: 91,
       maxRows: null,
       batchRows: 5_000,
       pauseSeconds: 10,

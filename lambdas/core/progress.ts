@@ -31,18 +31,27 @@ export function percentage(encrypted: number, rowsWithPii: number): number {
 }
 
 /**
+ * Coverage at which a phase may end: halfway between what its gate asks and what its batches aim at. Live writes take
+ * some of it away before the gate has measured, and until the trigger is on.
+ */
+export function settledPercent({ aimPercent, coverage: { min } }: Phase): number {
+  return min === null ? 0 : (min + Math.max(min, aimPercent)) / 2;
+}
+
+/**
  * The first phase that has work to do: the first that has not passed, but never past the trigger while that is off, and
  * never past a phase whose coverage has been lost since. A table that is done already goes straight to its verification.
  */
 export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health: Health): PhaseNumber {
+  const { triggerEnabled, encryptionPercentage } = health;
   const covered = (phase: Phase) =>
-    phase.coverage.min === null || health.encryptionPercentage >= phase.coverage.min;
-  if (passed.size === 0) return health.triggerEnabled && covered(phaseOf(plan, 4)) ? 5 : 1;
+    encryptionPercentage >= (triggerEnabled ? (phase.coverage.min ?? 0) : settledPercent(phase));
+  if (passed.size === 0) return triggerEnabled && covered(phaseOf(plan, 4)) ? 5 : 1;
   const next = plan.phases.find(
     (phase) =>
       !passed.has(phase.number) ||
       (phase.number < 4 && !covered(phase)) ||
-      (phase.number === 4 && !health.triggerEnabled),
+      (phase.number === 4 && !triggerEnabled),
   );
   return next?.number ?? 5;
 }
