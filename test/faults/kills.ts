@@ -6,8 +6,8 @@ import type { Fault } from './fault.ts';
 import type { Scene } from './scene.ts';
 import type { OwnServer } from './server.ts';
 
-/** https://doi.org/10.1145/1138035: a small generator is enough; what counts is that a seed repeats its moments. */
-export function seeded(seed: number): () => number {
+/** Numbers from 0 to 1 that a seed repeats. */
+function seeded(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     // Numerical Recipes' linear congruential generator.
