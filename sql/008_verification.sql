@@ -108,7 +108,8 @@ end
 $$;
 
 -- The plaintext of one value of the target; null for null. The value names no column, so each is tried: only the one that
--- it was sealed for authenticates. Every call is audited. A value that does not open raises ER006, and that is recorded
+-- it was sealed for authenticates. Every call is audited, in the server's log as well, since a roll-back takes away the row
+-- of the audit but not what was read. A value that does not open raises ER006, and that is recorded
 -- although the raise undoes the transaction: see encryption_rollout.decryption_failures.
 create function encryption_rollout.decrypt_logged(p_target text, p_ciphertext bytea, p_iv bytea, p_row_key text)
 returns text
@@ -154,6 +155,7 @@ begin
       then
         insert into encryption_rollout.key_access (purpose, target, column_name, row_key)
         values ('decrypt', v_target.name, v_column, p_row_key);
+        raise log 'encryption_rollout: % opened % of row % of %', session_user, v_column, p_row_key, v_target.name;
         return convert_from(encryption_rollout.aead_decrypt(v_sealed, v_column_key, p_iv, v_aad), 'UTF8');
       end if;
     end loop;

@@ -21,7 +21,7 @@ const directory = join(tmpdir(), `encryption-rollout-leaks-${randomUUID()}`);
 const key = randomBytes(32);
 const otherKey = randomBytes(32);
 const password = `zqxpassword${randomUUID()}`;
-const rows = 400;
+const rows = 200;
 
 /** Where things end up that are written down. */
 const written = new Map<string, string>();
@@ -423,6 +423,26 @@ async function logWith(setting: string, value: string): Promise<Map<string, stri
   await owner.query("select encryption_rollout.encrypt_batch('public.appointments', 5)");
   return new Map([['log', (await serverLog()).slice(before)]]);
 }
+
+test('a decryption that is rolled back stays in the log', async () => {
+  const customer = await connect('customer');
+  await root.query('grant encryption_rollout_decryptor to customer');
+  await root.query("select encryption_rollout.encrypt_batch('public.appointments', 100)");
+  const { rows } = await customer.query(
+    "select id from public.appointments where pii_iv is not null and note not in ('poison', 'touchy') limit 1",
+  );
+  const [{ id }] = rows;
+  await customer.query('begin');
+  await customer.query(
+    `select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments where id = '${id}'`,
+  );
+  await customer.query('rollback');
+  const audited = await root.query('select from encryption_rollout.key_access where row_key = $1', [id]);
+  expect(audited.rowCount).toBe(0);
+  expect(await serverLog()).toContain(
+    `encryption_rollout: customer opened email of row ${id} of public.appointments`,
+  );
+});
 
 describe('a server that logs what functions compute', () => {
   test.each([
