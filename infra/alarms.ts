@@ -73,7 +73,8 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
 
 interface AlarmsProps extends Deployed {
   readonly names: Names;
-  readonly topic: ITopic;
+  /** Who is told when an alarm goes off, and when it is over. */
+  readonly topics: readonly ITopic[];
 }
 
 /** Every alarm: a name, a story and a link to its heading in the runbook. */
@@ -114,15 +115,17 @@ export class Alarms extends Construct {
       treatMissingData: TreatMissingData;
     },
   ): Alarm {
-    const { names, topic } = this.props;
+    const { names, topics } = this.props;
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
       alarmDescription: `${story} Target: ${names.target}. Runbook: docs/runbook.md#${name.toLowerCase()}`,
       evaluationPeriods: 1,
     });
-    alarm.addAlarmAction(new SnsAction(topic));
-    alarm.addOkAction(new SnsAction(topic));
+    for (const topic of topics) {
+      alarm.addAlarmAction(new SnsAction(topic));
+      alarm.addOkAction(new SnsAction(topic));
+    }
     return alarm;
   }
 }

@@ -58,6 +58,19 @@ export const RolloutConfig = z.strictObject({
   tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
+  /** Whom the plan wants told besides: e-mail addresses, a topic for each that has any. */
+  stakeholders: z
+    .strictObject({
+      /** Beginning and end. */
+      executives: z.array(z.email('expected an e-mail address')).default([]),
+      /** Beginning and end. */
+      security: z.array(z.email('expected an e-mail address')).default([]),
+      /** Beginning and end, and every alarm. */
+      support: z.array(z.email('expected an e-mail address')).default([]),
+      /** Those who write to customers: an end before its time. */
+      incidents: z.array(z.email('expected an e-mail address')).default([]),
+    })
+    .prefault({}),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
   customerAlarms: z.array(z.string().min(1)).default([]),
   target: Target.prefault({}),

@@ -1,51 +1,129 @@
 import { RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { EventField, Rule, RuleTargetInput } from 'aws-cdk-lib/aws-events';
+import { SnsTopic } from 'aws-cdk-lib/aws-events-targets';
 import { type IGrantable, PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Key } from 'aws-cdk-lib/aws-kms';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
+import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import type { RolloutConfig } from './config.ts';
+import type { Names } from './names.ts';
+
+type Stakeholder = keyof RolloutConfig['stakeholders'];
+
+const beginningAndEnd = ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'];
+
+/** What each hears of an execution of the rollout, by the plan's communication plan. */
+const heard: Record<Stakeholder, readonly string[]> = {
+  executives: beginningAndEnd,
+  security: beginningAndEnd,
+  support: beginningAndEnd,
+  incidents: ['FAILED', 'ABORTED', 'TIMED_OUT'],
+};
 
 interface NotificationsProps {
-  readonly topicName: string;
+  readonly names: Names;
   /** E-mail addresses; each must confirm its subscription. */
   readonly onCall: readonly string[];
+  readonly stakeholders: RolloutConfig['stakeholders'];
 }
 
-/** The topic that pages the person on call: encrypted, and deaf to anything but TLS. */
+/** The topic that pages the person on call, and one for each stakeholder: encrypted, and deaf to anything but TLS. */
 export class Notifications extends Construct {
   readonly topic: Topic;
+  /** Besides the person on call, who hears of alarms. */
+  readonly support: Topic | undefined;
   private readonly key: Key;
+  private readonly props: NotificationsProps;
+  private readonly stakeholders: ReadonlyMap<Stakeholder, Topic>;
 
   constructor(scope: Construct, id: string, props: NotificationsProps) {
     super(scope, id);
+    this.props = props;
     // Alarms cannot publish to a topic under the AWS managed key, whose policy nobody can extend.
     this.key = new Key(this, 'Key', {
-      description: `Notifications on ${props.topicName}`,
+      description: `Notifications of ${props.names.of('OnCall')}`,
       enableKeyRotation: true,
       removalPolicy: RemovalPolicy.DESTROY,
     });
-    this.topic = new Topic(this, 'OnCall', {
-      topicName: props.topicName,
+    // What alarms and rules may do, these of this account alone.
+    this.key.addToResourcePolicy(
+      new PolicyStatement({
+        ...this.from('cloudwatch', 'events'),
+        actions: ['kms:Decrypt', 'kms:GenerateDataKey*'],
+        resources: ['*'],
+      }),
+    );
+    this.topic = this.create('OnCall', props.onCall, 'cloudwatch');
+    const wanted = (Object.keys(heard) as Stakeholder[]).filter(
+      (name) => props.stakeholders[name].length > 0,
+    );
+    this.stakeholders = new Map(
+      wanted.map((name) => [
+        name,
+        this.create(
+          `${name[0]?.toUpperCase()}${name.slice(1)}`,
+          props.stakeholders[name],
+          ...(name === 'support' ? (['cloudwatch'] as const) : []),
+        ),
+      ]),
+    );
+    this.support = this.stakeholders.get('support');
+  }
+
+  /** Lets a publisher use the topics' key; leave to publish alone is not enough. */
+  grantEncryption(publisher: IGrantable): void {
+    this.key.grant(publisher, 'kms:Decrypt', 'kms:GenerateDataKey*');
+  }
+
+  /** Tells the stakeholders when an execution of the rollout begins and ends. */
+  tellOf(rollout: IStateMachine): void {
+    const { names } = this.props;
+    for (const [stakeholder, topic] of this.stakeholders) {
+      new Rule(this, `Tell${stakeholder}`, {
+        ruleName: names.of(`Tell-${stakeholder}`),
+        description: `Tells ${stakeholder} of executions of the encryption rollout`,
+        eventPattern: {
+          source: ['aws.states'],
+          detailType: ['Step Functions Execution Status Change'],
+          detail: { stateMachineArn: [rollout.stateMachineArn], status: [...heard[stakeholder]] },
+        },
+        targets: [
+          new SnsTopic(topic, {
+            message: RuleTargetInput.fromText(
+              `Encryption rollout of ${names.target}: ${EventField.fromPath('$.detail.status')} at ${EventField.time}. Plaintext is never deleted. Details: dashboard ${names.dashboard}, execution ${EventField.fromPath('$.detail.executionArn')}`,
+            ),
+          }),
+        ],
+      });
+    }
+  }
+
+  private create(name: string, addresses: readonly string[], ...services: 'cloudwatch'[]): Topic {
+    const topic = new Topic(this, name, {
+      topicName: this.props.names.of(name),
       displayName: 'Encryption rollout',
       masterKey: this.key,
       enforceSSL: true,
     });
-    const alarms = {
-      principals: [new ServicePrincipal('cloudwatch.amazonaws.com')],
-      conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
-    };
-    this.key.addToResourcePolicy(
-      new PolicyStatement({ ...alarms, actions: ['kms:Decrypt', 'kms:GenerateDataKey*'], resources: ['*'] }),
-    );
     // A topic with a policy of its own, which demanding TLS gives it, loses the one that lets alarms in.
-    this.topic.addToResourcePolicy(
-      new PolicyStatement({ ...alarms, actions: ['sns:Publish'], resources: [this.topic.topicArn] }),
-    );
-    for (const address of props.onCall) this.topic.addSubscription(new EmailSubscription(address));
+    if (services.length > 0)
+      topic.addToResourcePolicy(
+        new PolicyStatement({
+          ...this.from(...services),
+          actions: ['sns:Publish'],
+          resources: [topic.topicArn],
+        }),
+      );
+    for (const address of addresses) topic.addSubscription(new EmailSubscription(address));
+    return topic;
   }
 
-  /** Lets a publisher use the topic's key; leave to publish alone is not enough. */
-  grantEncryption(publisher: IGrantable): void {
-    this.key.grant(publisher, 'kms:Decrypt', 'kms:GenerateDataKey*');
+  private from(...services: ('cloudwatch' | 'events')[]) {
+    return {
+      principals: services.map((service) => new ServicePrincipal(`${service}.amazonaws.com`)),
+      conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
+    };
   }
 }

@@ -47,8 +47,9 @@ export class EncryptionRolloutStack extends Stack {
     };
 
     const notifications = new Notifications(this, 'Notifications', {
-      topicName: names.of('OnCall'),
+      names,
       onCall: config.onCall,
+      stakeholders: config.stakeholders,
     });
     const { topic } = notifications;
     const functions = new Functions(this, 'Functions', {
@@ -81,10 +82,11 @@ export class EncryptionRolloutStack extends Stack {
     });
 
     for (const publisher of [rollback, rollout]) notifications.grantEncryption(publisher);
+    notifications.tellOf(rollout);
 
     const alarms = new Alarms(this, 'Alarms', {
       names,
-      topic,
+      topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
       rollout,
       rollback,
       stopRollout: functions.named('StopRollout'),

@@ -289,6 +289,7 @@ describe("for somebody else's account", () => {
       {
         ...JSON.parse(readFileSync('config/example.json', 'utf8')),
         createVpcEndpoints: true,
+        stakeholders: { executives: ['chief@example.com'], support: ['help@example.com'] },
         databaseSecretKmsKeyArn: kmsKey,
         tags: { CostCenter: '4711' },
       },
@@ -337,6 +338,27 @@ describe("for somebody else's account", () => {
       expect(Action).toBe('kms:Decrypt');
       expect(JSON.stringify(Condition)).toContain('kms:ViaService');
     }
+  });
+
+  test('stakeholders that have an address get a topic, and are told of beginnings and ends', () => {
+    expect(
+      resources('AWS::SNS::Topic')
+        .map(({ TopicName }) => TopicName)
+        .sort(),
+    ).toEqual(['EncryptionRollout-Executives', 'EncryptionRollout-OnCall', 'EncryptionRollout-Support']);
+    const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
+    expect(telling).toHaveLength(2);
+    for (const { EventPattern, Targets } of telling) {
+      expect(EventPattern.detail.status).toEqual(['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT']);
+      expect(Targets[0].InputTransformer.InputTemplate).toContain(
+        'Encryption rollout of public.appointments',
+      );
+    }
+    for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
+    // Both those who publish to an encrypted topic may use its key.
+    const [{ KeyPolicy }] = resources('AWS::KMS::Key');
+    expect(JSON.stringify(KeyPolicy)).toContain('events.amazonaws.com');
+    expect(JSON.stringify(KeyPolicy)).toContain('cloudwatch.amazonaws.com');
   });
 
   test('tags are on every function, machine and log', () => {
