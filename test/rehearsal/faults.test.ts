@@ -70,5 +70,5 @@ it.each(Object.entries(stops))(
     expect(counted).toMatchObject({ encrypted: counted.withPii, verified: counted.withPii, mismatched: 0 });
     expect((await database.client.query(trigger)).rows).toEqual([{ tgenabled: 'O' }]);
   },
-  120_000,
+  300_000,
 );

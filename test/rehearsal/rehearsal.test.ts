@@ -7,7 +7,7 @@ import { trafficOrganization } from '../../rehearsal/sample-table.ts';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 import { Bench } from './process.ts';
 
-const timeout = 120_000;
+const timeout = 300_000;
 const bench = new Bench();
 beforeAll(() => bench.prepare());
 afterAll(() => bench.clear());

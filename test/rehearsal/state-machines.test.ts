@@ -62,7 +62,8 @@ describe('state machines', () => {
     const started = performance.now();
     const ending = await runner.execute('Parent', 'one', {});
     expect(ending).toEqual({ status: 'SUCCEEDED', output: { name: 'one' } });
-    expect(performance.now() - started).toBeLessThan(2000);
+    // An hour has passed there, on a busy machine a few seconds here.
+    expect(performance.now() - started).toBeLessThan(60_000);
     expect(runner.waitedSeconds).toBe(3610);
     expect(notes).toEqual(['before Work', 'after Work', 'Pause 3600 s', 'PauseAsTold 10 s', 'done: all']);
     // ExecutionStarted, Lambda 5, Wait 2 + 2, Choice 2, SNS 5, Pass 2, ExecutionSucceeded
