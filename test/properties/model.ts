@@ -9,7 +9,7 @@ import { open, columnKey as verifierKey } from '../../verifier/format.ts';
 import { testKey } from '../support/database.ts';
 import { text } from './arbitraries.ts';
 
-export const table = 'public.appointments';
+const table = 'public.appointments';
 const columns = ['email', 'e164', 'first_name'] as const;
 
 type Value = string | null;
