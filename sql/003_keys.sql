@@ -148,6 +148,8 @@ create function encryption_rollout.install_key(p_number integer, p_key bytea)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
 as $$
 declare
   v_check bytea;
@@ -187,6 +189,8 @@ create function encryption_rollout.rotate_key(p_number integer, p_key bytea, p_p
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
 as $$
 declare
   v_check bytea;

@@ -41,6 +41,8 @@ create function encryption_rollout.encrypt_batch(p_target text, p_limit integer,
 returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
 -- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
 set jit = off
 set enable_seqscan = off

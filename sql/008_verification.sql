@@ -115,6 +115,8 @@ create function encryption_rollout.decrypt_logged(p_target text, p_ciphertext by
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);

@@ -47,6 +47,7 @@ const leaks: readonly Leak[] = [
     unless: autoExplain,
   },
   { name: 'pgaudit.log_parameter', isUnsafe: isOn, safe: 'off', unless: pgaudit },
+  // Ours switch it off for themselves. What it prints of everybody else's statements has their constants.
   { name: 'debug_print_plan', isUnsafe: isOn, safe: 'off' },
 ];
 

@@ -1,5 +1,5 @@
 /** What an attacker with the application's role, or with rights to create objects, tries. Each attack is a test. */
-import { randomUUID } from 'node:crypto';
+import { createHmac, randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rolledBack } from '../../lambdas/adapters/database.ts';
@@ -115,6 +115,43 @@ describe("the application's role", () => {
     expect(heard.length).toBeGreaterThan(0);
     for (const secret of [keyHex, [...keyHex].reverse().join('')]) expect(text).not.toContain(secret);
   });
+
+  test.each(['nothing', 'encryption_rollout_operator', 'encryption_rollout_decryptor'])(
+    'with %s has no key printed for it by the settings that every session may change',
+    async (granted) => {
+      if (granted !== 'nothing') await owner.query(`grant ${granted} to ${role}`);
+      await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
+      await owner.query("select encryption_rollout.encrypt_batch('public.appointments', 10)");
+      let printed = '';
+      customer.on('notice', ({ message, detail, where }) => {
+        printed += ` ${[message, detail, where].join(' ').replace(/\s+/g, ' ')}`;
+      });
+      await customer.query(`
+        set debug_print_parse = on; set debug_print_rewritten = on; set debug_print_plan = on;
+        set debug_pretty_print = off; set plan_cache_mode = force_custom_plan; set client_min_messages = log`);
+      await customer.query(
+        "update public.appointments set first_name = 'Changed' where first_name is not null",
+      );
+      if (granted === 'encryption_rollout_operator')
+        await customer.query('select public.batch_encrypt_appointments()');
+      if (granted === 'encryption_rollout_decryptor')
+        await customer.query(
+          'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments where pii_iv is not null',
+        );
+      expect(printed).toContain('PLANNEDSTMT');
+      for (const column of ['', ...appointments.columns]) {
+        const derived = createHmac('sha512', testKey.key)
+          .update(`encryption-rollout/1/public.appointments.${column}`)
+          .update(Buffer.of(1))
+          .digest();
+        for (const secret of column ? [derived.subarray(0, 32), derived.subarray(32)] : [testKey.key]) {
+          expect(printed).not.toContain(secret.toString('hex'));
+          for (const bytes of [secret, new Int8Array(secret)])
+            expect(printed).not.toContain([...bytes].join(' '));
+        }
+      }
+    },
+  );
 
   test.each(['customer', 'encryption_rollout_reader', 'encryption_rollout_operator', 'pg_read_all_data'])(
     'a dump of all that %s can read holds no key',
