@@ -35,7 +35,6 @@ export const locks: readonly Fault[] = [
     name: 'Rows locked for minutes',
     done: 'A session keeps 10 rows locked from the first batch to the sixth look at the vitals of phase 5.',
     holds: 'Batches never wait for them, pass them over, and encrypt them once they are free.',
-    bounded: true,
     async run(scene) {
       const { client } = await scene.session();
       await client.query('begin');
@@ -187,7 +186,6 @@ export const locks: readonly Fault[] = [
     name: 'Statement cancelled once',
     done: 'An administrator cancels the statement of a batch in its middle.',
     holds: 'The batch is tried once more, within the same call.',
-    bounded: true,
     async run(scene) {
       const gate = await gateInBatches(scene);
       const ending = await scene.rollout({

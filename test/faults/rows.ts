@@ -202,7 +202,6 @@ export const rows: readonly Fault[] = [
     name: 'Primary keys updated',
     done: 'The keys of 20 rows are changed between batches, of 20 others in the middle of one, and of 20 with the trigger on.',
     holds: 'No ciphertext stays that was sealed for another key.',
-    bounded: true,
     async run(scene) {
       const change = (order: string, only = 'true') =>
         scene.app.write(

@@ -142,7 +142,6 @@ export const servers: readonly Fault[] = [
     name: 'Read-only failover',
     done: 'From phase 3 on every session finds the database read-only, for three calls.',
     holds: 'SQLSTATE 25006 is retried until there is a writer again.',
-    bounded: true,
     async run(scene) {
       const { client } = scene.app;
       const name = (await client.query('select current_database() as name')).rows[0].name;

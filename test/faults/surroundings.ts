@@ -153,7 +153,6 @@ export const surroundings: readonly Fault[] = [
     name: 'Metrics cannot be published',
     done: 'The first 5 requests to publish after the beginning of phase 3 are throttled.',
     holds: 'The batch that has committed is not done twice, and not lost; the rollout goes on.',
-    bounded: true,
     async run(scene) {
       let left = 5;
       const ending = await scene.rollout(

@@ -60,7 +60,6 @@ export const table: readonly Fault[] = [
     name: 'A column added meanwhile',
     done: 'Before phase 3 a migration adds a column with a random default, which rewrites the table; before phase 5 it drops it.',
     holds: 'The rollout takes no notice.',
-    bounded: true,
     async run(scene) {
       const { client } = await scene.session();
       const ending = await scene.rollout({
