@@ -471,6 +471,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- Every session may have plans printed to itself, and the constants in them are keys.
 set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
 as $trigger$
 declare
   v_keys bytea[];

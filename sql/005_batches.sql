@@ -43,6 +43,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 -- Every session may have plans printed to itself, and the constants in them are keys.
 set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
 -- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
 set jit = off
 set enable_seqscan = off

@@ -117,6 +117,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 -- Every session may have plans printed to itself, and the constants in them are keys.
 set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);

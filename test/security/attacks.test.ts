@@ -101,6 +101,17 @@ describe("the application's role", () => {
     await denied('create table encryption_rollout.mine ()');
   });
 
+  test('does not get past the trigger by settings of its session', async () => {
+    await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    await customer.query(`
+      set standard_conforming_strings = off; set bytea_output = 'escape'; set extra_float_digits = -15;
+      set row_security = off; set search_path = ''; set client_encoding = 'LATIN1'; set timezone = 'Asia/Tokyo'`);
+    await customer.query(
+      "update public.appointments set first_name = 'Changed' where first_name is not null",
+    );
+    await expectAllSealed();
+  });
+
   test('learns nothing of the key from what it can make fail', async () => {
     await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
     await owner.query("update public.app_config set value = reverse(value) || '0'");

@@ -458,10 +458,13 @@ describe('a server that logs what functions compute', () => {
     await root.query(`alter database shop reset ${setting}`);
   });
 
-  test.each(['debug_print_parse', 'debug_print_rewritten', 'debug_print_plan'])('does not with %s', async (setting) => {
-    const log = await logWith(setting, 'on');
-    expect(log.get('log')).toContain('encrypt_batch');
-    for (const secret of [key, derived(), derived().subarray(32)]) expect(found(secret, log)).toEqual([]);
-    await root.query(`alter database shop reset ${setting}`);
-  });
+  test.each(['debug_print_parse', 'debug_print_rewritten', 'debug_print_plan'])(
+    'does not with %s',
+    async (setting) => {
+      const log = await logWith(setting, 'on');
+      expect(log.get('log')).toContain('encrypt_batch');
+      for (const secret of [key, derived(), derived().subarray(32)]) expect(found(secret, log)).toEqual([]);
+      await root.query(`alter database shop reset ${setting}`);
+    },
+  );
 });
