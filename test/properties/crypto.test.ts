@@ -3,7 +3,7 @@
  * whichever of them; and none opens anything that was altered or moved.
  */
 import fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { AuthenticationFailed, columnKey, openValue, sealValue } from '../../lambdas/core/aead.ts';
 import { open, columnKey as verifierKey } from '../../verifier/format.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
@@ -11,6 +11,8 @@ import { bytes, runs, text } from './arbitraries.ts';
 
 const table = 'public.appointments';
 const columns = ['email', 'e164', 'first_name'] as const;
+
+vi.setConfig({ testTimeout: 60_000 + 1_000 * runs(0) });
 
 let database: TestDatabase;
 beforeAll(async () => {
