@@ -8,7 +8,7 @@ import { randomKills } from './kills.ts';
 import { locks } from './locks.ts';
 import { type Measured, reportFaults } from './report.ts';
 import { rows } from './rows.ts';
-import { setScene } from './scene.ts';
+import { forgetRollouts, setScene } from './scene.ts';
 import { OwnServer } from './server.ts';
 import { servers } from './servers.ts';
 import { surroundings } from './surroundings.ts';
@@ -34,6 +34,7 @@ describe.each(Object.entries(groups))('%s', (group, faults) => {
   });
 });
 
+afterAll(forgetRollouts);
 afterAll(async () => {
   // Not of a part of the matrix, and not of one that failed.
   if (!all || measured.length !== Object.values(groups).flat().length) return;

@@ -82,15 +82,18 @@ const LAST_SLICE = 1_000;
 /** Where the first execution after the repair does not complete the rollout, the next ones resume it. */
 const MAX_RESUMED = 4;
 
+const assembly = mkdtempSync(join(tmpdir(), 'faults-assembly-'));
 let synthesized: Promise<Rollout> | undefined;
+
 /** The app, synthesized once per process. */
 function rollouts(): Promise<Rollout> {
-  synthesized ??= (async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'faults-assembly-'));
-    process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
-    return synthesize(directory, false, null);
-  })();
+  synthesized ??= synthesize(assembly, false, null);
   return synthesized;
+}
+
+/** Removes what was synthesized, when all scenes are over. */
+export function forgetRollouts(): void {
+  rmSync(assembly, { recursive: true, force: true });
 }
 
 // How long writes and rows take on a machine that runs tests says nothing about the faults.
