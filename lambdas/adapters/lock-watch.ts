@@ -30,12 +30,13 @@ export async function lockWatch<T>(
       );
     }
   };
-  const watching = watch();
+  // The observer's own failure must not hide the batch's result, nor, unhandled meanwhile, end the process; a watch that
+  // is gone ends with the batch.
+  const watching = watch().catch(() => {});
   try {
     return await work();
   } finally {
     finished.abort();
-    // The observer's own failure must not hide the batch's result; a watch that is gone ends with the batch.
-    await watching.catch(() => {});
+    await watching;
   }
 }

@@ -29,7 +29,8 @@ const measured: Measured[] = [];
 
 describe.each(Object.entries(groups))('%s', (group, faults) => {
   const chosen = all ? faults : faults.filter(({ bounded }) => bounded);
-  test.for(chosen)('$name', async (fault) => {
+  // The random kills take minutes.
+  test.for(chosen)('$name', { timeout: all ? 1_200_000 : 120_000 }, async (fault) => {
     measured.push({ group, fault, ...(await provoke(fault)) });
   });
 });
