@@ -17,9 +17,13 @@ export interface Emulator {
   stop(): Promise<void>;
 }
 
-/** Installs MiniStack into .venv/ unless exactly the pinned version is there. */
-async function install(): Promise<string> {
-  const python = join(venv, 'bin', 'python');
+const python = join(venv, 'bin', 'python');
+
+/** Checks CloudFormation templates; installed once the emulator has started. */
+export const cfnLint = join(venv, 'bin', 'cfn-lint');
+
+/** Installs MiniStack and cfn-lint into .venv/ unless exactly the pinned versions are there. */
+async function install(): Promise<void> {
   const stamp = join(venv, 'requirements.txt');
   const wanted = readFileSync(requirements, 'utf8');
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
@@ -31,7 +35,6 @@ async function install(): Promise<string> {
     await run(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', requirements]);
     await writeFile(stamp, wanted);
   }
-  return python;
 }
 
 /**
@@ -40,7 +43,7 @@ async function install(): Promise<string> {
  * @param directory for its log and its data
  */
 export async function startEmulator(directory: string): Promise<Emulator> {
-  const python = await install();
+  await install();
   const port = await freePort();
   const endpoint = `http://127.0.0.1:${port}`;
   const log = join(directory, 'ministack.log');

@@ -1,11 +1,13 @@
 /**
  * Deploys the app to an AWS emulator with the CDK CLI and runs it there against a real PostgreSQL.
  *
- * What the emulator cannot show: it does not enforce IAM, has no VPC, and publishes no metrics of RDS (the test puts
- * the CPU's itself, under the real namespace, which AWS would refuse).
+ * What the emulator cannot show: it does not enforce IAM, has no VPC, and publishes no metrics of RDS, Step Functions
+ * and Lambda (the test puts them itself, under the real namespaces, which AWS would refuse). Nor does it emit an event when
+ * an alarm goes off: the test hands a recorded one to the function that the rule names, and asks the emulator whether the
+ * deployed rules match it.
  */
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -17,19 +19,37 @@ import {
   PutMetricDataCommand,
   SetAlarmStateCommand,
 } from '@aws-sdk/client-cloudwatch';
+import {
+  EventBridgeClient,
+  ListRulesCommand,
+  ListTargetsByRuleCommand,
+  TestEventPatternCommand,
+} from '@aws-sdk/client-eventbridge';
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { CreateDBInstanceCommand, CreateDBSnapshotCommand, RDSClient } from '@aws-sdk/client-rds';
 import {
   CreateSecretCommand,
   GetSecretValueCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
-import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
+import {
+  DescribeExecutionCommand,
+  SFNClient,
+  StartExecutionCommand,
+  StopExecutionCommand,
+} from '@aws-sdk/client-sfn';
+import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
+import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { serviceAlerts } from '../../infra/alarms.ts';
+import { readConfig } from '../../infra/config.ts';
+import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { metricNamespace } from '../../lambdas/core/plan.ts';
+import { type Alert, alerts, metricNamespace } from '../../lambdas/core/plan.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
-import { type Emulator, startEmulator } from './emulator.ts';
+import { cfnLint, type Emulator, startEmulator } from './emulator.ts';
+import { alarmWentOff, executionEnded } from './events.ts';
 
 const run = promisify(execFile);
 const rows = 2_000;
@@ -41,7 +61,8 @@ let emulator: Emulator | undefined;
 let postgres: PostgresServer | undefined;
 let client: pg.Client | undefined;
 
-let outputs: { StateMachineArn: string; KeySecretArn: string };
+let outputs: { StateMachineArn: string; KeySecretArn: string; OnCallTopicArn: string };
+let pages: string;
 let cloudWatch: CloudWatchClient;
 let stepFunctions: SFNClient;
 let secrets: SecretsManagerClient;
@@ -65,7 +86,8 @@ beforeAll(async () => {
   await seed(client);
   const database = await describeWorld(new URL(postgres.url));
   await deploy(database);
-}, 240_000);
+  pages = await subscribe();
+}, 600_000);
 
 afterAll(async () => {
   await client?.end();
@@ -157,35 +179,115 @@ async function deploy({ databaseSecretArn }: { databaseSecretArn: string }): Pro
       database: { instanceIdentifier: 'appointments' },
       databaseTls: 'off',
       customerAlarms: [customerAlarm],
+      stakeholders: { support: ['support@example.com'], executives: ['executives@example.com'] },
     }),
   );
-  const output = join(directory, 'cdk.out');
-  await mkdir(output);
   const cdk = async (...args: string[]) => {
-    const cli = ['node_modules/aws-cdk/bin/cdk', ...args, '--output', output, '-c', `config=${config}`];
-    await run(process.execPath, cli, { maxBuffer: 32 * 1024 * 1024 }).catch((error) => {
+    await run(process.execPath, ['node_modules/aws-cdk/bin/cdk', ...args], {
+      maxBuffer: 32 * 1024 * 1024,
+    }).catch((error) => {
       throw new Error(`cdk ${args[0]} failed:\n${error.stdout}\n${error.stderr}`);
     });
   };
-  await cdk('bootstrap', 'aws://000000000000/us-east-1');
+  // Once, for both of the others.
+  const assembly = join(directory, 'cdk.out');
+  await cdk('synth', '--quiet', '-c', `config=${config}`, '--output', assembly);
+  await cdk('bootstrap', 'aws://000000000000/us-east-1', '--app', assembly);
   const outputsFile = join(directory, 'outputs.json');
-  await cdk('deploy', '--all', '--require-approval', 'never', '--outputs-file', outputsFile);
+  await cdk(
+    'deploy',
+    '--app',
+    assembly,
+    '--all',
+    '--require-approval',
+    'never',
+    '--outputs-file',
+    outputsFile,
+  );
   outputs = JSON.parse(await readFile(outputsFile, 'utf8'))[stackName];
 }
 
-/** Starts the rollout as an operator would and waits for its end. */
-async function rollOut() {
-  const { executionArn } = await stepFunctions.send(
+/** A queue that is paged like the people on call. */
+async function subscribe(): Promise<string> {
+  const { QueueUrl = '' } = await new SQSClient().send(new CreateQueueCommand({ QueueName: 'pages' }));
+  const Endpoint = `arn:aws:sqs:us-east-1:000000000000:${QueueUrl.split('/').at(-1)}`;
+  await new SNSClient().send(
+    new SubscribeCommand({ TopicArn: outputs.OnCallTopicArn, Protocol: 'sqs', Endpoint }),
+  );
+  return QueueUrl;
+}
+
+/** Subjects and messages of the pages since the last call. */
+async function paged(): Promise<string> {
+  const received: string[] = [];
+  for (;;) {
+    const { Messages = [] } = await new SQSClient().send(
+      new ReceiveMessageCommand({ QueueUrl: pages, MaxNumberOfMessages: 10, VisibilityTimeout: 600 }),
+    );
+    if (Messages.length === 0) return received.join('\n');
+    for (const { Body = '{}' } of Messages) {
+      const { Subject, Message } = JSON.parse(Body);
+      received.push(`${Subject}: ${Message}`);
+    }
+  }
+}
+
+/** Starts the rollout as an operator would. Returns the execution's ARN. */
+async function start(): Promise<string> {
+  const { executionArn = '' } = await stepFunctions.send(
     new StartExecutionCommand({
       stateMachineArn: outputs.StateMachineArn,
       input: await readFile('config/example-input.json', 'utf8'),
     }),
   );
+  return executionArn;
+}
+
+async function endOf(executionArn: string) {
   for (;;) {
     const execution = await stepFunctions.send(new DescribeExecutionCommand({ executionArn }));
     if (execution.status !== 'RUNNING') return execution;
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
+}
+
+const rollOut = async () => endOf(await start());
+
+/** Starts the rollout and waits until it has begun its work. */
+async function startWork(): Promise<{ executionArn: string; rollback: string }> {
+  const executionArn = await start();
+  const begun = async () => {
+    const { rows: found } = await (client as pg.Client).query(
+      `select p.run_id, p.attempt from encryption_rollout.phases p
+       join encryption_rollout.runs r on r.id = p.run_id and r.attempt = p.attempt where r.execution = $1`,
+      [executionArn],
+    );
+    return found[0] && rollbackArn(`${found[0].run_id}-${found[0].attempt}-rollback`);
+  };
+  // Before the first rollout there is no such table.
+  const rollback = () => begun().catch(() => undefined);
+  await expect.poll(rollback, { timeout: 120_000, interval: 100 }).toBeDefined();
+  return { executionArn, rollback: await begun() };
+}
+
+/** Hands an event to StopRollout, as its rules do. Returns what it answered. */
+async function deliver(event: unknown) {
+  const { Payload, FunctionError } = await new LambdaClient().send(
+    new InvokeCommand({ FunctionName: `${stackName}-StopRollout`, Payload: JSON.stringify(event) }),
+  );
+  const answer = JSON.parse(Buffer.from(Payload ?? []).toString() || 'null');
+  if (FunctionError !== undefined) throw new Error(JSON.stringify(answer));
+  return answer;
+}
+
+const rollbackArn = (name: string) =>
+  `${outputs.StateMachineArn.replace(':stateMachine:', ':execution:').replace('EncryptionRollout', 'Rollback')}:${name}`;
+
+async function statusOfRun() {
+  const { rows: found } = await (client as pg.Client).query(
+    'select status, stop_reason from encryption_rollout.runs order by started_at desc limit 1',
+  );
+  return found[0];
 }
 
 async function health() {
@@ -235,6 +337,68 @@ test("a customer's alarm stops the rollout: FAILED, trigger off, plaintext compl
   expect(await sumOf('RolloutStopped')).toBe(1);
 });
 
+test('a person stops the execution: the rollback is started, once, and pages', async () => {
+  await putCpu(20);
+  await cloudWatch.send(
+    new SetAlarmStateCommand({ AlarmName: customerAlarm, StateValue: 'OK', StateReason: 'test' }),
+  );
+  await paged();
+  const { executionArn, rollback } = await startWork();
+  await stepFunctions.send(new StopExecutionCommand({ executionArn }));
+  // From the event that this emits, through the deployed rule and StopRollout.
+  await expect
+    .poll(statusOfRun, { timeout: 60_000, interval: 200 })
+    .toMatchObject({ status: 'STOPPED', stop_reason: `The execution ${executionArn} ended as ABORTED` });
+  expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
+  expect(await health()).toMatchObject({ trigger_enabled: false });
+  expect(await paged()).toMatch(/Encryption rollout stopped: .*ABORTED/);
+  // EventBridge delivers at least once.
+  expect(await deliver(executionEnded(executionArn, 'ABORTED'))).toMatchObject({ outcome: 'NOTHING' });
+});
+
+test('an alarm stops the execution and starts the rollback', async () => {
+  await putCpu(20);
+  const { executionArn, rollback } = await startWork();
+  expect(await deliver(alarmWentOff(`${stackName}-MissingIvs`))).toMatchObject({ outcome: 'ROLLBACK' });
+  expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
+  expect((await endOf(executionArn)).status).toBe('ABORTED');
+  expect(await health()).toMatchObject({ trigger_enabled: false });
+  expect(await statusOfRun()).toMatchObject({
+    status: 'STOPPED',
+    stop_reason: `The alarm ${stackName}-MissingIvs went off`,
+  });
+});
+
+test('the deployed rules match these events, lead to StopRollout, and match no others', async () => {
+  const events = new EventBridgeClient();
+  const { Rules: all = [] } = await events.send(new ListRulesCommand({ NamePrefix: stackName }));
+  // The others tell the stakeholders.
+  const Rules = all.filter(({ Name }) => !Name?.includes('-Tell-'));
+  const matching = async (event: unknown) => {
+    const names: (string | undefined)[] = [];
+    for (const { Name, EventPattern } of Rules) {
+      const test = new TestEventPatternCommand({ EventPattern, Event: JSON.stringify(event) });
+      if ((await events.send(test)).Result) names.push(Name);
+    }
+    return names;
+  };
+  const execution = (machine: string, status: string) =>
+    executionEnded(`arn:aws:states:us-east-1:000000000000:execution:${stackName}-${machine}:one`, status);
+  for (const status of ['ABORTED', 'FAILED', 'TIMED_OUT'])
+    for (const machine of ['EncryptionRollout', 'Rollback'])
+      expect(await matching(execution(machine, status))).toEqual([`${stackName}-ExecutionEnded`]);
+  expect(await matching(execution('EncryptionRollout', 'SUCCEEDED'))).toEqual([]);
+  expect(await matching(execution('EncryptBatches', 'FAILED'))).toEqual([]);
+  for (const name of [`${stackName}-DecryptionFailures`, `${stackName}-MissingIvs`, customerAlarm])
+    expect(await matching(alarmWentOff(name))).toEqual([`${stackName}-AlarmWentOff`]);
+  expect(await matching(alarmWentOff(customerAlarm, 'OK'))).toEqual([]);
+  expect(await matching(alarmWentOff('somebody-elses'))).toEqual([]);
+  for (const { Name } of Rules) {
+    const { Targets = [] } = await events.send(new ListTargetsByRuleCommand({ Rule: Name }));
+    expect(Targets.map(({ Arn }) => Arn?.split(':').at(-1))).toEqual([`${stackName}-StopRollout`]);
+  }
+});
+
 test('the next execution resumes the run and encrypts every row', async () => {
   await putCpu(20);
   await cloudWatch.send(
@@ -251,7 +415,7 @@ test('the next execution resumes the run and encrypts every row', async () => {
   const { rows: runs } = await (client as pg.Client).query(
     'select status, attempt from encryption_rollout.runs order by started_at',
   );
-  expect(runs).toEqual([{ status: 'COMPLETED', attempt: 2 }]);
+  expect(runs).toEqual([{ status: 'COMPLETED', attempt: 4 }]);
   expect(await sumOf('RowsEncrypted')).toBe(rows);
 });
 
@@ -262,23 +426,52 @@ test('the generated key is 32 bytes in hex, and the database holds the same', as
   expect(JSON.parse(SecretString)).toEqual({ number: 1, key: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });
 
-test('the alarms are deployed, and one goes off by the metric that the handlers emit', async () => {
-  const name = `${stackName}-DecryptionFailures`;
-  await cloudWatch.send(
-    new PutMetricDataCommand({
-      Namespace: metricNamespace,
-      MetricData: [
-        {
-          MetricName: 'DecryptionFailures',
-          Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
-          Value: 1,
-        },
-      ],
-    }),
+/** A value that is beyond the alert's threshold, whatever else was measured in its period. */
+const breaching = ({ comparison, threshold }: Alert) =>
+  comparison === 'LessThanThreshold' ? threshold - 1 : 1_000 * (threshold + 1);
+
+async function alarmNamed(name: string) {
+  const { MetricAlarms = [] } = await cloudWatch.send(
+    new DescribeAlarmsCommand({ AlarmNames: [`${stackName}-${name}`] }),
   );
-  const stateOf = async () => {
-    const { MetricAlarms = [] } = await cloudWatch.send(new DescribeAlarmsCommand({ AlarmNames: [name] }));
-    return MetricAlarms[0]?.StateValue;
-  };
-  await expect.poll(stateOf, { timeout: 60_000, interval: 500 }).toBe('ALARM');
+  return MetricAlarms[0];
+}
+
+const goesOff = (name: string) =>
+  expect
+    .poll(async () => (await alarmNamed(name))?.StateValue, { timeout: 60_000, interval: 500 })
+    .toBe('ALARM');
+
+test('after the rollout no alarm about its data is on', async () => {
+  for (const name of [
+    'DecryptionFailures',
+    'MissingIvs',
+    'EncryptionErrors',
+    'BatchErrorRate',
+    'TriggerFailures',
+  ])
+    expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
+});
+
+test.each(alerts)('$name goes off by its metric, published as the handlers do', async (alert) => {
+  const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
+  await publish('public.appointments', { [alert.metric]: breaching(alert) });
+  await goesOff(alert.name);
+});
+
+test.each(serviceAlerts)('$name goes off by the metric that AWS emits', async ({ name }) => {
+  const { Namespace, MetricName, Dimensions } = (await alarmNamed(name)) ?? {};
+  await cloudWatch.send(
+    new PutMetricDataCommand({ Namespace, MetricData: [{ MetricName, Dimensions, Value: 1 }] }),
+  );
+  await goesOff(name);
+});
+
+test('every template passes cfn-lint', async () => {
+  const folder = join(directory, 'lint');
+  synthesizeRollout({ ...readConfig('config/example.json'), createVpcEndpoints: true }, folder);
+  const templates = [folder, join(directory, 'cdk.out')].map((each) => join(each, '*.template.json'));
+  // W3005: a DependsOn that a reference implies as well, as the CDK writes them.
+  const { stdout } = await run(cfnLint, ['--ignore-checks', 'W3005', '--', ...templates]);
+  expect(stdout).toBe('');
 });
