@@ -39,21 +39,21 @@ interface Needs {
 
 /** Every function, and the least that it needs besides the database's secret. */
 const functions = {
-  // One scan or some seconds of batch work on a large table, and migrations that wait politely for locks.
-  PrepareDatabase: { minutes: 5, key: true, metrics: true, executions: true },
-  Preflight: { minutes: 2, key: true, metrics: true, vitals: true, readiness: true },
-  CheckVitals: { minutes: 2, vitals: true },
-  EncryptBatch: { minutes: 5, key: true, metrics: true },
-  Gate: { minutes: 2, key: true, metrics: true, vitals: true },
+  // 15 minutes, the most that Lambda gives, for those that scan the table: a billion rows take minutes.
+  PrepareDatabase: { minutes: 15, key: true, metrics: true, executions: true },
+  Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
+  CheckVitals: { minutes: 15, vitals: true },
+  EncryptBatch: { minutes: 15, key: true, metrics: true },
+  Gate: { minutes: 15, key: true, metrics: true, vitals: true },
   EnableTrigger: { minutes: 2, key: true, metrics: true },
   AuditRows: { minutes: 5, key: true, metrics: true },
-  CompleteRollout: { minutes: 2, metrics: true },
-  // Rolling back takes seconds or is stuck, and it works without the key.
+  CompleteRollout: { minutes: 15, metrics: true },
+  // Rolling back works without the key. What stops the rollout takes seconds, or is stuck; the proof is a scan.
   CancelBatches: { minutes: 1 },
   DisableTrigger: { minutes: 1 },
-  ProvePlaintext: { minutes: 1 },
-  GatherEvidence: { minutes: 1, metrics: true, vitals: true },
-  Monitor: { minutes: 2, key: true, metrics: true },
+  ProvePlaintext: { minutes: 15 },
+  GatherEvidence: { minutes: 15, metrics: true, vitals: true },
+  Monitor: { minutes: 15, key: true, metrics: true },
   StopRollout: { minutes: 1, stops: true },
 } as const satisfies Record<string, Needs>;
 
