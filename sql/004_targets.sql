@@ -461,6 +461,9 @@ declare
       from unnest(p_target.columns) as c
     )
   );
+  -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
+  v_kept text := 'new.pii_iv is not distinct from old.pii_iv and '
+    || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', ' and ');
 begin
   execute format(
     $sql$
@@ -479,7 +482,7 @@ declare
   v_tid tid;
 begin
   if tg_op = 'UPDATE' then
-    if new.pii_iv is not null and not (%2$s) and not %3$s then
+    if new.pii_iv is not null and %10$s and not (%2$s) and not %3$s then
       return new;
     end if;
   end if;
@@ -515,7 +518,8 @@ $trigger$
         encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', ', 'new.')
       )
     ) || ' into v_tid, new.pii_iv, ' || encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
-    v_key_text
+    v_key_text,
+    v_kept
   );
   execute format(
     $sql$
@@ -525,13 +529,20 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $trigger$
 begin
+  -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
+  if new.pii_iv is distinct from old.pii_iv and exists (
+    select from pg_trigger where tgrelid = tg_relid and tgname = %3$L and tgenabled in ('O', 'A')
+  ) then
+    return new;
+  end if;
   %2$s
   return new;
 end
 $trigger$
     $sql$,
     p_target.id,
-    v_clear
+    v_clear,
+    p_target.trigger_name
   );
   execute format(
     'revoke all on function encryption_rollout.encrypt_row_%1$s(), encryption_rollout.clear_stale_%1$s() from public',
@@ -539,9 +550,8 @@ $trigger$
   );
 
   if encryption_rollout.trigger_is_missing(p_target, v_guard, 'clear_stale_') then
-    -- The first comparison is the cheap one, and false for every row that a batch encrypts.
     execute format(
-      'create trigger %I before update on %s for each row when (new.pii_iv is not null and old.pii_iv is not distinct from new.pii_iv and (%s)) execute function encryption_rollout.clear_stale_%s()',
+      'create trigger %I before update on %s for each row when (new.pii_iv is not null and (%s)) execute function encryption_rollout.clear_stale_%s()',
       v_guard, v_table, v_changed, p_target.id
     );
     insert into encryption_rollout.created_objects (kind, name, parent) values ('trigger', quote_ident(v_guard), v_table);

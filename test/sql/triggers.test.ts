@@ -252,3 +252,44 @@ describe('the guard trigger', () => {
     expect((await client.query('select * from public.appointments')).rows).toMatchObject([nothing]);
   });
 });
+
+describe('an application that saves whole rows, with the ciphertext that it read long ago', () => {
+  /** The engine's columns as they are now. */
+  async function kept(id: string) {
+    const { rows } = await client.query(
+      'select pii_iv, email_encrypted from public.appointments where id = $1',
+      [id],
+    );
+    return rows[0];
+  }
+  const save = (id: string, email: string, row: { pii_iv: Buffer; email_encrypted: Buffer }) =>
+    client.query(
+      'update public.appointments set email = $2, pii_iv = $3, email_encrypted = $4 where id = $1',
+      [id, email, row.pii_iv, row.email_encrypted],
+    );
+
+  test('leaves no stale ciphertext while the trigger is off', async () => {
+    const id = await insert('first@example.com');
+    await client.query('select public.batch_encrypt_appointments()');
+    const stale = await kept(id);
+    await client.query("update public.appointments set email = 'second@example.com' where id = $1", [id]);
+    await client.query('select public.batch_encrypt_appointments()');
+    await save(id, 'third@example.com', stale);
+    expect(await state(id)).toMatchObject(nothing);
+  });
+
+  test.each(['second@example.com', 'third@example.com'])(
+    'is encrypted anew while the trigger is on (%s)',
+    async (email) => {
+      await setTrigger(true);
+      const id = await insert('first@example.com');
+      const stale = await kept(id);
+      await client.query("update public.appointments set email = 'second@example.com' where id = $1", [id]);
+      await save(id, email, stale);
+      const { opens, pii_iv, email_encrypted } = await state(id);
+      expect(opens).toBe(true);
+      expect(email_encrypted).not.toBeNull();
+      expect(pii_iv).not.toEqual(stale.pii_iv);
+    },
+  );
+});
