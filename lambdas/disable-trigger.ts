@@ -1,19 +1,24 @@
 import { setTrigger } from './adapters/engine.ts';
 import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { recordEvent } from './adapters/records.ts';
+import { isSuperseded, recordEvent } from './adapters/records.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
 /**
- * Switches the encryption of new rows off, except in a rotation. The guard stays on, so rows that change meanwhile lose their stale
- * ciphertext.
+ * Switches the encryption of new rows off, except in a rotation, or when the run is another attempt's by now. The guard
+ * stays on, so rows that change meanwhile lose their stale ciphertext.
  */
 export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({ run }, step) =>
   step.database(unattachedSession, async (client): Promise<DisableTriggerOutput> => {
     if (await isRotation(client, run)) {
       const reason =
         'the key is being rotated: every key in use is valid, and without the trigger new rows were plaintext only';
+      await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
+      return { triggerDisabled: false, milliseconds: 0, reason };
+    }
+    if (await isSuperseded(client, run)) {
+      const reason = 'a newer attempt has taken the run over: the trigger is its business';
       await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
       return { triggerDisabled: false, milliseconds: 0, reason };
     }

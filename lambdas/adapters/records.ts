@@ -363,7 +363,10 @@ export async function readAudit(client: Client, run: Run): Promise<AuditResult |
   return rows[0];
 }
 
-/** Ends the run: COMPLETED or STOPPED. A run that another attempt has taken over is left alone. */
+/**
+ * Ends the run: COMPLETED or STOPPED. A run that another attempt has taken over is left alone.
+ * @throws RunSuperseded when it is to complete, but has been stopped or taken over meanwhile
+ */
 export async function closeRun(
   client: Client,
   run: Run,
@@ -371,13 +374,29 @@ export async function closeRun(
   reason: string | null,
 ): Promise<void> {
   await inTransaction(client, async () => {
-    const { rowCount } = await client.query(
-      `update encryption_rollout.runs set status = $3, ended_at = clock_timestamp(), stop_reason = $4
-       where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
-      [run.id, run.attempt, status, reason],
+    const { rows } = await client.query<RunRow>(
+      'select attempt, status from encryption_rollout.runs where id = $1 for update',
+      [run.id],
     );
-    if (rowCount === 1) await recordEvent(client, run, status, reason === null ? {} : { reason });
+    const row = rows[0];
+    // Asked again by a repeated delivery.
+    if (row?.attempt === run.attempt && row.status === status) return;
+    if (status === 'COMPLETED') await holdRun(client, run);
+    else if (row?.attempt !== run.attempt || row.status === 'COMPLETED') return;
+    await client.query(
+      `update encryption_rollout.runs set status = $2, ended_at = clock_timestamp(), stop_reason = $3 where id = $1`,
+      [run.id, status, reason],
+    );
+    await recordEvent(client, run, status, reason === null ? {} : { reason });
   });
+}
+
+/** Whether a newer attempt has taken the run over, so that this one's rollback has nothing to say any more. */
+export async function isSuperseded(client: Client, run: Run): Promise<boolean> {
+  const { rows } = await client.query<RunRow>('select attempt from encryption_rollout.runs where id = $1', [
+    run.id,
+  ]);
+  return (rows[0]?.attempt ?? 0) > run.attempt;
 }
 
 /** No further write of the run may begin. A run that another attempt has taken over is left alone. */

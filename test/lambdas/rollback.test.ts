@@ -45,6 +45,25 @@ describe('the steps of a rollback', () => {
     expect(rows).toEqual([{ tgenabled: 'D' }]);
   });
 
+  test('DisableTrigger of an old attempt leaves the new one alone', async () => {
+    world.running.delete('one');
+    const next = await world.prepare('two');
+    await world.invoke('enable-trigger', { run: next });
+    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'O' }]);
+  });
+
+  test('a run that is being stopped cannot complete', async () => {
+    await step('cancel-batches');
+    await expect(world.invoke('complete-rollout', { run })).rejects.toMatchObject({ name: 'RunSuperseded' });
+    expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
+      { status: 'STOPPING' },
+    ]);
+  });
+
   test('ProvePlaintext counts what the application still has', async () => {
     await world.encrypt(run, 1);
     expect(await step('prove-plaintext')).toEqual({ plaintextRows: 190, ciphertextOnlyRows: 0 });
