@@ -302,7 +302,7 @@ begin
         when v_table.relkind = 'r' then 'a table with inheriting tables'
         else 'no table'
       end
-      using errcode = 'ER002', hint = 'Name the table that holds the rows itself; of a partitioned table, register each partition.';
+      using errcode = 'ER002', hint = 'Name the table that holds the rows itself; of a partitioned table add pii_iv and the …_encrypted columns (bytea) to the parent, then register each partition.';
   end if;
   if not pg_has_role(v_table.relowner, 'usage') then
     raise exception 'table % belongs to role %, of which the engine''s role % is not a member', v_target.name, v_table.relowner::regrole, current_user
