@@ -78,8 +78,10 @@ export class RolloutMachine extends Construct {
     });
     const resumeAt = new Choice(this, 'ResumeAt');
     begin.next(prepareDatabase);
-    onError(prepareDatabase, '$.error', this.readable(refused)).next(preflight);
-    onError(preflight, '$.step.reason', this.rollback).next(
+    const failure = this.readable(refused);
+    onError(prepareDatabase, '$.error', failure).next(preflight);
+    // Like its refusal: nothing was changed, and the trigger may be on since an earlier, completed rollout.
+    onError(preflight, '$.error', failure).next(
       new Choice(this, 'Preflight: Verdict')
         .when(Condition.stringEquals('$.step.verdict', 'GO'), resumeAt)
         .otherwise(
@@ -250,7 +252,7 @@ export class RolloutMachine extends Construct {
       resultSelector: { summary: JsonPath.stringAt('$.Output.summary') },
       resultPath: '$.step',
       // Its steps take seconds; with every retry of every step it is still over by then.
-      timeout: Duration.hours(1),
+      timeout: Duration.hours(3),
     });
     // Another road was first: an alarm, or a person who stopped the execution. Its rollback runs, or has run.
     task.addCatch(

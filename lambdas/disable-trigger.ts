@@ -1,12 +1,12 @@
 import { setTrigger } from './adapters/engine.ts';
 import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { isSuperseded, recordEvent } from './adapters/records.ts';
+import { isOver, recordEvent } from './adapters/records.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
 /**
- * Switches the encryption of new rows off, except in a rotation, or when the run is another attempt's by now. The guard
+ * Switches the encryption of new rows off, except in a rotation, or when the run is complete or another attempt's by now. The guard
  * stays on, so rows that change meanwhile lose their stale ciphertext.
  */
 export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({ run }, step) =>
@@ -17,8 +17,9 @@ export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({
       await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
       return { triggerDisabled: false, milliseconds: 0, reason };
     }
-    if (await isSuperseded(client, run)) {
-      const reason = 'a newer attempt has taken the run over: the trigger is its business';
+    if (await isOver(client, run)) {
+      const reason =
+        'the run is complete, or a newer attempt has taken it over: the trigger is not this rollback’s business';
       await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
       return { triggerDisabled: false, milliseconds: 0, reason };
     }

@@ -3,9 +3,9 @@ import { rolledBack } from './adapters/database.ts';
 import { insertCanary, setTrigger } from './adapters/engine.ts';
 import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { beginPhase, lastWriteLatency, recordEvent, restartWindow } from './adapters/records.ts';
+import { beginPhase, holdRun, lastWriteLatency, recordEvent, restartWindow } from './adapters/records.ts';
 import type { TriggerTest } from './core/criteria.ts';
-import { EnableTriggerInput, type EnableTriggerOutput } from './core/payloads.ts';
+import { EnableTriggerInput, type EnableTriggerOutput, type Run } from './core/payloads.ts';
 import { rowVerifier } from './core/verification.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';
 
@@ -20,8 +20,8 @@ export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ r
     const off = (await isRotation(client, run))
       ? // Never off while the key is rotated, not for a moment: compared with what was measured before, if anything was.
         await lastWriteLatency(client, target)
-      : await measureOff(client, step);
-    await politely(client, () => setTrigger(client, target, true));
+      : await measureOff(client, run, step);
+    await switchTrigger(client, run, target, true);
     // The phase begins with the trigger on: from here every new row must arrive encrypted.
     await beginPhase(client, run, 4);
     await restartWindow(client, run, 4);
@@ -40,9 +40,17 @@ export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ r
 });
 
 /** A resumed run may find the trigger on: it is measured without it first, in the same way as at the first time. */
-async function measureOff(client: pg.Client, step: Step): Promise<number> {
-  await politely(client, () => setTrigger(client, step.target, false));
+async function measureOff(client: pg.Client, run: Run, step: Step): Promise<number> {
+  await switchTrigger(client, run, step.target, false);
   return timeCanaries(client, step);
+}
+
+/** Fenced: a call that comes after the rollback may not switch on what that has switched off. */
+function switchTrigger(client: pg.Client, run: Run, target: string, enabled: boolean): Promise<boolean> {
+  return politely(client, async () => {
+    await holdRun(client, run);
+    return setTrigger(client, target, enabled);
+  });
 }
 
 /** Median time of a canary insert, in milliseconds. */

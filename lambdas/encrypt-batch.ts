@@ -71,6 +71,8 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         return batch;
       }),
     );
+    // The batch is committed; the scan that follows takes no lock that anybody minds.
+    await client.query('reset lock_timeout');
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
     await publish(step.target, measurements(step.plan, phase, result, progress, performance.now() - started));
     return {

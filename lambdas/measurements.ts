@@ -22,7 +22,9 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
        (select count(*) from pg_stat_activity where backend_type = 'client backend') as used,
        current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer as limit,
        (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
-        from pg_locks where not granted and relation = to_regclass($1)) as wait`,
+        from pg_locks
+        where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
+          and relation = to_regclass($1)) as wait`,
     [quotedTarget(settings.target)],
   );
   const { used, limit, wait } = rows[0];

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../core/criteria.ts';
 import { RunAlreadyActive, RunSuperseded, TransientError } from '../core/errors.ts';
-import type { Judgement, Run } from '../core/payloads.ts';
+import type { Judgement, ProvePlaintextOutput, Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
 import { inTransaction } from './database.ts';
 import { readHealth } from './engine.ts';
@@ -73,7 +73,7 @@ export async function openRun(
  * Holds the run for the transaction: nobody can stop it or take it over before the work commits.
  * @throws RunSuperseded when that has happened already
  */
-async function holdRun(client: Client, run: Run): Promise<void> {
+export async function holdRun(client: Client, run: Run): Promise<void> {
   const { rows } = await client.query<RunRow>(
     'select attempt, status from encryption_rollout.runs where id = $1 for share',
     [run.id],
@@ -391,12 +391,27 @@ export async function closeRun(
   });
 }
 
-/** Whether a newer attempt has taken the run over, so that this one's rollback has nothing to say any more. */
-export async function isSuperseded(client: Client, run: Run): Promise<boolean> {
-  const { rows } = await client.query<RunRow>('select attempt from encryption_rollout.runs where id = $1', [
-    run.id,
-  ]);
-  return (rows[0]?.attempt ?? 0) > run.attempt;
+/** What ProvePlaintext found in this attempt; undefined when it has not got so far. */
+export async function readPlaintextProof(
+  client: Client,
+  run: Run,
+): Promise<ProvePlaintextOutput | undefined> {
+  const { rows } = await client.query<{ detail: ProvePlaintextOutput }>(
+    `select detail from encryption_rollout.events
+     where run_id = $1 and attempt = $2 and event = 'PLAINTEXT_PROVEN' order by id desc limit 1`,
+    [run.id, run.attempt],
+  );
+  return rows[0]?.detail;
+}
+
+/** Whether a newer attempt has taken the run over, or it is complete, so that a rollback of it has nothing to undo. */
+export async function isOver(client: Client, run: Run): Promise<boolean> {
+  const { rows } = await client.query<RunRow>(
+    'select attempt, status from encryption_rollout.runs where id = $1',
+    [run.id],
+  );
+  const row = rows[0];
+  return row !== undefined && (row.attempt > run.attempt || row.status === 'COMPLETED');
 }
 
 /** No further write of the run may begin. A run that another attempt has taken over is left alone. */

@@ -224,7 +224,7 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeas
   const max = rotating ? null : phase.coverage.max;
   const percent = health.encryptionPercentage;
   // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
-  const beyond = max !== null && progress.rowsEncrypted === 0 && percent > max;
+  const beyond = max !== null && progress.rowsAttempted === 0 && percent > max;
   if (min !== null) {
     criteria.push(
       criterion(

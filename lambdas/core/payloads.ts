@@ -145,7 +145,7 @@ export interface CancelBatchesOutput {
 }
 export const DisableTriggerInput = RollbackInput;
 export interface DisableTriggerOutput {
-  /** False in a rotation, whose keys are all valid, and for a run that a newer attempt has taken over: see `reason`. */
+  /** False in a rotation, whose keys are all valid, and for a run that is complete or a newer attempt's: see `reason`. */
   readonly triggerDisabled: boolean;
   /** From the call to the trigger being off; 0 when it was off already. */
   readonly milliseconds: number;

@@ -21,7 +21,8 @@ export const Target = z.strictObject({
     organization_id: '00000000-0000-4000-8000-000000000000',
     start_at: '2030-01-01T10:00:00Z',
     end_at: '2030-01-01T11:00:00Z',
-    email: 'canary@example.com',
+    // Capitals, so that a trigger of the application's that normalizes after ours is found out.
+    email: 'Canary@Example.com',
     e164: '+15551234567',
     first_name: 'CanaryTest',
     status: 'pending',

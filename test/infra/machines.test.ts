@@ -197,6 +197,16 @@ describe('refused before anything was changed: no rollback', () => {
     expect(calls).toEqual(['PrepareDatabase']);
   });
 
+  test('preflight fails: a trigger that a completed rollout has switched on stays on', async () => {
+    const { ending, calls } = await rollOut({ Preflight: failure('KeyUnavailable') });
+    expect(ending).toEqual({
+      status: 'FAILED',
+      error: 'KeyUnavailable',
+      cause: 'what KeyUnavailable says',
+    });
+    expect(calls).toEqual(['PrepareDatabase', 'Preflight']);
+  });
+
   test('a cause that is not JSON is passed on as it is', async () => {
     const { ending } = await rollOut({
       PrepareDatabase: () => {
@@ -244,7 +254,6 @@ describe('stopped: rollback, notification, and an execution that fails with the 
       { EncryptBatch: () => ({ outcome: 'BREACH', batch: 1, pauseSeconds: 10, reason: 'errors' }) },
       'errors',
     ],
-    ['preflight fails', { Preflight: failure('WrongKey') }, 'WrongKey'],
     ['a gate fails', { Gate: failure('WrongKey') }, 'WrongKey'],
     ['a batch fails', { EncryptBatch: failure('WrongKey') }, 'States.TaskFailed'],
     ['the trigger cannot be enabled', { EnableTrigger: failure('UnusableTarget') }, 'UnusableTarget'],

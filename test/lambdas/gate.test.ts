@@ -64,7 +64,7 @@ describe('Gate', () => {
     const judgement = await gate(4, 'worked');
     expect(failed(judgement)).toEqual([]);
     const { rows } = await world.client.query(
-      "select from public.appointments where email = 'canary@example.com'",
+      "select from public.appointments where email = 'Canary@Example.com'",
     );
     expect(rows).toEqual([]);
   });

@@ -74,6 +74,7 @@ describe('the steps of a rollback', () => {
     const { summary } = await step('gather-evidence', { Error: 'DatabaseError', Cause: cause });
     expect(summary).toContain('DatabaseError: SQLSTATE 53100');
     expect(summary).toContain('trigger disabled');
+    expect(summary).toContain('plaintext NOT PROVEN');
     const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
@@ -88,6 +89,27 @@ describe('the steps of a rollback', () => {
     });
     const { rows } = await world.client.query('select status from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED' }]);
+  });
+
+  test('GatherEvidence tells what was proven of the plaintext, no more', async () => {
+    await step('prove-plaintext');
+    expect((await step('gather-evidence')).summary).toContain('all plaintext in place (190 rows read)');
+  });
+
+  test('a late rollback leaves the trigger of a completed run on', async () => {
+    await world.invoke('enable-trigger', { run });
+    await world.invoke('complete-rollout', { run });
+    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+  });
+
+  test('EnableTrigger cannot switch on what a rollback has switched off', async () => {
+    await step('cancel-batches');
+    await step('disable-trigger');
+    await expect(world.invoke('enable-trigger', { run })).rejects.toMatchObject({ name: 'RunSuperseded' });
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'D' }]);
   });
 
   test('a stopped run is resumed by the next execution', async () => {

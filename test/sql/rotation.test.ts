@@ -264,6 +264,16 @@ describe('retire_key', () => {
 
   test('is not kept waiting by a snapshot that was taken after the rotation', async () => {
     await encryptAll();
+    // Other databases of the server may have transactions that are older than the rotation, and a snapshot reaches back to them.
+    await expect
+      .poll(
+        () =>
+          one(
+            'select pg_snapshot_xmin(pg_current_snapshot()) > superseded_in from encryption_rollout.keys where number = 1',
+          ),
+        { timeout: 30_000 },
+      )
+      .toBe(true);
     const reader = await database.connect();
     await reader.query('begin isolation level repeatable read');
     await reader.query('select count(*) from public.appointments');

@@ -272,7 +272,7 @@ describe('insert_canary', () => {
     const [off] = await canary(shipped);
     expect(off).toMatchObject({
       pii_iv: null,
-      plaintexts: ['canary@example.com', '+15551234567', 'CanaryTest'],
+      plaintexts: ['Canary@Example.com', '+15551234567', 'CanaryTest'],
       sealed: [null, null, null],
     });
     await client.query("select encryption_rollout.set_trigger('public.appointments', true)");

@@ -239,7 +239,7 @@ describe('gates', () => {
     const beyond = (m: GateMeasurements) => ({
       ...m,
       health: { ...m.health, encryptionPercentage: 60 },
-      progress: { ...m.progress, rowsEncrypted: 0 },
+      progress: { ...m.progress, rowsAttempted: 0 },
     });
     expect(verdictOf(2, beyond).verdict).toBe('GO');
   });
