@@ -4,6 +4,8 @@ export default defineConfig({
   test: {
     // Two cores are the least that there are; tests spend half of their time waiting for PostgreSQL.
     maxWorkers: 2,
+    // Real servers, killed processes and shared machines: in CI a test may fail once, and the report then calls it flaky.
+    retry: process.env.CI ? 1 : 0,
     projects: [
       {
         test: {

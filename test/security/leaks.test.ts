@@ -12,7 +12,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
 import { type PostgresServer, postgresHome, startPostgres } from '../../rehearsal/embedded-postgres.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
@@ -99,11 +99,22 @@ async function call(handler: string, event: unknown): Promise<Record<string, unk
   }
 }
 
+/** All that the server has logged by now. Its collector writes later, but in order: a mark is logged and waited for. */
 const serverLog = async () => {
+  const mark = randomUUID();
+  await root.query(`do $$ begin raise log '${mark}'; end $$`);
   const logs = join(postgresHome(directory), 'log');
-  const texts = await Promise.all((await readdir(logs)).map((name) => readFile(join(logs, name), 'latin1')));
-  // Printed plans break their lines in the middle of a value.
-  return texts.join('\n').replace(/\s+/g, ' ');
+  return vi.waitFor(
+    async () => {
+      const names = (await readdir(logs)).sort();
+      const texts = await Promise.all(names.map((name) => readFile(join(logs, name), 'latin1')));
+      // Printed plans break their lines in the middle of a value.
+      const text = texts.join('\n').replace(/\s+/g, ' ');
+      if (!text.includes(mark)) throw new Error('the collector has not written the mark yet');
+      return text;
+    },
+    { timeout: 10_000 },
+  );
 };
 
 const realWrite = { out: process.stdout.write, err: process.stderr.write };
