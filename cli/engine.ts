@@ -1,9 +1,9 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
-import { inTransaction } from '../lambdas/adapters/database.ts';
 import { registerTarget } from '../lambdas/adapters/engine.ts';
 import { installKey } from '../lambdas/adapters/keys.ts';
 import { createSampleTable, migrate, politely } from '../lambdas/adapters/migrations.ts';
+import { inTransaction } from '../lambdas/adapters/transaction.ts';
 import { keyCheckValue } from '../lambdas/core/aead.ts';
 import { Target } from '../lambdas/core/settings.ts';
 

@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
-import { inTransaction } from './adapters/database.ts';
 import { auditRows, recordDecryptionFailures } from './adapters/engine.ts';
 import { holdAudit, holdWork, recordAudit } from './adapters/records.ts';
+import { inTransaction } from './adapters/transaction.ts';
 import { AuditRowsInput, type AuditRowsOutput, type Run } from './core/payloads.ts';
 import { holdsPersonalData, type RowVerifier, rowVerifier } from './core/verification.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';

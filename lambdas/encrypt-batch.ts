@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
-import { inTransaction, isLockTimeout } from './adapters/database.ts';
+import { isLockTimeout } from './adapters/database.ts';
 import { type BatchResult, encryptBatch, readHealth } from './adapters/engine.ts';
 import { lockWatch } from './adapters/lock-watch.ts';
 import {
@@ -12,6 +12,7 @@ import {
   recordKeyFailure,
   recountPhase,
 } from './adapters/records.ts';
+import { inTransaction } from './adapters/transaction.ts';
 import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';

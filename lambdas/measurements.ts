@@ -1,7 +1,7 @@
 /** Measurements that several gates take: the world around the table, and rows opened outside the database. */
 import type pg from 'pg';
 import { readAlarmStates, readCpu } from './adapters/cloudwatch.ts';
-import { recordDecryptionFailures, sampleRows } from './adapters/engine.ts';
+import { recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
 import type { SpotCheck, Vitals } from './core/criteria.ts';
 import { type Keyring, rowVerifier } from './core/verification.ts';
 import type { Step } from './step.ts';
@@ -25,7 +25,7 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
         from pg_locks
         where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
           and relation = to_regclass($1)) as wait`,
-    [quotedTarget(settings.target)],
+    [tableSql(settings.target)],
   );
   const { used, limit, wait } = rows[0];
   // An alarm that does not exist is not one that is quiet.
@@ -36,11 +36,6 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
     longestLockWaitMilliseconds: wait,
     connections: { used, limit },
   };
-}
-
-function quotedTarget({ schema, table }: { schema: string; table: string }): string {
-  const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
-  return `${quote(schema)}.${quote(table)}`;
 }
 
 /** Opens sampled rows with these keys outside the database; failures are recorded by row key. */

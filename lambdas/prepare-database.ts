@@ -1,9 +1,9 @@
-import { inTransaction } from './adapters/database.ts';
 import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.ts';
 import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
 import { openRun, passedPhases, recordEvent } from './adapters/records.ts';
+import { inTransaction } from './adapters/transaction.ts';
 import { InvalidInput, listIssues } from './core/errors.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput, RolloutInput } from './core/payloads.ts';
 import { resumePhase } from './core/progress.ts';

@@ -129,9 +129,14 @@ export async function readNewRows(client: Client, target: string, since: Date): 
   return { newRecords: new_records, autoEncrypted: auto_encrypted, missingIv: missing_iv };
 }
 
+/** The table's name as SQL, quoted. */
+export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): string {
+  return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
+}
+
 /** Rows for which the operator's priority condition is true. */
 export async function countPriorityRows(client: Client, target: Target, condition: string): Promise<number> {
-  const table = `${pg.escapeIdentifier(target.schema)}.${pg.escapeIdentifier(target.table)}`;
+  const table = tableSql(target);
   const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
   return rows[0].count;
 }
@@ -141,7 +146,7 @@ export async function countPlaintext(
   client: Client,
   target: Target,
 ): Promise<{ plaintextRows: number; ciphertextOnlyRows: number }> {
-  const table = `${pg.escapeIdentifier(target.schema)}.${pg.escapeIdentifier(target.table)}`;
+  const table = tableSql(target);
   const columns = target.columns.map((column) => ({
     plain: pg.escapeIdentifier(column),
     sealed: pg.escapeIdentifier(`${column}_encrypted`),

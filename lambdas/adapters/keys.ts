@@ -8,8 +8,8 @@ import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { WrongKey } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import { inTransaction } from './database.ts';
 import type { EncryptionKey, EncryptionKeys } from './secrets.ts';
+import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
 

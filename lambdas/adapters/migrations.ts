@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pRetry from 'p-retry';
 import type pg from 'pg';
+import { inTransaction } from './transaction.ts';
 
 /** Any constant will do, as long as every installer uses the same. */
 const installationLock = 'encryption_rollout/migrations';
@@ -81,19 +82,6 @@ export function politely<T>(client: pg.ClientBase, work: () => Promise<T>): Prom
       shouldRetry: ({ error }) => ['55P03', '40P01'].includes((error as { code?: string }).code ?? ''),
     },
   );
-}
-
-async function inTransaction<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
-  await client.query('begin');
-  try {
-    const result = await work();
-    await client.query('commit');
-    return result;
-  } catch (error) {
-    // The first error tells what happened; a connection that is gone cannot roll back, and need not.
-    await client.query('rollback').catch(() => undefined);
-    throw error;
-  }
 }
 
 async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {

@@ -4,8 +4,8 @@ import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../co
 import { RunAlreadyActive, RunSuperseded, TransientError } from '../core/errors.ts';
 import type { Judgement, ProvePlaintextOutput, Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
-import { inTransaction } from './database.ts';
 import { readHealth } from './engine.ts';
+import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
 
