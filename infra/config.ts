@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
+import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan.ts';
-import { Target } from '../lambdas/core/settings.ts';
+import { OffPeak, Target } from '../lambdas/core/settings.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
 
@@ -39,7 +40,11 @@ export const RolloutConfig = z.strictObject({
   /** Whose CloudWatch metrics and backups are the database's. */
   database: z.union(
     [
-      z.strictObject({ instanceIdentifier: z.string().min(1) }),
+      z.strictObject({
+        instanceIdentifier: z.string().min(1),
+        /** Read replicas, whose lag is watched. */
+        replicas: z.array(z.string().min(1)).optional(),
+      }),
       z.strictObject({ clusterIdentifier: z.string().min(1) }),
     ],
     'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}',
@@ -73,6 +78,14 @@ export const RolloutConfig = z.strictObject({
     .prefault({}),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
   customerAlarms: z.array(z.string().min(1)).default([]),
+  /** Takes a snapshot when the latest backup is too old, and waits for it, instead of refusing to begin. */
+  takeBackup: z.boolean().default(false),
+  /** Phases that begin only when a person has said so. */
+  approvals: z.array(PhaseNumber, 'expected a list of phase numbers, like [3, 4]').default([]),
+  /** When the bulk of the batches may run; at any time when not given. */
+  offPeak: OffPeak.nullable().default(null),
+  /** Triggers of the application on the table, by name, that batches may fire. */
+  acknowledgedTriggers: z.array(z.string().min(1)).default([]),
   target: Target.prefault({}),
   /** Attestations given at deployment: who attests each line of the checklist. */
   attestations: z

@@ -3,7 +3,7 @@ import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
 import { defaultPlan } from '../lambdas/core/plan.ts';
-import type { Settings } from '../lambdas/core/settings.ts';
+import { Settings } from '../lambdas/core/settings.ts';
 import { acknowledgeFindings } from './acknowledgements.ts';
 import { Alarms } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
@@ -37,14 +37,18 @@ export class EncryptionRolloutStack extends Stack {
     Tags.of(this).add('Application', 'encryption-rollout');
     for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
     if (config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
-    const settings: Settings = {
+    const settings = Settings.parse({
       target: config.target,
       database: config.database,
       customerAlarms: config.customerAlarms,
-      ownAlarms: [...names.alarms],
+      ownAlarms: names.alarms,
       dashboard: names.dashboard,
       attestations: config.attestations,
-    };
+      takeBackup: config.takeBackup,
+      approvals: config.approvals,
+      offPeak: config.offPeak,
+      acknowledgedTriggers: config.acknowledgedTriggers,
+    });
 
     const notifications = new Notifications(this, 'Notifications', {
       names,

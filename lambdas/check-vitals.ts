@@ -27,10 +27,10 @@ export const handler = handlerOf(
       const judgement = judge(`${phase.title}: CheckVitals`, criteria);
       if (judgement.verdict !== 'GO') {
         await recordJudgement(client, run, judgement, number, false);
-        return { outcome: 'BREACH', slice, reason: judgement.reason, criteria };
+        return { outcome: 'BREACH', slice, waitSeconds: 0, reason: judgement.reason, criteria };
       }
       const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
-      return { outcome: soaked ? 'DONE' : 'OK', slice: slice + 1, reason: '', criteria };
+      return { outcome: soaked ? 'DONE' : 'OK', slice: slice + 1, waitSeconds: 0, reason: '', criteria };
     });
   },
 );

@@ -16,7 +16,12 @@ import { type Phase, phaseOf } from './core/plan.ts';
 import { readVitals, spotCheck } from './measurements.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';
 
-const stageNames = { worked: 'Gate', soaked: 'SoakGate', audited: 'AuditGate' } as const;
+const stageNames = {
+  approval: 'Approval',
+  worked: 'Gate',
+  soaked: 'SoakGate',
+  audited: 'AuditGate',
+} as const;
 
 /** A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. */
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {

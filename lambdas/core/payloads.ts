@@ -5,8 +5,18 @@
 import { z } from 'zod';
 import { attestations } from './plan.ts';
 
+export const PhaseNumber = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)]);
+
 /** Input of an execution of EncryptionRollout. */
 export const RolloutInput = z.strictObject({
+  /** Preflight, forecast and every check that reads, and nothing is written. */
+  dryRun: z.boolean().default(false),
+  /** The execution ends after this phase, and the next one goes on from there. */
+  untilPhase: PhaseNumber.default(5),
+  /** SQL condition of the rows to encrypt first, in place of the deployment's; null = none. */
+  priority: z.string().trim().min(1).nullable().optional(),
+  /** Triggers of the application, by name, that batches may fire. */
+  acknowledgedTriggers: z.array(z.string().min(1)).default([]),
   /** Who attests each line of the checklist that no machine can check, e.g. `{"onCallEstablished": "R. Roe"}`. */
   attestations: z
     .record(
@@ -27,8 +37,6 @@ export const Run = z.object({
   target: z.string(),
 });
 export type Run = z.infer<typeof Run>;
-
-export const PhaseNumber = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)]);
 
 /** One line of a gate. `passed: null` = could not be measured. */
 export interface Criterion {
@@ -70,10 +78,14 @@ export const CheckVitalsInput = z.object({
   /** Soak slices done before this one. */
   slice: z.int().nonnegative().default(0),
 });
-/** `slice` counts this one; `done` when the soak's last slice has passed; `reason` is empty when all is well. */
+/**
+ * `slice` counts this one. DONE: the soak's last slice has passed. WAIT: no batch now, look again after `waitSeconds`.
+ * HOLD: something could not be measured, a person decides. `reason` is empty when all is well.
+ */
 export interface CheckVitalsOutput {
-  readonly outcome: 'OK' | 'DONE' | 'BREACH';
+  readonly outcome: 'OK' | 'DONE' | 'WAIT' | 'HOLD' | 'BREACH';
   readonly slice: number;
+  readonly waitSeconds: number;
   readonly reason: string;
   readonly criteria: readonly Criterion[];
 }
@@ -104,10 +116,170 @@ export interface EncryptBatchOutput {
 export const GateInput = z.object({
   run: Run,
   phase: PhaseNumber,
-  /** `worked`: after the phase's work. `soaked`: after its monitored wait. `audited`: after the final audit. */
-  stage: z.enum(['worked', 'soaked', 'audited']),
+  /**
+   * `approval`: before the phase, where one is wanted. `worked`: after the phase's work. `soaked`: after its monitored
+   * wait. `audited`: after the final audit.
+   */
+  stage: z.enum(['approval', 'worked', 'soaked', 'audited']),
 });
 export type GateOutput = Judgement;
+
+// Hold --------------------------------------------------------------------------------------------------------------
+/** The machine Hold: AskPerson, a page to the person on call, AwaitDecision. What asked is asked again after it. */
+export const AskPersonInput = z.object({
+  run: Run,
+  phase: PhaseNumber.nullable(),
+  /** Name of the judgement that is INCONCLUSIVE, e.g. `Phase 3 Bulk Migration: Gate`. */
+  gate: z.string(),
+  /** Name of the execution of Hold: a repeated delivery finds the hold that it has made. */
+  execution: z.string(),
+});
+export interface AskPersonOutput {
+  /** Opaque: what people answer. */
+  readonly hold: string;
+  /** Of the page: what was measured, and how to answer. */
+  readonly message: string;
+}
+export const AwaitDecisionInput = z.object({ run: Run, hold: z.string(), token: z.string() });
+export const ExpireHoldInput = z.object({ run: Run, hold: z.string() });
+
+// TakeBackup --------------------------------------------------------------------------------------------------------
+export const TakeBackupInput = z.object({ run: Run });
+/** READY: young enough, or not to be taken by us (preflight judges). WAIT: under way, look again. */
+export interface TakeBackupOutput {
+  readonly outcome: 'READY' | 'WAIT';
+}
+
+// DryRun ------------------------------------------------------------------------------------------------------------
+export const DryRunInput = z.object({ input: z.unknown() });
+export type DryRunOutput = Judgement & {
+  readonly forecast: {
+    readonly rowsToEncrypt: number;
+    readonly batches: number;
+    readonly hours: number;
+    readonly tableBytes: number;
+    readonly walBytes: number;
+  };
+};
+
+// EndPhase ----------------------------------------------------------------------------------------------------------
+/** Ends a run as its input asked, after a phase. */
+export const EndPhaseInput = z.object({ run: Run, phase: PhaseNumber });
+export interface EndPhaseOutput {
+  readonly summary: string;
+}
+
+// Operate -----------------------------------------------------------------------------------------------------------
+const by = z.string().trim().min(1, 'expected who asks for it');
+/** What the command line asks for. `by`: the caller's identity, as AWS tells it. */
+export const OperateInput = z.discriminatedUnion('command', [
+  z.strictObject({ command: z.literal('status') }),
+  z.strictObject({ command: z.literal('report') }),
+  z.strictObject({ command: z.literal('pause'), by, reason: z.string().default('') }),
+  z.strictObject({ command: z.literal('resume'), by }),
+  /** null: as the plan has it again. */
+  z.strictObject({
+    command: z.literal('tune'),
+    by,
+    batchRows: z.int().min(1).max(50_000).nullable().optional(),
+    pauseSeconds: z.int().min(0).max(3_600).nullable().optional(),
+  }),
+  z.strictObject({
+    command: z.literal('decide'),
+    by,
+    hold: z.string(),
+    decision: z.enum(['go', 'no-go', 'retry']),
+    comment: z.string().default(''),
+  }),
+  /** Option 1 of the plan, for a run that is over. One under way is aborted instead. */
+  z.strictObject({ command: z.literal('rollback'), by, reason: z.string().trim().min(1) }),
+  /** Option 2 of the plan; `confirm` repeats the run's id. */
+  z.strictObject({ command: z.literal('clear'), by, confirm: z.string() }),
+]);
+export type OperateInput = z.infer<typeof OperateInput>;
+
+/** Where a rollout is. Times: ISO 8601. Counted, never scanned: an answer takes milliseconds on any table. */
+export interface RolloutStatus {
+  readonly target: string;
+  /** Null before the first run. */
+  readonly run: {
+    readonly id: string;
+    readonly attempt: number;
+    readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
+    readonly purpose: 'encrypt' | 'rotate';
+    readonly execution: string;
+    readonly startedAt: string;
+    readonly endedAt: string | null;
+    readonly stopReason: string | null;
+    readonly untilPhase: number;
+  } | null;
+  readonly phase: { readonly number: number; readonly title: string; readonly startedAt: string } | null;
+  readonly rows: {
+    readonly withPersonalData: number;
+    readonly encrypted: number;
+    readonly percentage: number;
+  } | null;
+  /** Of the last minutes' batches. */
+  readonly rowsPerSecond: number | null;
+  readonly millisecondsPerRow: number | null;
+  readonly hoursLeft: number | null;
+  readonly waiting: { readonly for: string; readonly since: string } | null;
+  readonly tuned: { readonly batchRows: number | null; readonly pauseSeconds: number | null };
+  readonly holds: readonly {
+    readonly id: string;
+    readonly gate: string;
+    readonly reason: string;
+    readonly askedAt: string;
+    readonly expiresAt: string;
+  }[];
+  readonly lastGate: {
+    readonly gate: string;
+    readonly verdict: Verdict;
+    readonly reason: string;
+    readonly judgedAt: string;
+  } | null;
+  readonly triggerEnabled: boolean | null;
+  /** Since the attempt began, by type. */
+  readonly errors: Readonly<Record<string, number>>;
+}
+
+/** `execution`: the ARN of what was started. */
+export interface OperateOutput {
+  readonly done: string;
+  readonly status: RolloutStatus;
+  readonly execution?: string;
+  readonly report?: unknown;
+}
+
+// ClearCiphertext ---------------------------------------------------------------------------------------------------
+export const ClearCiphertextInput = z.object({
+  run: Run,
+  confirm: z.string(),
+  batch: z.int().nonnegative().default(0),
+});
+export interface ClearCiphertextOutput {
+  readonly outcome: 'MORE' | 'CONTINUE' | 'DONE';
+  readonly batch: number;
+  readonly cleared: number;
+  readonly pauseSeconds: number;
+  readonly summary: string;
+}
+
+// WriteUpdate, ScheduleChecks, PostRolloutCheck ---------------------------------------------------------------------
+export const WriteUpdateInput = z.unknown();
+export interface WriteUpdateOutput {
+  /** False: it is not time for one yet. */
+  readonly due: boolean;
+  readonly subject: string;
+  readonly message: string;
+}
+export const ScheduleChecksInput = z.object({ run: Run });
+export interface ScheduleChecksOutput {
+  readonly schedules: readonly string[];
+}
+export const PostRolloutCheckInput = z.object({ run: Run, check: z.enum(['daily', 'weekly', 'final']) });
+/** A judgement like a gate's, and the report to send. */
+export type PostRolloutCheckOutput = Judgement & { readonly subject: string; readonly message: string };
 
 // EnableTrigger, FinalAudit, CompleteRollout ------------------------------------------------------------------------
 export const EnableTriggerInput = z.object({ run: Run });

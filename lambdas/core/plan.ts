@@ -22,6 +22,8 @@ export interface Phase {
   readonly coverage: { readonly min: number | null; readonly max: number | null };
   /** The gate's limit for failed rows as a percentage of attempted rows; 0 = none may fail. */
   readonly maxErrorPercent: number;
+  /** Between two status updates to the stakeholders' channel. */
+  readonly updateHours: number;
 }
 
 export interface Plan {
@@ -45,7 +47,23 @@ export interface Plan {
     readonly lockWaitMilliseconds: number;
     /** Connections in use, percentage of max_connections. */
     readonly connectionPercent: number;
+    /** Free storage below which nothing more is written, in bytes. */
+    readonly minFreeStorageBytes: number;
+    /** WAL that a replication slot may hold back, in bytes: it fills the disk. */
+    readonly slotLagBytes: number;
   };
+  /** Pressures that can ease: batches pause above these limits and resume by themselves below. */
+  readonly throttle: {
+    readonly cpuPercent: number;
+    readonly replicaLagSeconds: number;
+    readonly slotLagBytes: number;
+    /** Age of the oldest transaction of others: while it lives, no vacuum clears what the batches leave behind. */
+    readonly oldestTransactionMinutes: number;
+    /** Between two looks at a pressure. */
+    readonly lookSeconds: number;
+  };
+  /** How long an execution waits for a person; no answer is NO_GO. */
+  readonly holdMinutes: number;
   /** Gate limit for a phase's batches, in milliseconds per row ("performance within acceptable range"). */
   readonly maxMillisecondsPerRow: number;
   readonly writeLatency: {
@@ -57,7 +75,16 @@ export interface Plan {
   readonly backupMaxAgeHours: number;
   /** Hours after which a rollout under way is overdue: days 1 to 3 of the plan. */
   readonly overdueHours: number;
+  /** After the rollout: daily checks, then weekly ones, and the judgement of the success metrics on the last day. */
+  readonly afterwards: {
+    readonly dailyDays: number;
+    readonly days: number;
+    /** Errors of encryption and decryption, percentage of the rows written and opened in that time. */
+    readonly maxErrorPercent: number;
+  };
 }
+
+const gibibyte = 2 ** 30;
 
 export const defaultPlan: Plan = {
   phases: [
@@ -71,6 +98,7 @@ export const defaultPlan: Plan = {
       soakMinutes: 30,
       coverage: { min: null, max: null },
       maxErrorPercent: 0,
+      updateHours: 1,
     },
     {
       number: 2,
@@ -82,6 +110,7 @@ export const defaultPlan: Plan = {
       soakMinutes: 120,
       coverage: { min: 20, max: 25 },
       maxErrorPercent: 0.1,
+      updateHours: 1,
     },
     {
       number: 3,
@@ -93,6 +122,7 @@ export const defaultPlan: Plan = {
       soakMinutes: 0,
       coverage: { min: 90, max: null },
       maxErrorPercent: 1,
+      updateHours: 4,
     },
     {
       number: 4,
@@ -104,6 +134,7 @@ export const defaultPlan: Plan = {
       soakMinutes: 240,
       coverage: { min: 90, max: null },
       maxErrorPercent: 0,
+      updateHours: 24,
     },
     {
       number: 5,
@@ -115,6 +146,7 @@ export const defaultPlan: Plan = {
       soakMinutes: 0,
       coverage: { min: 100, max: null },
       maxErrorPercent: 0,
+      updateHours: 24,
     },
   ],
   batchesPerExecution: 250,
@@ -128,11 +160,22 @@ export const defaultPlan: Plan = {
     cpuReadings: 3,
     lockWaitMilliseconds: 1_000,
     connectionPercent: 90,
+    minFreeStorageBytes: 2 * gibibyte,
+    slotLagBytes: 10 * gibibyte,
   },
+  throttle: {
+    cpuPercent: 60,
+    replicaLagSeconds: 30,
+    slotLagBytes: gibibyte,
+    oldestTransactionMinutes: 60,
+    lookSeconds: 60,
+  },
+  holdMinutes: 12 * 60,
   maxMillisecondsPerRow: 5,
   writeLatency: { samples: 20, maxAddedMilliseconds: 5 },
   backupMaxAgeHours: 24,
   overdueHours: 72,
+  afterwards: { dailyDays: 7, days: 30, maxErrorPercent: 0.01 },
 };
 
 /** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<schema>.<table>`. */
@@ -148,6 +191,8 @@ export const metrics = {
   MillisecondsPerRow: 'Milliseconds',
   /** Rows of one batch that failed, when it tried enough for a percentage to mean something. */
   ErrorPercent: 'Percent',
+  /** 1 while the batches pause: on a person's wish, outside the off-peak windows, or for a pressure that can ease. */
+  Waiting: 'None',
   /** Counted while the rollout runs; EncryptionPercentage is measured, after it. */
   ProgressPercent: 'Percent',
   /** Estimate until the rollout is complete, with the waits that are planned. */

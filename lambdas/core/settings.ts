@@ -3,6 +3,7 @@
  * Secrets are named by ARN, never contained.
  */
 import { z } from 'zod';
+import { PhaseNumber } from './payloads.ts';
 import { defaultPlan, type Plan } from './plan.ts';
 
 /** The table to encrypt. Defaults describe the shipped target. */
@@ -31,13 +32,37 @@ export const Target = z.strictObject({
 });
 export type Target = z.infer<typeof Target>;
 
+const time = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'expected a time like 22:30');
+const day = z.enum(['Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat', 'Sun']);
+
+/** When the bulk of the batches may run. A window that ends at or before its beginning ends on the next day. */
+export const OffPeak = z.strictObject({
+  /** IANA name, e.g. `Europe/Berlin`. */
+  timeZone: z.string().min(1),
+  windows: z
+    .array(z.strictObject({ days: z.array(day).min(1), from: time, to: time }))
+    .min(1, 'expected at least one window'),
+  /** Phases whose batches wait for a window. */
+  phases: z.array(PhaseNumber).default([3]),
+});
+export type OffPeak = z.infer<typeof OffPeak>;
+
 export const Settings = z.strictObject({
   target: Target.prefault({}),
   /** Whose CloudWatch metrics are the database's vitals. */
   database: z.strictObject({
     instanceIdentifier: z.string().min(1).optional(),
     clusterIdentifier: z.string().min(1).optional(),
+    /** Read replicas of an instance, whose lag is watched. */
+    replicas: z.array(z.string().min(1)).default([]),
   }),
+  /** Takes a snapshot when the latest backup is too old, and waits for it. */
+  takeBackup: z.boolean().default(false),
+  /** Phases that begin only when a person has said so. */
+  approvals: z.array(PhaseNumber).default([]),
+  offPeak: OffPeak.nullable().default(null),
+  /** Triggers of the application, by name, that batches may fire; the execution's input may add to them. */
+  acknowledgedTriggers: z.array(z.string().min(1)).default([]),
   /** Alarms of the operator's services: in ALARM = customers notice. Names. */
   customerAlarms: z.array(z.string()).default([]),
   /** Our own alarms and dashboard, which preflight wants to see. Names. */
