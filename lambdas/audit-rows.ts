@@ -14,7 +14,7 @@ const SLICE_ROWS = 2_000;
 export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, batch }, step) => {
   const { keyring } = await step.key();
   const verifies = rowVerifier(step.settings.target, keyring);
-  return step.database(sessionName(run.id), async (client): Promise<AuditRowsOutput> => {
+  return step.database(sessionName(run), async (client): Promise<AuditRowsOutput> => {
     const slices = Math.ceil(step.plan.auditRows / SLICE_ROWS);
     let verified = 0;
     let mismatched = 0;

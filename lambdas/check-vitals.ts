@@ -14,7 +14,7 @@ export const handler = handlerOf(
     const { plan, settings, target } = step;
     const phase = phaseOf(plan, number);
 
-    return step.database(sessionName(run.id), async (client): Promise<CheckVitalsOutput> => {
+    return step.database(sessionName(run), async (client): Promise<CheckVitalsOutput> => {
       const progress = await beginPhase(client, run, number);
       const errors = await countErrors(client, target, progress.startedAt);
       const criteria = abortCriteria(plan, await readVitals(step, client), errors, progress);

@@ -8,7 +8,7 @@ import { handlerOf, sessionName, unpublished } from './step.ts';
 /** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
   const { target } = step;
-  return step.database(sessionName(run.id), async (client): Promise<CompleteRolloutOutput> => {
+  return step.database(sessionName(run), async (client): Promise<CompleteRolloutOutput> => {
     const health = await readHealth(client, target);
     const audit = await readAudit(client, run);
     // The audit has opened every row, and the gate has seen all of them under the current key.

@@ -16,7 +16,7 @@ import { handlerOf, type Step, sessionName } from './step.ts';
 export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ run }, step) => {
   const { target } = step;
   const { keyring } = await step.key();
-  return step.database(sessionName(run.id), async (client): Promise<EnableTriggerOutput> => {
+  return step.database(sessionName(run), async (client): Promise<EnableTriggerOutput> => {
     const off = (await isRotation(client, run))
       ? // Never off while the key is rotated, not for a moment: compared with what was measured before, if anything was.
         await lastWriteLatency(client, target)

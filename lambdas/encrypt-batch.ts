@@ -52,7 +52,7 @@ interface Outcome {
 
 async function work({ run, phase, request }: Input, step: Step): Promise<Outcome> {
   const key = await step.key();
-  return step.database(sessionName(run.id), async (client) => {
+  return step.database(sessionName(run), async (client) => {
     await beginPhase(client, run, phase.number);
     const started = performance.now();
     const result = await withLockRetry(step, client, () =>
@@ -164,7 +164,7 @@ async function breachOf(error: unknown, run: Run, phase: Phase, step: Step): Pro
   if (judgement === undefined) throw error;
   const isKey = judgement.criteria[0]?.name === 'Encryption key';
   if (isKey) await publish(step.target, { KeyAccessFailures: 1 });
-  await step.database(sessionName(run.id), async (client) => {
+  await step.database(sessionName(run), async (client) => {
     if (isKey) await recordKeyFailure(client, step.target);
     await recordJudgement(client, run, judgement, phase.number, false);
   });

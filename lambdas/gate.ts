@@ -26,7 +26,7 @@ const stageNames = {
 /** A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. */
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
   const phase = phaseOf(step.plan, number);
-  return step.database(sessionName(run.id), async (client): Promise<GateOutput> => {
+  return step.database(sessionName(run), async (client): Promise<GateOutput> => {
     const measurements = await measure(client, run, phase, step);
     const judgement = judge(
       `${phase.title}: ${stageNames[stage]}`,

@@ -21,7 +21,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     settings.dashboard === undefined ? true : dashboardExists(settings.dashboard).catch(unreadable(step)),
   ]);
 
-  return step.database(sessionName(run.id), async (client): Promise<PreflightOutput> => {
+  return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
     const { priority } = settings.target;
     const criteria = checklistCriteria(plan, {
       health: await readHealth(client, target),

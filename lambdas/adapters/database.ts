@@ -41,9 +41,9 @@ export interface DatabaseEnvironment {
   readonly tls: 'verify-full' | 'off';
 }
 
-/** application_name of the sessions that work for a run: what CancelBatches looks for. */
-export function sessionName(runId: string): string {
-  return `encryption-rollout ${runId}`;
+/** application_name of the sessions that work for a run's attempt: what CancelBatches looks for. At most 63 bytes. */
+export function sessionName({ id, attempt }: { readonly id: string; readonly attempt: number }): string {
+  return `encryption-rollout ${id} ${attempt}`;
 }
 
 /**

@@ -4,6 +4,7 @@ import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../co
 import { RunAlreadyActive, RunSuperseded, TransientError } from '../core/errors.ts';
 import type { Judgement, ProvePlaintextOutput, Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
+import { sessionName } from './database.ts';
 import { readHealth } from './engine.ts';
 import { inTransaction } from './transaction.ts';
 
@@ -428,13 +429,17 @@ export async function fenceRun(client: Client, run: Run): Promise<void> {
 const TERMINATE_MILLISECONDS = 5_000;
 
 /**
- * Ends the sessions of this application_name; their transactions roll back. Termination and not cancellation, since a
- * cancel is lost on a session that is between two statements. Returns how many there were.
+ * Ends the sessions that work for this attempt or an older one, never a newer one's; their transactions roll back.
+ * Termination and not cancellation, since a cancel is lost on a session that is between two statements. Returns how many
+ * there were.
  */
-export async function cancelSessions(client: Client, applicationName: string): Promise<number> {
+export async function cancelSessions(client: Client, run: Run): Promise<number> {
+  const names = Array.from({ length: run.attempt }, (_, index) =>
+    sessionName({ ...run, attempt: index + 1 }),
+  );
   const { rowCount } = await client.query(
-    'select pg_terminate_backend(pid, $2) from pg_stat_activity where application_name = $1',
-    [applicationName, TERMINATE_MILLISECONDS],
+    'select pg_terminate_backend(pid, $2) from pg_stat_activity where application_name = any ($1)',
+    [names, TERMINATE_MILLISECONDS],
   );
   return rowCount ?? 0;
 }

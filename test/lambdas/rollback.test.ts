@@ -16,7 +16,7 @@ const step = (handler: string, reason: unknown = 'a test wants it') => world.inv
 describe('the steps of a rollback', () => {
   test('CancelBatches ends a batch that is under way and lets none begin', async () => {
     const session = await world.connect();
-    await session.query(`set application_name = 'encryption-rollout ${run.id}'`);
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
     session.on('error', () => {});
     const running = session.query('select pg_sleep(60)');
     const ended = expect(running).rejects.toMatchObject({ code: '57P01' });
@@ -29,9 +29,23 @@ describe('the steps of a rollback', () => {
   test('CancelBatches of an old attempt leaves the new one alone', async () => {
     world.running.delete('one');
     const next = await world.prepare('two');
-    await step('cancel-batches');
+    const session = await world.connect();
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 2'`);
+    expect(await step('cancel-batches')).toEqual({ cancelled: 0 });
+    await session.query('select');
     const batch = await world.invoke('encrypt-batch', { run: next, phase: 1, execution: 'e', batch: 0 });
     expect(batch.outcome).toBe('DONE');
+  });
+
+  test('CancelBatches ends what is left of older attempts, whose locks would be in the way', async () => {
+    const session = await world.connect();
+    session.on('error', () => {});
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
+    const ended = expect(session.query('select pg_sleep(60)')).rejects.toMatchObject({ code: '57P01' });
+    world.running.delete('one');
+    run = await world.prepare('two');
+    expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
+    await ended;
   });
 
   test('DisableTrigger switches it off, and tells how long that took', async () => {
