@@ -1,20 +1,20 @@
 /** Measurements that several gates take: the world around the table, and rows opened outside the database. */
 import type pg from 'pg';
-import { readAlarmStates, readCpu } from './adapters/cloudwatch.ts';
+import { readAlarmStates, readDatabaseMetrics } from './adapters/cloudwatch.ts';
 import { recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
 import type { SpotCheck, Vitals } from './core/criteria.ts';
 import { type Keyring, rowVerifier } from './core/verification.ts';
-import type { Step } from './step.ts';
+import { type Step, unattachedSession } from './step.ts';
 
-/** CPU, locks, connections and customer alarms. What AWS does not answer is `null`, and so never counts as health. */
+/** How the database, its replicas and the customers are doing. What AWS does not answer is `null`, and so never counts as health. */
 export async function readVitals(step: Step, client: pg.Client): Promise<Vitals> {
   const { settings, logger } = step;
   const unmeasured = (error: Error) => {
     logger.warn('could not be measured', { type: error.name, message: error.message });
     return null;
   };
-  const [cpuPercents, alarms] = await Promise.all([
-    readCpu(settings.database).catch(unmeasured),
+  const [metrics, alarms] = await Promise.all([
+    readDatabaseMetrics(settings.database).catch(unmeasured),
     readAlarmStates(settings.customerAlarms).catch(unmeasured),
   ]);
   const { rows } = await client.query(
@@ -24,17 +24,35 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
        (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
         from pg_locks
         where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
-          and relation = to_regclass($1)) as wait`,
-    [tableSql(settings.target)],
+          and relation = to_regclass($1)) as wait,
+       -- Asked only where there is a slot: where WAL cannot be read there is none.
+       (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8
+        from pg_replication_slots where restart_lsn is not null) as slot_lag,
+       (select coalesce(max(extract(epoch from clock_timestamp() - xact_start) / 60), 0)::float8
+        from pg_stat_activity
+        where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
+          and application_name not like $2 || '%') as oldest_transaction,
+       -- The lock that VACUUM, ANALYZE and CREATE INDEX CONCURRENTLY take; unlike their progress, everybody may see it.
+       exists (
+         select from pg_locks
+         where granted and mode = 'ShareUpdateExclusiveLock' and locktype = 'relation'
+           and database = (select oid from pg_database where datname = current_database())
+           and relation = to_regclass($1) and pid <> pg_backend_pid()) as maintenance`,
+    [tableSql(settings.target), unattachedSession],
   );
-  const { used, limit, wait } = rows[0];
+  const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
   // An alarm that does not exist is not one that is quiet.
   const known = alarms !== null && settings.customerAlarms.every((name) => alarms.has(name));
   return {
-    cpuPercents,
+    cpuPercents: metrics?.cpuPercents ?? null,
+    freeStorageBytes: metrics === null ? null : metrics.freeStorageBytes,
+    replicaLagSeconds: metrics === null ? null : metrics.replicaLagSeconds,
     customerAlarms: known ? settings.customerAlarms.filter((name) => alarms.get(name) === 'ALARM') : null,
     longestLockWaitMilliseconds: wait,
     connections: { used, limit },
+    slotLagBytes: slot_lag,
+    oldestTransactionMinutes: oldest_transaction,
+    maintenance,
   };
 }
 

@@ -14,6 +14,10 @@ export interface World {
   readonly secrets: Map<string, unknown>;
   /** Percent, answered as every one-minute reading. */
   cpuPercent: number;
+  /** Of the instance; 100 GiB when not given, null = not published. */
+  freeStorageBytes?: number | null;
+  /** Of every replica, in the metric's own unit; none when not given, null = not published. */
+  replicaLag?: number | null;
   /** Alarm names and their states. */
   readonly alarms: Map<string, 'OK' | 'ALARM'>;
   readonly dashboards: ReadonlySet<string>;
@@ -186,22 +190,35 @@ export class AwsStandIn {
     }
   }
 
-  /** One reading a minute, newest first; only CPU is known here. */
+  /** One reading a minute, newest first. */
   private readings(
     query: NonNullable<Input['MetricDataQueries']>[number],
     { StartTime = 0, EndTime = 0 }: Input,
   ) {
     const period = query.MetricStat?.Period ?? 60;
-    const count =
-      query.MetricStat?.Metric.MetricName === 'CPUUtilization'
-        ? Math.floor((EndTime - StartTime) / period)
-        : 0;
+    const value = this.reading(query.MetricStat?.Metric.MetricName);
+    const count = value === null ? 0 : Math.floor((EndTime - StartTime) / period);
     return {
       Id: query.Id,
       StatusCode: 'Complete',
       Timestamps: Array.from({ length: count }, (_, index) => Math.floor(EndTime) - (index + 1) * period),
-      Values: Array.from({ length: count }, () => this.world.cpuPercent),
+      Values: Array.from({ length: count }, () => value),
     };
+  }
+
+  private reading(metric: string | undefined): number | null {
+    const { cpuPercent, freeStorageBytes = 100 * 2 ** 30, replicaLag = 0 } = this.world;
+    switch (metric) {
+      case 'CPUUtilization':
+        return cpuPercent;
+      case 'FreeStorageSpace':
+        return freeStorageBytes;
+      case 'ReplicaLag':
+      case 'AuroraReplicaLagMaximum':
+        return replicaLag;
+      default:
+        return null;
+    }
   }
 
   private query(action: string): string {

@@ -34,38 +34,81 @@ export async function publish(target: string, values: Partial<Record<MetricName,
 /** RDS publishes once a minute, some minutes late; older readings say nothing about now. */
 const READING_MAX_AGE_MILLISECONDS = 10 * 60_000;
 
-/** The latest one-minute averages of the database's CPU, in percent, newest first; null when there are none. */
-export async function readCpu(database: Settings['database']): Promise<number[] | null> {
+/** What RDS publishes about the database. `null` = not published of late; `undefined` = not asked. */
+export interface DatabaseMetrics {
+  /** The latest one-minute averages in percent, newest first. */
+  readonly cpuPercents: readonly number[] | null;
+  /** Undefined for an Aurora cluster, whose storage grows by itself. */
+  readonly freeStorageBytes: number | null | undefined;
+  /** Of the slowest replica; undefined without one. */
+  readonly replicaLagSeconds: number | null | undefined;
+}
+
+/**
+ * The database's vitals that CloudWatch knows, in one request. An Aurora cluster publishes the lag of its readers only
+ * when it has any, so there a lag that is missing is none.
+ * https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
+ * https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Aurora.AuroraMonitoring.Metrics.html
+ */
+export async function readDatabaseMetrics(database: Settings['database']): Promise<DatabaseMetrics> {
+  const { clusterIdentifier, instanceIdentifier, replicas } = database;
   const end = new Date();
+  const query = (
+    Id: string,
+    MetricName: string,
+    Stat: string,
+    dimensions: Record<string, string | undefined>,
+  ) => ({
+    Id,
+    MetricStat: {
+      Metric: {
+        Namespace: 'AWS/RDS',
+        MetricName,
+        Dimensions: Object.entries(dimensions).map(([Name, Value]) => ({ Name, Value })),
+      },
+      Period: 60,
+      Stat,
+    },
+  });
+  const instance = { DBInstanceIdentifier: instanceIdentifier };
+  const cluster = { DBClusterIdentifier: clusterIdentifier };
   const { MetricDataResults = [] } = await client.send(
     new GetMetricDataCommand({
       StartTime: new Date(end.getTime() - READING_MAX_AGE_MILLISECONDS),
       EndTime: end,
       ScanBy: 'TimestampDescending',
-      MetricDataQueries: [
-        {
-          Id: 'cpu',
-          MetricStat: {
-            Metric: {
-              Namespace: 'AWS/RDS',
-              MetricName: 'CPUUtilization',
-              Dimensions:
-                database.clusterIdentifier === undefined
-                  ? [{ Name: 'DBInstanceIdentifier', Value: database.instanceIdentifier }]
-                  : [
-                      { Name: 'DBClusterIdentifier', Value: database.clusterIdentifier },
-                      { Name: 'Role', Value: 'WRITER' },
-                    ],
-            },
-            Period: 60,
-            Stat: 'Average',
-          },
-        },
-      ],
+      MetricDataQueries:
+        clusterIdentifier === undefined
+          ? [
+              query('cpu', 'CPUUtilization', 'Average', instance),
+              query('storage', 'FreeStorageSpace', 'Minimum', instance),
+              ...replicas.map((replica, index) =>
+                query(`lag${index}`, 'ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }),
+              ),
+            ]
+          : [
+              query('cpu', 'CPUUtilization', 'Average', { ...cluster, Role: 'WRITER' }),
+              query('lag', 'AuroraReplicaLagMaximum', 'Maximum', cluster),
+            ],
     }),
   );
-  const values = MetricDataResults[0]?.Values ?? [];
-  return values.length === 0 ? null : values;
+  const values = (id: string) => MetricDataResults.find(({ Id }) => Id === id)?.Values ?? [];
+  const cpu = values('cpu');
+  if (clusterIdentifier !== undefined) {
+    const milliseconds = values('lag')[0];
+    return {
+      cpuPercents: cpu.length === 0 ? null : cpu,
+      freeStorageBytes: undefined,
+      replicaLagSeconds: milliseconds === undefined ? undefined : milliseconds / 1_000,
+    };
+  }
+  const lags = replicas.map((_, index) => values(`lag${index}`)[0]);
+  return {
+    cpuPercents: cpu.length === 0 ? null : cpu,
+    freeStorageBytes: values('storage')[0] ?? null,
+    replicaLagSeconds:
+      lags.length === 0 ? undefined : lags.every((lag) => lag !== undefined) ? Math.max(...lags) : null,
+  };
 }
 
 /** State of each named alarm, metric or composite; a name that is missing from the result does not exist. */

@@ -15,6 +15,16 @@ export interface Vitals {
   /** Longest wait for a lock on the table at this moment, in milliseconds; 0 = nobody waits. */
   readonly longestLockWaitMilliseconds: number;
   readonly connections: { readonly used: number; readonly limit: number };
+  /** Of an instance; undefined = not asked, because an Aurora cluster's storage grows by itself. */
+  readonly freeStorageBytes: number | null | undefined;
+  /** The slowest replica's; undefined = not asked, because there is none. */
+  readonly replicaLagSeconds: number | null | undefined;
+  /** WAL that the slowest replication slot holds back; 0 = none does. */
+  readonly slotLagBytes: number;
+  /** Age of the oldest transaction that is not the rollout's own, of those that its role may see. */
+  readonly oldestTransactionMinutes: number;
+  /** VACUUM, ANALYZE or CREATE INDEX CONCURRENTLY is at work on the table. */
+  readonly maintenance: boolean;
 }
 
 /** Errors recorded for the table since a phase began. */
@@ -96,7 +106,9 @@ function errorPercent(failed: number, attempted: number): number {
   return attempted === 0 ? 0 : (failed * 100) / attempted;
 }
 
-/** The plan's abort conditions that say how the world is doing: CPU, locks, connection pool, customers. */
+const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
+
+/** The abort conditions that say how the world is doing: CPU, storage, replicas, locks, connection pool, customers. */
 export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
   const { abort } = plan;
   const cpu = vitals.cpuPercents?.slice(0, abort.cpuReadings) ?? [];
@@ -110,6 +122,7 @@ export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
         ? null
         : cpu.length < abort.cpuReadings || cpu.some((value) => value <= abort.cpuPercent),
     ),
+    ...storageCriteria(plan, vitals),
     criterion(
       'Database locks',
       `no wait over ${abort.lockWaitMilliseconds} ms`,
@@ -133,6 +146,39 @@ export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
       vitals.customerAlarms === null ? null : vitals.customerAlarms.length === 0,
     ),
   ];
+}
+
+/** What fills the disk, and who lags behind. A lag alone stops nothing, but what nobody knows is not health. */
+function storageCriteria({ abort }: Plan, vitals: Vitals): Criterion[] {
+  const { freeStorageBytes, replicaLagSeconds, slotLagBytes } = vitals;
+  const criteria: Criterion[] = [];
+  if (freeStorageBytes !== undefined)
+    criteria.push(
+      criterion(
+        'Free storage',
+        `at least ${gibibytes(abort.minFreeStorageBytes)}`,
+        freeStorageBytes === null ? 'no reading' : gibibytes(freeStorageBytes),
+        freeStorageBytes === null ? null : freeStorageBytes >= abort.minFreeStorageBytes,
+      ),
+    );
+  if (replicaLagSeconds !== undefined)
+    criteria.push(
+      criterion(
+        'Replica lag',
+        'known',
+        replicaLagSeconds === null ? 'no reading' : `${number.format(replicaLagSeconds)} s`,
+        replicaLagSeconds === null ? null : true,
+      ),
+    );
+  criteria.push(
+    criterion(
+      'Replication slots',
+      `not above ${gibibytes(abort.slotLagBytes)} of WAL held back`,
+      gibibytes(slotLagBytes),
+      slotLagBytes <= abort.slotLagBytes,
+    ),
+  );
+  return criteria;
 }
 
 /** The abort conditions that are looked at before every batch and in every slice of a soak. */

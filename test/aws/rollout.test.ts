@@ -46,7 +46,8 @@ import { serviceAlerts } from '../../infra/alarms.ts';
 import { readConfig } from '../../infra/config.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { type Alert, alerts, metricNamespace } from '../../lambdas/core/plan.ts';
+import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
+import { defaultPlan, metricNamespace } from '../../lambdas/core/plan.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
 import { cfnLint, type Emulator, startEmulator } from './emulator.ts';
 import { alarmWentOff, executionEnded } from './events.ts';
@@ -155,13 +156,16 @@ async function putCpu(percent: number): Promise<void> {
   await cloudWatch.send(
     new PutMetricDataCommand({
       Namespace: 'AWS/RDS',
-      MetricData: [1, 2, 3].map((minutes) => ({
-        MetricName: 'CPUUtilization',
-        Dimensions: [{ Name: 'DBInstanceIdentifier', Value: 'appointments' }],
-        Timestamp: new Date(Date.now() - minutes * 60_000),
-        Value: percent,
-        Unit: 'Percent' as const,
-      })),
+      MetricData: [1, 2, 3].flatMap((minutes) =>
+        [
+          { MetricName: 'CPUUtilization', Value: percent, Unit: 'Percent' as const },
+          { MetricName: 'FreeStorageSpace', Value: 100 * 2 ** 30, Unit: 'Bytes' as const },
+        ].map((reading) => ({
+          ...reading,
+          Dimensions: [{ Name: 'DBInstanceIdentifier', Value: 'appointments' }],
+          Timestamp: new Date(Date.now() - minutes * 60_000),
+        })),
+      ),
     }),
   );
 }
@@ -453,7 +457,7 @@ test('after the rollout no alarm about its data is on', async () => {
     expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
 });
 
-test.each(alerts)('$name goes off by its metric, published as the handlers do', async (alert) => {
+test.each(alertsOf(defaultPlan))('$name goes off by its metric, published as the handlers do', async (alert) => {
   const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
   await publish('public.appointments', { [alert.metric]: breaching(alert) });
   await goesOff(alert.name);

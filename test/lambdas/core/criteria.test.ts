@@ -31,6 +31,11 @@ function healthy(percent: number): GateMeasurements {
       customerAlarms: [],
       longestLockWaitMilliseconds: 0,
       connections: { used: 20, limit: 100 },
+      freeStorageBytes: 100 * 2 ** 30,
+      replicaLagSeconds: undefined,
+      slotLagBytes: 0,
+      oldestTransactionMinutes: 0,
+      maintenance: false,
     },
     errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
     progress: {
