@@ -1,10 +1,10 @@
 /** A key rotation by the same machine: its handlers, in order. */
 import type pg from 'pg';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { verify } from '../../verifier/verify.ts';
 import { testKey } from '../support/database.ts';
+import { rollOut, walkPhase } from './whole-rollout.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 const first = { number: 1, key: testKey.key.toString('hex') };
@@ -44,57 +44,10 @@ async function expectAllSealed() {
   expect(summary).toMatchObject({ encryption_percentage: 100, missing_iv_count: 0, trigger_enabled: true });
 }
 
-/** Calls the handler `times` times with the same event, as SQS, Step Functions and Lambda may; the last answer counts. */
-async function deliver(times: number, handler: string, event: unknown) {
-  let output: Awaited<ReturnType<TestWorld['invoke']>>;
-  for (let time = 0; time < times; time++) output = await world.invoke(handler, event);
-  return output;
-}
-
-/** A phase as the machine walks it. */
-async function phase(
-  run: PrepareDatabaseOutput,
-  number: PhaseNumber,
-  { times = 1, afterStep = async () => {} } = {},
-) {
-  const go = async (handler: string, event: Record<string, unknown>) => {
-    const judgement = await deliver(times, handler, { run, phase: number, ...event });
-    expect(judgement).toMatchObject({ verdict: 'GO' });
-    await afterStep();
-  };
-  if (number === 4) await deliver(times, 'enable-trigger', { run });
-  else
-    for (let batch = 0, outcome = 'MORE'; outcome !== 'DONE'; batch++) {
-      await deliver(times, 'check-vitals', { run, phase: number, during: 'batch' });
-      const event = { run, phase: number, execution: `${run.id}/${run.attempt}/${number}`, batch };
-      const result = await deliver(times, 'encrypt-batch', event);
-      expect(result.reason).toBe('');
-      outcome = result.outcome;
-      await afterStep();
-    }
-  await go('gate', { stage: 'worked' });
-  if ((defaultPlan.phases[number - 1]?.soakMinutes ?? 0) > 0) {
-    const soak = await deliver(times, 'check-vitals', { run, phase: number, during: 'soak', slice: 0 });
-    expect(soak).toMatchObject({ outcome: 'OK' });
-    await go('gate', { stage: 'soaked' });
-  }
-  if (number < 5) return;
-  expect(await deliver(times, 'audit-rows', { run, batch: 0 })).toMatchObject({ outcome: 'DONE' });
-  await go('gate', { stage: 'audited' });
-}
-
-/** The whole machine, from where the run resumes. */
-async function rollOut(run: PrepareDatabaseOutput, options: Parameters<typeof phase>[2] = {}) {
-  const preflight = await deliver(options.times ?? 1, 'preflight', { run, input: {} });
-  expect(preflight.reason).toContain('criteria passed');
-  for (const { number } of defaultPlan.phases) if (number >= run.resumeAt) await phase(run, number, options);
-  return (await deliver(options.times ?? 1, 'complete-rollout', { run })).summary;
-}
-
 /** A table that a rollout has completed. */
 async function completedWorld(rows: number) {
   world = await testWorld(rows);
-  await rollOut(await world.prepare('first'));
+  await rollOut(world, await world.prepare('first'));
   world.running.delete('first');
 }
 
@@ -141,7 +94,7 @@ describe('a secret with a new key and the one before it', () => {
     const run = await world.prepare('second');
     expect(run).toMatchObject({ attempt: 1, resumeAt: 1 });
     expect(await lastRun()).toMatchObject({ purpose: 'rotate' });
-    const summary = await rollOut(run, { afterStep: expectAllSealed });
+    const summary = await rollOut(world, run, { afterStep: expectAllSealed });
     expect(await stop()).toBeGreaterThan(100);
     expect(summary).toContain('Key 1 is retired: take it out of the key secret.');
     expect(Object.keys(await rowsByKey())).toEqual(['2']);
@@ -153,14 +106,14 @@ describe('a secret with a new key and the one before it', () => {
     // The secret may keep the old key, or not: the next execution verifies, under the new one.
     world.running.delete('second');
     world.setKey(second);
-    expect(await rollOut(await world.prepare('third'))).toContain('is encrypted');
+    expect(await rollOut(world, await world.prepare('third'))).toContain('is encrypted');
   });
 
   test('every step delivered twice does its work once', async () => {
     await encryptedWorld(600);
     world.setKey(rotation);
     await world.prepare('second');
-    const summary = await rollOut(await world.prepare('second'), { times: 2 });
+    const summary = await rollOut(world, await world.prepare('second'), { times: 2 });
     expect(summary).toContain('is encrypted: 570 of 570');
     expect(await lastRun()).toEqual({ status: 'COMPLETED', attempt: 1, purpose: 'rotate' });
     expect(await rowsByKey()).toEqual({ 2: 570 });
@@ -174,7 +127,7 @@ describe('a secret with a new key and the one before it', () => {
     await encryptedWorld(600);
     world.setKey(rotation);
     const run = await world.prepare('second');
-    for (const number of [1, 2] as const) await phase(run, number);
+    for (const number of [1, 2] as const) await walkPhase(world, run, number);
     const rollback = { run, reason: 'a test wants it' };
     await world.invoke('cancel-batches', rollback);
     expect(await world.invoke('disable-trigger', rollback)).toMatchObject({
@@ -194,7 +147,7 @@ describe('a secret with a new key and the one before it', () => {
     world.running.delete('second');
     const resumed = await world.prepare('third');
     expect(resumed).toMatchObject({ id: run.id, attempt: 2, resumeAt: 3 });
-    expect(await rollOut(resumed)).toContain('Key 1 is retired');
+    expect(await rollOut(world, resumed)).toContain('Key 1 is retired');
     expect(await rowsByKey()).toEqual({ 2: 570 });
     await expectAllSealed();
   });
@@ -233,7 +186,7 @@ describe('a secret with a new key and the one before it', () => {
     await expectAllSealed();
 
     // Dies with the key retired and the run not closed.
-    for (const { number } of defaultPlan.phases) await phase(run, number);
+    for (const { number } of defaultPlan.phases) await walkPhase(world, run, number);
     await world.client.query(
       "alter table encryption_rollout.runs add constraint crash check (status <> 'COMPLETED' or execution <> 'second')",
     );
@@ -251,19 +204,19 @@ describe('a secret with a new key and the one before it', () => {
     await reader.query('begin isolation level repeatable read');
     await reader.query('select count(*) from public.appointments');
     world.setKey(rotation);
-    const summary = await rollOut(await world.prepare('second'));
+    const summary = await rollOut(world, await world.prepare('second'));
     expect(summary).toContain('Key 1 stays in use: key 1 found to be possibly used by transactions');
     expect(await keys()).toHaveLength(2);
     await reader.query('commit');
     world.running.delete('second');
-    expect(await rollOut(await world.prepare('third'))).toContain('Key 1 is retired');
+    expect(await rollOut(world, await world.prepare('third'))).toContain('Key 1 is retired');
   });
 
   test('another key may follow before the first rotation is done', async () => {
     await encryptedWorld(600);
     world.setKey(rotation);
     const run = await world.prepare('second');
-    await phase(run, 1);
+    await walkPhase(world, run, 1);
     world.running.delete('second');
     world.setKey({ ...third, previous: [second] });
     await expect(world.prepare('third')).rejects.toMatchObject({
@@ -273,7 +226,7 @@ describe('a secret with a new key and the one before it', () => {
     world.setKey({ ...third, previous: [second, first] });
     const next = await world.prepare('third');
     await expectAllSealed();
-    expect(await rollOut(next)).toMatch(/Key 2 is retired.* Key 1 is retired/);
+    expect(await rollOut(world, next)).toMatch(/Key 2 is retired.* Key 1 is retired/);
     expect(await rowsByKey()).toEqual({ 3: 570 });
   });
 
@@ -292,7 +245,7 @@ describe('a secret with a new key and the one before it', () => {
     await world.invoke('monitor', {});
     expect([last('KeyAccessFailures'), last('EncryptionPercentage')]).toEqual([0, 100]);
     const run = await world.prepare('second');
-    await phase(run, 1);
+    await walkPhase(world, run, 1);
     await world.invoke('monitor', {});
     expect([last('KeyAccessFailures'), last('DecryptionFailures')]).toEqual([0, 0]);
     world.setKey(second);
@@ -351,15 +304,15 @@ test('the version of the secret from before a rotation is refused after it', asy
 test('a rotation before the first rollout is done: the trigger is off, rows move like those not yet encrypted', async () => {
   world = await testWorld(400);
   const run = await world.prepare('first');
-  await phase(run, 1);
-  await phase(run, 2);
+  await walkPhase(world, run, 1);
+  await walkPhase(world, run, 2);
   world.running.delete('first');
   world.setKey(rotation);
   const resumed = await world.prepare('second');
   expect(resumed).toMatchObject({ id: run.id, attempt: 2, resumeAt: 2 });
   expect(await lastRun()).toMatchObject({ purpose: 'encrypt' });
   expect(await triggerState()).toBe('D');
-  expect(await rollOut(resumed)).toContain('Key 1 is retired');
+  expect(await rollOut(world, resumed)).toContain('Key 1 is retired');
   expect(await rowsByKey()).toEqual({ 2: 380 });
   await expectAllSealed();
 });

@@ -1,0 +1,246 @@
+/** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
+import type { Criterion } from './payloads.ts';
+import type { EventReport, PhaseReport, Report } from './report.ts';
+
+/** UTF-8. A message of SNS and the data of a state take 256 KiB, other things beside this. */
+const MAX_BYTES = 120_000;
+/** Of a list that is longer, its beginning and its end are shown. */
+const MAX_LINES = 120;
+const MAX_LINE = 400;
+
+const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
+
+/** The report as Markdown. Gates, measurements, waits, holds and rollbacks as recorded; headed blanks for people. */
+export function postMortem(report: Report): string {
+  const { run, target } = report;
+  return capped(
+    [
+      `# Post-mortem: encryption of ${target}`,
+      '',
+      `Run ${run.id}, ${run.status}, ${run.purpose === 'rotate' ? 'a rotation of the key, ' : ''}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+      ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
+      ...section('Timeline', timeline(report)),
+      ...section('Gates, expected and measured', gates(report)),
+      ...section('Performance, measured against expected', performance(report)),
+      ...section('Unexpected issues', issues(report)),
+      ...section('Use of the key', keyUse(report)),
+      ...section('Attested by people', attestations(report)),
+      ...section('What went well', ['<!-- for people to fill in -->']),
+      ...section('What could be improved', ['<!-- for people to fill in -->']),
+      ...section('Recommendations for future migrations', ['<!-- for people to fill in -->']),
+      '',
+    ].join('\n'),
+  );
+}
+
+function section(title: string, lines: readonly string[]): string[] {
+  return ['', `## ${title}`, '', ...shortened(lines)];
+}
+
+function timeline({ events, gates, holds }: Report): string[] {
+  return [
+    ...events.map(({ at, event, attempt, detail }) => ({
+      at,
+      text: `${event}${details(detail)} · attempt ${attempt}`,
+    })),
+    ...gates.map(({ judgedAt, gate, verdict, attempt }) => ({
+      at: judgedAt,
+      text: `${gate}: **${verdict}** · attempt ${attempt}`,
+    })),
+    ...holds.flatMap(({ id, gate, askedAt, decidedAt, decision, decidedBy }) => [
+      { at: askedAt, text: `${gate}: a person is asked (${id})` },
+      ...(decidedAt === null
+        ? []
+        : [{ at: decidedAt, text: `${id}: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}` }]),
+    ]),
+  ]
+    .sort((a, b) => a.at.localeCompare(b.at))
+    .map(({ at, text }) => `- ${second(at)} ${text}`);
+}
+
+/** The values of an event that fit into a line. */
+function details(detail: EventReport['detail']): string {
+  const values = Object.entries(detail)
+    .filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value))
+    .map(([name, value]) => `${name}: ${typeof value === 'number' ? number.format(value) : value}`);
+  return values.length === 0 ? '' : ` (${values.join(', ')})`;
+}
+
+/** Of every gate its last judgement in full, because that is the one that counts; of the others, what did not pass. */
+function gates({ gates }: Report): string[] {
+  if (gates.length === 0) return ['None was reached.'];
+  const last = new Map(gates.map((gate) => [gate.gate, gate]));
+  return gates.flatMap((gate) => {
+    const shown =
+      last.get(gate.gate) === gate ? gate.criteria : gate.criteria.filter(({ passed }) => passed !== true);
+    return [
+      `- **${gate.gate}** ${gate.verdict}, ${minute(gate.judgedAt)}, attempt ${gate.attempt}`,
+      ...shown.map(criterionLine),
+    ];
+  });
+}
+
+/** One line of a list: what was asked, what was measured, and whether that was enough. */
+export function criterionLine({ name, expected, measured, passed }: Criterion): string {
+  const mark = passed === null ? '?' : passed ? '✓' : '✗';
+  return `  - ${mark} ${name}: expected ${expected}; measured ${measured}`;
+}
+
+function performance(report: Report): string[] {
+  const { expected, phases, run } = report;
+  const lines = phases.flatMap((phase) => [
+    `- ${phase.title}: ${phaseTime(phase, expected.millisecondsPerRow)}`,
+    ...(phase.rowsEncrypted === 0
+      ? []
+      : [
+          `  - ${number.format(phase.batchMilliseconds / phase.rowsEncrypted)} ms a row, expected at most ${expected.millisecondsPerRow}; ${counted(phase.batches, 'batch', 'batches')}, the slowest ${number.format(phase.slowestBatchMilliseconds)} ms`,
+        ]),
+    ...(phase.soakMinutes === 0 ? [] : [`  - ${soaked(report, phase)}`]),
+  ]);
+  const end = run.endedAt ?? report.writtenAt;
+  const test = report.events.findLast(({ event }) => event === 'TRIGGER_TESTED')?.detail;
+  return [
+    `- In all: ${hours(run.startedAt, end)} h, expected at most ${expected.hours} h`,
+    ...lines,
+    test === undefined
+      ? '- Latency of writes: not measured'
+      : `- Latency of writes: ${number.format(Number(test.offMilliseconds))} ms without the trigger, ${number.format(Number(test.onMilliseconds))} ms with it, expected at most ${expected.addedWriteMilliseconds} ms more`,
+  ];
+}
+
+/** A phase is as long as its rows take, with the pauses between its batches, and its soak. */
+function phaseTime(phase: PhaseReport, millisecondsPerRow: number): string {
+  if (phase.passedAt === null) return 'not passed';
+  const expected =
+    (phase.rowsNow * millisecondsPerRow) / 60_000 +
+    (phase.batchesNow * phase.pauseSeconds) / 60 +
+    phase.soakMinutes;
+  return `${number.format(minutes(phase.startedAt, phase.passedAt))} min, ${number.format(expected)} min expected with the slowest batches allowed`;
+}
+
+function soaked({ gates }: Report, { title, attempt, soakMinutes }: PhaseReport): string {
+  const judged = (gate: string) =>
+    gates.findLast((each) => each.gate === `${title}: ${gate}` && each.attempt === attempt)?.judgedAt;
+  const from = judged('Gate');
+  const to = judged('SoakGate');
+  return from === undefined || to === undefined
+    ? `soak not finished, ${soakMinutes} min expected`
+    : `soaked for ${number.format(minutes(from, to))} min, ${soakMinutes} min expected`;
+}
+
+function issues(report: Report): string[] {
+  const { errors, gates, holds, audits } = report;
+  const breaches = gates.filter(({ verdict }) => verdict !== 'GO');
+  const lines = [
+    ...errors.map(
+      ({ type, count, first, last }) =>
+        `- Errors of ${type}: ${number.format(count)}, from ${minute(first)} to ${minute(last)}`,
+    ),
+    ...audits
+      .filter(({ rowsMismatched }) => rowsMismatched > 0)
+      .map(
+        ({ attempt, rowsMismatched }) =>
+          `- ${number.format(rowsMismatched)} rows did not open to their plaintext in the audit of attempt ${attempt}`,
+      ),
+    ...breaches.map(({ judgedAt, verdict, reason }) => `- ${minute(judgedAt)} ${verdict}: ${reason}`),
+    ...waits(report),
+    ...holds.map(
+      ({ gate, reason, decision, decidedBy, askedAt, decidedAt, comment }) =>
+        `- Held at ${gate}: ${reason} ${
+          decidedAt === null
+            ? 'Not decided.'
+            : `Decided after ${number.format(minutes(askedAt, decidedAt))} min: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}${comment ? ` (${comment})` : ''}.`
+        }`,
+    ),
+    ...rollbacks(report),
+  ];
+  return lines.length === 0 ? ['None was recorded.'] : lines;
+}
+
+/** Waits of the batches: from WAITING to GOING_ON, or to whatever ended the attempt. */
+function waits({ events, writtenAt }: Report): string[] {
+  const ends = new Set(['GOING_ON', 'WAITING', 'STOPPING', 'STOPPED', 'COMPLETED', 'RESUMED']);
+  return events.flatMap(({ event, at, detail }, index) => {
+    if (event !== 'WAITING') return [];
+    const end = events.slice(index + 1).find((later) => ends.has(later.event))?.at ?? writtenAt;
+    return [
+      `- ${minute(at)} the batches waited for ${number.format(minutes(at, end))} min${details(detail)}`,
+    ];
+  });
+}
+
+/** How long rollbacks took: from the moment that the run was fenced. */
+function rollbacks({ events }: Report): string[] {
+  return events.flatMap(({ event, at, attempt }, index) => {
+    if (event !== 'STOPPING') return [];
+    const later = events.slice(index + 1).filter((each) => each.attempt === attempt);
+    const took = (name: string) => {
+      const end = later.find((each) => each.event === name)?.at;
+      return end === undefined ? 'never' : `${number.format(minutes(at, end) * 60)} s`;
+    };
+    const left = later.some((each) => each.event === 'TRIGGER_LEFT_ON');
+    return [
+      `- ${minute(at)} rollback of attempt ${attempt}: trigger ${left ? 'left on' : `off after ${took('TRIGGER_DISABLED')}`}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
+    ];
+  });
+}
+
+function keyUse({ keyAccess }: Report): string[] {
+  if (keyAccess.length === 0) return ['None was recorded.'];
+  return keyAccess.map(keyLine);
+}
+
+/** One line of a list: who used the key, for what, how often, and how often in vain. */
+export function keyLine({
+  by,
+  purpose,
+  accesses,
+  uses,
+  failures,
+  last,
+}: Report['keyAccess'][number]): string {
+  return `- ${by}, ${purpose}: ${number.format(accesses)} times for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
+}
+
+function attestations({ run }: Report): string[] {
+  const given = Object.entries(run.attestations);
+  return given.length === 0 ? ['None was recorded.'] : given.map(([line, by]) => `- ${line}: ${by}`);
+}
+
+function shortened(lines: readonly string[]): string[] {
+  const cut = lines.map((line) => (line.length > MAX_LINE ? `${line.slice(0, MAX_LINE - 1)}…` : line));
+  if (cut.length <= MAX_LINES) return cut;
+  const half = MAX_LINES / 2;
+  return [
+    ...cut.slice(0, half),
+    `- … ${cut.length - MAX_LINES} lines left out; PostgreSQL has them …`,
+    ...cut.slice(-half),
+  ];
+}
+
+/** Cuts a text to what a message takes, between two lines. */
+function capped(text: string): string {
+  if (Buffer.byteLength(text) <= MAX_BYTES) return text;
+  const kept = Buffer.from(text).subarray(0, MAX_BYTES).toString();
+  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more.\n`;
+}
+
+function counted(count: number, one: string, more = `${one}s`): string {
+  return `${number.format(count)} ${count === 1 ? one : more}`;
+}
+
+function minutes(from: string, to: string): number {
+  return (Date.parse(to) - Date.parse(from)) / 60_000;
+}
+
+function hours(from: string, to: string): string {
+  return number.format(minutes(from, to) / 60);
+}
+
+function minute(moment: string): string {
+  return `${moment.slice(0, 10)} ${moment.slice(11, 16)}`;
+}
+
+function second(moment: string): string {
+  return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
+}
