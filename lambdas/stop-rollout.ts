@@ -1,5 +1,6 @@
 import { startExecution, stopExecution } from './adapters/executions.ts';
 import { activeRun } from './adapters/records.ts';
+import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
 import { type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
 import { handlerOf, required, unattachedSession } from './step.ts';
 
@@ -12,18 +13,23 @@ const MAX_ROLLBACKS = 3;
  * or after the machine has rolled back by itself.
  */
 export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, step) => {
-  const active = await step.database(unattachedSession, (client) => activeRun(client, step.target));
+  const active = await step.database(unattachedSession, async (client) => {
+    const found = await activeRun(client, step.target);
+    return found && { ...found, requested: await requestedRollback(client, found.run) };
+  });
   if (active === undefined) return nothing('no run is under way');
-  const { run, status, execution, passedPreflight } = active;
+  const { run, status, execution, passedPreflight, requested } = active;
   // Nothing was encrypted in this attempt, and the trigger may be on since an earlier rollout, where it belongs.
-  if (!passedPreflight) return nothing('the run has not passed its preflight');
+  if (!passedPreflight && requested === undefined) return nothing('the run has not passed its preflight');
+  // A rollback that a person has requested is carried on with, under its own name: the machine's may have succeeded.
+  const rollback =
+    requested === undefined ? `${run.id}-${run.attempt}-rollback` : requestedRollbackName(run, requested);
 
   if (event['detail-type'] === 'Step Functions Execution Status Change') {
     const { executionArn } = event.detail;
-    const ofThisRun =
-      executionArn === execution || executionArn.split(':').at(-1)?.startsWith(rollbackName(run, 1));
+    const ofThisRun = executionArn === execution || executionArn.split(':').at(-1)?.startsWith(rollback);
     if (!ofThisRun) return nothing('the execution is not that of the run under way');
-    return rollBack(run, `The execution ${executionArn} ended as ${event.detail.status}`);
+    return rollBack(run, rollback, `The execution ${executionArn} ended as ${event.detail.status}`);
   }
 
   // The machine is rolling back already. To stop its execution now would stop its rollback.
@@ -31,7 +37,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
   const reason = `The alarm ${event.detail.alarmName} went off`;
   const [stopped, rolledBack] = await Promise.allSettled([
     stopExecution(execution, reason),
-    rollBack(run, reason),
+    rollBack(run, rollback, reason),
   ]);
   if (stopped.status === 'rejected') throw stopped.reason;
   if (rolledBack.status === 'rejected') throw rolledBack.reason;
@@ -42,19 +48,18 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
  * Starts the rollback under the name that the machine itself gives it, so that of all roads only the first one does.
  * A rollback of that name that was cut short, as by stopping the execution that waits for it, is followed by the next.
  */
-async function rollBack(run: Run, reason: string): Promise<StopRolloutOutput> {
+async function rollBack(run: Run, name: string, reason: string): Promise<StopRolloutOutput> {
   const machine = required('ROLLBACK_MACHINE_ARN');
   for (let number = 1; number <= MAX_ROLLBACKS; number++) {
-    const status = await startExecution(machine, rollbackName(run, number), { run, reason });
+    const status = await startExecution(machine, number === 1 ? name : `${name}-${number}`, {
+      run,
+      reason,
+    });
     if (status === 'RUNNING' || status === 'SUCCEEDED') return { outcome: 'ROLLBACK', reason };
   }
   throw new Error(
     `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. Disable the trigger by hand, see docs/runbook.md#rollbackfailed.`,
   );
-}
-
-function rollbackName(run: Run, number: number): string {
-  return `${run.id}-${run.attempt}-rollback${number === 1 ? '' : `-${number}`}`;
 }
 
 function nothing(reason: string): StopRolloutOutput {

@@ -17,6 +17,13 @@ interface RunRow {
   execution: string;
 }
 
+/** Whoever opens, takes back or clears a run of this table does so one after the other, until the transaction ends. */
+export async function lockRuns(client: Client, target: string): Promise<void> {
+  await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
+    `encryption_rollout.runs ${target}`,
+  ]);
+}
+
 /**
  * Opens a run for the execution: a new one, or the unfinished one again. The same execution gets the same answer twice.
  * @param isRunning whether another execution is still at work, asked only when the records say that it may be
@@ -30,10 +37,7 @@ export async function openRun(
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<Run> {
   return inTransaction(client, async () => {
-    // Executions that start together queue here; the second then sees the first one's run.
-    await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
-      `encryption_rollout.runs ${target}`,
-    ]);
+    await lockRuns(client, target);
     const { rows } = await client.query<RunRow>(
       `select id, attempt, status, execution from encryption_rollout.runs
        where target = $1 order by started_at desc limit 1`,
@@ -405,10 +409,13 @@ export async function readPlaintextProof(
   return rows[0]?.detail;
 }
 
-/** Whether a newer attempt has taken the run over, or it is complete, so that a rollback of it has nothing to undo. */
+/**
+ * Whether a newer attempt has taken the run over, or it is complete, so that a rollback of it has nothing to undo. Holds
+ * the answer for the transaction.
+ */
 export async function isOver(client: Client, run: Run): Promise<boolean> {
   const { rows } = await client.query<RunRow>(
-    'select attempt, status from encryption_rollout.runs where id = $1',
+    'select attempt, status from encryption_rollout.runs where id = $1 for share',
     [run.id],
   );
   const row = rows[0];
