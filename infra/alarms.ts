@@ -11,13 +11,8 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import {
-  type Alert,
-  alerts,
-  type MetricName,
-  metricDimension,
-  metricNamespace,
-} from '../lambdas/core/plan.ts';
+import { type Alert, alertsOf } from '../lambdas/core/alerts.ts';
+import { type MetricName, metricDimension, metricNamespace, type Plan } from '../lambdas/core/plan.ts';
 import type { Names } from './names.ts';
 
 const comparisons = {
@@ -73,6 +68,7 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
 
 interface AlarmsProps extends Deployed {
   readonly names: Names;
+  readonly plan: Plan;
   /** Who is told when an alarm goes off, and when it is over. */
   readonly topics: readonly ITopic[];
 }
@@ -86,7 +82,7 @@ export class Alarms extends Construct {
     super(scope, id);
     this.props = props;
     this.alarms = [
-      ...alerts.map((alert) =>
+      ...alertsOf(props.plan).map((alert) =>
         this.alarm(alert.name, alert.story, {
           metric: metricOf(props.names, alert.metric, alert.statistic, alert.periodMinutes),
           comparisonOperator: comparisons[alert.comparison],

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan.ts';
+import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
 import { OffPeak, Target } from '../lambdas/core/settings.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
@@ -87,6 +88,8 @@ export const RolloutConfig = z.strictObject({
   /** Triggers of the application on the table, by name, that batches may fire. */
   acknowledgedTriggers: z.array(z.string().min(1)).default([]),
   target: Target.prefault({}),
+  /** What this deployment changes of the plan, e.g. `{"phases": {"3": {"batchRows": 2000}}}`. */
+  plan: PlanOverrides.default({}),
   /** Attestations given at deployment: who attests each line of the checklist. */
   attestations: z
     .partialRecord(z.enum(Object.keys(attestations) as [string, ...string[]]), attester)

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Annotations, ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { Annotations, ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
 import { type ISecurityGroup, type IVpc, SecurityGroup, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
@@ -17,7 +17,7 @@ import { Construct } from 'constructs';
 import { metricNamespace } from '../lambdas/core/plan.ts';
 import type { Settings } from '../lambdas/core/settings.ts';
 import { fileOf, withBundles } from './bundles.ts';
-import type { RolloutConfig } from './config.ts';
+import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 
 interface Needs {
@@ -62,6 +62,22 @@ export type FunctionName = keyof typeof functions;
 export const functionNames = Object.keys(functions) as FunctionName[];
 
 export type ReadableSecret = Pick<ISecret, 'secretArn' | 'grantRead'>;
+
+/** What Lambda allows for names and values together, and what an ARN that is known only on deployment takes of it at most. */
+const environmentBytes = 4096;
+const arnBytes = 160;
+
+/** @throws ConfigurationError when Lambda would refuse the environment, which it would do in the middle of a deployment */
+function fitting(environment: Record<string, string>): Record<string, string> {
+  const bytes = Object.entries(environment)
+    .map(([name, value]) => name.length + (Token.isUnresolved(value) ? arnBytes : Buffer.byteLength(value)))
+    .reduce((sum, length) => sum + length, 0);
+  if (bytes > environmentBytes)
+    throw new ConfigurationError(
+      `the configuration: found ${bytes} bytes of settings for the functions, expected at most ${environmentBytes}: shorten customerAlarms (one composite alarm for many), target.canary or plan`,
+    );
+  return environment;
+}
 
 interface FunctionsProps {
   readonly config: RolloutConfig;
@@ -152,7 +168,7 @@ export class Functions extends Construct {
       tracing: Tracing.ACTIVE,
       // A version that a running execution still needs outlives the update that replaces it.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN },
-      environment: {
+      environment: fitting({
         DATABASE_SECRET_ARN: databaseSecret.secretArn,
         DATABASE_TLS: config.databaseTls,
         ...(config.databaseName === undefined ? {} : { DATABASE_NAME: config.databaseName }),
@@ -162,7 +178,7 @@ export class Functions extends Construct {
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
         NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
         ...(needs.stops ? { ROLLBACK_MACHINE_ARN: this.machineArn(names, 'Rollback') } : {}),
-      },
+      }),
     });
 
     const allow = (

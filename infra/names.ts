@@ -1,4 +1,5 @@
-import { alerts } from '../lambdas/core/plan.ts';
+import { alertsOf } from '../lambdas/core/alerts.ts';
+import { planOf } from '../lambdas/core/settings.ts';
 import { serviceAlerts } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
 
@@ -20,6 +21,7 @@ export interface Names {
 
 /** Every name of a deployment. */
 export function namesOf(config: RolloutConfig): Names {
+  const alerts = alertsOf(planOf(config));
   const of = (name: string) => `${config.stackName}-${name}`;
   return {
     of,

@@ -2,8 +2,7 @@ import { CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
-import { defaultPlan } from '../lambdas/core/plan.ts';
-import { Settings } from '../lambdas/core/settings.ts';
+import { planOf, Settings } from '../lambdas/core/settings.ts';
 import { acknowledgeFindings } from './acknowledgements.ts';
 import { Alarms } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
@@ -32,7 +31,7 @@ interface EncryptionRolloutStackProps extends StackProps {
 export class EncryptionRolloutStack extends Stack {
   constructor(scope: Construct, id: string, { config, ...props }: EncryptionRolloutStackProps) {
     super(scope, id, props);
-    const plan = defaultPlan;
+    const plan = planOf(config);
     const names = namesOf(config);
     Tags.of(this).add('Application', 'encryption-rollout');
     for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
@@ -48,6 +47,7 @@ export class EncryptionRolloutStack extends Stack {
       approvals: config.approvals,
       offPeak: config.offPeak,
       acknowledgedTriggers: config.acknowledgedTriggers,
+      plan: config.plan,
     });
 
     const notifications = new Notifications(this, 'Notifications', {
@@ -90,6 +90,7 @@ export class EncryptionRolloutStack extends Stack {
 
     const alarms = new Alarms(this, 'Alarms', {
       names,
+      plan,
       topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
       rollout,
       rollback,

@@ -1,7 +1,8 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { defaultPlan } from '../lambdas/core/plan.ts';
+import { defaultPlan, type Phase } from '../lambdas/core/plan.ts';
+import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
 
 const documents = ['README.md', 'CONTRIBUTING.md', ...globSync('docs/*.md')];
 
@@ -37,4 +38,61 @@ describe('the documents', () => {
         expect(row).toContain(`batches of ${batchRows.toLocaleString('en-US')} to ${aimPercent} %`);
     },
   );
+});
+
+describe("the operator guide's tables of the plan", () => {
+  const [, section = ''] = readFileSync('docs/operator-guide.md', 'utf8').split(
+    '\n### The numbers of the plan',
+  );
+  const rows = (section.split('\n## ')[0] ?? '')
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) =>
+      line
+        .split('|')
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
+  const shape = PlanOverrides.shape;
+  const nested = ['abort', 'throttle', 'writeLatency', 'afterwards'] as const;
+  const flat = Object.keys(shape).filter((name) => name !== 'phases' && !nested.includes(name as never));
+
+  test('have a row with the default of every setting, and no other', () => {
+    const expected = [
+      ...flat.map((name) => [name, defaultPlan[name as keyof typeof defaultPlan]]),
+      ...nested.flatMap((name) =>
+        Object.entries(defaultPlan[name]).map(([key, value]) => [`${name}.${key}`, value]),
+      ),
+    ].map(([name, value]) => [`\`${name}\``, String(value)]);
+    const documented = rows.filter((row) => row.length === 3).map(([name, value]) => [name, value]);
+    expect(documented.sort()).toEqual(expected.sort());
+  });
+
+  test('name every setting that the schema knows', () => {
+    for (const name of nested)
+      expect(Object.keys(shape[name].unwrap().shape).sort()).toEqual(Object.keys(defaultPlan[name]).sort());
+  });
+
+  test('have the defaults of every phase', () => {
+    const phases = shape.phases.unwrap().shape;
+    const documented = rows.filter((row) => row.length === 7);
+    expect(documented.map(([name]) => name)).toEqual(
+      [
+        'aimPercent',
+        'maxRows',
+        'batchRows',
+        'pauseSeconds',
+        'soakMinutes',
+        'maxErrorPercent',
+        'updateHours',
+      ].map((name) => `\`${name}\``),
+    );
+    for (const { number, ...phase } of defaultPlan.phases) {
+      const settings = Object.keys(phases[number].unwrap().shape);
+      for (const [name = '', ...cells] of documented) {
+        const key = name.replaceAll('`', '') as keyof Omit<Phase, 'number'>;
+        expect([name, cells[number - 1]]).toEqual([name, settings.includes(key) ? String(phase[key]) : '']);
+      }
+    }
+  });
 });

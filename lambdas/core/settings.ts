@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { PhaseNumber } from './payloads.ts';
 import { defaultPlan, type Plan } from './plan.ts';
+import { applyOverrides, PlanOverrides } from './plan-overrides.ts';
 
 /** The table to encrypt. Defaults describe the shipped target. */
 export const Target = z.strictObject({
@@ -70,10 +71,12 @@ export const Settings = z.strictObject({
   dashboard: z.string().optional(),
   /** Given at deployment; the execution's input may add to them or replace them. */
   attestations: z.record(z.string(), z.string()).default({}),
+  /** What this deployment changes of the plan. */
+  plan: PlanOverrides.default({}),
 });
 export type Settings = z.infer<typeof Settings>;
 
 /** The plan in force. */
-export function planOf(_settings: Settings): Plan {
-  return defaultPlan;
+export function planOf({ plan }: Pick<Settings, 'plan'>): Plan {
+  return applyOverrides(defaultPlan, plan);
 }

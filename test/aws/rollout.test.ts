@@ -457,11 +457,14 @@ test('after the rollout no alarm about its data is on', async () => {
     expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
 });
 
-test.each(alertsOf(defaultPlan))('$name goes off by its metric, published as the handlers do', async (alert) => {
-  const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
-  await publish('public.appointments', { [alert.metric]: breaching(alert) });
-  await goesOff(alert.name);
-});
+test.each(alertsOf(defaultPlan))(
+  '$name goes off by its metric, published as the handlers do',
+  async (alert) => {
+    const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
+    await publish('public.appointments', { [alert.metric]: breaching(alert) });
+    await goesOff(alert.name);
+  },
+);
 
 test.each(serviceAlerts)('$name goes off by the metric that AWS emits', async ({ name }) => {
   const { Namespace, MetricName, Dimensions } = (await alarmNamed(name)) ?? {};

@@ -41,6 +41,39 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ vpcid: 'x' }, 'vpcid: unknown setting'],
     [{ target: { tabel: 'x' } }, 'target.tabel: unknown setting'],
     [{ attestations: { onCall: 'R. Roe' } }, 'attestations.onCall: unknown setting'],
+    [{ plan: { holdHours: 1 } }, 'plan.holdHours: unknown setting'],
+    [{ plan: { phases: { 6: {} } } }, 'plan.phases.6: unknown setting'],
+    [{ plan: { phases: { 4: { batchRows: 10 } } } }, 'plan.phases.4.batchRows: unknown setting'],
+    [
+      { plan: { throttle: { cpuPercent: 85 } } },
+      'plan.throttle.cpuPercent: found 85, expected less than abort.cpuPercent, 80: batches pause before the rollout stops',
+    ],
+    [
+      { plan: { phases: { 2: { aimPercent: 26 } } } },
+      'plan.phases.2.aimPercent: found 26, expected more than 20 and less than 25, as its gate asks',
+    ],
+    [
+      { plan: { phases: { 5: { aimPercent: 99 } } } },
+      'plan.phases.5.aimPercent: found 99, expected 100, as its gate asks',
+    ],
+    [
+      { plan: { phases: { 1: { aimPercent: 24.9 } } } },
+      'plan.phases.2.aimPercent: found 24.5, expected not less than phase 1 aims at, 24.9',
+    ],
+    [
+      { plan: { phases: { 3: { maxErrorPercent: 2 } } } },
+      'plan.phases.3.maxErrorPercent: found 2, expected not more than abort.errorPercent, 1: the rollout would have stopped before the gate',
+    ],
+    [
+      { plan: { phases: { 4: { soakMinutes: 6000 } } } },
+      ['plan.overdueHours: found 72, expected more than the soaks take together, 102.5 hours']
+        .concat('plan.phases.4.soakMinutes: found 6000, expected at most 1000 slices of soakSliceMinutes, 5')
+        .join('\nfile.json: '),
+    ],
+    [
+      { plan: { afterwards: { dailyDays: 31 } } },
+      'plan.afterwards.dailyDays: found 31, expected not more than afterwards.days, 30',
+    ],
     [
       { attestations: { onCallEstablished: '' } },
       'attestations.onCallEstablished: found "", expected the name of who attests',

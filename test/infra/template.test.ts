@@ -8,10 +8,12 @@ import { parseConfig, RolloutConfig, readConfig } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { alerts, defaultPlan, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
-import { Settings, Target } from '../../lambdas/core/settings.ts';
+import { alertsOf } from '../../lambdas/core/alerts.ts';
+import { defaultPlan, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
+import { planOf, Settings, Target } from '../../lambdas/core/settings.ts';
 
 const config = readConfig('config/example.json');
+const alerts = alertsOf(defaultPlan);
 const rollout = synthesizeRollout(config);
 const template = Template.fromJSON(structuredClone(rollout.template) as object as Record<string, unknown>);
 const only = <T>(found: Record<string, T>): T => {
@@ -75,7 +77,7 @@ describe('alarms', () => {
     const storyOf = (name: string) => alerts.find((alert) => alert.name === name)?.story;
     expect(storyOf('BatchErrorRate')).toContain(`More than ${defaultPlan.abort.errorPercent} %`);
     expect(storyOf('BatchesSlow')).toContain(`more than ${defaultPlan.maxMillisecondsPerRow} ms a row`);
-    expect(defaultPlan.overdueHours).toBe(3 * 24);
+    expect(storyOf('RolloutOverdue')).toContain(`the ${defaultPlan.overdueHours} hours`);
   });
 
   test('there is no other alarm', () => {
@@ -129,6 +131,13 @@ describe('functions', () => {
   test('the environment fits into the 4 KB that Lambda allows', () => {
     for (const { environment } of Object.values(rollout.functions))
       expect(Buffer.byteLength(JSON.stringify(environment))).toBeLessThan(4096);
+  });
+
+  test('an environment that would not fit is refused at synth', () => {
+    const customerAlarms = Array.from({ length: 120 }, (_, index) => `appointments-api-${index}-latency`);
+    expect(() => synthesizeRollout({ ...config, customerAlarms })).toThrow(
+      /^the configuration: found \d+ bytes of settings for the functions, expected at most 4096: shorten customerAlarms/,
+    );
   });
 });
 
@@ -280,6 +289,67 @@ test('definitions name versions, which outlive their update, and may go on invok
     );
     expect(invoking).toContain(JSON.stringify({ 'Fn::Join': ['', [{ 'Fn::GetAtt': [id, 'Arn'] }, ':*']] }));
   }
+});
+
+describe('a plan of its own', () => {
+  const {
+    template: own,
+    machines,
+    functions,
+  } = synthesizeRollout(
+    parseConfig(
+      {
+        ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        plan: {
+          soakSliceMinutes: 2,
+          overdueHours: 100,
+          maxMillisecondsPerRow: 8,
+          abort: { errorPercent: 2 },
+          phases: { 3: { soakMinutes: 60 }, 4: { soakMinutes: 0 } },
+        },
+      },
+      'test',
+    ),
+  );
+
+  test('draws the machines', () => {
+    const states = Object.keys(machines.EncryptionRollout.definition.States as object);
+    expect(states).toContain('Phase 3 Bulk Migration: Soak');
+    expect(states).not.toContain('Phase 4 Enable Trigger: Soak');
+    expect(JSON.stringify(machines.Soak.definition)).toContain('"Seconds":120');
+  });
+
+  test('sets the alarms, and what they say', () => {
+    const alarm = (name: string) =>
+      Object.values(own.Resources).find(
+        ({ Properties }) => Properties?.AlarmName === `EncryptionRollout-${name}`,
+      )?.Properties;
+    expect(alarm('BatchErrorRate')).toMatchObject({
+      Threshold: 2,
+      AlarmDescription: expect.stringContaining('More than 2 % of the rows'),
+    });
+    expect(alarm('BatchesSlow')).toMatchObject({
+      Threshold: 8,
+      AlarmDescription: expect.stringContaining('more than 8 ms a row'),
+    });
+    expect(alarm('RolloutOverdue')).toMatchObject({
+      Threshold: 100,
+      AlarmDescription: expect.stringContaining('100 hours'),
+    });
+  });
+
+  test('reaches the handlers', () => {
+    const plan = planOf(Settings.parse(JSON.parse(functions.Gate?.environment.ROLLOUT_SETTINGS ?? '')));
+    expect(plan.phases.map(({ soakMinutes }) => soakMinutes)).toEqual([30, 120, 60, 0, 0]);
+    expect({ ...plan, phases: [] }).toEqual({
+      ...defaultPlan,
+      phases: [],
+      soakSliceMinutes: 2,
+      overdueHours: 100,
+      maxMillisecondsPerRow: 8,
+      abort: { ...defaultPlan.abort, errorPercent: 2 },
+    });
+  });
 });
 
 describe("for somebody else's account", () => {

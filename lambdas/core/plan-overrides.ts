@@ -1,0 +1,181 @@
+/** What a deployment may change of the plan. What the machines and the proofs rest on (titles, coverage, order) it may not. */
+import { z } from 'zod';
+import { defaultPlan, type Phase, type Plan } from './plan.ts';
+
+const percent = z.number().min(0).max(100);
+const positive = z.number().positive();
+const rows = z.int().min(1);
+/** The hundred years or so after which a number is a typing error. */
+const hours = positive.max(1_000_000);
+
+const watched = {
+  soakMinutes: z.int().min(0),
+  updateHours: hours,
+};
+const batches = z.strictObject({
+  ...watched,
+  aimPercent: percent,
+  maxRows: rows.nullable(),
+  // As `rollout tune` allows: a batch is one transaction, and its locks last as long as it does.
+  batchRows: rows.max(50_000),
+  pauseSeconds: z.int().min(0).max(3_600),
+  maxErrorPercent: percent,
+});
+
+const schema = z.strictObject({
+  /** By number. Phase 4 switches the trigger on and encrypts no rows itself. */
+  phases: z
+    .strictObject({
+      1: batches.partial(),
+      2: batches.partial(),
+      3: batches.partial(),
+      4: z.strictObject(watched).partial(),
+      5: batches.partial(),
+    })
+    .partial(),
+  soakSliceMinutes: rows,
+  spotCheckRows: rows.max(10_000),
+  abort: z
+    .strictObject({
+      errorPercent: percent,
+      errorPercentMinRows: rows,
+      cpuPercent: percent,
+      cpuReadings: rows.max(60),
+      lockWaitMilliseconds: positive,
+      connectionPercent: percent,
+      minFreeStorageBytes: z.int().min(0),
+      slotLagBytes: rows,
+    })
+    .partial(),
+  throttle: z
+    .strictObject({
+      cpuPercent: percent,
+      replicaLagSeconds: positive,
+      slotLagBytes: rows,
+      oldestTransactionMinutes: positive,
+      lookSeconds: rows.max(3_600),
+    })
+    .partial(),
+  // Step Functions ends an execution after a year; it counts in whole seconds.
+  holdMinutes: z
+    .number()
+    .min(1 / 60)
+    .max(500_000),
+  maxMillisecondsPerRow: positive,
+  writeLatency: z
+    .strictObject({ samples: z.int().min(3).max(1_000), maxAddedMilliseconds: positive })
+    .partial(),
+  backupMaxAgeHours: hours,
+  overdueHours: hours,
+  afterwards: z
+    .strictObject({ dailyDays: z.int().min(0), days: z.int().min(1).max(365), maxErrorPercent: percent })
+    .partial(),
+});
+
+/** The setting `plan`: any part of the plan, in the plan's own words and units. Contradictions are refused. */
+export const PlanOverrides = schema.partial().superRefine((given, context) => {
+  for (const { path, found, expected } of contradictions(applyOverrides(defaultPlan, given)))
+    context.addIssue({ code: 'custom', path, input: found, message: expected });
+});
+export type PlanOverrides = z.infer<typeof PlanOverrides>;
+
+/** The plan with what a deployment changes of it. */
+export function applyOverrides(plan: Plan, given: PlanOverrides): Plan {
+  return {
+    ...over(plan, given),
+    phases: plan.phases.map((phase) => over(phase, given.phases?.[phase.number])),
+    abort: over(plan.abort, given.abort),
+    throttle: over(plan.throttle, given.throttle),
+    writeLatency: over(plan.writeLatency, given.writeLatency),
+    afterwards: over(plan.afterwards, given.afterwards),
+  };
+}
+
+// From JSON, which has no `undefined`: a key that is there has a value.
+function over<T extends object>(base: T, given: object | undefined): T {
+  return { ...base, ...given };
+}
+
+interface Contradiction {
+  readonly path: (string | number)[];
+  readonly found: unknown;
+  readonly expected: string;
+}
+
+/** A soak's execution makes some ten history events a slice, of the 25,000 that AWS allows. */
+const maxSlices = 1_000;
+
+/** What cannot be meant: each with the setting, what was found there and what it must agree with. */
+function contradictions(plan: Plan): Contradiction[] {
+  const { phases, abort, throttle, afterwards } = plan;
+  const found: Contradiction[] = [];
+  const expect = (holds: boolean, path: Contradiction['path'], value: unknown, expected: string) => {
+    if (!holds) found.push({ path, found: value, expected: `expected ${expected}` });
+  };
+
+  expect(
+    throttle.cpuPercent < abort.cpuPercent,
+    ['throttle', 'cpuPercent'],
+    throttle.cpuPercent,
+    `less than abort.cpuPercent, ${abort.cpuPercent}: batches pause before the rollout stops`,
+  );
+  expect(
+    throttle.slotLagBytes < abort.slotLagBytes,
+    ['throttle', 'slotLagBytes'],
+    throttle.slotLagBytes,
+    `less than abort.slotLagBytes, ${abort.slotLagBytes}: batches pause before the rollout stops`,
+  );
+  expect(
+    afterwards.dailyDays <= afterwards.days,
+    ['afterwards', 'dailyDays'],
+    afterwards.dailyDays,
+    `not more than afterwards.days, ${afterwards.days}`,
+  );
+  const soakHours = phases.reduce((minutes, { soakMinutes }) => minutes + soakMinutes, 0) / 60;
+  expect(
+    plan.overdueHours > soakHours,
+    ['overdueHours'],
+    plan.overdueHours,
+    `more than the soaks take together, ${soakHours} hours`,
+  );
+
+  let before: Phase | undefined;
+  for (const phase of phases) {
+    const at = (name: keyof Phase) => ['phases', phase.number, name];
+    const { aimPercent, soakMinutes, maxErrorPercent } = phase;
+    expect(
+      soakMinutes <= maxSlices * plan.soakSliceMinutes,
+      at('soakMinutes'),
+      soakMinutes,
+      `at most ${maxSlices} slices of soakSliceMinutes, ${plan.soakSliceMinutes}`,
+    );
+    // The phase of the trigger aims at no share of its own.
+    if (phase.batchRows === 0) continue;
+    expect(insideCoverage(phase), at('aimPercent'), aimPercent, `${coverageOf(phase)}, as its gate asks`);
+    expect(
+      before === undefined || before.aimPercent <= aimPercent,
+      at('aimPercent'),
+      aimPercent,
+      `not less than phase ${before?.number} aims at, ${before?.aimPercent}`,
+    );
+    expect(
+      maxErrorPercent <= abort.errorPercent,
+      at('maxErrorPercent'),
+      maxErrorPercent,
+      `not more than abort.errorPercent, ${abort.errorPercent}: the rollout would have stopped before the gate`,
+    );
+    before = phase;
+  }
+  return found;
+}
+
+/** With room for live writes on both sides, except at 100 %. */
+function insideCoverage({ aimPercent, coverage: { min, max } }: Phase): boolean {
+  const above = min === null ? aimPercent > 0 : min === 100 ? aimPercent === 100 : aimPercent > min;
+  return above && (max === null || aimPercent < max);
+}
+
+function coverageOf({ coverage: { min, max } }: Phase): string {
+  if (min === 100) return '100';
+  return max === null ? `more than ${min ?? 0}` : `more than ${min ?? 0} and less than ${max}`;
+}
