@@ -16,7 +16,7 @@ import { inTransaction } from './adapters/transaction.ts';
 import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
-import { type MetricName, type Phase, type Plan, phaseOf } from './core/plan.ts';
+import { type MetricName, type Phase, phaseOf } from './core/plan.ts';
 import { aimRows, hoursLeft, percentage, settledPercent } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
@@ -75,7 +75,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     // The batch is committed; the scan that follows takes no lock that anybody minds.
     await client.query('reset lock_timeout');
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step.plan, phase, result, progress, performance.now() - started));
+    await publish(step.target, measurements(step, phase, result, progress, performance.now() - started));
     return {
       encrypted: result.encrypted,
       failed: result.failed,
@@ -88,7 +88,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
 
 /** What one batch tells the alarms and the dashboard. */
 function measurements(
-  plan: Plan,
+  { plan, settings }: Step,
   phase: Phase,
   { encrypted, failed }: BatchResult,
   progress: { rowsWithPii: number; rowsEncryptedNow: number },
@@ -105,7 +105,7 @@ function measurements(
     ...(attempted < plan.abort.errorPercentMinRows
       ? {}
       : { ErrorPercent: (100 * failed) / attempted, MillisecondsPerRow: perRow }),
-    HoursLeft: hoursLeft(plan, phase, progress, perRow),
+    HoursLeft: hoursLeft(plan, phase, progress, perRow, settings.offPeak, new Date()),
   };
 }
 

@@ -143,10 +143,5 @@ export function hoursThroughWindows(offPeak: OffPeak, openHours: number, now: Da
       hours += step;
     } else hours += STEP_HOURS;
   }
-  // No hour was open in four weeks: it never ends, as far as anybody can tell.
-  return open === 0 && openHours > 0
-    ? Number.POSITIVE_INFINITY
-    : open < openHours
-      ? (hours * openHours) / open
-      : hours;
+  return open < openHours ? (hours * openHours) / open : hours;
 }

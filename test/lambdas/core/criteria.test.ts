@@ -105,6 +105,16 @@ describe('gates', () => {
       (m) => ({ ...m, vitals: { ...m.vitals, connections: { used: 91, limit: 100 } } }),
     ],
     [
+      'the disk fills up',
+      'Free storage',
+      (m) => ({ ...m, vitals: { ...m.vitals, freeStorageBytes: 2 ** 30 } }),
+    ],
+    [
+      'a slot holds back too much WAL',
+      'Replication slots',
+      (m) => ({ ...m, vitals: { ...m.vitals, slotLagBytes: 11 * 2 ** 30 } }),
+    ],
+    [
       'customers notice',
       'Customer-facing alarms',
       (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: ['api-5xx'] } }),

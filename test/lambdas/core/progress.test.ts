@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
-import { aimRows, type Health, percentage, resumePhase } from '../../../lambdas/core/progress.ts';
+import { aimRows, type Health, hoursLeft, percentage, resumePhase } from '../../../lambdas/core/progress.ts';
+import type { OffPeak } from '../../../lambdas/core/settings.ts';
 
 const phase = (number: PhaseNumber) => phaseOf(defaultPlan, number);
 
@@ -81,4 +82,23 @@ describe('resumePhase', () => {
   ])('%s → phase %i', (_, expected, passed, percent, trigger) => {
     expect(resume(passed, percent, trigger)).toBe(expected);
   });
+});
+
+test('the hours left count the waits: pauses, soaks, and windows that are closed', () => {
+  const phase = phaseOf(defaultPlan, 3);
+  // 50,000 rows in ten batches of 36 s with their pauses, after that the soak of phase 4.
+  const left = (offPeak: OffPeak | null) =>
+    hoursLeft(
+      defaultPlan,
+      phase,
+      { rowsWithPii: 60_000, rowsEncryptedNow: 10_000 },
+      5.2,
+      offPeak,
+      new Date('2030-01-02T12:00:00Z'),
+    );
+  expect(left(null)).toBeCloseTo(0.1 + 4);
+  const window = { days: ['Wed' as const], from: '22:00', to: '23:00' };
+  expect(left({ timeZone: 'UTC', windows: [window], phases: [3] })).toBeCloseTo(10 + 0.1 + 4);
+  // Past the phase that waits.
+  expect(left({ timeZone: 'UTC', windows: [window], phases: [2] })).toBeCloseTo(0.1 + 4);
 });
