@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
-import { OffPeak, Target } from '../lambdas/core/settings.ts';
+import { Database, OffPeak, Target } from '../lambdas/core/settings.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
 
@@ -39,17 +39,7 @@ export const RolloutConfig = z.strictObject({
   /** The customer managed key that this secret is encrypted with, if any: the functions get leave to decrypt with it. */
   databaseSecretKmsKeyArn: kmsKeyArn.optional(),
   /** Whose CloudWatch metrics and backups are the database's. */
-  database: z.union(
-    [
-      z.strictObject({
-        instanceIdentifier: z.string().min(1),
-        /** Read replicas, whose lag is watched. */
-        replicas: z.array(z.string().min(1)).optional(),
-      }),
-      z.strictObject({ clusterIdentifier: z.string().min(1) }),
-    ],
-    'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}',
-  ),
+  database: Database,
   /** Overrides the secret's dbname. */
   databaseName: z.string().min(1).optional(),
   /** `off` is for a database on this machine alone. */

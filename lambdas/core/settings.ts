@@ -3,9 +3,12 @@
  * Secrets are named by ARN, never contained.
  */
 import { z } from 'zod';
+import { OffPeak } from './off-peak.ts';
 import { PhaseNumber } from './payloads.ts';
 import { defaultPlan, type Plan } from './plan.ts';
 import { applyOverrides, PlanOverrides } from './plan-overrides.ts';
+
+export { OffPeak };
 
 /** The table to encrypt. Defaults describe the shipped target. */
 export const Target = z.strictObject({
@@ -33,30 +36,37 @@ export const Target = z.strictObject({
 });
 export type Target = z.infer<typeof Target>;
 
-const time = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'expected a time like 22:30');
-const day = z.enum(['Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat', 'Sun']);
+const oneDatabase = 'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}';
 
-/** When the bulk of the batches may run. A window that ends at or before its beginning ends on the next day. */
-export const OffPeak = z.strictObject({
-  /** IANA name, e.g. `Europe/Berlin`. */
-  timeZone: z.string().min(1),
-  windows: z
-    .array(z.strictObject({ days: z.array(day).min(1), from: time, to: time }))
-    .min(1, 'expected at least one window'),
-  /** Phases whose batches wait for a window. */
-  phases: z.array(PhaseNumber).default([3]),
-});
-export type OffPeak = z.infer<typeof OffPeak>;
+/** An instance or a cluster of RDS, by its identifier. */
+export const Database = z
+  .strictObject(
+    {
+      instanceIdentifier: z.string().min(1).optional(),
+      clusterIdentifier: z.string().min(1).optional(),
+      /** Read replicas of an instance, whose lag is watched. */
+      replicas: z.array(z.string().min(1)).default([]),
+    },
+    oneDatabase,
+  )
+  .superRefine((given, context) => {
+    const { instanceIdentifier, clusterIdentifier, replicas } = given;
+    const refuse = (input: unknown, message: string, ...path: string[]) =>
+      context.addIssue({ code: 'custom', input, message, path });
+    if ((instanceIdentifier === undefined) === (clusterIdentifier === undefined))
+      refuse({ instanceIdentifier, clusterIdentifier }, oneDatabase);
+    else if (clusterIdentifier !== undefined && replicas.length > 0)
+      refuse(
+        replicas,
+        'expected none with clusterIdentifier: a cluster knows its readers itself',
+        'replicas',
+      );
+  });
 
 export const Settings = z.strictObject({
   target: Target.prefault({}),
   /** Whose CloudWatch metrics are the database's vitals. */
-  database: z.strictObject({
-    instanceIdentifier: z.string().min(1).optional(),
-    clusterIdentifier: z.string().min(1).optional(),
-    /** Read replicas of an instance, whose lag is watched. */
-    replicas: z.array(z.string().min(1)).default([]),
-  }),
+  database: Database,
   /** Takes a snapshot when the latest backup is too old, and waits for it. */
   takeBackup: z.boolean().default(false),
   /** Phases that begin only when a person has said so. */

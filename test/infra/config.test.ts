@@ -23,6 +23,10 @@ function complaint(value: unknown): string {
   throw new Error('accepted');
 }
 
+const nights = { days: ['Mon', 'Tue', 'Wed', 'Thu', 'Fri'], from: '22:00', to: '05:00' };
+/** From noon to noon. */
+const wholeSunday = { days: ['Sun'], from: '12:00', to: '12:00' };
+
 describe('a wrong setting is named with what was found and what is expected', () => {
   test.each([
     [{ vpcId: 'main' }, 'vpcId: found "main", expected an id like vpc-0123456789abcdef0'],
@@ -37,6 +41,37 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [
       { database: { instanceIdentifier: 'a', clusterIdentifier: 'b' } },
       'database: found {"instanceIdentifier":"a","clusterIdentifier":"b"}, expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}',
+    ],
+    [
+      { database: undefined },
+      'database: found nothing, expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}',
+    ],
+    [{ database: { instance: 'a', clusterIdentifier: 'b' } }, 'database.instance: unknown setting'],
+    [
+      { database: { clusterIdentifier: 'a', replicas: ['b'] } },
+      'database.replicas: found ["b"], expected none with clusterIdentifier: a cluster knows its readers itself',
+    ],
+    [{ approvals: [3, 6] }, 'approvals.1: found 6, expected the number of a phase, 1 to 5'],
+    [
+      { offPeak: { timeZone: 'Europe/Berln', windows: [nights] } },
+      'offPeak.timeZone: found "Europe/Berln", expected the IANA name of a time zone, like Europe/Berlin',
+    ],
+    [
+      { offPeak: { timeZone: 'UTC', windows: [nights, { days: ['Sat'], from: '04:30', to: '09:00' }] } },
+      'offPeak.windows.1: found "Sat 04:30–09:00", expected no overlap with windows.0, "Mon, Tue, Wed, Thu, Fri 22:00–05:00": both are open at Sat 04:30. Make one window of them, or end one where the other begins',
+    ],
+    [
+      {
+        offPeak: {
+          timeZone: 'UTC',
+          windows: [wholeSunday, nights, { days: ['Mon'], from: '00:00', to: '01:00' }],
+        },
+      },
+      'offPeak.windows.2: found "Mon 00:00–01:00", expected no overlap with windows.0, "Sun 12:00–12:00": both are open at Mon 00:00. Make one window of them, or end one where the other begins',
+    ],
+    [
+      { offPeak: { timeZone: 'UTC', windows: [{ ...nights, from: '24:00' }] } },
+      'offPeak.windows.0.from: found "24:00", expected a time like 22:30',
     ],
     [{ vpcid: 'x' }, 'vpcid: unknown setting'],
     [{ target: { tabel: 'x' } }, 'target.tabel: unknown setting'],
@@ -82,6 +117,15 @@ describe('a wrong setting is named with what was found and what is expected', ()
     expect(complaint({ ...right, ...wrong })).toBe(`file.json: ${line}`);
   });
 
+  test('windows that touch do not overlap', () => {
+    const morning = { days: ['Sat'], from: '05:00', to: '12:00' };
+    const { offPeak } = parseConfig(
+      { ...right, offPeak: { timeZone: 'UTC', windows: [nights, morning] } },
+      'x',
+    );
+    expect(offPeak?.phases).toEqual([3]);
+  });
+
   test('several wrong settings are named at once, a line each', () => {
     expect(complaint({ ...right, vpcId: 'x', securityGroupId: 'y' }).split('\n')).toHaveLength(2);
   });
@@ -120,22 +164,32 @@ describe('where the configuration comes from', () => {
   });
 });
 
-test('the app ends with exit code 1 and the message alone, without a stack trace', async () => {
+test('cdk synth ends with exit code 1 and a line for each wrong setting, without a stack trace', async () => {
+  const { subnetIds: _, ...withoutSubnets } = right;
+  const file = join(mkdtempSync(join(tmpdir(), 'config-')), 'wrong.json');
+  writeFileSync(
+    file,
+    JSON.stringify({
+      ...withoutSubnets,
+      vpcid: 'vpc-0123456789abcdef0',
+      databaseSecretArn: 'arn:aws:secretsmanager:eu-west-1:1234:secret:database-AbCdEf',
+      offPeak: { timeZone: 'UTC', windows: [nights, { days: ['Fri'], from: '23:00', to: '23:30' }] },
+    }),
+  );
   const { code, stderr } = await new Promise<{ code: unknown; stderr: string }>((resolve) => {
-    execFile(
-      process.execPath,
-      ['--import', 'tsx', 'infra/app.ts'],
-      {
-        env: {
-          ...process.env,
-          CDK_CONTEXT_JSON: JSON.stringify({ encryptionRollout: { ...right, vpcId: 'x' } }),
-        },
-      },
-      (error, _stdout, stderr) => resolve({ code: error?.code ?? 0, stderr }),
+    execFile('npx', ['cdk', 'synth', '--quiet', '-c', `config=${file}`], (error, _stdout, stderr) =>
+      resolve({ code: error?.code ?? 0, stderr }),
     );
   });
-  expect(stderr.trim()).toBe(
-    'context encryptionRollout: vpcId: found "x", expected an id like vpc-0123456789abcdef0',
-  );
+  const lines = stderr.split('\n').filter((line) => line.startsWith(`${file}: `));
+  expect(lines.map((line) => line.slice(file.length + 2))).toEqual([
+    'subnetIds: found nothing, expected a list of subnet ids',
+    expect.stringMatching(/^databaseSecretArn: found .*, expected the whole ARN of a secret/),
+    expect.stringMatching(
+      /^offPeak\.windows\.1: found "Fri 23:00–23:30", expected no overlap with windows\.0/,
+    ),
+    'vpcid: unknown setting',
+  ]);
+  expect(stderr).not.toMatch(/^ +at /m);
   expect(code).toBe(1);
 });
