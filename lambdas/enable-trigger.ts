@@ -7,6 +7,7 @@ import { beginPhase, holdRun, lastWriteLatency, recordEvent, restartWindow } fro
 import type { TriggerTest } from './core/criteria.ts';
 import { EnableTriggerInput, type EnableTriggerOutput, type Run } from './core/payloads.ts';
 import { rowVerifier } from './core/verification.ts';
+import { timeCanaries } from './measurements.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';
 
 /**
@@ -51,18 +52,4 @@ function switchTrigger(client: pg.Client, run: Run, target: string, enabled: boo
     await holdRun(client, run);
     return setTrigger(client, target, enabled);
   });
-}
-
-/** Median time of a canary insert, in milliseconds. */
-async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {
-  const times: number[] = [];
-  for (let sample = 0; sample < plan.writeLatency.samples; sample++) {
-    await rolledBack(client, async () => {
-      const started = performance.now();
-      await insertCanary(client, settings.target);
-      times.push(performance.now() - started);
-    });
-  }
-  times.sort((a, b) => a - b);
-  return times[Math.floor(times.length / 2)] ?? 0;
 }

@@ -1,7 +1,8 @@
 /** Measurements that several gates take: the world around the table, and rows opened outside the database. */
 import type pg from 'pg';
 import { readAlarmStates, readDatabaseMetrics } from './adapters/cloudwatch.ts';
-import { recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
+import { rolledBack } from './adapters/database.ts';
+import { insertCanary, recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
 import type { SpotCheck, Vitals } from './core/criteria.ts';
 import { type Keyring, rowVerifier } from './core/verification.ts';
 import { type Step, unattachedSession } from './step.ts';
@@ -63,4 +64,18 @@ export async function spotCheck(step: Step, client: pg.Client, keyring: Keyring)
   const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
   await recordDecryptionFailures(client, step.target, mismatchedKeys);
   return { checked: rows.length, mismatchedKeys };
+}
+
+/** Median time of a canary insert, in milliseconds. Each is rolled back. */
+export async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {
+  const times: number[] = [];
+  for (let sample = 0; sample < plan.writeLatency.samples; sample++) {
+    await rolledBack(client, async () => {
+      const started = performance.now();
+      await insertCanary(client, settings.target);
+      times.push(performance.now() - started);
+    });
+  }
+  times.sort((a, b) => a - b);
+  return times[Math.floor(times.length / 2)] ?? 0;
 }

@@ -1,12 +1,17 @@
 /** Reads what was recorded of a run, for people. */
 import type pg from 'pg';
 import type { Plan } from '../core/plan.ts';
-import type { ErrorSummary, EventReport, GateReport, HoldReport, KeyAccess, Report } from '../core/report.ts';
+import {
+  type ErrorSummary,
+  type EventReport,
+  type GateReport,
+  type HoldReport,
+  type KeyAccess,
+  maxRecords,
+  type Report,
+} from '../core/report.ts';
 
 type Client = pg.ClientBase;
-
-/** Of each kind, the latest: a run that was resumed a thousand times still fits into one answer. */
-const MAX_RECORDS = 500;
 
 /**
  * The table's latest run with all its attempts; undefined when there is none, or no engine.
@@ -78,13 +83,13 @@ async function readPhases(client: Client, run: string, plan: Plan): Promise<Repo
 }
 
 /** The run's judgements, oldest first. */
-export async function readGates(client: Client, run: string): Promise<GateReport[]> {
+async function readGates(client: Client, run: string): Promise<GateReport[]> {
   const { rows } = await client.query(
     `select * from (
        select id, attempt, gate, phase, verdict, reason, criteria, judged_at as "judgedAt"
        from encryption_rollout.gates where run_id = $1 order by id desc limit $2
      ) latest order by id`,
-    [run, MAX_RECORDS],
+    [run, maxRecords],
   );
   return rows.map(({ id: _, judgedAt, ...row }) => ({ ...row, judgedAt: iso(judgedAt) }));
 }
@@ -104,7 +109,7 @@ async function readEvents(client: Client, run: string): Promise<EventReport[]> {
        select id, attempt, event, happened_at as at, detail
        from encryption_rollout.events where run_id = $1 order by id desc limit $2
      ) latest order by id`,
-    [run, MAX_RECORDS],
+    [run, maxRecords],
   );
   return rows.map(({ id: _, at, ...row }) => ({ ...row, at: iso(at) }));
 }
@@ -115,7 +120,7 @@ async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
     `select id, attempt, gate, reason, asked_at as "askedAt", decision, decided_at as "decidedAt",
        decided_by as "decidedBy", comment
      from encryption_rollout.holds where run_id = $1 order by asked_at limit $2`,
-    [run, MAX_RECORDS],
+    [run, maxRecords],
   );
   return rows.map((row) => ({ ...row, askedAt: iso(row.askedAt), decidedAt: iso(row.decidedAt) }));
 }

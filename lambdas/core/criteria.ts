@@ -91,15 +91,20 @@ export interface GateMeasurements {
   readonly audit?: AuditResult | undefined;
 }
 
-function criterion(name: string, expected: string, measured: string, passed: boolean | null): Criterion {
+export function criterion(
+  name: string,
+  expected: string,
+  measured: string,
+  passed: boolean | null,
+): Criterion {
   return { name, expected, measured, passed };
 }
 
-function none(name: string, count: number): Criterion {
+export function none(name: string, count: number): Criterion {
   return criterion(name, '0', String(count), count === 0);
 }
 
-const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
+export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
 
 /** Failed rows in percent of those attempted; 0 before the first. */
 function errorPercent(failed: number, attempted: number): number {

@@ -105,5 +105,8 @@ export interface KeyAccess {
   readonly last: string;
 }
 
+/** Of events, of gates and of holds the latest: a run that was resumed a thousand times still fits into one answer. */
+export const maxRecords = 500;
+
 /** Judgements of a run after it was complete, by the check that makes them. */
 export const checkNames = { daily: 'Daily check', weekly: 'Weekly check', final: 'Day 30' } as const;

@@ -1,0 +1,74 @@
+/** Records of the time after a rollout: its schedules and its checks. */
+import type pg from 'pg';
+import type { Judgement, Run } from '../core/payloads.ts';
+
+type Client = pg.ClientBase;
+
+/** Where a run stands among the runs of its table. */
+export interface CheckedRun {
+  readonly status: string;
+  readonly startedAt: Date;
+  readonly endedAt: Date | null;
+  /** Of the table's latest run. */
+  readonly latest: string;
+}
+
+/** The run that is to be checked; undefined when the records do not know it. */
+export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
+  const { rows } = await client.query(
+    `select status, started_at as "startedAt", ended_at as "endedAt", (
+       select id from encryption_rollout.runs where target = r.target order by started_at desc limit 1
+     ) as latest
+     from encryption_rollout.runs r where id = $1`,
+    [run.id],
+  );
+  return rows[0];
+}
+
+/** A judgement of a run that is over, which no other writes to any more. */
+export async function recordCheck(client: Client, run: Run, judgement: Judgement): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+     values ($1, $2, $3, $4, $5, $6)`,
+    [
+      run.id,
+      run.attempt,
+      judgement.gate,
+      judgement.verdict,
+      judgement.reason,
+      JSON.stringify(judgement.criteria),
+    ],
+  );
+}
+
+/** Names of the schedules that other runs of the table have left, as far as they may still exist. */
+export async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
+  const { rows } = await client.query(
+    `select distinct jsonb_array_elements_text(e.detail -> 'schedules') as name
+     from encryption_rollout.events e join encryption_rollout.runs r on r.id = e.run_id
+     where r.target = $1 and r.id <> $2 and e.event = 'CHECKS_SCHEDULED'
+       and e.happened_at > clock_timestamp() - make_interval(days => $3 + 1)
+     order by name`,
+    [run.target, run.id, days],
+  );
+  return rows.map(({ name }) => name);
+}
+
+/** Errors of one day (UTC) and type. */
+export interface DailyErrors {
+  readonly day: string;
+  readonly type: string;
+  readonly count: number;
+}
+
+/** The plan's daily error rate: the last seven days, newest first. */
+export async function readDailyErrors(client: Client, target: string): Promise<DailyErrors[]> {
+  const { rows } = await client.query(
+    `select to_char(error_timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, error_type as type, count(*) as count
+     from public.encryption_errors
+     where target = $1 and error_timestamp > clock_timestamp() - interval '7 days'
+     group by 1, 2 order by 1 desc, 2`,
+    [target],
+  );
+  return rows;
+}

@@ -1,0 +1,75 @@
+/** The report of a check after a rollout, as people get it. Pure. */
+import { number } from './criteria.ts';
+import type { Judgement } from './payloads.ts';
+import { criterionLine, keyLine, postMortem } from './post-mortem.ts';
+import type { Health } from './progress.ts';
+import type { ErrorSummary, KeyAccess, Report } from './report.ts';
+
+/** Answers of the plan's queries after a rollout. */
+export interface CheckQueries {
+  readonly now: Date;
+  readonly period: { readonly name: string; readonly since: Date };
+  readonly health: Health;
+  /** Of seven days, newest first. */
+  readonly dailyErrors: readonly { readonly day: string; readonly type: string; readonly count: number }[];
+  /** Of the period. */
+  readonly errors: readonly ErrorSummary[];
+  readonly keyAccess: readonly KeyAccess[];
+}
+
+/** Lines of a list in a message; the rest is in PostgreSQL. */
+const MAX_LINES = 40;
+
+/** What to do about a verdict, for whoever reads it. */
+const nextStep = {
+  GO: 'Next: nothing.',
+  NO_GO:
+    'Next: docs/runbook.md has a heading for each kind of failure; plaintext is never deleted, so nothing is lost.',
+  INCONCLUSIVE:
+    'Next: a person looks at what could not be measured. Start PostRolloutChecks again with the same input once it can.',
+} as const;
+
+/** Subject and text; on the last day with the report's post-mortem. */
+export function checkMessage(
+  { gate, verdict, reason, criteria }: Judgement,
+  { period, health, dailyErrors, errors, keyAccess }: CheckQueries,
+  about: {
+    readonly run: string;
+    readonly target: string;
+    readonly day: number;
+    readonly days: number;
+    readonly report: Report | undefined;
+  },
+): { subject: string; message: string } {
+  const lines = [
+    `${gate} of the encryption of ${about.target}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
+    reason,
+    nextStep[verdict],
+    '',
+    `Health: ${number.format(health.encryptedRows)} of ${number.format(health.rowsWithPii)} rows encrypted (${health.encryptionPercentage} %), trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
+    '',
+    'Errors per day and type, last 7 days:',
+    ...listed(dailyErrors.map(({ day, type, count }) => `- ${day} ${type}: ${number.format(count)}`)),
+    '',
+    `Errors by type ${period.name}:`,
+    ...listed(
+      errors.map(
+        ({ type, count, first, last }) => `- ${type}: ${number.format(count)}, first ${first}, last ${last}`,
+      ),
+    ),
+    '',
+    `Use of the key ${period.name}:`,
+    ...listed(keyAccess.map(keyLine)),
+    '',
+    'Judged by:',
+    ...criteria.map(criterionLine),
+    ...(about.report === undefined ? [] : ['', postMortem(about.report)]),
+  ];
+  return { subject: `Encryption rollout: ${gate} ${verdict}`, message: lines.join('\n') };
+}
+
+function listed(lines: readonly string[]): string[] {
+  if (lines.length === 0) return ['- none'];
+  if (lines.length <= MAX_LINES) return [...lines];
+  return [...lines.slice(0, MAX_LINES), `- … ${lines.length - MAX_LINES} more in PostgreSQL`];
+}
