@@ -3,6 +3,7 @@ import {
   DatabaseError,
   DatabaseUnreachable,
   MissingPrerequisite,
+  RunSuperseded,
   TransientError,
   UnusableTarget,
   WrongKey,
@@ -127,6 +128,9 @@ function classify(error: unknown): Error {
     case 'ER007':
     case 'ER009':
       return new UnusableTarget(full, code);
+    case 'ER008':
+    case 'ER011':
+      return new RunSuperseded(full, code);
     case 'ER003':
     case 'ER004':
     case 'ER005':

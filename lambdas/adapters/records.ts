@@ -61,17 +61,36 @@ export async function openRun(
       throw new RunAlreadyActive(
         `A rollout of ${target} is active already: run ${last.id}, execution ${last.execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
       );
+    await refuseWhileClearing(client, last, target, isRunning);
     const run = { id: last.id, attempt: last.attempt + 1, target };
     await client.query(
       `update encryption_rollout.runs
        set attempt = $2, status = 'ACTIVE', execution = $3, attestations = attestations || $4,
-         ended_at = null, stop_reason = null
+         ended_at = null, stop_reason = null, waiting_for = null, waiting_since = null,
+         paused_at = null, paused_by = null, pause_reason = null
        where id = $1`,
       [run.id, run.attempt, execution, attestations],
     );
     await recordEvent(client, run, 'RESUMED', { execution });
     return run;
   });
+}
+
+async function refuseWhileClearing(
+  client: Client,
+  last: RunRow,
+  target: string,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<void> {
+  const { rows } = await client.query<{ execution: string }>(
+    `select execution from encryption_rollout.clearings where run_id = $1 and attempt = $2 and ended_at is null`,
+    [last.id, last.attempt],
+  );
+  const execution = rows[0]?.execution;
+  if (execution !== undefined && (await isRunning(execution)))
+    throw new RunAlreadyActive(
+      `The ciphertext of ${target} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
+    );
 }
 
 /**
@@ -504,4 +523,16 @@ export async function latestRunStatus(client: Client, target: string): Promise<s
     [target],
   );
   return rows[0]?.status;
+}
+
+/** Whether a completed rollout of the table, or an attempt of this run that got past its preflight, may have enabled the trigger. */
+export async function mayHaveEnabledTrigger(client: Client, run: Run): Promise<boolean> {
+  const { rows } = await client.query(
+    `select exists (select from encryption_rollout.runs where target = $1 and status = 'COMPLETED')
+       or exists (
+         select from encryption_rollout.gates where run_id = $2 and gate = 'Preflight' and verdict = 'GO'
+       ) as answer`,
+    [run.target, run.id],
+  );
+  return rows[0].answer;
 }

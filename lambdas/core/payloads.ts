@@ -5,7 +5,10 @@
 import { z } from 'zod';
 import { attestations } from './plan.ts';
 
-export const PhaseNumber = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)]);
+export const PhaseNumber = z.union(
+  [z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)],
+  'expected the number of a phase, 1 to 5',
+);
 
 /** Input of an execution of EncryptionRollout. */
 export const RolloutInput = z.strictObject({
@@ -75,15 +78,17 @@ export const CheckVitalsInput = z.object({
   phase: PhaseNumber,
   /** `batch`: cheap, before every batch. `soak`: with one scan of the table, in every slice of a soak. */
   during: z.enum(['batch', 'soak']),
-  /** Soak slices done before this one. */
+  /** Soak slices done before this one; before a batch, looks done in this execution. */
   slice: z.int().nonnegative().default(0),
 });
 /**
- * `slice` counts this one. DONE: the soak's last slice has passed. WAIT: no batch now, look again after `waitSeconds`.
- * HOLD: something could not be measured, a person decides. `reason` is empty when all is well.
+ * `slice` counts this one, but a HOLD does not count as a soaked slice. DONE: the soak's last slice has passed. WAIT: no
+ * batch now, look again after `waitSeconds`. CONTINUE: enough looks for one execution. HOLD: something could not be
+ * measured, a person decides about `gate`. `reason` is empty when all is well.
  */
 export interface CheckVitalsOutput {
-  readonly outcome: 'OK' | 'DONE' | 'WAIT' | 'HOLD' | 'BREACH';
+  readonly outcome: 'OK' | 'DONE' | 'WAIT' | 'CONTINUE' | 'HOLD' | 'BREACH';
+  readonly gate: string;
   readonly slice: number;
   readonly waitSeconds: number;
   readonly reason: string;
@@ -254,7 +259,11 @@ export interface OperateOutput {
 // ClearCiphertext ---------------------------------------------------------------------------------------------------
 export const ClearCiphertextInput = z.object({
   run: Run,
+  /** The run's id, once more. */
   confirm: z.string(),
+  /** ARN of the execution of ClearCiphertext. */
+  execution: z.string(),
+  /** Calls done in this execution before this one. */
   batch: z.int().nonnegative().default(0),
 });
 export interface ClearCiphertextOutput {
