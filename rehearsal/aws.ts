@@ -1,6 +1,7 @@
 /**
  * Stands in for AWS at the edge of the SDK: an HTTP server for AWS_ENDPOINT_URL that answers what the handlers ask of
- * Secrets Manager, CloudWatch, RDS and Step Functions. JSON 1.0/1.1 (`X-Amz-Target`) and, for RDS, the query protocol.
+ * Secrets Manager, CloudWatch, RDS, Step Functions and Scheduler. JSON 1.0/1.1 (`X-Amz-Target`); for RDS the query
+ * protocol, for Scheduler REST.
  * https://smithy.io/2.0/aws/protocols/index.html
  */
 import { createServer, type IncomingMessage, type Server } from 'node:http';
@@ -19,7 +20,7 @@ export interface World {
   /** Of every replica, in the metric's own unit; none when not given, null = not published. */
   replicaLag?: number | null;
   /** Alarm names and their states. */
-  readonly alarms: Map<string, 'OK' | 'ALARM'>;
+  readonly alarms: Map<string, 'OK' | 'ALARM' | 'INSUFFICIENT_DATA'>;
   readonly dashboards: ReadonlySet<string>;
   /** When the latest snapshot of the database was taken. */
   readonly snapshotAt: Date;
@@ -76,6 +77,8 @@ export class AwsStandIn {
   readonly metrics: PublishedMetric[] = [];
   /** By ARN: what handlers asked to start or to stop. They are noted, not carried out. */
   readonly executions = new Map<string, RequestedExecution>();
+  /** By `<group>/<name>`: what CreateSchedule was asked. They are noted, and never run. */
+  readonly schedules = new Map<string, Record<string, unknown>>();
   /** For AWS_ENDPOINT_URL. */
   readonly url: string;
   private readonly server: Server;
@@ -118,6 +121,17 @@ export class AwsStandIn {
           status: 200,
           type: json,
           body: JSON.stringify(await this.json(operation, JSON.parse(text))),
+        };
+      }
+      const { pathname, searchParams } = new URL(request.url ?? '/', this.url);
+      const schedule = /^\/schedules\/([^/]+)$/.exec(pathname)?.[1];
+      if (schedule !== undefined) {
+        const asked = request.method === 'POST' ? JSON.parse(text) : undefined;
+        const group = asked?.GroupName ?? searchParams.get('groupName') ?? 'default';
+        return {
+          status: 200,
+          type: json,
+          body: JSON.stringify(await this.schedule(`${group}/${schedule}`, asked)),
         };
       }
       const action = new URLSearchParams(text).get('Action') ?? '';
@@ -188,6 +202,19 @@ export class AwsStandIn {
       default:
         throw new AwsError('UnknownOperationException', `the rehearsal has no answer to ${operation}`);
     }
+  }
+
+  /** CreateSchedule, or DeleteSchedule when nothing is asked. */
+  private async schedule(name: string, asked: Record<string, unknown> | undefined): Promise<unknown> {
+    await this.world.disturb?.(asked === undefined ? 'DeleteSchedule' : 'CreateSchedule');
+    if (asked === undefined) {
+      if (!this.schedules.delete(name))
+        throw new AwsError('ResourceNotFoundException', `Schedule ${name} does not exist.`);
+      return {};
+    }
+    if (this.schedules.has(name)) throw new AwsError('ConflictException', `Schedule ${name} already exists.`);
+    this.schedules.set(name, asked);
+    return { ScheduleArn: `arn:aws:scheduler:us-east-1:123456789012:schedule/${name}` };
   }
 
   /** One reading a minute, newest first. */
