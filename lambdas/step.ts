@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { publish } from './adapters/cloudwatch.ts';
 import { sessionName, withDatabase } from './adapters/database.ts';
+import type { DatabaseLogin } from './adapters/login.ts';
 import { readKey } from './adapters/secrets.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from './core/errors.ts';
 import type { Plan } from './core/plan.ts';
@@ -32,6 +33,13 @@ export function required(name: string): string {
   if (!value)
     throw new InvalidSettings(`The environment variable ${name} is not set. Deploy the stack again.`);
   return value;
+}
+
+/** As infra/surroundings.ts says it. */
+function databaseLogin(): DatabaseLogin {
+  const { DATABASE_HOST: host } = process.env;
+  if (!host) return { secretArn: required('DATABASE_SECRET_ARN') };
+  return { host, port: Number(required('DATABASE_PORT')), user: required('DATABASE_USER') };
 }
 
 function readSettings(): Settings {
@@ -73,7 +81,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
         database: (session, work) =>
           withDatabase(
             {
-              secretArn: required('DATABASE_SECRET_ARN'),
+              login: databaseLogin(),
               name: process.env.DATABASE_NAME || undefined,
               tls: z.enum(['verify-full', 'off']).parse(required('DATABASE_TLS')),
             },

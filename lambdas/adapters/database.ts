@@ -8,7 +8,7 @@ import {
   UnusableTarget,
   WrongKey,
 } from '../core/errors.ts';
-import { readDatabaseSecret } from './secrets.ts';
+import { credentialsOf, type DatabaseLogin } from './login.ts';
 
 // bigint counts arrive as text; a table has fewer than 2^53 rows. numeric: percentages.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
@@ -36,7 +36,7 @@ export function isLockTimeout(error: unknown): boolean {
 }
 
 export interface DatabaseEnvironment {
-  readonly secretArn: string;
+  readonly login: DatabaseLogin;
   /** Overrides the secret's dbname. */
   readonly name: string | undefined;
   readonly tls: 'verify-full' | 'off';
@@ -56,18 +56,18 @@ export async function withDatabase<T>(
   applicationName: string,
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
-  const secret = await readDatabaseSecret(environment.secretArn);
-  const database = environment.name ?? secret.dbname;
+  const login = await credentialsOf(environment.login);
+  const database = environment.name ?? login.dbname;
   const client = new pg.Client({
-    host: secret.host,
-    port: secret.port,
-    user: secret.username,
-    password: secret.password,
+    host: login.host,
+    port: login.port,
+    user: login.username,
+    password: login.password,
     ...(database === undefined ? {} : { database }),
     application_name: applicationName,
     connectionTimeoutMillis: CONNECT_MILLISECONDS,
     // NODE_EXTRA_CA_CERTS adds the RDS certificate authorities to those that Node trusts.
-    ssl: environment.tls === 'off' ? false : { rejectUnauthorized: true, servername: secret.host },
+    ssl: environment.tls === 'off' ? false : { rejectUnauthorized: true, servername: login.host },
   });
   // Without a listener, a connection lost between two statements would end the process.
   client.on('error', () => {});
@@ -76,7 +76,7 @@ export async function withDatabase<T>(
     // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
     await client.query('set search_path = pg_catalog, pg_temp');
   } catch (error) {
-    throw connectionError(error, `${secret.host}:${secret.port}`, database ?? secret.username);
+    throw connectionError(error, `${login.host}:${login.port}`, database ?? login.username);
   }
   try {
     return await work(client);
@@ -103,11 +103,11 @@ function connectionError(error: unknown, address: string, database: string): Err
     return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, code);
   const hint =
     code === '28P01' || code === '28000'
-      ? 'The user name or password in the database secret is not accepted.'
+      ? 'The user name or password in the database secret is not accepted; with IAM, the user lacks the role rds_iam, or the functions may not connect as that user.'
       : code === '3D000'
         ? `The database "${database}" does not exist: correct dbname in the secret, or the setting databaseName.`
         : code === 'ENOTFOUND'
-          ? 'The host in the database secret is not known here.'
+          ? 'The host in the database secret, or the setting databaseHost, is not known here.'
           : 'Check the address, the security groups and the TLS setting.';
   return new DatabaseUnreachable(
     `No connection to PostgreSQL at ${address}: ${code || message}. ${hint}`,
