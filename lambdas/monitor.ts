@@ -16,7 +16,8 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
     const status = await latestRunStatus(client, target);
     if (status === undefined) {
-      await publish(target, { Heartbeat: 1 });
+      // Zeros, so that only the alarm of the coverage is without data when preflight looks.
+      await publish(target, { Heartbeat: 1, RunHours: 0, MissingIvs: 0 });
       return { healthStatus: 'NOT_STARTED' };
     }
     const { mismatchedKeys } = await spotCheck(step, client, keys.keyring);

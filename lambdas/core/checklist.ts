@@ -1,29 +1,49 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 import { type Vitals, vitalsCriteria } from './criteria.ts';
 import { type Exposure, exposureCriteria } from './exposure.ts';
+import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
 import type { Criterion } from './payloads.ts';
 import { type AttestationName, attestations, type Plan } from './plan.ts';
 import type { Health } from './progress.ts';
 
+/** A trigger of somebody else's on the table. */
+export interface OtherTrigger {
+  readonly name: string;
+  /** The UPDATE of a batch fires it, for every row of the table. */
+  readonly firedByBatches: boolean;
+  /** It may change personal data after our trigger has encrypted it. */
+  readonly changesRowsAfterOurs: boolean;
+}
+
 export interface ChecklistMeasurements {
   readonly health: Health;
   readonly vitals: Vitals;
-  readonly keyMatches: boolean;
+  /** `absent`: PrepareDatabase will put it there. */
+  readonly keyMatches: boolean | 'absent';
   /** Time of the latest available backup; null = there is none; undefined = could not be read. */
   readonly latestBackup: Date | null | undefined;
   readonly now: Date;
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
+  /** Those that exist and have never had anything to judge. */
+  readonly silentAlarms: readonly string[];
   readonly dashboardExists: boolean | undefined;
   /** `any`: this rollout, or a completed one before it, may have switched it on. `enabled`: the key is being rotated. */
   readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
   /** SQL condition of the priority rows and how many they are; null = the operator named none. */
   readonly priority: { readonly condition: string; readonly rows: number } | null;
-  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. */
-  readonly canaryProblem: string;
+  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not tried. */
+  readonly canaryProblem: string | null;
+  readonly otherTriggers: readonly OtherTrigger[];
+  readonly acknowledgedTriggers: readonly string[];
+  readonly forecast: Forecast;
+  readonly slots: readonly Slot[];
   readonly exposure: Exposure;
   readonly attestations: Readonly<Record<string, string>>;
 }
+
+/** Of a metric that Monitor publishes only once a rollout has completed. */
+const silentBeforeTheFirst = /CoverageBelow99$/;
 
 /** Every line of the plan's checklist as a criterion. */
 export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criterion[] {
@@ -32,8 +52,13 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Encryption key configured',
       expected: 'Secrets Manager and the database hold the same key',
-      measured: m.keyMatches ? 'the same' : 'another key',
-      passed: m.keyMatches,
+      measured:
+        m.keyMatches === 'absent'
+          ? 'readable, and not in the database yet'
+          : m.keyMatches
+            ? 'the same'
+            : 'another key',
+      passed: m.keyMatches !== false,
     },
     {
       name: 'Database backup completed',
@@ -54,17 +79,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
         m.dashboardExists === undefined ? 'could not be read' : m.dashboardExists ? 'exists' : 'missing',
       passed: m.dashboardExists ?? null,
     },
-    {
-      name: 'Alerting rules set up',
-      expected: 'all alarms exist',
-      measured:
-        m.missingAlarms === undefined
-          ? 'could not be read'
-          : m.missingAlarms.length === 0
-            ? 'all'
-            : `missing: ${m.missingAlarms.join(', ')}`,
-      passed: m.missingAlarms === undefined ? null : m.missingAlarms.length === 0,
-    },
+    alarmsCriterion(m),
     {
       name: 'Health check runs',
       expected: 'no row with ciphertext and no IV',
@@ -100,9 +115,14 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Canary row',
       expected: 'can be inserted (and rolled back)',
-      measured: m.canaryProblem || 'can be inserted',
-      passed: m.canaryProblem === '',
+      measured:
+        m.canaryProblem === null
+          ? 'not tried: a dry run writes nothing'
+          : m.canaryProblem || 'can be inserted',
+      passed: !m.canaryProblem,
     },
+    triggersCriterion(m),
+    ...roomCriteria(plan, m.forecast, m.slots, m.vitals.freeStorageBytes),
     ...exposureCriteria(m.exposure),
     ...Object.entries(attestations).map(([key, line]) => {
       const by = m.attestations[key as AttestationName];
@@ -115,4 +135,44 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     }),
     ...vitalsCriteria(plan, m.vitals),
   ];
+}
+
+function alarmsCriterion({ missingAlarms, silentAlarms }: ChecklistMeasurements): Criterion {
+  const silent = silentAlarms.filter((name) => !silentBeforeTheFirst.test(name));
+  const problems = [
+    ...(missingAlarms?.length ? [`missing: ${missingAlarms.join(', ')}`] : []),
+    ...(silent.length > 0
+      ? [`without data: ${silent.join(', ')} (wait five minutes after a deployment: Monitor measures first)`]
+      : []),
+  ];
+  return {
+    name: 'Alerting rules set up',
+    expected: 'all alarms exist and have data',
+    measured: missingAlarms === undefined ? 'could not be read' : problems.join('; ') || 'all',
+    passed: missingAlarms === undefined ? null : problems.length === 0,
+  };
+}
+
+/** What a trigger does only its owner knows: a person who has read it says that it may be so. */
+function triggersCriterion({ otherTriggers, acknowledgedTriggers }: ChecklistMeasurements): Criterion {
+  const unknown = otherTriggers.filter(({ name }) => !acknowledgedTriggers.includes(name));
+  const described = unknown.map(({ name, firedByBatches, changesRowsAfterOurs }) => {
+    const does = [
+      ...(firedByBatches ? ['fires for every row of a batch'] : []),
+      ...(changesRowsAfterOurs ? ['may change a row after it was encrypted'] : []),
+    ];
+    return `${name} (${does.join(', ')})`;
+  });
+  const input = JSON.stringify({ acknowledgedTriggers: unknown.map(({ name }) => name) });
+  return {
+    name: 'Other triggers on the table',
+    expected: 'none but those that were read and acknowledged',
+    measured:
+      unknown.length > 0
+        ? `${described.join('; ')}. When that is harmless, add to the input: ${input}`
+        : otherTriggers.length > 0
+          ? `acknowledged: ${otherTriggers.map(({ name }) => name).join(', ')}`
+          : 'none',
+    passed: unknown.length === 0,
+  };
 }

@@ -62,4 +62,65 @@ describe('Preflight', () => {
     const { criteria } = await preflight();
     expect(criteria).toContainEqual(expect.objectContaining({ measured: '10 rows where is_vip' }));
   });
+
+  describe('triggers of others', () => {
+    const trigger = (name: string, when: string) =>
+      world.client.query(
+        `create or replace function public.nothing() returns trigger language plpgsql as 'begin return new; end';
+         create trigger ${name} ${when} on public.appointments for each row execute function public.nothing()`,
+      );
+
+    test('those that a batch fires, and those that fire after ours, must be acknowledged', async () => {
+      await trigger('audit', 'after update');
+      await trigger('zzz_trim', 'before insert');
+      await trigger('aaa_trim', 'before insert');
+      await trigger('on_email', 'after update of email');
+      await trigger('on_ciphertext', 'after update of pii_iv');
+      await trigger('switched_off', 'after update');
+      await world.client.query('alter table public.appointments disable trigger switched_off');
+      const { verdict, reason } = await preflight();
+      expect(verdict).toBe('NO_GO');
+      expect(reason).toContain('{"acknowledgedTriggers":["audit","on_ciphertext","zzz_trim"]}');
+    });
+
+    test('in the settings or in the input', async () => {
+      await trigger('audit', 'after update');
+      await trigger('zzz_trim', 'before insert or update of email');
+      world.configure({ acknowledgedTriggers: ['audit'] });
+      expect(await preflight({ acknowledgedTriggers: ['zzz_trim'] })).toMatchObject({ verdict: 'GO' });
+    });
+  });
+
+  test('a completed table that has lost coverage with its trigger on starts again', async () => {
+    await world.client.query("update encryption_rollout.runs set status = 'COMPLETED', ended_at = now()");
+    await world.client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
+    run = await world.prepare('two');
+    expect(run).toMatchObject({ attempt: 1, resumeAt: 1 });
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+  });
+
+  test('an attempt that was refused says nothing about the trigger', async () => {
+    await world.client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
+    await preflight();
+    run = await world.prepare('two');
+    expect(run.attempt).toBe(2);
+    expect(failed(await preflight())).toEqual(['Trigger before the start']);
+  });
+
+  test('an inactive slot is named', async () => {
+    const slot = `preflight_test_${process.pid}`;
+    await world.client.query('select pg_create_physical_replication_slot($1, true)', [slot]);
+    try {
+      const { criteria } = await preflight();
+      expect(criteria).toContainEqual(
+        expect.objectContaining({
+          name: 'Inactive replication slots',
+          measured: expect.stringContaining(slot),
+          passed: true,
+        }),
+      );
+    } finally {
+      await world.client.query('select pg_drop_replication_slot($1)', [slot]);
+    }
+  });
 });

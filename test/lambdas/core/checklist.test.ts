@@ -32,6 +32,11 @@ const ready: ChecklistMeasurements = {
   latestBackup: new Date('2030-01-01T00:00:00Z'),
   now: new Date('2030-01-02T00:00:00Z'),
   missingAlarms: [],
+  silentAlarms: [],
+  otherTriggers: [],
+  acknowledgedTriggers: [],
+  forecast: { rowsToEncrypt: 9_900, batches: 4, hours: 7, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 },
+  slots: [],
   dashboardExists: true,
   expectedTrigger: 'disabled',
   priority: null,
@@ -64,6 +69,30 @@ describe('the pre-rollout checklist', () => {
       'Guard against stale ciphertext',
       { health: { ...ready.health, guardEnabled: false } },
     ],
+    ['an alarm has no data', 'Alerting rules set up', { silentAlarms: ['rollout-MissingIvs'] }],
+    [
+      'a trigger fires for every row of a batch',
+      'Other triggers on the table',
+      { otherTriggers: [{ name: 'audit', firedByBatches: true, changesRowsAfterOurs: false }] },
+    ],
+    [
+      'the disk has no room for what will be written',
+      'Room for what will be written',
+      { vitals: { ...ready.vitals, freeStorageBytes: 2.9 * 2 ** 30 } },
+    ],
+    [
+      'nobody reads a slot, which would hold back all of the WAL',
+      'Room for what will be written',
+      {
+        vitals: { ...ready.vitals, freeStorageBytes: 5.9 * 2 ** 30 },
+        slots: [{ name: 'old', active: false, lagBytes: 0 }],
+      },
+    ],
+    [
+      'nobody reads a slot, which holds back too much in the end',
+      'Inactive replication slots',
+      { slots: [{ name: 'old', active: false, lagBytes: 8 * 2 ** 30 }] },
+    ],
     ['the canary is refused', 'Canary row', { canaryProblem: 'refused with SQLSTATE 23502 (status)' }],
   ])('NO_GO when %s', (_, name, change) => {
     const { verdict, criteria } = judged(change);
@@ -91,5 +120,34 @@ describe('the pre-rollout checklist', () => {
     expect(
       judged({ expectedTrigger: 'any', health: { ...ready.health, triggerEnabled: true } }).verdict,
     ).toBe('GO');
+  });
+
+  test('a slot that is read holds back no more than batches allow it', () => {
+    const vitals = { ...ready.vitals, freeStorageBytes: 7 * 2 ** 30 };
+    const slots = [{ name: 'replica', active: true, lagBytes: 2 ** 30 }];
+    expect(judged({ vitals, slots }).verdict).toBe('GO');
+    const fromPreflight = judged({
+      forecast: { ...ready.forecast, walBytes: 50 * 2 ** 30 },
+      vitals: { ...ready.vitals, freeStorageBytes: 13.5 * 2 ** 30 },
+      slots,
+    });
+    expect(fromPreflight.verdict).toBe('GO');
+  });
+
+  test('the alarm of the coverage has no data before the first rollout, and says when the others do', () => {
+    expect(judged({ silentAlarms: ['rollout-CoverageBelow99'] }).verdict).toBe('GO');
+    expect(judged({ silentAlarms: ['rollout-RolloutOverdue'] }).reason).toContain('wait five minutes');
+  });
+
+  test('triggers are listed with the input that acknowledges them, until a person has', () => {
+    const otherTriggers = [
+      { name: 'audit', firedByBatches: true, changesRowsAfterOurs: false },
+      { name: 'zzz_trim', firedByBatches: false, changesRowsAfterOurs: true },
+    ];
+    const { reason } = judged({ otherTriggers, acknowledgedTriggers: ['audit'] });
+    expect(reason).toContain('zzz_trim (may change a row after it was encrypted)');
+    expect(reason).toContain('{"acknowledgedTriggers":["zzz_trim"]}');
+    expect(reason).not.toContain('audit (');
+    expect(judged({ otherTriggers, acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict).toBe('GO');
   });
 });
