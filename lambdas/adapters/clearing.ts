@@ -4,7 +4,7 @@ import { InvalidInput, RunSuperseded } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
 import { forgetFailedRows } from './engine.ts';
 import { startExecution } from './executions.ts';
-import { lockRuns, recordEvent } from './records.ts';
+import { latestRunStatus, lockRuns, recordEvent } from './records.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
@@ -28,6 +28,8 @@ export async function clearOnRequest(
   { by, confirm, machine }: { readonly by: string; readonly confirm: string; readonly machine: string },
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<{ readonly run: Run; readonly execution: string }> {
+  if ((await latestRunStatus(client, target)) === undefined)
+    throw new InvalidInput(`No rollout of ${target} has begun yet, so there is nothing to clear.`);
   const { run, name, execution } = await inTransaction(client, async () => {
     await lockRuns(client, target);
     const run = await runToClear(client, target, confirm);
@@ -62,7 +64,7 @@ async function runToClear(client: Client, target: string, confirm: string): Prom
     [target],
   );
   const last = rows[0];
-  if (last === undefined) throw new InvalidInput(`No rollout of ${target} has begun: nothing to clear.`);
+  if (last === undefined) throw new Error(`the runs of ${target} are gone`);
   if (last.status !== 'STOPPED')
     throw new InvalidInput(
       `Run ${last.id} of ${target} is ${last.status}; only a run that is STOPPED may be cleared. Use rollback, or abort while it is under way, and clear when that has finished.`,

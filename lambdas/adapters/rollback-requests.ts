@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
 import { startExecution } from './executions.ts';
-import { lockRuns, recordEvent } from './records.ts';
+import { latestRunStatus, lockRuns, recordEvent } from './records.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
@@ -42,6 +42,8 @@ async function request(
   reason: string,
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<{ run: Run; number: number }> {
+  if ((await latestRunStatus(client, target)) === undefined)
+    throw new InvalidInput(`No rollout of ${target} has begun yet, so there is nothing to roll back.`);
   return inTransaction(client, async () => {
     await lockRuns(client, target);
     const { rows } = await client.query(
@@ -52,8 +54,6 @@ async function request(
       [target],
     );
     const last = rows[0];
-    if (last === undefined)
-      throw new InvalidInput(`No rollout of ${target} has begun yet, so there is nothing to roll back.`);
     const isOpen = last.status === 'ACTIVE' || last.status === 'STOPPING';
     if (isOpen && (await isRunning(last.execution)))
       throw new InvalidInput(

@@ -9,6 +9,7 @@ let world: TestWorld;
 let run: PrepareDatabaseOutput;
 beforeEach(async () => {
   world = await testWorld(200);
+  process.env.CLEAR_MACHINE_ARN = machine;
   run = await world.prepare('one');
   for (const phase of [1, 2] as const) await world.encrypt(run, phase);
   await world.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
@@ -21,16 +22,8 @@ async function stop() {
   world.running.delete('one');
 }
 
-/** With the SDK's client made only after the world has set its endpoint. */
-async function request(confirm = run.id) {
-  const { clearOnRequest } = await import('../../lambdas/adapters/clearing.ts');
-  return clearOnRequest(
-    world.client,
-    'public.appointments',
-    { by: 'R. Roe', confirm, machine },
-    async (arn) => world.aws.executions.get(arn)?.status === 'RUNNING' || world.running.has(arn),
-  );
-}
+/** What a person asks for on the command line. */
+const request = (confirm = run.id) => world.invoke('operate', { command: 'clear', by: 'R. Roe', confirm });
 
 const batch = (execution: string, done = 0, confirm = run.id) =>
   world.invoke('clear-ciphertext', { run, confirm, execution, batch: done });

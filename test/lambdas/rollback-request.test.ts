@@ -15,16 +15,9 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-/** With the SDK's client made only after the world has set its endpoint. */
-async function rollBack(by = 'R. Roe') {
-  const { rollBackOnRequest } = await import('../../lambdas/adapters/rollback-requests.ts');
-  return rollBackOnRequest(
-    world.client,
-    'public.appointments',
-    { by, reason: 'customers complain', machine },
-    async (arn) => world.running.has(arn),
-  );
-}
+/** What a person asks for on the command line. */
+const rollBack = (by = 'R. Roe') =>
+  world.invoke('operate', { command: 'rollback', by, reason: 'customers complain' });
 
 /** What the machine Rollback does. */
 async function carryOut(input: { run: unknown; reason: unknown }) {
@@ -140,6 +133,8 @@ describe('a rollback on request', () => {
 
   test('is refused before the first run', async () => {
     await world.client.query('truncate encryption_rollout.runs cascade');
+    await expect(rollBack()).rejects.toMatchObject({ name: 'InvalidInput' });
+    await world.client.query('select encryption_rollout.uninstall()');
     await expect(rollBack()).rejects.toMatchObject({ name: 'InvalidInput' });
   });
 
