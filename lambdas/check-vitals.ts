@@ -1,36 +1,104 @@
+import type pg from 'pg';
+import { publish } from './adapters/cloudwatch.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
+import { decidedHolds } from './adapters/holds.ts';
 import { beginPhase, countErrors, recordJudgement } from './adapters/records.ts';
-import { abortCriteria, judge, soakCriteria } from './core/criteria.ts';
-import { CheckVitalsInput, type CheckVitalsOutput } from './core/payloads.ts';
-import { phaseOf } from './core/plan.ts';
+import { noteWaiting, readPause } from './adapters/wishes.ts';
+import { abortCriteria, judge, soakCriteria, type Vitals } from './core/criteria.ts';
+import { withDecisions } from './core/decisions.ts';
+import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
+import { type PhaseNumber, phaseOf } from './core/plan.ts';
+import { type Easing, easing, isOpen } from './core/throttle.ts';
 import { readVitals } from './measurements.ts';
-import { handlerOf, sessionName } from './step.ts';
+import { handlerOf, type Step, sessionName, unpublished } from './step.ts';
 
-/** The abort conditions: before every batch, and with a look at the whole table in every slice of a soak. */
-export const handler = handlerOf(
-  'CheckVitals',
-  CheckVitalsInput,
-  async ({ run, phase: number, during, slice }, step) => {
-    const { plan, settings, target } = step;
-    const phase = phaseOf(plan, number);
+/** Between two looks while a person has paused the run: what they want next happens within that. */
+const PAUSED_SECONDS = 20;
 
-    return step.database(sessionName(run), async (client): Promise<CheckVitalsOutput> => {
-      const progress = await beginPhase(client, run, number);
-      const errors = await countErrors(client, target, progress.startedAt);
-      const criteria = abortCriteria(plan, await readVitals(step, client), errors, progress);
-      if (during === 'soak') {
-        const watchesNewRows = number === 4 && settings.target.createdAt !== null;
-        const newRows = watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined;
-        criteria.push(...soakCriteria(await readHealth(client, target), errors, newRows));
-      }
+/**
+ * The abort conditions: before every batch, and with a look at the whole table in every slice of a soak. Before a batch
+ * also whether it has to wait: for a person, for a time of the day, or for a pressure to ease.
+ */
+export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, step) => {
+  const { run, phase: number, during, slice } = input;
+  const { plan, settings, target } = step;
+  const phase = phaseOf(plan, number);
+  const gate = `${phase.title}: CheckVitals`;
+  const answer = (changes: Partial<CheckVitalsOutput>): CheckVitalsOutput => ({
+    outcome: 'OK',
+    gate,
+    slice: slice + 1,
+    waitSeconds: 0,
+    reason: '',
+    criteria: [],
+    ...changes,
+  });
+  // Every look is some events of the execution's history, whether a batch follows or a wait.
+  if (during === 'batch' && slice >= plan.batchesPerExecution) return answer({ outcome: 'CONTINUE' });
 
-      const judgement = judge(`${phase.title}: CheckVitals`, criteria);
-      if (judgement.verdict !== 'GO') {
-        await recordJudgement(client, run, judgement, number, false);
-        return { outcome: 'BREACH', slice, waitSeconds: 0, reason: judgement.reason, criteria };
-      }
-      const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
-      return { outcome: soaked ? 'DONE' : 'OK', slice: slice + 1, waitSeconds: 0, reason: '', criteria };
-    });
-  },
-);
+  return step.database(sessionName(run), async (client) => {
+    const progress = await beginPhase(client, run, number);
+    const vitals = await readVitals(step, client);
+    const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
+    if (wait?.judged === false) return await waiting(wait.easing);
+
+    const errors = await countErrors(client, target, progress.startedAt);
+    const criteria = abortCriteria(plan, vitals, errors, progress);
+    if (during === 'soak') {
+      const watchesNewRows = number === 4 && settings.target.createdAt !== null;
+      const newRows = watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined;
+      criteria.push(...soakCriteria(await readHealth(client, target), errors, newRows));
+    }
+    const judgement = judge(gate, withDecisions(criteria, await decidedHolds(client, run, gate)));
+    if (judgement.verdict === 'GO' && wait) return await waiting(wait.easing);
+    await show(client, run, null, step);
+    if (judgement.verdict !== 'GO') {
+      await recordJudgement(client, run, judgement, number, false);
+      const { reason, criteria } = judgement;
+      return judgement.verdict === 'NO_GO'
+        ? answer({ outcome: 'BREACH', slice, reason, criteria })
+        : // Before a batch every look counts, so that holds cannot fill the history either.
+          answer({ outcome: 'HOLD', slice: during === 'batch' ? slice + 1 : slice, reason, criteria });
+    }
+    const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
+    return answer({ outcome: soaked ? 'DONE' : 'OK', criteria: judgement.criteria });
+
+    async function waiting({ reason, waitSeconds }: Easing): Promise<CheckVitalsOutput> {
+      await show(client, run, reason, step);
+      return answer({ outcome: 'WAIT', reason, waitSeconds });
+    }
+  });
+});
+
+/**
+ * Why the next batch has to wait. While it waits for a person or for the hour, what happens around the table is not the
+ * rollout's doing, and is not judged: a busy day must not stop what only works at night.
+ */
+async function reasonToWait(
+  client: pg.Client,
+  run: Run,
+  phase: PhaseNumber,
+  vitals: Vitals,
+  { plan, settings: { offPeak } }: Step,
+): Promise<{ easing: Easing; judged: boolean } | null> {
+  const pause = await readPause(client, run);
+  if (pause)
+    return {
+      easing: {
+        reason: `Paused by ${pause.by}${pause.reason === '' ? '' : `: ${pause.reason}`}`,
+        waitSeconds: PAUSED_SECONDS,
+      },
+      judged: false,
+    };
+  const now = new Date();
+  const found = easing(plan, offPeak, phase, vitals, now);
+  if (found === null) return null;
+  const closed = offPeak?.phases.includes(phase) && !isOpen(offPeak, now);
+  return { easing: found, judged: !closed };
+}
+
+/** Shows what the batches wait for, or that they do not, in the records and as a metric. */
+async function show(client: pg.Client, run: Run, reason: string | null, step: Step): Promise<void> {
+  await noteWaiting(client, run, reason);
+  await publish(step.target, { Waiting: reason === null ? 0 : 1 }).catch(unpublished(step));
+}

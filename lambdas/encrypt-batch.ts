@@ -13,6 +13,7 @@ import {
   recountPhase,
 } from './adapters/records.ts';
 import { inTransaction } from './adapters/transaction.ts';
+import { readTuning } from './adapters/wishes.ts';
 import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
@@ -33,7 +34,7 @@ export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input
   const more = batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
   return {
     batch,
-    pauseSeconds: phase.pauseSeconds,
+    pauseSeconds: outcome.pauseSeconds,
     encrypted: outcome.encrypted,
     failed: outcome.failed,
     percentage: outcome.percentage,
@@ -43,6 +44,7 @@ export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input
 });
 
 interface Outcome {
+  readonly pauseSeconds: number;
   readonly encrypted: number;
   readonly failed: number;
   readonly percentage: number;
@@ -54,6 +56,8 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
     await beginPhase(client, run, phase.number);
+    const tuning = await readTuning(client, run);
+    const batchRows = tuning.batchRows ?? phase.batchRows;
     const started = performance.now();
     const result = await withLockRetry(step, client, () =>
       inTransaction(client, async () => {
@@ -63,7 +67,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         const progress = await beginPhase(client, run, phase.number);
         const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
         // The last phase encrypts whatever there is, the count being only what it was at the start.
-        const limit = phase.aimPercent === 100 ? phase.batchRows : Math.min(phase.batchRows, missing);
+        const limit = phase.aimPercent === 100 ? batchRows : Math.min(batchRows, missing);
         const batch: BatchResult =
           limit > 0
             ? await encryptBatch(client, step.target, limit, key.checkValue)
@@ -77,6 +81,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
     await publish(step.target, measurements(step, phase, result, progress, performance.now() - started));
     return {
+      pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,
       failed: result.failed,
       percentage: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
@@ -168,5 +173,5 @@ async function breachOf(error: unknown, run: Run, phase: Phase, step: Step): Pro
     if (isKey) await recordKeyFailure(client, step.target);
     await recordJudgement(client, run, judgement, phase.number, false);
   });
-  return { encrypted: 0, failed: 0, percentage: 0, done: false, reason: judgement.reason };
+  return { pauseSeconds: 0, encrypted: 0, failed: 0, percentage: 0, done: false, reason: judgement.reason };
 }

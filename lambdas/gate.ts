@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
+import { decidedHolds } from './adapters/holds.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
 import {
   beginPhase,
@@ -11,6 +12,7 @@ import {
   recordJudgement,
 } from './adapters/records.ts';
 import { type GateMeasurements, gateCriteria, judge } from './core/criteria.ts';
+import { approvalCriterion, withDecisions } from './core/decisions.ts';
 import { GateInput, type GateOutput, type Run } from './core/payloads.ts';
 import { type Phase, phaseOf } from './core/plan.ts';
 import { readVitals, spotCheck } from './measurements.ts';
@@ -23,21 +25,23 @@ const stageNames = {
   audited: 'AuditGate',
 } as const;
 
-/** A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. */
+/**
+ * A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. An
+ * approval measures nothing: it asks for a person's word.
+ */
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
   const phase = phaseOf(step.plan, number);
   return step.database(sessionName(run), async (client): Promise<GateOutput> => {
-    const measurements = await measure(client, run, phase, step);
-    const judgement = judge(
-      `${phase.title}: ${stageNames[stage]}`,
-      gateCriteria(step.plan, phase, measurements),
-    );
+    const measurements = stage === 'approval' ? null : await measure(client, run, phase, step);
+    const gate = `${phase.title}: ${stageNames[stage]}`;
+    const criteria = measurements ? gateCriteria(step.plan, phase, measurements) : [approvalCriterion];
+    const judgement = judge(gate, withDecisions(criteria, await decidedHolds(client, run, gate)));
     await recordJudgement(client, run, judgement, number, stage === lastStage(phase));
-    const { health, spotCheck } = measurements;
-    await publish(step.target, {
-      MissingIvs: health.missingIvCount,
-      DecryptionFailures: spotCheck.mismatchedKeys.length,
-    });
+    if (measurements)
+      await publish(step.target, {
+        MissingIvs: measurements.health.missingIvCount,
+        DecryptionFailures: measurements.spotCheck.mismatchedKeys.length,
+      });
     return judgement;
   });
 });

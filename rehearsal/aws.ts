@@ -26,6 +26,8 @@ export interface World {
   readonly snapshotAt: Date;
   /** True while the process that runs this execution lives. */
   isRunning(executionArn: string): Promise<boolean>;
+  /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
+  succeedTask?: ((token: string, output: unknown) => boolean) | undefined;
   /** Before every answer: may be slow, or throw an error of the name that AWS gives it. */
   disturb?: ((operation: string) => Promise<void> | void) | undefined;
 }
@@ -53,6 +55,8 @@ interface Input {
   readonly stateMachineArn?: string;
   readonly name?: string;
   readonly input?: string;
+  readonly taskToken?: string;
+  readonly output?: string;
   readonly MetricData?: readonly {
     readonly MetricName: string;
     readonly Value?: number;
@@ -186,6 +190,10 @@ export class AwsStandIn {
       case 'StopExecution':
         this.executions.set(input.executionArn ?? '', { status: 'ABORTED' });
         return { stopDate: 0 };
+      case 'SendTaskSuccess':
+        if (!this.world.succeedTask?.(input.taskToken ?? '', JSON.parse(input.output ?? 'null')))
+          throw new AwsError('TaskTimedOut', `Task Timed Out: '${input.taskToken}'`);
+        return {};
       case 'DescribeExecution': {
         const arn = input.executionArn ?? '';
         const [, , , , , , machine, name] = arn.split(':');

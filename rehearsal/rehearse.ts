@@ -138,6 +138,7 @@ async function run(
     listener: observer,
   });
   observer.machines = machines;
+  world.succeedTask = (token, output) => machines.succeedTask(token, output);
   interruption.addEventListener('abort', () => machines.abort());
 
   const before = await plaintextChecksum(admin, table.seeded);

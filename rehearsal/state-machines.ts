@@ -1,8 +1,10 @@
 /**
  * Runs synthesized state machines on this machine: Lambda tasks through the given functions, child executions through
- * itself, notifications to the listener, waits and retry pauses in compressed time while a virtual clock advances by
+ * itself, notifications to the listener, tasks that wait for an answer by their token, waits and retry pauses in compressed time while a virtual clock advances by
  * the real seconds. Counts history events as AWS Step Functions would record them.
  */
+import { randomBytes } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import {
   ExecutionAbortedError,
   ExecutionError,
@@ -42,8 +44,14 @@ export interface Machines {
   /** Invokes the Lambda function with this name. */
   invoke(functionName: string, input: unknown): Promise<unknown>;
   readonly listener: Listener;
+  /** Wall time that an answer to a waiting task may take, in milliseconds, in place of the task's own time-out. */
+  readonly answerMs?: number;
 }
 
+/** Nobody is there to answer a rehearsal, but a function may, which takes a few milliseconds. */
+const defaultAnswerMs = 1_000;
+/** Stands for the token in the context, which is the same for the whole execution; each task gets one of its own. */
+const tokenPlaceholder = 'TOKEN-OF-THIS-TASK';
 /** Wall time that every wait and every retry's pause takes. */
 const compressedMs = 2;
 /** What AWS allows between two states. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html */
@@ -65,6 +73,8 @@ export class StateMachines {
   private readonly machines: Machines;
   private readonly validated = new Map<string, StateMachine>();
   private readonly aborts = new Set<() => void>();
+  /** Of tasks that wait for an answer, by token. */
+  private readonly waiting = new Map<string, (output: unknown) => void>();
   private stopped = false;
 
   constructor(machines: Machines) {
@@ -102,6 +112,7 @@ export class StateMachines {
       context: {
         Execution: { Id: executionArn(machineName, name), Name: name },
         StateMachine: { Id: `arn:aws:states:${account}:stateMachine:${machineName}`, Name: machineName },
+        Task: { Token: tokenPlaceholder },
       },
     });
     this.aborts.add(abort);
@@ -118,6 +129,13 @@ export class StateMachines {
   abort(): void {
     this.stopped = true;
     for (const abort of this.aborts) abort();
+  }
+
+  /** Answers the task that waits with this token, as SendTaskSuccess would; false when none does any more. */
+  succeedTask(token: string, output: unknown): boolean {
+    const answer = this.waiting.get(token);
+    answer?.(output);
+    return answer !== undefined;
   }
 
   private async follow(
@@ -163,7 +181,13 @@ export class StateMachines {
     const tasks: Record<string, (input: unknown) => Promise<unknown>> = {};
     for (const name of named(states, (state) => state.Type === 'Task')) {
       const resource = states[name]?.Resource ?? '';
-      if (resource.includes(':lambda:')) {
+      if (resource.endsWith(':lambda:invoke.waitForTaskToken')) {
+        const seconds = states[name]?.TimeoutSeconds ?? maxTimeoutSeconds;
+        tasks[name] = async (input) => {
+          record.events += 4; // TaskScheduled, TaskStarted, TaskSubmitted, TaskSucceeded or TaskTimedOut
+          return checked(await this.invokeAndWait(name, input as WaitingInvocation, seconds));
+        };
+      } else if (resource.includes(':lambda:')) {
         const functionName = resource.split(':').at(-1) ?? '';
         tasks[name] = async (input) => {
           record.events += 3; // LambdaFunctionScheduled, …Started, …Succeeded or …Failed
@@ -204,6 +228,30 @@ export class StateMachines {
     }
   }
 
+  private async invokeAndWait(
+    state: string,
+    { FunctionName, Payload }: WaitingInvocation,
+    timeoutSeconds: number,
+  ): Promise<unknown> {
+    const token = randomBytes(24).toString('base64url');
+    const answered = new Promise((resolve) => this.waiting.set(token, resolve));
+    const patience = new AbortController();
+    try {
+      const payload = JSON.parse(JSON.stringify(Payload).replaceAll(tokenPlaceholder, token));
+      await this.invoke(functionNameOf(FunctionName), payload);
+      const expired = setTimeout(this.machines.answerMs ?? defaultAnswerMs, undefined, {
+        signal: patience.signal,
+      }).then(() => {
+        this.wait(state, timeoutSeconds);
+        throw new InvocationError('States.Timeout', '');
+      });
+      return await Promise.race([answered, expired]);
+    } finally {
+      patience.abort();
+      this.waiting.delete(token);
+    }
+  }
+
   private async startExecution({ StateMachineArn, Name, Input }: StartExecution): Promise<unknown> {
     const machine = StateMachineArn.split(':').at(-1) ?? '';
     const name = Name ?? `${machine}-${this.executions.length}`;
@@ -227,6 +275,16 @@ export class StateMachines {
       JSON.stringify({ ...described, Error: error, Cause: cause, Status: status }),
     );
   }
+}
+
+interface WaitingInvocation {
+  readonly FunctionName: string;
+  readonly Payload: unknown;
+}
+
+/** `…:function:<name>`, with or without a version. */
+function functionNameOf(arn: string): string {
+  return arn.split(':function:').at(-1)?.split(':')[0] ?? '';
 }
 
 interface StartExecution {

@@ -1,10 +1,12 @@
 import {
   DescribeExecutionCommand,
   type ExecutionStatus,
+  SendTaskSuccessCommand,
   SFNClient,
   StartExecutionCommand,
   StopExecutionCommand,
 } from '@aws-sdk/client-sfn';
+import { TransientError } from '../core/errors.ts';
 
 const client = new SFNClient();
 
@@ -38,6 +40,18 @@ export async function startExecution(
   } catch (error) {
     if ((error as Error).name !== 'ExecutionAlreadyExists') throw error;
     return statusOf(`${stateMachineArn.replace(':stateMachine:', ':execution:')}:${name}`);
+  }
+}
+
+/** Lets the execution that waits for this answer go on. One that has gone on, or ended, is left as it is. */
+export async function answerTask(taskToken: string, output: unknown): Promise<void> {
+  try {
+    await client.send(new SendTaskSuccessCommand({ taskToken, output: JSON.stringify(output) }));
+  } catch (error) {
+    const { name } = error as Error;
+    if (name === 'TaskTimedOut' || name === 'TaskDoesNotExist') return;
+    // Under its name alone: AWS's own message may quote the token.
+    throw new TransientError(`The answer could not be passed on to the execution: ${name}`);
   }
 }
 

@@ -279,6 +279,8 @@ export const WriteUpdateInput = z.unknown();
 export interface WriteUpdateOutput {
   /** False: it is not time for one yet. */
   readonly due: boolean;
+  /** Goes to the security team, too: once a day. */
+  readonly security: boolean;
   readonly subject: string;
   readonly message: string;
 }

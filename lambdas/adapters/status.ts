@@ -1,0 +1,168 @@
+/** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
+import type pg from 'pg';
+import type { RolloutStatus } from '../core/payloads.ts';
+import { type PhaseNumber, phaseOf } from '../core/plan.ts';
+import { hoursLeft, percentage } from '../core/progress.ts';
+import { planOf, type Settings } from '../core/settings.ts';
+import { targetName } from '../core/verification.ts';
+
+type Client = pg.ClientBase;
+
+/** Batches of this many minutes say how fast it is. */
+const PACE_MINUTES = 15;
+
+/** The table's latest run. Null and empty before the first one, or without an engine. */
+export async function readStatus(client: Client, settings: Settings): Promise<RolloutStatus> {
+  const target = targetName(settings.target);
+  const installed = await client.query("select to_regclass('encryption_rollout.holds') is not null as yes");
+  if (!installed.rows[0].yes) return nothing(target);
+  const { rows } = await client.query(
+    `select r.*, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as trigger_enabled
+     from encryption_rollout.runs r join encryption_rollout.targets t on t.name = r.target
+     where r.target = $1 order by r.started_at desc limit 1`,
+    [target],
+  );
+  const run = rows[0];
+  if (run === undefined) return nothing(target);
+  const isOpen = run.status === 'ACTIVE' || run.status === 'STOPPING';
+  const phase = await readPhase(client, run.id);
+  const pace = await readPace(client, run.id);
+  const plan = planOf(settings);
+  return {
+    target,
+    run: {
+      id: run.id,
+      attempt: run.attempt,
+      status: run.status,
+      purpose: run.purpose,
+      execution: run.execution,
+      startedAt: run.started_at.toISOString(),
+      endedAt: run.ended_at?.toISOString() ?? null,
+      stopReason: run.stop_reason,
+      untilPhase: run.until_phase,
+    },
+    phase: phase && {
+      number: phase.number,
+      title: phaseOf(plan, phase.number).title,
+      startedAt: phase.startedAt.toISOString(),
+    },
+    rows: phase && {
+      withPersonalData: phase.rowsWithPii,
+      encrypted: phase.rowsEncryptedNow,
+      percentage: percentage(phase.rowsEncryptedNow, phase.rowsWithPii),
+    },
+    rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
+    millisecondsPerRow: pace?.millisecondsPerRow ?? null,
+    hoursLeft:
+      isOpen && phase && pace
+        ? hoursLeft(
+            plan,
+            phaseOf(plan, phase.number),
+            phase,
+            pace.millisecondsPerRow,
+            settings.offPeak,
+            new Date(),
+          )
+        : null,
+    waiting:
+      isOpen && run.waiting_for !== null
+        ? { for: run.waiting_for, since: run.waiting_since.toISOString() }
+        : null,
+    tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
+    holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
+    lastGate: await readLastGate(client, run.id),
+    triggerEnabled: run.trigger_enabled,
+    errors: await countErrors(client, target, run.id, run.attempt),
+  };
+}
+
+function nothing(target: string): RolloutStatus {
+  return {
+    target,
+    run: null,
+    phase: null,
+    rows: null,
+    rowsPerSecond: null,
+    millisecondsPerRow: null,
+    hoursLeft: null,
+    waiting: null,
+    tuned: { batchRows: null, pauseSeconds: null },
+    holds: [],
+    lastGate: null,
+    triggerEnabled: null,
+    errors: {},
+  };
+}
+
+/** The phase that was begun last, with its carried counts. */
+async function readPhase(
+  client: Client,
+  run: string,
+): Promise<{ number: PhaseNumber; startedAt: Date; rowsWithPii: number; rowsEncryptedNow: number } | null> {
+  const { rows } = await client.query(
+    `select number, started_at as "startedAt", rows_with_pii as "rowsWithPii",
+       rows_encrypted_now as "rowsEncryptedNow"
+     from encryption_rollout.phases where run_id = $1 order by attempt desc, number desc limit 1`,
+    [run],
+  );
+  return rows[0] ?? null;
+}
+
+/** With the pauses between the batches, and without them; null when there were no rows. */
+async function readPace(
+  client: Client,
+  run: string,
+): Promise<{ rowsPerSecond: number; millisecondsPerRow: number } | null> {
+  const { rows } = await client.query(
+    `select sum(rows_encrypted) / greatest(extract(epoch from clock_timestamp() - min(started_at)), 0.001) as pace,
+       sum(milliseconds) / nullif(sum(rows_encrypted), 0) as each
+     from encryption_rollout.batches
+     where run_id = $1 and started_at > clock_timestamp() - make_interval(mins => $2)`,
+    [run, PACE_MINUTES],
+  );
+  const { pace, each } = rows[0];
+  return each === null ? null : { rowsPerSecond: Number(pace), millisecondsPerRow: Number(each) };
+}
+
+async function readOpenHolds(client: Client, run: string, attempt: number): Promise<RolloutStatus['holds']> {
+  const { rows } = await client.query(
+    `select id, gate, reason, asked_at, expires_at from encryption_rollout.holds
+     where run_id = $1 and attempt = $2 and decision is null and expires_at > clock_timestamp()
+     order by asked_at`,
+    [run, attempt],
+  );
+  return rows.map(({ id, gate, reason, asked_at, expires_at }) => ({
+    id,
+    gate,
+    reason,
+    askedAt: asked_at.toISOString(),
+    expiresAt: expires_at.toISOString(),
+  }));
+}
+
+async function readLastGate(client: Client, run: string): Promise<RolloutStatus['lastGate']> {
+  const { rows } = await client.query(
+    `select gate, verdict, reason, judged_at from encryption_rollout.gates
+     where run_id = $1 order by id desc limit 1`,
+    [run],
+  );
+  if (rows[0] === undefined) return null;
+  const { gate, verdict, reason, judged_at } = rows[0];
+  return { gate, verdict, reason, judgedAt: judged_at.toISOString() };
+}
+
+async function countErrors(
+  client: Client,
+  target: string,
+  run: string,
+  attempt: number,
+): Promise<RolloutStatus['errors']> {
+  const { rows } = await client.query(
+    `select error_type, count(*) as count from public.encryption_errors
+     where target = $1 and error_timestamp >= (
+       select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
+     group by error_type`,
+    [target, run, attempt],
+  );
+  return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
+}

@@ -1,0 +1,54 @@
+/** What people decided about a judgement that was INCONCLUSIVE, folded into its criteria. Pure. */
+import type { Criterion } from './payloads.ts';
+
+export type Decision = 'go' | 'no-go' | 'retry' | 'expired';
+
+/** A hold that is decided. */
+export interface DecidedHold {
+  readonly id: string;
+  /** Names of the criteria that nothing was known about when the person was asked. */
+  readonly unknown: readonly string[];
+  readonly decision: Decision;
+  /** Who decided; null when nobody did in time. */
+  readonly by: string | null;
+}
+
+/**
+ * The criteria as they stand after the decisions of this run, attempt and gate. `go` accepts what was unknown when the
+ * person was asked, as long as it is; what has failed since fails. `no-go` and `expired` add a failed criterion.
+ * `retry` changes nothing: it is judged afresh.
+ */
+export function withDecisions(
+  criteria: readonly Criterion[],
+  decided: readonly DecidedHold[],
+): readonly Criterion[] {
+  const acceptedBy = new Map<string, string>();
+  const refused: Criterion[] = [];
+  for (const { id, unknown, decision, by } of decided) {
+    if (decision === 'go') for (const name of unknown) acceptedBy.set(name, by ?? 'a person');
+    if (decision === 'no-go' || decision === 'expired')
+      refused.push({
+        name: 'Decision of a person',
+        expected: 'go',
+        measured: decision === 'expired' ? `no answer in time (${id})` : `no-go by ${by} (${id})`,
+        passed: false,
+      });
+  }
+  return [
+    ...criteria.map((criterion) => {
+      const by = acceptedBy.get(criterion.name);
+      return criterion.passed !== null || by === undefined
+        ? criterion
+        : { ...criterion, measured: `${criterion.measured}; accepted by ${by}`, passed: true };
+    }),
+    ...refused,
+  ];
+}
+
+/** What is asked before a phase that begins only when a person has said so. */
+export const approvalCriterion: Criterion = {
+  name: 'Approval',
+  expected: 'go by a person',
+  measured: 'not given yet',
+  passed: null,
+};
