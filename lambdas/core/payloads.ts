@@ -65,8 +65,11 @@ export const PrepareDatabaseInput = z.object({
   /** ARN of the execution of EncryptionRollout. */
   execution: z.string(),
 });
-/** `resumeAt`: the first phase that still has work. */
-export type PrepareDatabaseOutput = Run & { readonly resumeAt: z.infer<typeof PhaseNumber> };
+/** `resumeAt`: the first phase that still has work. `untilPhase`: the last one that this execution is to do. */
+export type PrepareDatabaseOutput = Run & {
+  readonly resumeAt: z.infer<typeof PhaseNumber>;
+  readonly untilPhase: z.infer<typeof PhaseNumber>;
+};
 
 // Preflight ---------------------------------------------------------------------------------------------------------
 export const PreflightInput = z.object({ run: Run.extend({ resumeAt: PhaseNumber }), input: z.unknown() });

@@ -1,0 +1,94 @@
+/** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
+import { number } from './criteria.ts';
+import type { RolloutStatus } from './payloads.ts';
+import type { Plan } from './plan.ts';
+
+/** The schedule ticks once an hour, and a tick may come seconds early. */
+const TOLERANCE_HOURS = 0.1;
+const HOUR_MILLISECONDS = 3_600_000;
+const WEEK_HOURS = 7 * 24;
+
+/** What was told before; undefined = nothing yet. */
+export interface Told {
+  readonly update: { readonly at: Date; readonly attempt: number; readonly phase: number | null } | undefined;
+  /** The latest update that went to the security team, too. */
+  readonly security: Date | undefined;
+  /** The latest check after the rollout, which is a report like an update. */
+  readonly check: Date | undefined;
+}
+
+/**
+ * Who is to be told now. While a run is under way: at the beginning of an attempt and of a phase, then by the phase's
+ * cadence; the security team once a day. After its completion weekly, unless a check has reported, until the last day.
+ */
+export function dueUpdates(
+  plan: Plan,
+  { run, phase }: RolloutStatus,
+  told: Told,
+  now: Date,
+): { updates: boolean; security: boolean } {
+  const hoursSince = (moment: Date) => (now.getTime() - moment.getTime()) / HOUR_MILLISECONDS;
+  const longAgo = (moment: Date | undefined, hours: number) =>
+    moment === undefined || hoursSince(moment) >= hours - TOLERANCE_HOURS;
+  if (run?.status === 'COMPLETED' && run.endedAt !== null) {
+    const over = hoursSince(new Date(run.endedAt)) > plan.afterwards.days * 24 + 1;
+    const latest = [new Date(run.endedAt), told.update?.at, told.check]
+      .filter((moment) => moment !== undefined)
+      .reduce((a, b) => (a > b ? a : b));
+    // An hour later than a check would be, so that a week has one report.
+    const due = !over && hoursSince(latest) >= WEEK_HOURS + 1;
+    return { updates: due, security: due };
+  }
+  if (run?.status !== 'ACTIVE' && run?.status !== 'STOPPING') return { updates: false, security: false };
+  const { update } = told;
+  const news =
+    update === undefined || update.attempt !== run.attempt || update.phase !== (phase?.number ?? null);
+  const hours = plan.phases.find((each) => each.number === phase?.number)?.updateHours ?? 1;
+  return {
+    updates: news || longAgo(update.at, hours),
+    security: longAgo(told.security, 24),
+  };
+}
+
+/** The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next. */
+export function statusUpdate(plan: Plan, status: RolloutStatus): { subject: string; message: string } {
+  const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
+  const percent = rows === null ? '' : `, ${rows.percentage} %`;
+  const where =
+    run?.status === 'COMPLETED'
+      ? 'complete'
+      : run?.status === 'STOPPING'
+        ? 'being stopped'
+        : `${phase?.title ?? 'before phase 1'}${percent}`;
+  const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  const lines = [
+    `Encryption of ${target} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
+    '',
+    `Where: ${rows === null ? 'nothing encrypted yet' : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data (${rows.percentage} %)`}${phase === null ? '' : `; in ${phase.title} since ${phase.startedAt}`}.`,
+    ...(run?.status === 'COMPLETED'
+      ? [`Completed: ${run.endedAt}.`]
+      : [
+          `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
+          `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours, soaks included`}.`,
+        ]),
+    `Health: errors in this attempt: ${failed.join(', ') || 'none'}; trigger ${status.triggerEnabled === null ? 'unknown' : status.triggerEnabled ? 'enabled' : 'disabled'}; ${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
+    ...(waiting === null ? [] : [`Waiting: for ${waiting.for}, since ${waiting.since}.`]),
+    ...holds.map(
+      ({ id, gate, reason, expiresAt }) =>
+        `A person is asked: ${gate} (${id}): ${reason} Without an answer by ${expiresAt} it is a no.`,
+    ),
+    `Next: ${nextStep(plan, status)}`,
+  ];
+  return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
+}
+
+function nextStep({ phases, afterwards }: Plan, { run, phase, holds, waiting }: RolloutStatus): string {
+  if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
+  if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
+  if (holds.length > 0) return 'somebody answers: npm run rollout -- decide.';
+  if (waiting !== null) return 'the batches go on by themselves when the wait is over.';
+  const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);
+  return following === undefined
+    ? 'the final audit opens every row, then the rollout is complete.'
+    : `${phase === null ? '' : 'its gate, then '}${following.title}.`;
+}
