@@ -23,33 +23,17 @@ const kmsKeyArn = text(
 
 const attester = z.string().trim().min(1, 'expected the name of who attests');
 
-/** What an operator says about a deployment, see config/example.json. */
-export const RolloutConfig = z.strictObject({
+/** What every deployment may say. */
+const everywhere = {
   /** Prefix of every name in the console; one deployment per table. */
   stackName: text(
     /^[A-Za-z][A-Za-z0-9-]{0,39}$/,
     'expected a letter, then up to 39 letters, digits and hyphens',
   ).default('EncryptionRollout'),
-  /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
-  vpcId: id('vpc'),
-  subnetIds: z.array(id('subnet'), 'expected a list of subnet ids').min(1, 'expected at least one subnet id'),
-  securityGroupId: id('sg'),
-  /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
-  databaseSecretArn: secretArn,
-  /** The customer managed key that this secret is encrypted with, if any: the functions get leave to decrypt with it. */
-  databaseSecretKmsKeyArn: kmsKeyArn.optional(),
-  /** Whose CloudWatch metrics and backups are the database's. */
-  database: Database,
-  /** Overrides the secret's dbname. */
-  databaseName: z.string().min(1).optional(),
-  /** `off` is for a database on this machine alone. */
-  databaseTls: z.enum(['verify-full', 'off']).default('verify-full'),
   /** `{"number": 1, "key": "<64 hex digits>"}`; created when not given. */
   keySecretArn: secretArn.optional(),
   /** As databaseSecretKmsKeyArn, for a given key secret. */
   keySecretKmsKeyArn: kmsKeyArn.optional(),
-  /** Creates the VPC endpoints that the functions need, in subnets without a way to the internet. */
-  createVpcEndpoints: z.boolean().default(false),
   /** Put on every resource. */
   tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
@@ -85,8 +69,76 @@ export const RolloutConfig = z.strictObject({
     .partialRecord(z.enum(Object.keys(attestations) as [string, ...string[]]), attester)
     .default({})
     .transform((given): Record<string, string> => ({ ...(given as Record<string, string>) })),
+};
+
+/** What is there already. */
+const given = {
+  demo: z.literal(false, 'expected true or false').default(false),
+  /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
+  vpcId: id('vpc'),
+  subnetIds: z.array(id('subnet'), 'expected a list of subnet ids').min(1, 'expected at least one subnet id'),
+  securityGroupId: id('sg'),
+  /** Creates the VPC endpoints that the functions need, in subnets without a way to the internet. */
+  createVpcEndpoints: z.boolean().default(false),
+  /** Whose CloudWatch metrics and backups are the database's. */
+  database: Database,
+  /** Overrides the secret's dbname; with IAM, the user's name is the default. */
+  databaseName: z.string().min(1).optional(),
+};
+
+const WithPassword = z.strictObject({
+  ...everywhere,
+  ...given,
+  databaseAuthentication: z.literal('password', 'expected "password" or "iam"').default('password'),
+  /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
+  databaseSecretArn: secretArn,
+  /** The customer managed key that this secret is encrypted with, if any: the functions get leave to decrypt with it. */
+  databaseSecretKmsKeyArn: kmsKeyArn.optional(),
+  /** `off` is for a database on this machine alone. */
+  databaseTls: z.enum(['verify-full', 'off']).default('verify-full'),
 });
-export type RolloutConfig = z.infer<typeof RolloutConfig>;
+
+const WithIam = z.strictObject({
+  ...everywhere,
+  ...given,
+  databaseAuthentication: z.literal('iam'),
+  databaseHost: z
+    .string('expected the address of the database')
+    .min(1, 'expected the address of the database'),
+  databasePort: z.int().min(1).max(65_535).default(5432),
+  /** A user of PostgreSQL with the role rds_iam. */
+  databaseUser: text(/^[a-z_][a-z0-9_$]{0,62}$/, 'expected the name of a database user, in lower case'),
+  /** What IAM knows the database by. */
+  databaseResourceId: text(
+    /^(db|cluster)-[A-Z0-9]{10,64}$/,
+    'expected the resource id of the instance or cluster, like db-ABCDEFGHIJKL01234 or cluster-ABCDEFGHIJKL01234',
+  ),
+  databaseTls: z
+    .literal(
+      'verify-full',
+      'expected "verify-full": a token is a password, and goes to the right server alone',
+    )
+    .default('verify-full'),
+});
+
+const schemas = { password: WithPassword, iam: WithIam };
+
+/** Of every setting there is. */
+export const settingNames: readonly string[] = [
+  ...new Set(Object.values(schemas).flatMap(({ shape }) => Object.keys(shape))),
+];
+
+/** What an operator says about a deployment, see config/example.json. */
+export type GivenConfig = z.infer<typeof WithPassword> | z.infer<typeof WithIam>;
+export type RolloutConfig = GivenConfig;
+
+/** The settings that go with what was chosen, so that what is wrong is told in its terms. */
+function chosenBy(value: unknown): { schema: (typeof schemas)[keyof typeof schemas]; choice: string } {
+  const { databaseAuthentication } = Object(value) as Record<string, unknown>;
+  return databaseAuthentication === 'iam'
+    ? { schema: schemas.iam, choice: 'databaseAuthentication "iam"' }
+    : { schema: schemas.password, choice: 'databaseAuthentication "password"' };
+}
 
 /** A setting is wrong or missing. The message is for the operator: one line per setting. */
 export class ConfigurationError extends Error {
@@ -104,12 +156,17 @@ const sample = (value: unknown) => {
  * @throws ConfigurationError that names each wrong setting, what was found and what is expected
  */
 export function parseConfig(value: unknown, source: string): RolloutConfig {
-  const result = RolloutConfig.safeParse(value, { reportInput: true });
+  const { schema, choice } = chosenBy(value);
+  const result = schema.safeParse(value, { reportInput: true });
   if (result.success) return result.data;
   const lines = result.error.issues.flatMap((issue) => {
     const path = issue.path.join('.');
     if (issue.code === 'unrecognized_keys')
-      return issue.keys.map((key) => `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`);
+      return issue.keys.map((key) =>
+        path === '' && settingNames.includes(key)
+          ? `${source}: ${key}: not a setting that goes with ${choice}`
+          : `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`,
+      );
     // Of zod's own "Invalid input: expected …, received …" only the middle is news.
     const expected = issue.message.replace(/^Invalid [^:]*: /, '').replace(/, received .*$/, '');
     return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expected}`;

@@ -1,7 +1,7 @@
 import { Stack } from 'aws-cdk-lib';
 import { CfnSecurityGroup, CfnSecurityGroupIngress, CfnVPCEndpoint } from 'aws-cdk-lib/aws-ec2';
 import { Construct } from 'constructs';
-import type { RolloutConfig } from './config.ts';
+import type { GivenConfig } from './config.ts';
 
 /**
  * What the functions call. Their logs and traces leave through Lambda itself, and notifications are sent by Step
@@ -11,7 +11,7 @@ export const endpointServices = ['secretsmanager', 'monitoring', 'rds', 'states'
 
 /** Interface endpoints with private DNS, for subnets without a way to the internet, open to the functions alone. */
 export class Endpoints extends Construct {
-  constructor(scope: Construct, id: string, { stackName, vpcId, subnetIds, securityGroupId }: RolloutConfig) {
+  constructor(scope: Construct, id: string, { stackName, vpcId, subnetIds, securityGroupId }: GivenConfig) {
     super(scope, id);
     const group = new CfnSecurityGroup(this, 'SecurityGroup', {
       vpcId,

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
-import { Annotations, ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
-import { type ISecurityGroup, type IVpc, SecurityGroup, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
+import { ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   Architecture,
@@ -19,6 +18,7 @@ import type { Settings } from '../lambdas/core/settings.ts';
 import { fileOf, withBundles } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
+import { grantSecret, type Surroundings } from './surroundings.ts';
 
 interface Needs {
   /** The function's own limit. Its task's is a little longer, so that the function's error is what people see. */
@@ -83,7 +83,7 @@ interface FunctionsProps {
   readonly config: RolloutConfig;
   readonly names: Names;
   readonly settings: Settings;
-  readonly databaseSecret: ReadableSecret;
+  readonly surroundings: Surroundings;
   readonly keySecret: ReadableSecret;
   readonly logGroup: ILogGroup;
 }
@@ -94,29 +94,10 @@ export class Functions extends Construct {
 
   constructor(scope: Construct, id: string, props: FunctionsProps) {
     super(scope, id);
-    const { config } = props;
-    const network = {
-      // By its id alone, without a look-up. The subnets are named below, so the zones are never read.
-      vpc: Vpc.fromVpcAttributes(this, 'Vpc', { vpcId: config.vpcId, availabilityZones: ['unread'] }),
-      vpcSubnets: {
-        subnets: config.subnetIds.map((subnetId, index) => {
-          const subnet = Subnet.fromSubnetId(this, `Subnet${index + 1}`, subnetId);
-          // Nothing here asks for the route table.
-          Annotations.of(subnet).acknowledgeWarning('@aws-cdk/aws-ec2:noSubnetRouteTableId');
-          return subnet;
-        }),
-      },
-      securityGroups: [SecurityGroup.fromSecurityGroupId(this, 'SecurityGroup', config.securityGroupId)],
-    };
     this.byName = withBundles(
       functionNames,
       (directory) =>
-        new Map(
-          functionNames.map((name) => [
-            name,
-            this.create(name, join(directory, fileOf(name)), network, props),
-          ]),
-        ),
+        new Map(functionNames.map((name) => [name, this.create(name, join(directory, fileOf(name)), props)])),
     );
   }
 
@@ -140,12 +121,7 @@ export class Functions extends Construct {
   private create(
     name: FunctionName,
     directory: string,
-    network: {
-      vpc: IVpc;
-      vpcSubnets: { subnets: ReturnType<typeof Subnet.fromSubnetId>[] };
-      securityGroups: ISecurityGroup[];
-    },
-    { config, names, settings, databaseSecret, keySecret, logGroup }: FunctionsProps,
+    { config, names, settings, surroundings, keySecret, logGroup }: FunctionsProps,
   ): LambdaFunction {
     const needs: Needs = functions[name];
     const role = new Role(this, `${name}Role`, {
@@ -161,7 +137,7 @@ export class Functions extends Construct {
       handler: 'index.handler',
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
-      ...network,
+      ...surroundings.network,
       role,
       logGroup,
       loggingFormat: LoggingFormat.JSON,
@@ -169,9 +145,7 @@ export class Functions extends Construct {
       // A version that a running execution still needs outlives the update that replaces it.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN },
       environment: fitting({
-        DATABASE_SECRET_ARN: databaseSecret.secretArn,
-        DATABASE_TLS: config.databaseTls,
-        ...(config.databaseName === undefined ? {} : { DATABASE_NAME: config.databaseName }),
+        ...surroundings.login.environment,
         KEY_SECRET_ARN: keySecret.secretArn,
         ROLLOUT_SETTINGS: JSON.stringify(settings),
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
@@ -207,15 +181,8 @@ export class Functions extends Construct {
       ],
       ['*'],
     );
-    databaseSecret.grantRead(role);
-    if (needs.key) keySecret.grantRead(role);
-    const kmsKeys = [config.databaseSecretKmsKeyArn, needs.key && config.keySecretKmsKeyArn];
-    // By hand: a grant on a secret or key that this stack does not own leaves the function's role as it was.
-    for (const kmsKey of new Set(kmsKeys))
-      if (kmsKey !== undefined)
-        allow(['kms:Decrypt'], [kmsKey], {
-          StringEquals: { 'kms:ViaService': `secretsmanager.${Stack.of(this).region}.amazonaws.com` },
-        });
+    surroundings.login.grant(role);
+    if (needs.key) grantSecret(role, keySecret, config.keySecretKmsKeyArn);
     // Nor do most of CloudWatch's; a namespace is the finest limit there is.
     if (needs.metrics)
       allow(['cloudwatch:PutMetricData'], ['*'], {

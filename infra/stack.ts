@@ -18,6 +18,7 @@ import { RollbackMachine } from './rollback-machine.ts';
 import { RolloutMachine } from './rollout-machine.ts';
 import { SoakMachine } from './soak-machine.ts';
 import { Stopping } from './stopping.ts';
+import { GivenSurroundings } from './surroundings.ts';
 
 const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
   .join('')
@@ -35,10 +36,11 @@ export class EncryptionRolloutStack extends Stack {
     const names = namesOf(config);
     Tags.of(this).add('Application', 'encryption-rollout');
     for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
+    const surroundings = new GivenSurroundings(this, 'Surroundings', config);
     if (config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
     const settings = Settings.parse({
       target: config.target,
-      database: config.database,
+      database: surroundings.database,
       customerAlarms: config.customerAlarms,
       ownAlarms: names.alarms,
       dashboard: names.dashboard,
@@ -60,7 +62,7 @@ export class EncryptionRolloutStack extends Stack {
       config,
       names,
       settings,
-      databaseSecret: Secret.fromSecretCompleteArn(this, 'DatabaseSecret', config.databaseSecretArn),
+      surroundings,
       keySecret: this.keySecret(config),
       // One log for all handlers: a run reads from top to bottom.
       logGroup: new LogGroup(this, 'Log', {

@@ -62,6 +62,7 @@ export const Database = z
         'replicas',
       );
   });
+export type Database = z.infer<typeof Database>;
 
 export const Settings = z.strictObject({
   target: Target.prefault({}),

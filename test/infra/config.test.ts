@@ -117,6 +117,48 @@ describe('a wrong setting is named with what was found and what is expected', ()
     expect(complaint({ ...right, ...wrong })).toBe(`file.json: ${line}`);
   });
 
+  const { databaseSecretArn: _, ...withoutSecret } = right;
+  const iam = {
+    ...withoutSecret,
+    databaseAuthentication: 'iam',
+    databaseHost: 'main.cluster-abc.eu-west-1.rds.amazonaws.com',
+    databaseUser: 'rollout',
+    databaseResourceId: 'cluster-ABCDEFGHIJKL01234',
+  };
+
+  test('with IAM authentication, a token goes to a verified server alone', () => {
+    expect(parseConfig(iam, 'x')).toMatchObject({ databasePort: 5432, databaseTls: 'verify-full' });
+  });
+
+  test.each([
+    [
+      { ...iam, databaseTls: 'off' },
+      'databaseTls: found "off", expected "verify-full": a token is a password, and goes to the right server alone',
+    ],
+    [
+      { ...iam, databaseSecretArn: right.databaseSecretArn },
+      'databaseSecretArn: not a setting that goes with databaseAuthentication "iam"',
+    ],
+    [
+      { ...right, databaseUser: 'rollout' },
+      'databaseUser: not a setting that goes with databaseAuthentication "password"',
+    ],
+    [
+      { ...iam, databaseResourceId: 'main' },
+      'databaseResourceId: found "main", expected the resource id of the instance or cluster, like db-ABCDEFGHIJKL01234 or cluster-ABCDEFGHIJKL01234',
+    ],
+    [
+      { ...iam, databaseUser: '*' },
+      'databaseUser: found "*", expected the name of a database user, in lower case',
+    ],
+    [
+      { ...right, databaseAuthentication: 'kerberos' },
+      'databaseAuthentication: found "kerberos", expected "password" or "iam"',
+    ],
+  ])('how the functions log in: %j', (wrong, line) => {
+    expect(complaint(wrong)).toBe(`file.json: ${line}`);
+  });
+
   test('windows that touch do not overlap', () => {
     const morning = { days: ['Sat'], from: '05:00', to: '12:00' };
     const { offPeak } = parseConfig(
@@ -182,12 +224,10 @@ test('cdk synth ends with exit code 1 and a line for each wrong setting, without
     );
   });
   const lines = stderr.split('\n').filter((line) => line.startsWith(`${file}: `));
-  expect(lines.map((line) => line.slice(file.length + 2))).toEqual([
-    'subnetIds: found nothing, expected a list of subnet ids',
+  expect(lines.map((line) => line.slice(file.length + 2)).sort()).toEqual([
     expect.stringMatching(/^databaseSecretArn: found .*, expected the whole ARN of a secret/),
-    expect.stringMatching(
-      /^offPeak\.windows\.1: found "Fri 23:00–23:30", expected no overlap with windows\.0/,
-    ),
+    expect.stringMatching(/^offPeak\.windows\.1: found "Fri 23:00–23:30", expected no overlap/),
+    'subnetIds: found nothing, expected a list of subnet ids',
     'vpcid: unknown setting',
   ]);
   expect(stderr).not.toMatch(/^ +at /m);

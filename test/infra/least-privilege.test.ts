@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { AwsSolutionsChecks } from 'cdk-nag';
@@ -102,7 +103,8 @@ describe('least privilege', () => {
   });
 
   test('every function reads the secret of the database, by its ARN', () => {
-    for (const name of functionNames) expect(secretsOf(name)).toContain(config.databaseSecretArn);
+    const { databaseSecretArn } = JSON.parse(readFileSync('config/example.json', 'utf8'));
+    for (const name of functionNames) expect(secretsOf(name)).toContain(databaseSecretArn);
   });
 
   test('metrics can be published in our namespace alone', () => {
