@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { serviceAlerts } from '../../infra/alarms.ts';
-import { parseConfig, RolloutConfig, readConfig } from '../../infra/config.ts';
+import { parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
@@ -447,7 +447,7 @@ describe("for somebody else's account", () => {
     const documented = [...guide.matchAll(/^\|([^|]*)\|/gm)].flatMap(([, cell = '']) =>
       [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
     );
-    for (const setting of [...Object.keys(RolloutConfig.shape), ...Object.keys(Target.shape)])
+    for (const setting of [...settingNames, ...Object.keys(Target.shape)])
       expect(documented, setting).toContain(setting);
   });
 });
