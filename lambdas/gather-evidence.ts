@@ -1,14 +1,17 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
 import { isRotation } from './adapters/keys.ts';
-import { closeRun, countErrorsByType, readPlaintextProof, recordEvent } from './adapters/records.ts';
-import { explainReason } from './core/errors.ts';
 import {
-  GatherEvidenceInput,
-  type GatherEvidenceOutput,
-  type ProvePlaintextOutput,
-} from './core/payloads.ts';
-import type { Health } from './core/progress.ts';
+  closeRun,
+  countErrorsByType,
+  readLastGates,
+  readPlaintextProof,
+  recordEvent,
+} from './adapters/records.ts';
+import { readRunningQueries } from './adapters/running-queries.ts';
+import { explainReason } from './core/errors.ts';
+import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
+import { stopMessage } from './core/stop-message.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, unattachedSession, unpublished } from './step.ts';
 
@@ -17,36 +20,19 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
   const { target } = step;
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
     const why = explainReason(reason);
+    // Before the scan of the table, which takes a while: what runs now is what ran when it stopped.
+    const queries = await readRunningQueries(client);
+    const vitals = await readVitals(step, client);
     const health = await readHealth(client, target);
     const errors = await countErrorsByType(client, run);
+    const gates = await readLastGates(client, run);
+    const evidence = { health, errors, vitals, gates, queries };
+    await recordEvent(client, run, 'EVIDENCE', evidence);
     const rotating = await isRotation(client, run);
     const proof = await readPlaintextProof(client, run);
-    await recordEvent(client, run, 'EVIDENCE', { health, errors, vitals: await readVitals(step, client) });
     await closeRun(client, run, 'STOPPED', why);
     // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
     await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
-    const counted = Object.entries(errors).map(([type, count]) => `${count} ${type}`);
-    return {
-      summary: [
-        `The encryption rollout of ${target} has stopped. ${why}.`,
-        `Now: ${rotating ? rotationState(health) : encryptionState(health)}, ${plaintextState(proof)}; errors in this attempt: ${counted.join(', ') || 'none'}.`,
-        `Next: find the cause (docs/runbook.md), then start a new execution: it resumes run ${run.id}.`,
-      ].join(' '),
-    };
+    return { summary: stopMessage({ ...evidence, target, runId: run.id, why, rotating, proof }) };
   });
 });
-
-function encryptionState({ triggerEnabled, encryptedRows, rowsWithPii }: Health): string {
-  return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${encryptedRows} of ${rowsWithPii} rows encrypted`;
-}
-
-function rotationState({ triggerEnabled, encryptedRows, rowsWithPii, readablePercentage }: Health): string {
-  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${encryptedRows} of ${rowsWithPii} rows moved to the new key, ${readablePercentage} % encrypted with a key in use`;
-}
-
-function plaintextState(proof: ProvePlaintextOutput | undefined): string {
-  if (proof === undefined) return 'plaintext NOT PROVEN readable (ProvePlaintext gave no result)';
-  if (proof.ciphertextOnlyRows > 0)
-    return `${proof.ciphertextOnlyRows} rows HOLD CIPHERTEXT WITHOUT PLAINTEXT, which somebody else must have deleted`;
-  return `all plaintext in place (${proof.plaintextRows} rows read)`;
-}

@@ -4,6 +4,7 @@ import type { AuditResult, ErrorCounts, PhaseProgress, TriggerTest } from '../co
 import { RunAlreadyActive, RunSuperseded, TransientError } from '../core/errors.ts';
 import type { Judgement, ProvePlaintextOutput, Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
+import type { JudgedGate } from '../core/stop-message.ts';
 import { sessionName } from './database.ts';
 import { readHealth } from './engine.ts';
 import { inTransaction } from './transaction.ts';
@@ -470,6 +471,16 @@ export async function cancelSessions(client: Client, run: Run): Promise<number> 
   return rowCount ?? 0;
 }
 
+/** The attempt's latest judgements, newest first. */
+export async function readLastGates(client: Client, run: Run): Promise<JudgedGate[]> {
+  const { rows } = await client.query(
+    `select gate, verdict, reason, judged_at as "judgedAt" from encryption_rollout.gates
+     where run_id = $1 and attempt = $2 order by id desc limit 5`,
+    [run.id, run.attempt],
+  );
+  return rows;
+}
+
 /** Errors since the current attempt began, by type. */
 export async function countErrorsByType(client: Client, run: Run): Promise<Record<string, number>> {
   const { rows } = await client.query(
@@ -525,14 +536,36 @@ export async function latestRunStatus(client: Client, target: string): Promise<s
   return rows[0]?.status;
 }
 
-/** Whether a completed rollout of the table, or an attempt of this run that got past its preflight, may have enabled the trigger. */
-export async function mayHaveEnabledTrigger(client: Client, run: Run): Promise<boolean> {
+/** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
+export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
-    `select exists (select from encryption_rollout.runs where target = $1 and status = 'COMPLETED')
-       or exists (
-         select from encryption_rollout.gates where run_id = $2 and gate = 'Preflight' and verdict = 'GO'
-       ) as answer`,
-    [run.target, run.id],
+    `select exists (
+       select from encryption_rollout.runs as r
+       where r.target = $1 and (r.status = 'COMPLETED' or exists (
+         select from encryption_rollout.gates as g
+         where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
+       ))
+     ) as answer`,
+    [target],
   );
   return rows[0].answer;
+}
+
+/** The phase after which this attempt is to end. */
+export async function endAfter(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+  await client.query('update encryption_rollout.runs set until_phase = $3 where id = $1 and attempt = $2', [
+    run.id,
+    run.attempt,
+    phase,
+  ]);
+}
+
+/** Why TakeBackup took no backup in this attempt; undefined when it did, or was not to. */
+export async function readBackupProblem(client: Client, run: Run): Promise<string | undefined> {
+  const { rows } = await client.query(
+    `select detail ->> 'reason' as reason from encryption_rollout.events
+     where run_id = $1 and attempt = $2 and event = 'BACKUP_FAILED' order by id desc limit 1`,
+    [run.id, run.attempt],
+  );
+  return rows[0]?.reason;
 }

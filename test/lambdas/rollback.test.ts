@@ -94,6 +94,47 @@ describe('the steps of a rollback', () => {
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
   });
 
+  test('GatherEvidence tells what others run, how it was judged and what went wrong, and no literal', async () => {
+    const busy = await world.connect();
+    busy.on('error', () => {});
+    await busy.query("set application_name = 'shop-api'");
+    const sleeping = busy.query("select pg_sleep(60) where 'jane.doe@example.com' <> '+15550123456'");
+    const ended = expect(sleeping).rejects.toMatchObject({ code: '57P01' });
+    const idle = await world.connect();
+    await idle.query("set application_name = 'shop-worker'");
+    await idle.query('begin');
+    await idle.query("jane.doe@example.com, 'Jane'").catch(() => {});
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.appointments' from generate_series(1, 3)",
+    );
+    await world.client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+       values ($1, 1, 'Preflight', 'GO', '', '[]'), ($1, 1, 'Phase 1 Initial Batch: Gate', 'NO_GO', 'Phase 1 Initial Batch: Gate: Zero errors', '[]')`,
+      [run.id],
+    );
+    const { summary } = await step('gather-evidence');
+    expect(summary).toMatch(/Errors in this attempt: 3 trigger\./);
+    expect(summary).toMatch(/Vitals: CPU 20 %, .* customer alarms: quiet\./);
+    expect(summary).toMatch(/UTC Phase 1 Initial Batch: Gate: NO_GO\. Zero errors\n- .*UTC Preflight: GO\n/);
+    expect(summary).toMatch(/\d+ shop-api, active for \d+ s, waits for Timeout\/PgSleep: SELECT …/);
+    expect(summary).toMatch(/\d+ shop-worker, idle in transaction \(aborted\) for \d+ s: a statement/);
+    const { rows } = await world.client.query(
+      "select detail from encryption_rollout.events where event = 'EVIDENCE'",
+    );
+    expect(rows[0].detail).toMatchObject({
+      errors: { trigger: 3 },
+      gates: [{ verdict: 'NO_GO' }, { verdict: 'GO' }],
+      queries: expect.arrayContaining([expect.objectContaining({ application: 'shop-api' })]),
+    });
+    const everything = `${summary}${JSON.stringify(rows)}`;
+    for (const literal of ['jane', 'Jane', '15550123456', 'pg_sleep(60)'])
+      expect(everything).not.toContain(literal);
+    await world.client.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'shop-api'",
+    );
+    await ended;
+  });
+
   test('GatherEvidence is done also when CloudWatch is down', async () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'unavailable');
