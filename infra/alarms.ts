@@ -24,6 +24,7 @@ const comparisons = {
 interface Deployed {
   readonly rollout: StateMachine;
   readonly rollback: StateMachine;
+  readonly postRolloutChecks: StateMachine;
   readonly stopRollout: IFunction;
 }
 
@@ -46,6 +47,12 @@ export const serviceAlerts: readonly {
     name: 'RollbackFailed',
     story: 'A rollback did not finish: the trigger may still be enabled. Disable it by hand, now.',
     metric: ({ rollback }) => rollback.metricFailed({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'ChecksFailed',
+    story:
+      'A check after the rollout could not be made, or its report could not be sent: for that time nobody has looked.',
+    metric: ({ postRolloutChecks }) => postRolloutChecks.metricFailed({ period: Duration.minutes(1) }),
   },
   {
     name: 'StopRolloutFailed',

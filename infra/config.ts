@@ -38,6 +38,8 @@ const everywhere = {
   tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
+  /** Who follows the rollout, by status updates and by the reports of the 30 days after: e-mail addresses. */
+  updates: z.array(z.email('expected an e-mail address')).default([]),
   /** Whom the plan wants told besides: e-mail addresses, a topic for each that has any. */
   stakeholders: z
     .strictObject({

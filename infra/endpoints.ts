@@ -7,7 +7,7 @@ import type { GivenConfig } from './config.ts';
  * What the functions call. Their logs and traces leave through Lambda itself, and notifications are sent by Step
  * Functions and CloudWatch, not from the VPC.
  */
-export const endpointServices = ['secretsmanager', 'monitoring', 'rds', 'states'] as const;
+export const endpointServices = ['secretsmanager', 'monitoring', 'rds', 'states', 'scheduler'] as const;
 
 /** Interface endpoints with private DNS, for subnets without a way to the internet, open to the functions alone. */
 export class Endpoints extends Construct {

@@ -26,14 +26,19 @@ interface NotificationsProps {
   readonly names: Names;
   /** E-mail addresses; each must confirm its subscription. */
   readonly onCall: readonly string[];
+  readonly updates: readonly string[];
   readonly stakeholders: RolloutConfig['stakeholders'];
 }
 
 /** The topic that pages the person on call, and one for each stakeholder: encrypted, and deaf to anything but TLS. */
 export class Notifications extends Construct {
   readonly topic: Topic;
+  /** Those who follow the rollout: the plan's channel. */
+  readonly updates: Topic;
   /** Besides the person on call, who hears of alarms. */
   readonly support: Topic | undefined;
+  /** Besides the followers, who gets a status update a day. */
+  readonly security: Topic | undefined;
   private readonly key: Key;
   private readonly props: NotificationsProps;
   private readonly stakeholders: ReadonlyMap<Stakeholder, Topic>;
@@ -56,6 +61,7 @@ export class Notifications extends Construct {
       }),
     );
     this.topic = this.create('OnCall', props.onCall, 'cloudwatch');
+    this.updates = this.create('Updates', props.updates);
     const wanted = (Object.keys(heard) as Stakeholder[]).filter(
       (name) => props.stakeholders[name].length > 0,
     );
@@ -70,6 +76,7 @@ export class Notifications extends Construct {
       ]),
     );
     this.support = this.stakeholders.get('support');
+    this.security = this.stakeholders.get('security');
   }
 
   /** Lets a publisher use the topics' key; leave to publish alone is not enough. */
