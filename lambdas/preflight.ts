@@ -3,11 +3,12 @@ import { insertCanary, readHealth } from './adapters/engine.ts';
 import { readExposure } from './adapters/exposure.ts';
 import { decidedHolds } from './adapters/holds.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
-import { closeRun, mayHaveEnabledTrigger, recordJudgement } from './adapters/records.ts';
+import { closeRun, mayHaveEnabledTrigger, readBackupProblem, recordJudgement } from './adapters/records.ts';
 import { checklistCriteria } from './core/checklist.ts';
 import { judge } from './core/criteria.ts';
 import { withDecisions } from './core/decisions.ts';
-import { PreflightInput, type PreflightOutput, RolloutInput } from './core/payloads.ts';
+import { parseInput } from './core/input.ts';
+import { PreflightInput, type PreflightOutput } from './core/payloads.ts';
 import { readReadiness } from './readiness.ts';
 import { handlerOf, sessionName } from './step.ts';
 
@@ -20,12 +21,13 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
   const keys = await step.key();
   return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
     const criteria = checklistCriteria(plan, {
-      ...(await readReadiness(step, client, RolloutInput.parse(input))),
+      ...(await readReadiness(step, client, parseInput(input))),
+      backupProblem: await readBackupProblem(client, run),
       health: await readHealth(client, target),
       keyMatches: (await compareKeys(client, keys)) === 'same',
       expectedTrigger: (await isRotation(client, run))
         ? 'enabled'
-        : run.resumeAt === 5 || (await mayHaveEnabledTrigger(client, run))
+        : run.resumeAt === 5 || (await mayHaveEnabledTrigger(client, target))
           ? 'any'
           : 'disabled',
       canaryProblem: await rolledBack(client, () => insertCanary(client, settings.target)).then(

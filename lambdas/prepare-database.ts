@@ -2,10 +2,10 @@ import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.
 import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
-import { openRun, passedPhases, recordEvent } from './adapters/records.ts';
+import { endAfter, openRun, passedPhases, recordEvent } from './adapters/records.ts';
 import { inTransaction } from './adapters/transaction.ts';
-import { InvalidInput, listIssues } from './core/errors.ts';
-import { PrepareDatabaseInput, type PrepareDatabaseOutput, RolloutInput } from './core/payloads.ts';
+import { parseInput } from './core/input.ts';
+import { PrepareDatabaseInput, type PrepareDatabaseOutput } from './core/payloads.ts';
 import { resumePhase } from './core/progress.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
@@ -17,19 +17,19 @@ export const handler = handlerOf(
   'PrepareDatabase',
   PrepareDatabaseInput,
   async ({ input, execution }, step) => {
-    const parsed = RolloutInput.safeParse(input);
-    if (!parsed.success)
-      throw new InvalidInput(`The input of the execution is wrong: ${listIssues(parsed.error.issues)}`);
+    const { attestations, priority, untilPhase } = parseInput(input);
     const { settings, plan, target } = step;
+    const registration = { ...settings.target, ...(priority === undefined ? {} : { priority }) };
     const keys = await step.key();
 
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
       await migrate(client);
-      await politely(client, () => registerTarget(client, settings.target));
+      await politely(client, () => registerTarget(client, registration));
       // Before a run is opened or anything is written: a wrong key leaves no trace.
       const rotationDue = await inTransaction(client, () => putKeysInPlace(client, keys));
-      const attested = { ...settings.attestations, ...parsed.data.attestations };
+      const attested = { ...settings.attestations, ...attestations };
       const run = await openRun(client, target, execution, attested, isRunning);
+      await endAfter(client, run, untilPhase);
       // Only with the run in hand: another execution's batches must not find their key changed.
       if (rotationDue)
         await politely(client, async () => {
@@ -39,7 +39,7 @@ export const handler = handlerOf(
       await recordPurpose(client, run);
       await forgetFailedRows(client, target);
       const health = await readHealth(client, target);
-      return { ...run, resumeAt: resumePhase(plan, await passedPhases(client, run), health) };
+      return { ...run, untilPhase, resumeAt: resumePhase(plan, await passedPhases(client, run), health) };
     });
   },
 );

@@ -1,6 +1,6 @@
 /** What the checklist asks of AWS, the catalogs and people: of a database with and without the engine alike. */
 import type pg from 'pg';
-import { latestBackup } from './adapters/backups.ts';
+import { latestOf, listBackups } from './adapters/backups.ts';
 import { dashboardExists, readAlarmStates } from './adapters/cloudwatch.ts';
 import { countPriorityRows } from './adapters/engine.ts';
 import { readSlots, sampleTable } from './adapters/forecast.ts';
@@ -21,7 +21,7 @@ export async function readReadiness(step: Step, client: pg.Client, input: Rollou
   const { settings, plan } = step;
   const { target } = settings;
   const [backup, alarms, dashboard] = await Promise.all([
-    latestBackup(settings.database).catch(unreadable(step)),
+    listBackups(settings.database).then(latestOf).catch(unreadable(step)),
     readAlarmStates(settings.ownAlarms).catch(unreadable(step)),
     settings.dashboard === undefined ? true : dashboardExists(settings.dashboard).catch(unreadable(step)),
   ]);

@@ -23,7 +23,9 @@ export interface World {
   readonly alarms: Map<string, 'OK' | 'ALARM' | 'INSUFFICIENT_DATA'>;
   readonly dashboards: ReadonlySet<string>;
   /** When the latest snapshot of the database was taken. */
-  readonly snapshotAt: Date;
+  snapshotAt: Date;
+  /** Those that a handler has begun. */
+  snapshots?: { readonly id: string; status: string; takenAt?: Date }[];
   /** True while the process that runs this execution lives. */
   isRunning(executionArn: string): Promise<boolean>;
   /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
@@ -139,10 +141,17 @@ export class AwsStandIn {
         };
       }
       const action = new URLSearchParams(text).get('Action') ?? '';
-      return { status: 200, type: 'text/xml', body: this.query(action) };
+      return { status: 200, type: 'text/xml', body: await this.query(action, new URLSearchParams(text)) };
     } catch (error) {
       const { name, message } = error as Error;
-      return { status: 400, type: json, body: JSON.stringify({ __type: name, message }) };
+      const isQuery = String(request.headers['content-type']).startsWith('application/x-www-form-urlencoded');
+      return isQuery
+        ? {
+            status: 400,
+            type: 'text/xml',
+            body: `<ErrorResponse><Error><Type>Sender</Type><Code>${name}</Code><Message>${message}</Message></Error></ErrorResponse>`,
+          }
+        : { status: 400, type: json, body: JSON.stringify({ __type: name, message }) };
     }
   }
 
@@ -256,17 +265,29 @@ export class AwsStandIn {
     }
   }
 
-  private query(action: string): string {
-    const kind = { DescribeDBSnapshots: 'DBSnapshot', DescribeDBClusterSnapshots: 'DBClusterSnapshot' }[
-      action
-    ];
-    if (!kind) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
-    const snapshot =
-      `<${kind}><Status>available</Status>` +
-      `<SnapshotCreateTime>${this.world.snapshotAt.toISOString()}</SnapshotCreateTime></${kind}>`;
+  private async query(action: string, input: URLSearchParams): Promise<string> {
+    await this.world.disturb?.(action);
+    const [, verb, kind] = /^(Describe|Create)(DB(?:Cluster)?Snapshot)s?$/.exec(action) ?? [];
+    if (kind === undefined) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
+    this.world.snapshots ??= [];
+    const describe = ({ id, status, takenAt }: { id: string; status: string; takenAt?: Date }) =>
+      `<${kind}><${kind}Identifier>${id}</${kind}Identifier><Status>${status}</Status>${
+        takenAt === undefined ? '' : `<SnapshotCreateTime>${takenAt.toISOString()}</SnapshotCreateTime>`
+      }</${kind}>`;
+    let result: string;
+    if (verb === 'Create') {
+      const id = input.get(`${kind}Identifier`) ?? '';
+      if (this.world.snapshots.some((snapshot) => snapshot.id === id))
+        throw new AwsError(`${kind}AlreadyExistsFault`, `Cannot create the snapshot ${id}: it exists`);
+      this.world.snapshots.push({ id, status: 'creating' });
+      result = describe({ id, status: 'creating' });
+    } else {
+      const automated = { id: 'rds:automated', status: 'available', takenAt: this.world.snapshotAt };
+      result = `<${kind}s>${[automated, ...this.world.snapshots].map(describe).join('')}</${kind}s>`;
+    }
     return (
       `<${action}Response xmlns="http://rds.amazonaws.com/doc/2014-10-31/">` +
-      `<${action}Result><${kind}s>${snapshot}</${kind}s></${action}Result></${action}Response>`
+      `<${action}Result>${result}</${action}Result></${action}Response>`
     );
   }
 }

@@ -1,28 +1,87 @@
 import {
-  DescribeDBClusterSnapshotsCommand,
-  DescribeDBSnapshotsCommand,
+  CreateDBClusterSnapshotCommand,
+  CreateDBSnapshotCommand,
+  paginateDescribeDBClusterSnapshots,
+  paginateDescribeDBSnapshots,
   RDSClient,
 } from '@aws-sdk/client-rds';
 import type { Settings } from '../core/settings.ts';
 
 const client = new RDSClient();
 
-/** When the latest available snapshot, automated or manual, was taken; null when there is none. */
-export async function latestBackup(database: Settings['database']): Promise<Date | null> {
-  const snapshots =
-    database.clusterIdentifier === undefined
-      ? ((
-          await client.send(
-            new DescribeDBSnapshotsCommand({ DBInstanceIdentifier: database.instanceIdentifier }),
-          )
-        ).DBSnapshots ?? [])
-      : ((
-          await client.send(
-            new DescribeDBClusterSnapshotsCommand({ DBClusterIdentifier: database.clusterIdentifier }),
-          )
-        ).DBClusterSnapshots ?? []);
-  const times = snapshots
-    .filter(({ Status }) => Status === 'available')
-    .map(({ SnapshotCreateTime }) => SnapshotCreateTime?.getTime() ?? 0);
+type Database = Settings['database'];
+
+/** A snapshot, automated or manual. */
+export interface Backup {
+  readonly id: string;
+  /** `available`, `creating`, `failed`, … */
+  readonly status: string;
+  /** Undefined while it is being created. */
+  readonly takenAt: Date | undefined;
+}
+
+/** Every snapshot of the database. */
+export async function listBackups(database: Database): Promise<Backup[]> {
+  const backups: Backup[] = [];
+  if (database.clusterIdentifier === undefined) {
+    const pages = paginateDescribeDBSnapshots(
+      { client },
+      { DBInstanceIdentifier: database.instanceIdentifier },
+    );
+    for await (const { DBSnapshots = [] } of pages)
+      for (const { DBSnapshotIdentifier: id = '', Status: status = '', SnapshotCreateTime } of DBSnapshots)
+        backups.push({ id, status, takenAt: SnapshotCreateTime });
+  } else {
+    const pages = paginateDescribeDBClusterSnapshots(
+      { client },
+      { DBClusterIdentifier: database.clusterIdentifier },
+    );
+    for await (const { DBClusterSnapshots = [] } of pages)
+      for (const {
+        DBClusterSnapshotIdentifier: id = '',
+        Status: status = '',
+        SnapshotCreateTime,
+      } of DBClusterSnapshots)
+        backups.push({ id, status, takenAt: SnapshotCreateTime });
+  }
+  return backups;
+}
+
+/** When the latest available one was taken; null when there is none. */
+export function latestOf(backups: readonly Backup[]): Date | null {
+  const times = backups
+    .filter(({ status }) => status === 'available')
+    .map(({ takenAt }) => takenAt?.getTime() ?? 0);
   return times.length === 0 ? null : new Date(Math.max(...times));
+}
+
+/**
+ * Begins a snapshot of this name; false when the database is not in a state for it, which passes.
+ * @throws what RDS answers, e.g. SnapshotQuotaExceededFault
+ */
+export async function beginBackup(database: Database, id: string): Promise<boolean> {
+  try {
+    if (database.clusterIdentifier === undefined)
+      await client.send(
+        new CreateDBSnapshotCommand({
+          DBInstanceIdentifier: database.instanceIdentifier,
+          DBSnapshotIdentifier: id,
+        }),
+      );
+    else
+      await client.send(
+        new CreateDBClusterSnapshotCommand({
+          DBClusterIdentifier: database.clusterIdentifier,
+          DBClusterSnapshotIdentifier: id,
+        }),
+      );
+    return true;
+  } catch (error) {
+    const { name } = error as Error;
+    // A repeated call finds it begun.
+    if (/SnapshotAlreadyExists/.test(name)) return true;
+    // An automated backup runs, for instance.
+    if (/^InvalidDB(Instance|Cluster)State/.test(name)) return false;
+    throw error;
+  }
 }

@@ -22,6 +22,8 @@ export interface ChecklistMeasurements {
   readonly keyMatches: boolean | 'absent';
   /** Time of the latest available backup; null = there is none; undefined = could not be read. */
   readonly latestBackup: Date | null | undefined;
+  /** Why none was taken, where one was to be. */
+  readonly backupProblem?: string | undefined;
   readonly now: Date;
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
@@ -63,12 +65,13 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Database backup completed',
       expected: `not older than ${plan.backupMaxAgeHours} hours`,
-      measured:
+      measured: `${
         m.latestBackup === undefined
           ? 'could not be read'
           : backupAge === undefined
             ? 'no backup found'
-            : `${backupAge.toFixed(1)} hours old`,
+            : `${backupAge.toFixed(1)} hours old`
+      }${m.backupProblem === undefined ? '' : `; none could be taken: ${m.backupProblem}`}`,
       passed:
         m.latestBackup === undefined ? null : backupAge !== undefined && backupAge <= plan.backupMaxAgeHours,
     },

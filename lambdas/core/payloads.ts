@@ -136,7 +136,6 @@ export type GateOutput = Judgement;
 /** The machine Hold: AskPerson, a page to the person on call, AwaitDecision. What asked is asked again after it. */
 export const AskPersonInput = z.object({
   run: Run,
-  phase: PhaseNumber.nullable(),
   /** Name of the judgement that is INCONCLUSIVE, e.g. `Phase 3 Bulk Migration: Gate`. */
   gate: z.string(),
   /** Name of the execution of Hold: a repeated delivery finds the hold that it has made. */
