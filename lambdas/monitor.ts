@@ -1,12 +1,13 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
 import { compareKeys } from './adapters/keys.ts';
+import { closeWindow, openWindow } from './adapters/monitoring.ts';
 import { activeRun, countErrors, latestRunStatus } from './adapters/records.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
-/** The schedule's period: errors are counted since the call before this one. */
+/** The schedule's period: how far back the first call looks. Later ones count errors since the last that succeeded. */
 const PERIOD_MILLISECONDS = 5 * 60_000;
 
 /** Publishes what the alarms watch. Coverage and the trigger are judged once a rollout has completed, not before. */
@@ -22,7 +23,8 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     }
     const { mismatchedKeys } = await spotCheck(step, client, keys.keyring);
     const health = await readHealth(client, target);
-    const errors = await countErrors(client, target, new Date(Date.now() - PERIOD_MILLISECONDS));
+    const window = await openWindow(client, target, PERIOD_MILLISECONDS);
+    const errors = await countErrors(client, target, window.since, window.until);
     const active = await activeRun(client, target);
     const completed = status === 'COMPLETED';
     const triggerIsOff = completed && !health.triggerEnabled ? 1 : 0;
@@ -36,6 +38,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       TriggerFailures: errors.trigger + triggerIsOff,
       KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
     });
+    await closeWindow(client, target, window);
     return { healthStatus: health.healthStatus };
   });
 });

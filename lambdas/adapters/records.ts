@@ -256,16 +256,22 @@ export async function millisecondsPerRow(
   return encrypted >= MIN_TIMED_ROWS ? mean : null;
 }
 
-/** Errors recorded for the run's table since a moment. */
-export async function countErrors(client: Client, target: string, since: Date): Promise<ErrorCounts> {
+/** Errors recorded for the run's table since a moment, until now or another one. */
+export async function countErrors(
+  client: Client,
+  target: string,
+  since: Date,
+  until?: Date,
+): Promise<ErrorCounts> {
   const { rows } = await client.query(
     `select
        count(*) filter (where error_type = 'encryption') as encryption,
        count(*) filter (where error_type = 'trigger') as trigger,
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
-     from public.encryption_errors where target = $1 and error_timestamp >= $2`,
-    [target, since],
+     from public.encryption_errors
+     where target = $1 and error_timestamp >= $2 and ($3::timestamptz is null or error_timestamp < $3)`,
+    [target, since, until],
   );
   return rows[0];
 }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { AwsError } from '../../rehearsal/aws.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;
@@ -71,6 +72,39 @@ describe('Monitor', () => {
     expect((await published()).DecryptionFailures).toBeGreaterThan(0);
     await world.client.query('update public.appointments set pii_iv = null');
     expect((await published()).MissingIvs).toBe(95);
+  });
+
+  test('counts every error once, also after calls that failed', async () => {
+    await complete();
+    const fail = (ago: string) =>
+      world.client.query(
+        `insert into public.encryption_errors (error_type, target, error_timestamp)
+         values ('trigger', 'public.appointments', clock_timestamp() - $1::interval)`,
+        [ago],
+      );
+    await fail('6 minutes');
+    await fail('1 minute');
+    expect((await published()).EncryptionErrors).toBe(1);
+    expect((await published()).EncryptionErrors).toBe(0);
+    await fail('0');
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'not now');
+    };
+    await expect(world.invoke('monitor', {})).rejects.toThrow();
+    world.aws.world.disturb = undefined;
+    // As if it had failed for hours.
+    await world.client.query(
+      `update encryption_rollout.measurements set measured_at = measured_at - interval '3 hours'`,
+    );
+    await fail('2 hours');
+    expect((await published()).EncryptionErrors).toBe(4);
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('counts the last minutes in a database that an earlier release has prepared', async () => {
+    await complete();
+    await world.client.query('drop table encryption_rollout.measurements');
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
   });
 
   test('reports a key that is another', async () => {

@@ -1,0 +1,46 @@
+import type pg from 'pg';
+
+/** What a measurement counts: from `since`, `until` not included. */
+export interface Window {
+  readonly since: Date;
+  readonly until: Date;
+}
+
+/**
+ * The time since the last measurement that was published, by the database's clock.
+ * @param firstMilliseconds how far back the first one looks
+ */
+export async function openWindow(
+  client: pg.ClientBase,
+  target: string,
+  firstMilliseconds: number,
+): Promise<Window> {
+  const { rows } = await client.query<{ until: Date; installed: boolean }>(
+    "select clock_timestamp() as until, to_regclass('encryption_rollout.measurements') is not null as installed",
+  );
+  const { until = new Date(), installed } = rows[0] ?? {};
+  // An engine that an earlier release has installed, until the next execution brings it up to date.
+  const last = installed
+    ? await client.query<{ measured_at: Date }>(
+        'select measured_at from encryption_rollout.measurements where target = $1',
+        [target],
+      )
+    : undefined;
+  return {
+    since: last?.rows[0]?.measured_at ?? new Date(until.getTime() - firstMilliseconds),
+    until,
+  };
+}
+
+/** The window has been published: the next one begins where it ends. */
+export async function closeWindow(client: pg.ClientBase, target: string, { until }: Window): Promise<void> {
+  const { rows } = await client.query(
+    "select to_regclass('encryption_rollout.measurements') is not null as installed",
+  );
+  if (!rows[0].installed) return;
+  await client.query(
+    `insert into encryption_rollout.measurements as m (target, measured_at) values ($1, $2)
+     on conflict (target) do update set measured_at = greatest(m.measured_at, excluded.measured_at)`,
+    [target, until],
+  );
+}
