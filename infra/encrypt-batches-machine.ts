@@ -2,27 +2,48 @@ import {
   Choice,
   Condition,
   JsonPath,
+  Pass,
   type StateMachine,
   Succeed,
   Wait,
   WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { invoke, type MachineProps, machine, set } from './tasks.ts';
+import type { Plan } from '../lambdas/core/plan.ts';
+import { askAgain, nameOfHold } from './hold-machine.ts';
+import { invoke, type MachineProps, machine } from './tasks.ts';
 
 /**
- * One stretch of a phase: vitals, batch, pause, until EncryptBatch says otherwise.
+ * One stretch of a phase: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to wait it looks
+ * at the vitals only; what cannot be measured is put to a person.
  * Input `{run, phase}`; output `{outcome: 'CONTINUE' | 'DONE' | 'BREACH', reason, …}`.
  */
 export class EncryptBatchesMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(scope: Construct, id: string, { names, functions }: MachineProps) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
+  ) {
     super(scope, id);
-    const begin = set(this, 'Begin', '$.work', { batch: 0 });
+    const begin = new Pass(this, 'Begin', {
+      parameters: {
+        run: JsonPath.objectAt('$.run'),
+        phase: JsonPath.numberAt('$.phase'),
+        work: { batch: 0 },
+        vitals: { slice: 0 },
+        loop: { hold: 0 },
+      },
+    });
     const checkVitals = invoke(this, 'CheckVitals', {
       functions,
-      payload: { run: JsonPath.objectAt('$.run'), phase: JsonPath.numberAt('$.phase'), during: 'batch' },
+      payload: {
+        run: JsonPath.objectAt('$.run'),
+        phase: JsonPath.numberAt('$.phase'),
+        during: 'batch',
+        slice: JsonPath.numberAt('$.vitals.slice'),
+      },
       resultPath: '$.vitals',
     });
     const encryptBatch = invoke(this, 'EncryptBatch', {
@@ -37,12 +58,31 @@ export class EncryptBatchesMachine extends Construct {
     });
     const pause = new Wait(this, 'Pause', { time: WaitTime.secondsPath('$.work.pauseSeconds') });
 
+    const ease = new Wait(this, 'Ease', { time: WaitTime.secondsPath('$.vitals.waitSeconds') });
+
     begin.next(checkVitals);
     checkVitals.next(
       new Choice(this, 'Vitals')
         .when(Condition.stringEquals('$.vitals.outcome', 'OK'), encryptBatch)
+        .when(Condition.stringEquals('$.vitals.outcome', 'WAIT'), ease)
+        .when(
+          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
+          askAgain(this, {
+            id: 'Hold',
+            hold,
+            plan,
+            name: nameOfHold(),
+            gate: JsonPath.stringAt('$.vitals.gate'),
+            again: checkVitals,
+          }),
+        )
+        .when(
+          Condition.stringEquals('$.vitals.outcome', 'CONTINUE'),
+          new Succeed(this, 'Continued', { outputPath: '$.vitals' }),
+        )
         .otherwise(new Succeed(this, 'Breached', { outputPath: '$.vitals' })),
     );
+    ease.next(checkVitals);
     encryptBatch.next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)

@@ -18,6 +18,7 @@ import type { Settings } from '../lambdas/core/settings.ts';
 import { fileOf, withBundles } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
+import type { CheckSchedules } from './schedules.ts';
 import { grantSecret, type Surroundings } from './surroundings.ts';
 
 interface Needs {
@@ -31,10 +32,16 @@ interface Needs {
   readonly vitals?: true;
   /** Reads what preflight asks for: dashboard, backups. */
   readonly readiness?: true;
-  /** Asks whether the execution that holds a run is still alive. */
+  /** Asks whether the execution that holds a run, or clears it, is still alive. */
   readonly executions?: true;
   /** Stops an execution and starts its rollback. */
   readonly stops?: true;
+  /** Starts a rollback or a clearing that a person has asked for. */
+  readonly requests?: true;
+  /** Creates the schedules of the checks after a rollout. */
+  readonly schedules?: true;
+  /** Passes a person's answer on to the execution that waits for it. */
+  readonly answers?: true;
 }
 
 /** Every function, and the least that it needs besides the database's secret. */
@@ -42,19 +49,28 @@ const functions = {
   // 15 minutes, the most that Lambda gives, for those that scan the table: a billion rows take minutes.
   PrepareDatabase: { minutes: 15, key: true, metrics: true, executions: true },
   Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
-  CheckVitals: { minutes: 15, vitals: true },
+  CheckVitals: { minutes: 15, metrics: true, vitals: true },
   EncryptBatch: { minutes: 15, key: true, metrics: true },
   Gate: { minutes: 15, key: true, metrics: true, vitals: true },
+  AskPerson: { minutes: 1 },
+  AwaitDecision: { minutes: 1, answers: true },
+  ExpireHold: { minutes: 1 },
   EnableTrigger: { minutes: 2, key: true, metrics: true },
   AuditRows: { minutes: 5, key: true, metrics: true },
   CompleteRollout: { minutes: 15, metrics: true },
+  ScheduleChecks: { minutes: 2, schedules: true },
+  PostRolloutCheck: { minutes: 15, key: true, metrics: true, vitals: true },
+  WriteUpdate: { minutes: 2 },
   // Rolling back works without the key. What stops the rollout takes seconds, or is stuck; the proof is a scan.
   CancelBatches: { minutes: 1 },
   DisableTrigger: { minutes: 1 },
   ProvePlaintext: { minutes: 15 },
   GatherEvidence: { minutes: 15, metrics: true, vitals: true },
+  // One batch, and in the end a scan.
+  ClearCiphertext: { minutes: 15 },
   Monitor: { minutes: 15, key: true, metrics: true },
   StopRollout: { minutes: 1, stops: true },
+  Operate: { minutes: 1, answers: true, executions: true, requests: true },
 } as const satisfies Record<string, Needs>;
 
 export type FunctionName = keyof typeof functions;
@@ -86,6 +102,7 @@ interface FunctionsProps {
   readonly surroundings: Surroundings;
   readonly keySecret: ReadableSecret;
   readonly logGroup: ILogGroup;
+  readonly checks: CheckSchedules;
 }
 
 /** The handlers as Lambda functions in the operator's VPC, each with a role of its own. */
@@ -121,7 +138,7 @@ export class Functions extends Construct {
   private create(
     name: FunctionName,
     directory: string,
-    { config, names, settings, surroundings, keySecret, logGroup }: FunctionsProps,
+    { config, names, settings, surroundings, keySecret, logGroup, checks }: FunctionsProps,
   ): LambdaFunction {
     const needs: Needs = functions[name];
     const role = new Role(this, `${name}Role`, {
@@ -148,10 +165,21 @@ export class Functions extends Construct {
         ...surroundings.login.environment,
         KEY_SECRET_ARN: keySecret.secretArn,
         ROLLOUT_SETTINGS: JSON.stringify(settings),
+        STACK_NAME: config.stackName,
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
         NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
-        ...(needs.stops ? { ROLLBACK_MACHINE_ARN: this.machineArn(names, 'Rollback') } : {}),
+        ...(needs.stops || needs.requests
+          ? { ROLLBACK_MACHINE_ARN: this.machineArn(names, 'Rollback') }
+          : {}),
+        ...(needs.requests ? { CLEAR_MACHINE_ARN: this.machineArn(names, 'ClearCiphertext') } : {}),
+        ...(needs.schedules
+          ? {
+              SCHEDULE_GROUP: checks.group.scheduleGroupName,
+              CHECKS_MACHINE_ARN: this.machineArn(names, 'PostRolloutChecks'),
+              CHECKS_ROLE_ARN: checks.role.roleArn,
+            }
+          : {}),
       }),
     });
 
@@ -204,12 +232,42 @@ export class Functions extends Construct {
       );
     }
     if (needs.executions)
-      allow(['states:DescribeExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
+      allow(
+        ['states:DescribeExecution'],
+        [this.executionsArn(names, 'EncryptionRollout'), this.executionsArn(names, 'ClearCiphertext')],
+      );
     if (needs.stops) {
       allow(['states:StopExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
       allow(['states:StartExecution'], [this.machineArn(names, 'Rollback')]);
       allow(['states:DescribeExecution'], [this.executionsArn(names, 'Rollback')]);
     }
+    if (needs.requests) {
+      allow(
+        ['states:StartExecution'],
+        [this.machineArn(names, 'Rollback'), this.machineArn(names, 'ClearCiphertext')],
+      );
+      // Of a name that is taken, how its execution fares.
+      allow(
+        ['states:DescribeExecution'],
+        [this.executionsArn(names, 'Rollback'), this.executionsArn(names, 'ClearCiphertext')],
+      );
+    }
+    if (needs.schedules) {
+      allow(
+        ['scheduler:CreateSchedule', 'scheduler:DeleteSchedule'],
+        [
+          Stack.of(this).formatArn({
+            service: 'scheduler',
+            resource: 'schedule',
+            resourceName: `${names.of('Checks')}/*`,
+          }),
+        ],
+      );
+      allow(['iam:PassRole'], [checks.role.roleArn], {
+        StringEquals: { 'iam:PassedToService': 'scheduler.amazonaws.com' },
+      });
+    }
+    if (needs.answers) allow(['states:SendTaskSuccess'], [this.machineArn(names, 'Hold')]);
     return lambda;
   }
 

@@ -8,10 +8,12 @@ import {
   Pass,
   type StateMachine,
   Succeed,
+  type TaskStateBase,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import type { Phase, Plan } from '../lambdas/core/plan.ts';
+import type { Phase, PhaseNumber, Plan } from '../lambdas/core/plan.ts';
 import type { Target } from '../lambdas/core/settings.ts';
+import { askAgain, holdTimeout } from './hold-machine.ts';
 import { execute, invoke, type MachineProps, machine, notify, onError, set } from './tasks.ts';
 
 interface RolloutMachineProps extends MachineProps {
@@ -21,6 +23,9 @@ interface RolloutMachineProps extends MachineProps {
   readonly soak: StateMachine;
   readonly finalAudit: StateMachine;
   readonly rollback: StateMachine;
+  readonly hold: StateMachine;
+  /** Phases that begin only when a person has said so. */
+  readonly approvals: readonly PhaseNumber[];
 }
 
 const run = JsonPath.objectAt('$.run');
@@ -31,6 +36,9 @@ const run = JsonPath.objectAt('$.run');
  */
 const maxStretches = 400;
 
+/** The longest pause that a person may tune; no wait between two looks is longer. */
+const longestPauseSeconds = 3_600;
+
 const continuesBeyondLimit = Condition.stringEquals('$.step.outcome', 'CONTINUE');
 const continues = Condition.and(
   continuesBeyondLimit,
@@ -40,7 +48,7 @@ const continues = Condition.and(
 /**
  * The whole rollout, drawn from the plan. Input: RolloutInput.
  *
- * The data that passes between its states: `input`, `run`, `loop.stretch` (counts children, for their names) and
+ * The data that passes between its states: `input`, `run`, `loop` (counts stretches and holds, for their names) and
  * `step`, the result of the latest step; `step.reason` says why the rollout stops.
  */
 export class RolloutMachine extends Construct {
@@ -64,7 +72,7 @@ export class RolloutMachine extends Construct {
     });
 
     const begin = new Pass(this, 'Begin', {
-      parameters: { input: JsonPath.objectAt('$$.Execution.Input'), loop: { stretch: 1 } },
+      parameters: { input: JsonPath.objectAt('$$.Execution.Input'), loop: { stretch: 1, hold: 0 } },
     });
     const prepareDatabase = invoke(this, 'PrepareDatabase', {
       functions,
@@ -84,6 +92,10 @@ export class RolloutMachine extends Construct {
     onError(preflight, '$.error', failure).next(
       new Choice(this, 'Preflight: Verdict')
         .when(Condition.stringEquals('$.step.verdict', 'GO'), resumeAt)
+        .when(
+          Condition.stringEquals('$.step.verdict', 'INCONCLUSIVE'),
+          this.hold('Preflight: Hold', preflight, (task) => onError(task, '$.error', failure)),
+        )
         .otherwise(
           set(this, 'Preflight: Refusal', '$.refusal', {
             Error: 'RolloutRefused',
@@ -110,6 +122,13 @@ export class RolloutMachine extends Construct {
 
   /** The states of one phase; returns its first. */
   private phase(phase: Phase, next: IChainable): IChainable {
+    const work = this.work(phase, next);
+    return this.props.approvals.includes(phase.number)
+      ? this.gate(phase, 'Approval', 'approval', work)
+      : work;
+  }
+
+  private work(phase: Phase, next: IChainable): IChainable {
     const afterSoak = phase.number === 5 ? this.audit(phase, next) : next;
     const afterWork = phase.soakMinutes > 0 ? this.soak(phase, afterSoak) : afterSoak;
     const gate = this.gate(phase, 'Gate', 'worked', afterWork);
@@ -123,10 +142,13 @@ export class RolloutMachine extends Construct {
       return onError(enableTrigger, '$.step.reason', this.rollback).next(gate);
     }
     const { plan, encryptBatches, functions } = this.props;
+    // A look at the vitals, and then a batch and its pause, or a hold.
     const loopSeconds =
       seconds(functions.named('CheckVitals').timeout) +
-      seconds(functions.named('EncryptBatch').timeout) +
-      phase.pauseSeconds;
+      Math.max(
+        seconds(functions.named('EncryptBatch').timeout) + longestPauseSeconds,
+        seconds(holdTimeout(plan)),
+      );
     const batches = execute(this, `${phase.title}: EncryptBatches`, {
       machine: encryptBatches,
       name: childName(`p${phase.number}-{}`, JsonPath.stringAt('$.loop.stretch')),
@@ -160,8 +182,12 @@ export class RolloutMachine extends Construct {
         reason: JsonPath.stringAt('$.Output.reason'),
       },
       resultPath: '$.step',
-      // The looks at the vitals take time, too.
-      timeout: Duration.minutes(2 * phase.soakMinutes + 60),
+      // The looks at the vitals take time, too; and any of them may have to wait for a person.
+      timeout: Duration.seconds(
+        (2 * phase.soakMinutes + 60) * 60 +
+          Math.ceil(phase.soakMinutes / this.props.plan.soakSliceMinutes) *
+            seconds(holdTimeout(this.props.plan)),
+      ),
     });
     return onError(soak, '$.step.reason', this.rollback).next(
       new Choice(this, `${phase.title}: SoakOutcome`)
@@ -190,11 +216,11 @@ export class RolloutMachine extends Construct {
     return audit;
   }
 
-  /** Judges the phase and goes on only with GO: NO_GO and INCONCLUSIVE stop the rollout. */
+  /** Judges the phase and goes on only with GO. NO_GO stops the rollout; INCONCLUSIVE asks a person, and judges again. */
   private gate(
     phase: Phase,
-    name: 'Gate' | 'SoakGate' | 'AuditGate',
-    stage: 'worked' | 'soaked' | 'audited',
+    name: 'Approval' | 'Gate' | 'SoakGate' | 'AuditGate',
+    stage: 'approval' | 'worked' | 'soaked' | 'audited',
     next: IChainable,
   ): IChainable {
     const id = `${phase.title}: ${name}`;
@@ -204,16 +230,36 @@ export class RolloutMachine extends Construct {
       { functions: this.props.functions, payload: { run, phase: phase.number, stage }, resultPath: '$.step' },
       id,
     );
-    return onError(gate, '$.step.reason', this.rollback).next(
+    onError(gate, '$.step.reason', this.rollback).next(
       new Choice(this, `${id}Verdict`)
         .when(Condition.stringEquals('$.step.verdict', 'GO'), next)
+        .when(
+          Condition.stringEquals('$.step.verdict', 'INCONCLUSIVE'),
+          this.hold(`${id}Hold`, gate, (task) => onError(task, '$.step.reason', this.rollback)),
+        )
         .otherwise(this.rollback),
     );
+    return gate;
+  }
+
+  /** Asks a person about `$.step`, then the state that judged it once more. */
+  private hold(id: string, again: IChainable, guard: (task: TaskStateBase) => void): IChainable {
+    return askAgain(this, {
+      id,
+      hold: this.props.hold,
+      plan: this.props.plan,
+      name: childName('hold-{}', JsonPath.stringAt('$.loop.hold')),
+      gate: JsonPath.stringAt('$.step.gate'),
+      loop: { stretch: JsonPath.numberAt('$.loop.stretch') },
+      again,
+      guard,
+    });
   }
 
   private nextStretch(id: string, again: IChainable): IChainable {
     return set(this, id, '$.loop', {
       stretch: JsonPath.mathAdd(JsonPath.numberAt('$.loop.stretch'), 1),
+      hold: JsonPath.numberAt('$.loop.hold'),
     }).next(again);
   }
 
@@ -234,7 +280,22 @@ export class RolloutMachine extends Construct {
     );
     // Complete it is, whoever heard of it.
     onError(notifyCompleted, '$.unheard', completed).next(completed);
-    return onError(completeRollout, '$.step.reason', this.rollback).next(notifyCompleted);
+    const scheduleChecks = invoke(this, 'ScheduleChecks', {
+      functions,
+      payload: { run },
+      resultPath: '$.checks',
+    });
+    // Nor is it rolled back because nobody would look after it; but somebody must hear that.
+    const notifyUnscheduled = notify(
+      this,
+      'NotifyChecksNotScheduled',
+      topic,
+      'Encryption rollout: checks not scheduled',
+      'The rollout is complete, but the checks of the next 30 days could not be scheduled. See the log of ScheduleChecks, then start another execution: it verifies every row, and schedules them.',
+    );
+    onError(notifyUnscheduled, '$.unheard', notifyCompleted).next(notifyCompleted);
+    onError(scheduleChecks, '$.unscheduled', notifyUnscheduled).next(notifyCompleted);
+    return onError(completeRollout, '$.step.reason', this.rollback).next(scheduleChecks);
   }
 
   /** Rolls back and fails with a cause that the person on call understands. */

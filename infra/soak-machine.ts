@@ -3,6 +3,7 @@ import {
   Choice,
   Condition,
   JsonPath,
+  Pass,
   type StateMachine,
   Succeed,
   Wait,
@@ -10,10 +11,11 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import { invoke, type MachineProps, machine, set } from './tasks.ts';
+import { askAgain, nameOfHold } from './hold-machine.ts';
+import { invoke, type MachineProps, machine } from './tasks.ts';
 
 /**
- * A watched wait: it ends early on a breach. CheckVitals counts the slices.
+ * A watched wait: it ends early on a breach. CheckVitals counts the slices. What cannot be measured is put to a person.
  * Input `{run, phase}`; output `{outcome: 'DONE' | 'BREACH', reason, …}`.
  */
 export class SoakMachine extends Construct {
@@ -22,10 +24,17 @@ export class SoakMachine extends Construct {
   constructor(
     scope: Construct,
     id: string,
-    { names, functions, plan }: MachineProps & { readonly plan: Plan },
+    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
   ) {
     super(scope, id);
-    const begin = set(this, 'Begin', '$.vitals', { slice: 0 });
+    const begin = new Pass(this, 'Begin', {
+      parameters: {
+        run: JsonPath.objectAt('$.run'),
+        phase: JsonPath.numberAt('$.phase'),
+        vitals: { slice: 0 },
+        loop: { hold: 0 },
+      },
+    });
     const checkVitals = invoke(this, 'CheckVitals', {
       functions,
       payload: {
@@ -44,6 +53,17 @@ export class SoakMachine extends Construct {
     checkVitals.next(
       new Choice(this, 'Vitals')
         .when(Condition.stringEquals('$.vitals.outcome', 'OK'), slice)
+        .when(
+          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
+          askAgain(this, {
+            id: 'Hold',
+            hold,
+            plan,
+            name: nameOfHold(),
+            gate: JsonPath.stringAt('$.vitals.gate'),
+            again: checkVitals,
+          }),
+        )
         .otherwise(new Succeed(this, 'Finished', { outputPath: '$.vitals' })),
     );
     slice.next(checkVitals);

@@ -5,18 +5,24 @@ import type { Construct } from 'constructs';
 import { planOf, Settings } from '../lambdas/core/settings.ts';
 import { acknowledgeFindings } from './acknowledgements.ts';
 import { Alarms } from './alarms.ts';
+import { Chat } from './chat.ts';
+import { ClearCiphertextMachine } from './clear-ciphertext-machine.ts';
 import type { RolloutConfig } from './config.ts';
 import { RolloutDashboard } from './dashboard.ts';
 import { EncryptBatchesMachine } from './encrypt-batches-machine.ts';
 import { Endpoints } from './endpoints.ts';
 import { FinalAuditMachine } from './final-audit-machine.ts';
 import { Functions, type ReadableSecret } from './functions.ts';
+import { HoldMachine } from './hold-machine.ts';
 import { Monitoring } from './monitoring.ts';
 import { namesOf } from './names.ts';
 import { Notifications } from './notifications.ts';
+import { PostRolloutMachine } from './post-rollout-machine.ts';
 import { RollbackMachine } from './rollback-machine.ts';
 import { RolloutMachine } from './rollout-machine.ts';
+import { CheckSchedules } from './schedules.ts';
 import { SoakMachine } from './soak-machine.ts';
+import { StatusUpdates } from './status-updates.ts';
 import { Stopping } from './stopping.ts';
 import { GivenSurroundings } from './surroundings.ts';
 
@@ -55,28 +61,46 @@ export class EncryptionRolloutStack extends Stack {
     const notifications = new Notifications(this, 'Notifications', {
       names,
       onCall: config.onCall,
+      updates: config.updates,
       stakeholders: config.stakeholders,
     });
     const { topic } = notifications;
+    const checks = new CheckSchedules(this, 'Checks', { names });
+    // One log for all handlers: a run reads from top to bottom.
+    const logGroup = new LogGroup(this, 'Log', {
+      logGroupName: `/encryption-rollout/${config.stackName}`,
+      retention: RetentionDays.ONE_YEAR,
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
     const functions = new Functions(this, 'Functions', {
+      checks,
       config,
       names,
       settings,
       surroundings,
       keySecret: this.keySecret(config),
-      // One log for all handlers: a run reads from top to bottom.
-      logGroup: new LogGroup(this, 'Log', {
-        logGroupName: `/encryption-rollout/${config.stackName}`,
-        retention: RetentionDays.ONE_YEAR,
-        removalPolicy: RemovalPolicy.DESTROY,
-      }),
+      logGroup,
     });
+    if (config.slack !== undefined)
+      new Chat(this, 'Chat', {
+        names,
+        slack: config.slack,
+        notifications,
+        topics: [topic, notifications.updates],
+        logGroup,
+      });
 
     const shared = { names, functions, topic };
-    const { machine: encryptBatches } = new EncryptBatchesMachine(this, 'EncryptBatches', shared);
-    const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan });
+    const { machine: hold } = new HoldMachine(this, 'Hold', { ...shared, plan });
+    const { machine: encryptBatches } = new EncryptBatchesMachine(this, 'EncryptBatches', {
+      ...shared,
+      plan,
+      hold,
+    });
+    const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan, hold });
     const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', shared);
     const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
+    const { machine: clearCiphertext } = new ClearCiphertextMachine(this, 'ClearCiphertext', shared);
     const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
       ...shared,
       plan,
@@ -85,9 +109,23 @@ export class EncryptionRolloutStack extends Stack {
       soak,
       finalAudit,
       rollback,
+      hold,
+      approvals: config.approvals,
     });
 
-    for (const publisher of [rollback, rollout]) notifications.grantEncryption(publisher);
+    const { updates, security } = notifications;
+    const { machine: postRolloutChecks } = new PostRolloutMachine(this, 'PostRolloutChecks', {
+      ...shared,
+      updates,
+    });
+    const { machine: statusUpdates } = new StatusUpdates(this, 'StatusUpdates', {
+      ...shared,
+      updates,
+      security,
+    });
+
+    for (const publisher of [hold, rollback, rollout, clearCiphertext, postRolloutChecks, statusUpdates])
+      notifications.grantEncryption(publisher);
     notifications.tellOf(rollout);
 
     const alarms = new Alarms(this, 'Alarms', {
@@ -96,6 +134,7 @@ export class EncryptionRolloutStack extends Stack {
       topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
       rollout,
       rollback,
+      postRolloutChecks,
       stopRollout: functions.named('StopRollout'),
     });
     new RolloutDashboard(this, 'Dashboard', { names, alarms });
@@ -115,6 +154,14 @@ export class EncryptionRolloutStack extends Stack {
     new CfnOutput(this, 'StateMachineArn', {
       description: 'Start an execution of this to start or to resume the rollout',
       value: rollout.stateMachineArn,
+    });
+    new CfnOutput(this, 'OperateFunctionName', {
+      description: 'What `npm run rollout` asks',
+      value: functions.named('Operate').functionName,
+    });
+    new CfnOutput(this, 'UpdatesTopicArn', {
+      description: 'Where status updates and the reports of the 30 days after are sent',
+      value: notifications.updates.topicArn,
     });
     new CfnOutput(this, 'OnCallTopicArn', {
       description: 'Where alarms and the ends of rollouts are announced',

@@ -5,7 +5,16 @@ import type { RolloutConfig } from './config.ts';
 import { namesOf } from './names.ts';
 import { EncryptionRolloutStack } from './stack.ts';
 
-export type MachineName = 'EncryptionRollout' | 'EncryptBatches' | 'Soak' | 'FinalAudit' | 'Rollback';
+export type MachineName =
+  | 'EncryptionRollout'
+  | 'EncryptBatches'
+  | 'Soak'
+  | 'FinalAudit'
+  | 'Hold'
+  | 'Rollback'
+  | 'ClearCiphertext'
+  | 'PostRolloutChecks'
+  | 'StatusUpdates';
 
 export interface SynthesizedMachine {
   /** The Amazon States Language definition, every reference resolved to an ARN that ends in the name. */
@@ -47,7 +56,8 @@ const account = '123456789012';
  *
  * In the definitions a task's Resource is `arn:aws:lambda:us-east-1:123456789012:function:<state name>`,
  * `arn:aws:states:::states:startExecution.sync:2` with Parameters.StateMachineArn
- * `arn:aws:states:us-east-1:123456789012:stateMachine:<machine name>`, or `arn:aws:states:::sns:publish`.
+ * `arn:aws:states:us-east-1:123456789012:stateMachine:<machine name>`, `arn:aws:states:::lambda:invoke.waitForTaskToken`
+ * with Parameters.FunctionName like the first, or `arn:aws:states:::sns:publish`.
  *
  * @param outdir of the cloud assembly; a temporary directory when not given
  */
@@ -114,6 +124,8 @@ function resolver(template: Template, prefix: string): (value: unknown) => unkno
         return arn('states', `stateMachine:${short(Properties.StateMachineName)}`);
       case 'AWS::SNS::Topic':
         return arn('sns', short(Properties.TopicName));
+      case 'AWS::IAM::Role':
+        return `arn:aws:iam::${account}:role/${logicalId}`;
       case 'AWS::SecretsManager::Secret':
         return arn('secretsmanager', `secret:${logicalId}`);
       default:

@@ -32,20 +32,22 @@ const patience = {
   jitterStrategy: JitterType.FULL,
 } satisfies RetryProps;
 
+const passingTrouble: RetryProps = {
+  ...patience,
+  errors: [
+    // Ours: connection lost, deadlock, serialization failure, lock timeout, throttled by AWS.
+    'TransientError',
+    // Lambda's own trouble: the invocation never reached the handler, or its answer never reached us.
+    'Lambda.ServiceException',
+    'Lambda.AWSLambdaException',
+    'Lambda.SdkClientException',
+    // More invocations than the account may have at once.
+    'Lambda.TooManyRequestsException',
+  ],
+};
+
 const retries: readonly RetryProps[] = [
-  {
-    ...patience,
-    errors: [
-      // Ours: connection lost, deadlock, serialization failure, lock timeout, throttled by AWS.
-      'TransientError',
-      // Lambda's own trouble: the invocation never reached the handler, or its answer never reached us.
-      'Lambda.ServiceException',
-      'Lambda.AWSLambdaException',
-      'Lambda.SdkClientException',
-      // More invocations than the account may have at once.
-      'Lambda.TooManyRequestsException',
-    ],
-  },
+  passingTrouble,
   {
     // Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike.
     errors: ['States.Timeout', 'Sandbox.Timedout'],
@@ -88,6 +90,27 @@ export function invoke(
     retryOnServiceExceptions: false,
   });
   for (const retry of retries) task.addRetry(retry);
+  return task;
+}
+
+/**
+ * A task that invokes the handler of this name and then waits until somebody succeeds the task, by the token that the
+ * payload gives the handler. Time-out: States.Timeout, which is an answer here and no trouble.
+ */
+export function awaitAnswer(
+  scope: Construct,
+  handler: FunctionName,
+  { functions, payload, timeout }: Pick<HandlerProps, 'functions' | 'payload'> & { timeout: Duration },
+): LambdaInvoke {
+  const task = new LambdaInvoke(scope, handler, {
+    lambdaFunction: functions.pinned(handler),
+    integrationPattern: IntegrationPattern.WAIT_FOR_TASK_TOKEN,
+    payload: TaskInput.fromObject(payload),
+    resultPath: JsonPath.DISCARD,
+    taskTimeout: Timeout.duration(timeout),
+    retryOnServiceExceptions: false,
+  });
+  task.addRetry(passingTrouble);
   return task;
 }
 
@@ -168,7 +191,9 @@ export function machine(
   comment: string,
   start: IChainable,
 ): StateMachine {
-  return new StateMachine(scope, name, {
+  // A machine may have a state of its own name.
+  const id = scope.node.tryFindChild(name) === undefined ? name : `${name}Machine`;
+  return new StateMachine(scope, id, {
     stateMachineName: names.of(name),
     stateMachineType: StateMachineType.STANDARD,
     definitionBody: DefinitionBody.fromChainable(start),

@@ -34,7 +34,7 @@ const columns = 'id, gate, reason, expires_at as "expiresAt", unknown';
 export async function askPerson(
   client: Client,
   run: Run,
-  { gate, phase, execution }: { gate: string; phase: number | null; execution: string },
+  { gate, execution }: { gate: string; execution: string },
   holdMinutes: number,
 ): Promise<Hold> {
   return inTransaction(client, async () => {
@@ -42,14 +42,14 @@ export async function askPerson(
     const inserted = await client.query<Hold>(
       `insert into encryption_rollout.holds
          (id, run_id, attempt, gate, phase, reason, unknown, expires_at, execution)
-       select $1, run_id, attempt, gate, $5::integer, reason,
+       select $1, run_id, attempt, gate, phase, reason,
          array(select c ->> 'name' from jsonb_array_elements(criteria) as c where c -> 'passed' = 'null'),
-         clock_timestamp() + make_interval(secs => $6::float8 * 60), $7
+         clock_timestamp() + make_interval(secs => $5::float8 * 60), $6
        from encryption_rollout.gates
        where run_id = $2 and attempt = $3 and gate = $4 and verdict = 'INCONCLUSIVE'
        order by gates.id desc limit 1
        on conflict do nothing returning ${columns}`,
-      [newId(), run.id, run.attempt, gate, phase, holdMinutes, execution],
+      [newId(), run.id, run.attempt, gate, holdMinutes, execution],
     );
     const hold = inserted.rows[0];
     if (hold !== undefined) {

@@ -27,7 +27,7 @@ afterEach(async () => {
 
 const judge = () => world.invoke('gate', { run, phase: 1, stage: 'worked' });
 const ask = (execution = 'hold-1', asked = gate): Promise<AskPersonOutput> =>
-  world.invoke('ask-person', { run, phase: 1, gate: asked, execution });
+  world.invoke('ask-person', { run, gate: asked, execution });
 const wait = (hold: string, given = token) => world.invoke('await-decision', { run, hold, token: given });
 const decide = (hold: string, decision: string, by = 'R. Roe') =>
   world.invoke('operate', { command: 'decide', by, hold, decision });
@@ -210,7 +210,6 @@ test('preflight without a verdict leaves the run open for a person; their no-go 
   expect(await status()).toBe('ACTIVE');
   const { hold } = await world.invoke('ask-person', {
     run,
-    phase: null,
     gate: 'Preflight',
     execution: 'hold-1',
   });
