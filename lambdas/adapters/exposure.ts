@@ -1,8 +1,36 @@
 import type pg from 'pg';
 import { type Exposure, judgedSettings } from '../core/exposure.ts';
+import type { Target } from '../core/settings.ts';
+import { tableSql } from './engine.ts';
 
-/** Reads what preflight judges: settings as every scope has them, and foreign code on the table. */
-export async function readExposure(client: pg.ClientBase, target: string): Promise<Exposure> {
+/** What encryption_rollout.foreign_code will find, whose owner will be the role that installs. */
+const foreignCodeBeforeInstallation = `
+  with wanted as (
+    select oid, relacl, relowner, oid::regclass::text as name from pg_class where oid = $1::regclass
+  ), strangers as (
+    select r.oid from pg_roles as r, wanted as w
+    where not r.rolsuper and not pg_has_role(r.oid, w.relowner, 'member') and r.rolname <> current_user
+    union all
+    -- Everybody.
+    select 0
+  )
+  select format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, w.name) as finding,
+    format('revoke trigger on %s from %s;', w.name, case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as fix
+  from wanted as w, aclexplode(w.relacl) as g
+  where g.privilege_type = 'TRIGGER' and g.grantee in (select oid from strangers)
+  union all
+  select format('trigger %I of %s calls %s, which belongs to %s', t.tgname, w.name, p.oid::regprocedure, p.proowner::regrole),
+    format('alter function %s owner to %s;', p.oid::regprocedure, w.relowner::regrole)
+  from wanted as w
+  join pg_trigger as t on t.tgrelid = w.oid
+  join pg_proc as p on p.oid = t.tgfoid
+  where not t.tgisinternal and p.proowner in (select oid from strangers)`;
+
+/**
+ * Reads what preflight judges: settings as every scope has them, and foreign code on the table.
+ * @param target `<schema>.<table>`, or the table itself where there is no engine yet
+ */
+export async function readExposure(client: pg.ClientBase, target: string | Target): Promise<Exposure> {
   const settings = await client.query(
     `select name, setting as value,
        case when source in ('user', 'database user', 'client', 'session', 'environment variable')
@@ -18,6 +46,9 @@ export async function readExposure(client: pg.ClientBase, target: string): Promi
        and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))`,
     [judgedSettings],
   );
-  const code = await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [target]);
+  const code =
+    typeof target === 'string'
+      ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [target])
+      : await client.query(foreignCodeBeforeInstallation, [tableSql(target)]);
   return { settings: settings.rows, foreignCode: code.rows };
 }

@@ -1,0 +1,57 @@
+import type pg from 'pg';
+import { readExposure } from './adapters/exposure.ts';
+import { compareKeys } from './adapters/keys.ts';
+import { isRegistered, readPrerequisites, scanHealth } from './adapters/prerequisites.ts';
+import { mayHaveEnabledTrigger } from './adapters/records.ts';
+import { type ChecklistMeasurements, checklistCriteria } from './core/checklist.ts';
+import { judge } from './core/criteria.ts';
+import { parseInput } from './core/input.ts';
+import { DryRunInput, type DryRunOutput } from './core/payloads.ts';
+import { readReadiness } from './readiness.ts';
+import { handlerOf, type Step, unattachedSession } from './step.ts';
+
+/**
+ * The checklist of preflight, what PrepareDatabase needs, and the forecast, in a session that cannot write; for a database
+ * with and without the engine. Publishes and records nothing.
+ */
+export const handler = handlerOf('DryRun', DryRunInput, async ({ input }, step): Promise<DryRunOutput> => {
+  const parsed = parseInput(input);
+  const { target } = step.settings;
+  return step.database(unattachedSession, async (client): Promise<DryRunOutput> => {
+    await client.query('set default_transaction_read_only = on');
+    const prerequisites = await readPrerequisites(client, target);
+    if (prerequisites.some(({ passed }) => passed === false))
+      return {
+        ...judge('DryRun', prerequisites),
+        forecast: { rowsToEncrypt: 0, batches: 0, hours: 0, tableBytes: 0, walBytes: 0 },
+      };
+    const readiness = await readReadiness(step, client, parsed);
+    const registered = await isRegistered(client, step.target);
+    const criteria = checklistCriteria(step.plan, {
+      ...readiness,
+      ...(await keyState(step, client, registered)),
+      health: await scanHealth(client, target),
+      canaryProblem: null,
+      exposure: await readExposure(client, registered ? step.target : target),
+    });
+    return { ...judge('DryRun', [...prerequisites, ...criteria]), forecast: readiness.forecast };
+  });
+});
+
+/** What the key in Secrets Manager means for the rollout. One that cannot be read fails here, without a metric. */
+async function keyState(
+  step: Step,
+  client: pg.Client,
+  registered: boolean,
+): Promise<Pick<ChecklistMeasurements, 'keyMatches' | 'expectedTrigger'>> {
+  const keys = await step.key().catch(({ name, message }: Error) => {
+    step.logger.warn('the key could not be read', { type: name, message });
+    return null;
+  });
+  if (keys === null) return { keyMatches: false, expectedTrigger: 'any' };
+  if (!registered) return { keyMatches: 'absent', expectedTrigger: 'disabled' };
+  const compared = await compareKeys(client, keys);
+  const expectedTrigger = (await mayHaveEnabledTrigger(client, step.target)) ? 'any' : 'disabled';
+  // A newer key begins a rotation, which PrepareDatabase puts in place.
+  return { keyMatches: compared === 'ahead' ? 'absent' : compared === 'same', expectedTrigger };
+}
