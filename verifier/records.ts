@@ -18,43 +18,47 @@ interface TriggerState {
   readonly guard: boolean;
 }
 
-/** The guard must always be on, the encryption trigger once a rollout is complete. Returns whether they are. */
+/** The guard, one trigger for updates and one for inserts, must always be on, the encryption trigger once a rollout is complete. Returns whether they are. */
 export async function checkTriggers(
   client: pg.ClientBase,
   target: Target,
   complete: boolean,
   findings: Findings,
 ): Promise<TriggerState> {
-  const guardName = 'zz_clear_stale_ciphertext';
-  const { rows } = await client.query<{ name: string; enabled: boolean; ours: boolean }>(
-    // tgtype: 1 for each row, 2 before, 4 insert, 16 update. O and A: fires in ordinary sessions.
-    `select t.tgname as name, t.tgenabled in ('O', 'A') as enabled,
-       n.nspname = 'encryption_rollout' and p.proname = case t.tgname when $2 then 'encrypt_row_' else 'clear_stale_' end || $4::text
-       and t.tgtype & 23 = case t.tgname when $2 then 23 else 19 end as ours
+  // pg_trigger.tgtype: 1 for each row, 2 before, 4 insert, 16 update.
+  const expected = [
+    { name: target.trigger, calls: `encrypt_row_${target.id}`, type: 23, invariant: 'trigger' },
+    { name: 'zz_clear_stale_ciphertext', calls: `clear_stale_${target.id}`, type: 19, invariant: 'guard' },
+    { name: 'aa_clear_brought_ciphertext', calls: `clear_stale_${target.id}`, type: 7, invariant: 'guard' },
+  ] as const;
+  const { rows } = await client.query<{ name: string; enabled: boolean; calls: string | null; type: number }>(
+    // O and A: fires in ordinary sessions.
+    `select t.tgname as name, t.tgenabled in ('O', 'A') as enabled, t.tgtype & 23 as type,
+       case n.nspname when 'encryption_rollout' then p.proname end as calls
      from pg_trigger t
      join pg_proc p on p.oid = t.tgfoid
      join pg_namespace n on n.oid = p.pronamespace
-     where t.tgrelid = to_regclass($1) and t.tgname in ($2, $3)`,
-    [target.table, target.trigger, guardName, target.id],
+     where t.tgrelid = to_regclass($1) and t.tgname = any ($2)`,
+    [target.table, expected.map(({ name }) => name)],
   );
-  const judge = (invariant: 'trigger' | 'guard', name: string, required: boolean) => {
+  const state = { trigger: true, guard: true };
+  for (const { name, calls, type, invariant } of expected) {
     const found = rows.find((row) => row.name === name);
-    if (required) {
-      findings.check(invariant);
-      const problem =
-        found === undefined
-          ? 'not found'
-          : !found.enabled
-            ? 'disabled'
-            : !found.ours
-              ? 'calls something else'
-              : undefined;
-      if (problem)
-        findings.violated(invariant, `trigger ${name}`, `${problem}, enabled and unchanged expected`);
-    }
-    return found?.enabled ?? false;
-  };
-  return { guard: judge('guard', guardName, true), trigger: judge('trigger', target.trigger, complete) };
+    if (!found?.enabled) state[invariant] = false;
+    if (invariant === 'trigger' && !complete) continue;
+    findings.check(invariant);
+    const problem =
+      found === undefined
+        ? 'not found'
+        : !found.enabled
+          ? 'disabled'
+          : found.calls !== calls || found.type !== type
+            ? 'calls something else'
+            : undefined;
+    if (problem)
+      findings.violated(invariant, `trigger ${name}`, `${problem}, enabled and unchanged expected`);
+  }
+  return state;
 }
 
 /** What health() reports and, for the table that it speaks of, get_encryption_health_summary(). */

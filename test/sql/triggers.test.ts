@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+import { appointments, freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -46,6 +46,7 @@ describe('set_trigger', () => {
       "select tgenabled, tgname from pg_trigger where tgrelid = 'public.appointments'::regclass order by tgname",
     );
     expect(rows).toEqual([
+      { tgname: 'aa_clear_brought_ciphertext', tgenabled: 'O' },
       { tgname: 'encrypt_appointment_pii', tgenabled: 'D' },
       { tgname: 'zz_clear_stale_ciphertext', tgenabled: 'O' },
     ]);
@@ -292,4 +293,65 @@ describe('an application that saves whole rows, with the ciphertext that it read
       expect(pii_iv).not.toEqual(stale.pii_iv);
     },
   );
+});
+
+describe('the guard on inserts', () => {
+  /** As an application does that copies a whole row and then changes it. */
+  async function copyOf(id: string): Promise<string> {
+    const { rows } = await client.query(
+      `insert into public.appointments (organization_id, start_at, end_at, email, pii_iv, email_encrypted, e164_encrypted)
+       select organization_id, start_at, end_at, 'copy@example.com', pii_iv, email_encrypted, email_encrypted
+       from public.appointments where id = $1 returning id`,
+      [id],
+    );
+    return rows[0].id;
+  }
+  let id: string;
+  beforeEach(async () => {
+    id = await insert('a@example.com');
+    await client.query('select public.batch_encrypt_appointments()');
+  });
+
+  test('trusts no ciphertext that a new row brings along while the trigger is off', async () => {
+    const copy = await copyOf(id);
+    expect(await state(copy)).toMatchObject(nothing);
+    await client.query('delete from encryption_rollout.cursors');
+    await client.query('select public.batch_encrypt_appointments()');
+    expect(await state(copy)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('nor ciphertext without an IV', async () => {
+    const { rows } = await client.query(
+      `insert into public.appointments (organization_id, start_at, end_at, email, email_encrypted)
+       values (gen_random_uuid(), now(), now(), 'b@example.com', '\\x01') returning id`,
+    );
+    expect(await state(rows[0].id)).toMatchObject(nothing);
+  });
+
+  test('leaves it to the main trigger while that is on', async () => {
+    await setTrigger(true);
+    expect(await state(await copyOf(id))).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+    await client.query('alter trigger encrypt_appointment_pii on public.appointments rename to "AA"');
+    await client.query("update encryption_rollout.targets set trigger_name = 'AA'");
+    await client.query(
+      'select encryption_rollout.generate_update_triggers(t) from encryption_rollout.targets as t',
+    );
+    expect(await state(await copyOf(id))).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('comes to a table that was registered before there was one, and is watched over', async () => {
+    const guarded = async () =>
+      (await client.query("select guard_enabled from encryption_rollout.health('public.appointments')"))
+        .rows[0].guard_enabled;
+    await client.query('drop trigger aa_clear_brought_ciphertext on public.appointments');
+    expect(await guarded()).toBe(false);
+    await client.query(
+      "delete from encryption_rollout.created_objects where name = 'aa_clear_brought_ciphertext'",
+    );
+    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    expect(await guarded()).toBe(true);
+    expect(await state(await copyOf(id))).toMatchObject(nothing);
+    await client.query('alter table public.appointments disable trigger aa_clear_brought_ciphertext');
+    expect(await guarded()).toBe(false);
+  });
 });

@@ -57,7 +57,7 @@ test('an untouched rollout: everything is checked, nothing is found', async () =
     [invariants.coverage]: 18,
     [invariants.key]: 1,
     [invariants.trigger]: 1,
-    [invariants.guard]: 1,
+    [invariants.guard]: 2,
     [invariants.phases]: 5,
     [invariants.work]: 2,
     [invariants.completion]: 1,
@@ -246,6 +246,11 @@ describe('what is switched off or recorded wrongly', () => {
       'create trigger zz_clear_stale_ciphertext before update on appointments for each row execute function idle()',
     );
     expect(await found()).toEqual({ guard });
+  });
+
+  test('the guard on inserts', async () => {
+    await client.query('alter table appointments disable trigger aa_clear_brought_ciphertext');
+    expect(await found()).toEqual({ guard: ['trigger aa_clear_brought_ciphertext'] });
   });
 
   test('coverage: a health function that reports more than there is', async () => {
