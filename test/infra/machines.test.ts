@@ -15,7 +15,7 @@ interface State {
   readonly Parameters?: Record<string, unknown>;
 }
 
-const { machines, functions } = synthesizeRollout(readConfig('config/example.json'));
+const { machines, functions } = synthesizeRollout({ ...readConfig('config/example.json'), approvals: [4] });
 const definitions = new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition]));
 const statesOf = (name: string) => Object.entries(definitions.get(name)?.States as Record<string, State>);
 
@@ -33,7 +33,8 @@ const reasonOf = (input: Input) =>
 
 /** A rollout in which all goes well, each phase with one batch. */
 const allGoesWell: Handlers = {
-  PrepareDatabase: () => ({ ...run, resumeAt: 1 }),
+  PrepareDatabase: () => ({ ...run, resumeAt: 1, untilPhase: 5 }),
+  TakeBackup: () => ({ outcome: 'READY' }),
   Preflight: () => ({ verdict: 'GO', reason: '' }),
   CheckVitals: ({ during, slice = 0, phase = 1 }) => ({
     outcome:
@@ -48,7 +49,14 @@ const allGoesWell: Handlers = {
   Gate: () => ({ verdict: 'GO', reason: '' }),
   EnableTrigger: () => ({ enabled: true }),
   AuditRows: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1 }),
+  AskPerson: ({ gate }) => ({ hold: 'hold-abc234', message: `about ${gate}` }),
+  AwaitDecision: ({ token }) => {
+    stateMachines.succeedTask(String(token), { decision: 'go' });
+  },
+  EndPhase: ({ phase }) => ({ summary: `ended after phase ${phase}` }),
+  DryRun: () => ({ verdict: 'GO', reason: 'all passed', forecast: { rowsToEncrypt: 1 } }),
   CompleteRollout: () => ({ summary: 'complete' }),
+  ScheduleChecks: () => ({ schedules: [] }),
   CancelBatches: () => ({ cancelled: 0 }),
   DisableTrigger: () => ({ triggerDisabled: true, milliseconds: 1 }),
   ProvePlaintext: () => ({ plaintextRows: 1, ciphertextOnlyRows: 0 }),
@@ -73,6 +81,7 @@ const stateMachines = new StateMachines({
     notified: (subject, message) => notes.push(`${subject}: ${message}`),
     waited: () => {},
   },
+  answerMs: 100,
 });
 
 /** Executes the rollout; `calls` are the handlers in the order in which they were called, with phase or stage. */
@@ -109,6 +118,7 @@ describe('the way through', () => {
     const once = calls.filter((call, index) => call !== calls[index - 1]);
     expect(once).toEqual([
       'PrepareDatabase',
+      'TakeBackup',
       'Preflight',
       ...[1, 2].flatMap((phase) => [
         `CheckVitals ${phase} batch`,
@@ -120,6 +130,7 @@ describe('the way through', () => {
       'CheckVitals 3 batch',
       'EncryptBatch 3',
       'Gate 3 worked',
+      'Gate 4 approval',
       'EnableTrigger',
       'Gate 4 worked',
       'CheckVitals 4 soak',
@@ -137,7 +148,7 @@ describe('the way through', () => {
   });
 
   test.each([2, 3, 4, 5])('a run is resumed at phase %i', async (resumeAt) => {
-    const { ending, calls } = await rollOut({ PrepareDatabase: () => ({ ...run, resumeAt }) });
+    const { ending, calls } = await rollOut({ PrepareDatabase: () => ({ ...run, resumeAt, untilPhase: 5 }) });
     expect(ending.status).toBe('SUCCEEDED');
     expect(calls.find((call) => /^(EnableTrigger|EncryptBatch)/.test(call))).toBe(
       resumeAt === 4 ? 'EnableTrigger' : `EncryptBatch ${resumeAt}`,
@@ -183,7 +194,7 @@ describe('refused before anything was changed: no rollback', () => {
       Preflight: () => ({ verdict: 'NO_GO', reason: 'Preflight: backup too old' }),
     });
     expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'Preflight: backup too old' });
-    expect(calls).toEqual(['PrepareDatabase', 'Preflight']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
     expect(notes).toEqual([]);
   });
 
@@ -204,7 +215,7 @@ describe('refused before anything was changed: no rollback', () => {
       error: 'KeyUnavailable',
       cause: 'what KeyUnavailable says',
     });
-    expect(calls).toEqual(['PrepareDatabase', 'Preflight']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
   });
 
   test('a cause that is not JSON is passed on as it is', async () => {
@@ -246,7 +257,7 @@ describe('stopped: rollback, notification, and an execution that fails with the 
       'coverage',
     ]),
     ['NO_GO after the audit', no(5, 'audited', 'NO_GO'), 'coverage'],
-    ['INCONCLUSIVE', no(2, 'worked', 'INCONCLUSIVE'), 'coverage'],
+    ['an approval that is denied', no(4, 'approval', 'NO_GO'), 'coverage'],
     ['a breach before a batch', breach(3, 'batch'), 'CPU'],
     ['a breach in a soak', breach(4, 'soak'), 'CPU'],
     [
@@ -276,6 +287,155 @@ test('a rollback that was started from outside is not taken for one that failed'
   const { ending, notes } = await rollOut({ Gate: () => ({ verdict: 'NO_GO', reason: 'coverage' }) });
   expect(ending).toMatchObject({ error: 'RolloutStopped', cause: expect.stringMatching(/from outside/) });
   expect(notes).toEqual([]);
+});
+
+describe('a person is asked', () => {
+  const unknown = { verdict: 'INCONCLUSIVE', reason: 'no reading' };
+  /** Answers with `first` as often as there are `times`, then as ever; `answer` is what the handler says otherwise. */
+  const atFirst = (
+    handler: string,
+    times: number,
+    applies: (input: Input) => boolean,
+    first: object,
+  ): Handlers => {
+    let left = times;
+    return {
+      [handler]: (input) => (applies(input) && left-- > 0 ? first : allGoesWell[handler]?.(input)),
+    };
+  };
+  const gate = (phase: number, stage: string, times = 1) =>
+    atFirst('Gate', times, (input) => input.phase === phase && input.stage === stage, {
+      ...unknown,
+      gate: `Gate ${phase} ${stage}`,
+    });
+  const vitals = (phase: number, during: string, times = 1) =>
+    atFirst('CheckVitals', times, (input) => input.phase === phase && input.during === during, {
+      outcome: 'HOLD',
+      gate: `CheckVitals ${phase} ${during}`,
+      slice: 0,
+      reason: 'no reading',
+    });
+
+  test.each<[string, Handlers]>([
+    ['Preflight', atFirst('Preflight', 1, () => true, { ...unknown, gate: 'Preflight' })],
+    ...[1, 2, 3, 4, 5].map((phase): [string, Handlers] => [`Gate ${phase} worked`, gate(phase, 'worked')]),
+    ...[1, 2, 4].map((phase): [string, Handlers] => [`Gate ${phase} soaked`, gate(phase, 'soaked')]),
+    ['Gate 4 approval', gate(4, 'approval')],
+    ['Gate 5 audited', gate(5, 'audited')],
+    ['CheckVitals 3 batch', vitals(3, 'batch')],
+    ['CheckVitals 4 soak', vitals(4, 'soak')],
+  ])('%s: and then what asked is asked again, and all goes on', async (asking, changes) => {
+    const { ending, calls, notes } = await rollOut(changes);
+    expect(ending.status).toBe('SUCCEEDED');
+    const asked = calls.indexOf('AskPerson');
+    expect(calls.slice(asked - 1, asked + 3)).toEqual([asking, 'AskPerson', 'AwaitDecision', asking]);
+    expect(notes[0]).toBe(`Encryption rollout: your decision is needed: about ${asking}`);
+  });
+
+  test('as often as it takes, each time under another name', async () => {
+    for (const changes of [gate(2, 'worked', 3), vitals(3, 'batch', 3), vitals(4, 'soak', 3)]) {
+      run = { ...run, id: randomUUID() };
+      const { ending, executions } = await rollOut(changes);
+      expect(ending.status).toBe('SUCCEEDED');
+      const names = executions.filter(({ machine }) => machine === 'Hold').map(({ name }) => name);
+      expect(new Set(names).size).toBe(3);
+    }
+  });
+
+  test('nobody answers: the hold expires, and the gate finds that', async () => {
+    let expired = false;
+    const { ending, calls, waited } = await rollOut(
+      {
+        AwaitDecision: () => undefined,
+        ExpireHold: () => {
+          expired = true;
+        },
+        Gate: () => (expired ? { verdict: 'NO_GO', reason: 'no answer' } : { ...unknown, gate: 'Gate' }),
+      },
+      'EncryptionRollout',
+    );
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutStopped', cause: 'stopped: no answer' });
+    expect(calls.filter((call) => /^(AskPerson|AwaitDecision|ExpireHold)/.test(call))).toEqual([
+      'AskPerson',
+      'AwaitDecision',
+      'ExpireHold',
+    ]);
+    expect(waited).toBe(defaultPlan.holdMinutes * 60);
+  });
+
+  test('no-go in preflight refuses the rollout, and nothing is rolled back', async () => {
+    let calls = 0;
+    const { ending } = await rollOut({
+      Preflight: () =>
+        calls++ === 0 ? { ...unknown, gate: 'Preflight' } : { verdict: 'NO_GO', reason: 'no-go by R. Roe' },
+    });
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'no-go by R. Roe' });
+  });
+
+  test('an answer to a task that is over reaches nobody', () => {
+    expect(stateMachines.succeedTask('a token of yesterday', {})).toBe(false);
+  });
+
+  test('whom nobody can ask stops the rollout', async () => {
+    const { ending } = await rollOut({ ...gate(2, 'worked'), AskPerson: failure('RunSuperseded') });
+    expect(ending).toMatchObject({ error: 'RolloutStopped' });
+  });
+
+  test('the parent waits longer for a child than the child for people', () => {
+    const timeoutOf = (machine: string, state: string) =>
+      statesOf(machine).find(([name]) => name === state)?.[1].TimeoutSeconds ?? 0;
+    const answer = timeoutOf('Hold', 'AwaitDecision');
+    expect(answer).toBe(defaultPlan.holdMinutes * 60);
+    const holds = [...definitions.keys()]
+      .flatMap(statesOf)
+      .filter(([, { Parameters }]) => String(Parameters?.StateMachineArn).endsWith(':Hold'));
+    expect(holds.length).toBeGreaterThan(10);
+    for (const [, { TimeoutSeconds = 0 }] of holds) expect(TimeoutSeconds).toBeGreaterThan(answer);
+    for (const phase of [1, 2, 3, 5])
+      expect(
+        timeoutOf('EncryptionRollout', `${defaultPlan.phases[phase - 1]?.title}: EncryptBatches`),
+      ).toBeGreaterThan(defaultPlan.batchesPerExecution * answer);
+  });
+});
+
+describe('batches wait', () => {
+  test('until nothing is in their way, and look again in between', async () => {
+    const slices: number[] = [];
+    const { ending, waited, calls } = await rollOut(
+      {
+        CheckVitals: ({ slice = 0 }) => {
+          slices.push(slice);
+          return slice < 3
+            ? { outcome: 'WAIT', waitSeconds: 60, slice: slice + 1, reason: 'busy' }
+            : { outcome: 'OK', slice: slice + 1 };
+        },
+      },
+      'EncryptBatches',
+      { run, phase: 3 },
+    );
+    expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'DONE' } });
+    expect(slices).toEqual([0, 1, 2, 3]);
+    expect(waited).toBe(3 * 60);
+    expect(calls.filter((call) => call.startsWith('EncryptBatch'))).toHaveLength(1);
+  });
+
+  test.each(['WAIT', 'HOLD'])(
+    'in the next stretch when this one has looked often enough: %s',
+    async (outcome) => {
+      const { ending, executions } = await rollOut(
+        {
+          CheckVitals: ({ slice = 0 }) =>
+            slice < defaultPlan.batchesPerExecution
+              ? { outcome, waitSeconds: 60, slice: slice + 1, reason: 'busy', gate: 'CheckVitals' }
+              : { outcome: 'CONTINUE', slice, reason: '' },
+        },
+        'EncryptBatches',
+        { run, phase: 3 },
+      );
+      expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
+      expect(executions[0]?.events).toBeLessThan(5_000);
+    },
+  );
 });
 
 describe('a rollback that fails', () => {
@@ -414,20 +574,135 @@ describe('the history stays below 5,000 events', () => {
   });
 });
 
+describe('what the input asks for', () => {
+  test('a dry run: its judgement is the output, whatever it is, and nothing else is called', async () => {
+    for (const verdict of ['GO', 'NO_GO']) {
+      const DryRun = () => ({ verdict, forecast: { rowsToEncrypt: 7 } });
+      const { ending, calls, notes } = await rollOut({ DryRun }, 'EncryptionRollout', { dryRun: true });
+      expect(ending).toEqual({
+        status: 'SUCCEEDED',
+        output: { verdict, forecast: { rowsToEncrypt: 7 } },
+      });
+      expect(calls).toEqual(['DryRun']);
+      expect(notes).toEqual([]);
+    }
+  });
+
+  test('a dry run whose input is wrong says so', async () => {
+    const { ending } = await rollOut({ DryRun: failure('InvalidInput') }, 'EncryptionRollout', {
+      dryRun: true,
+    });
+    expect(ending).toEqual({ status: 'FAILED', error: 'InvalidInput', cause: 'what InvalidInput says' });
+  });
+
+  test.each([1, 2, 3, 4])('an end after phase %i', async (untilPhase) => {
+    const { ending, calls, notes } = await rollOut({
+      PrepareDatabase: () => ({ ...run, resumeAt: 1, untilPhase }),
+    });
+    expect(ending).toMatchObject({ status: 'SUCCEEDED' });
+    expect(calls.at(-1)).toBe(`EndPhase ${untilPhase}`);
+    expect(calls.at(-2)).toMatch(new RegExp(`^Gate ${untilPhase} `));
+    expect(calls.some((call) => call.includes(` ${untilPhase + 1}`))).toBe(false);
+    expect(notes).toEqual([`Encryption rollout: phase finished: ended after phase ${untilPhase}`]);
+  });
+
+  test('a phase that has passed already: nothing is left to do', async () => {
+    const { ending, calls } = await rollOut({
+      PrepareDatabase: () => ({ ...run, resumeAt: 3, untilPhase: 2 }),
+    });
+    expect(ending).toMatchObject({ status: 'SUCCEEDED' });
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight', 'EndPhase 2']);
+  });
+});
+
+describe('a backup', () => {
+  test('is waited for', async () => {
+    let looks = 0;
+    const { ending, waited, calls } = await rollOut({
+      PrepareDatabase: () => ({ ...run, resumeAt: 1, untilPhase: 1 }),
+      TakeBackup: () => ({ outcome: ++looks < 4 ? 'WAIT' : 'READY' }),
+    });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(calls.filter((call) => call === 'TakeBackup')).toHaveLength(4);
+    expect(waited).toBe((3 * 5 + 30) * 60);
+  });
+
+  test('that fails is left to preflight', async () => {
+    const { ending, calls } = await rollOut({
+      TakeBackup: failure('DatabaseUnreachable'),
+      Preflight: () => ({ verdict: 'NO_GO', reason: 'no backup' }),
+    });
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'no backup' });
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
+  });
+});
+
+describe('clearing', () => {
+  const input = () => ({ run, confirm: run.id });
+  const answers = (outcomes: string[]) => ({
+    ClearCiphertext: ({ batch = 0 }) => ({
+      outcome: outcomes[batch],
+      batch: batch + 1,
+      pauseSeconds: 10,
+      summary: `after ${batch + 1}`,
+    }),
+  });
+
+  test.each(['DONE', 'CONTINUE'])('goes batch by batch with a pause, and tells of %s', async (last) => {
+    const { ending, calls, notes, waited } = await rollOut(
+      answers(['MORE', 'MORE', last]),
+      'ClearCiphertext',
+      input(),
+    );
+    expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: last } });
+    expect(calls).toHaveLength(3);
+    expect(waited).toBe(20);
+    expect(notes).toEqual(['Encryption rollout: ciphertext cleared: after 3']);
+  });
+
+  test('that is refused or fails ends FAILED, and says so', async () => {
+    const { ending, notes } = await rollOut(
+      { ClearCiphertext: failure('InvalidInput') },
+      'ClearCiphertext',
+      input(),
+    );
+    expect(ending).toMatchObject({ status: 'FAILED', error: 'ClearingFailed' });
+    expect(notes).toEqual([
+      expect.stringContaining('clearing failed: Clearing the ciphertext stopped with InvalidInput'),
+    ]);
+  });
+
+  test('of 10 million rows fits into a history', async () => {
+    const { executions } = await rollOut(
+      answers([...Array(1_999).fill('MORE'), 'CONTINUE']),
+      'ClearCiphertext',
+      input(),
+    );
+    expect(executions[0]?.events).toBeLessThan(25_000);
+  });
+});
+
 test('names of children have at most 80 characters', async () => {
   const { executions } = await rollOut({
-    PrepareDatabase: () => ({ ...run, attempt: 9_999_999, resumeAt: 1 }),
+    PrepareDatabase: () => ({ ...run, attempt: 9_999_999, resumeAt: 1, untilPhase: 5 }),
+    CheckVitals: (input) =>
+      input.phase === 3 && calls.at(-2) !== 'AwaitDecision'
+        ? { outcome: 'HOLD', gate: 'CheckVitals', slice: 1, reason: '' }
+        : allGoesWell.CheckVitals?.(input),
   });
+  expect(executions.map(({ machine }) => machine)).toContain('Hold');
   for (const { name } of executions) expect(name.length).toBeLessThanOrEqual(80);
 });
 
-test('every function belongs to a state of its name, Monitor to its schedule, StopRollout to its rules', () => {
+test('every function belongs to a state of its name, Monitor to its schedule, StopRollout to its rules, Operate to people', () => {
   const invoked = new Set(
     [...definitions.keys()]
       .flatMap(statesOf)
-      .map(([, { Resource = '' }]) => Resource)
+      .map(([, { Resource = '', Parameters }]) =>
+        Resource.endsWith('.waitForTaskToken') ? String(Parameters?.FunctionName) : Resource,
+      )
       .filter((resource) => resource.includes(':lambda:'))
       .map((resource) => resource.split(':').at(-1)),
   );
-  expect([...invoked, 'Monitor', 'StopRollout'].sort()).toEqual(Object.keys(functions).sort());
+  expect([...invoked, 'Monitor', 'Operate', 'StopRollout'].sort()).toEqual(Object.keys(functions).sort());
 });

@@ -48,6 +48,7 @@ describe('alarms', () => {
   test.each([
     ['RolloutFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'EncryptionRollout'],
     ['RollbackFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'Rollback'],
+    ['ChecksFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'PostRolloutChecks'],
     ['StopRolloutFailed', 'AWS/Lambda', 'Errors', 'FunctionName', 'StopRollout'],
   ])('%s watches %s %s', (name, Namespace, MetricName, Dimension, of) => {
     const { Dimensions, ...alarm } = alarmOf(name);
@@ -144,7 +145,12 @@ describe('functions', () => {
 describe('notifications', () => {
   test('the topic is encrypted, takes TLS only, and lets the alarms of this account in', () => {
     template.hasResourceProperties('AWS::SNS::Topic', { KmsMasterKeyId: Match.anyValue() });
-    const { Statement } = only(template.findResources('AWS::SNS::TopicPolicy')).Properties.PolicyDocument;
+    const onCall = Object.entries(template.findResources('AWS::SNS::Topic')).find(
+      ([, { Properties }]) => Properties.TopicName === 'EncryptionRollout-OnCall',
+    )?.[0];
+    const { Statement } = only(
+      template.findResources('AWS::SNS::TopicPolicy', { Properties: { Topics: [{ Ref: onCall }] } }),
+    ).Properties.PolicyDocument;
     expect(Statement).toEqual(
       expect.arrayContaining([
         expect.objectContaining({ Effect: 'Deny', Condition: { Bool: { 'aws:SecureTransport': 'false' } } }),
@@ -162,20 +168,23 @@ describe('notifications', () => {
       template.hasResourceProperties('AWS::SNS::Subscription', { Protocol: 'email', Endpoint });
   });
 
-  test.each(['EncryptionRollout', 'Rollback'])('%s can publish to the encrypted topic', (name) => {
-    const { RoleArn } = only(
-      template.findResources('AWS::StepFunctions::StateMachine', {
-        Properties: { StateMachineName: `EncryptionRollout-${name}` },
-      }),
-    ).Properties;
-    const allowed = Object.values(template.findResources('AWS::IAM::Policy'))
-      .filter(({ Properties }) =>
-        Properties.Roles.some((each: { Ref: string }) => each.Ref === RoleArn['Fn::GetAtt'][0]),
-      )
-      .flatMap(({ Properties }) => Properties.PolicyDocument.Statement)
-      .flatMap(({ Action }) => Action);
-    expect(allowed).toEqual(expect.arrayContaining(['sns:Publish', 'kms:Decrypt', 'kms:GenerateDataKey*']));
-  });
+  test.each(['EncryptionRollout', 'Rollback', 'ClearCiphertext'])(
+    '%s can publish to the encrypted topic',
+    (name) => {
+      const { RoleArn } = only(
+        template.findResources('AWS::StepFunctions::StateMachine', {
+          Properties: { StateMachineName: `EncryptionRollout-${name}` },
+        }),
+      ).Properties;
+      const allowed = Object.values(template.findResources('AWS::IAM::Policy'))
+        .filter(({ Properties }) =>
+          Properties.Roles.some((each: { Ref: string }) => each.Ref === RoleArn['Fn::GetAtt'][0]),
+        )
+        .flatMap(({ Properties }) => Properties.PolicyDocument.Statement)
+        .flatMap(({ Action }) => Action);
+      expect(allowed).toEqual(expect.arrayContaining(['sns:Publish', 'kms:Decrypt', 'kms:GenerateDataKey*']));
+    },
+  );
 });
 
 describe('the key', () => {
@@ -206,7 +215,6 @@ describe('the key', () => {
 });
 
 test('the state machines are Standard, traced, and log every event without data', () => {
-  template.resourceCountIs('AWS::StepFunctions::StateMachine', 5);
   template.allResourcesProperties('AWS::StepFunctions::StateMachine', {
     StateMachineType: 'STANDARD',
     TracingConfiguration: { Enabled: true },
@@ -384,6 +392,7 @@ describe("for somebody else's account", () => {
       '@aws-sdk/client-cloudwatch': 'monitoring',
       '@aws-sdk/client-rds': 'rds',
       '@aws-sdk/client-sfn': 'states',
+      '@aws-sdk/client-scheduler': 'scheduler',
     };
     expect(new Set(clients.map((client) => serviceOf[client]))).toEqual(new Set(endpointServices));
     const endpoints = resources('AWS::EC2::VPCEndpoint');
@@ -415,7 +424,7 @@ describe("for somebody else's account", () => {
       resources('AWS::SNS::Topic')
         .map(({ TopicName }) => TopicName)
         .sort(),
-    ).toEqual(['EncryptionRollout-Executives', 'EncryptionRollout-OnCall', 'EncryptionRollout-Support']);
+    ).toEqual(['Executives', 'OnCall', 'Support', 'Updates'].map((name) => `EncryptionRollout-${name}`));
     const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
     expect(telling).toHaveLength(2);
     for (const { EventPattern, Targets } of telling) {
