@@ -53,6 +53,13 @@ const everywhere = {
       incidents: z.array(z.email('expected an e-mail address')).default([]),
     })
     .prefault({}),
+  /** A Slack channel that follows it all, through Amazon Q Developer in chat applications. */
+  slack: z
+    .strictObject({
+      workspaceId: text(/^T[0-9A-Z]{5,}$/, 'expected the id of a Slack workspace, like T0123ABCD'),
+      channelId: text(/^[CG][0-9A-Z]{5,}$/, 'expected the id of a Slack channel, like C0123ABCD'),
+    })
+    .optional(),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
   customerAlarms: z.array(z.string().min(1)).default([]),
   /** Takes a snapshot when the latest backup is too old, and waits for it, instead of refusing to begin. */

@@ -107,7 +107,8 @@ export class Notifications extends Construct {
     }
   }
 
-  private create(name: string, addresses: readonly string[], ...services: 'cloudwatch'[]): Topic {
+  /** A topic like the others, for whoever subscribes to it. */
+  create(name: string, addresses: readonly string[], ...services: 'cloudwatch'[]): Topic {
     const topic = new Topic(this, name, {
       topicName: this.props.names.of(name),
       displayName: 'Encryption rollout',

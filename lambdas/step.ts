@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { publish } from './adapters/cloudwatch.ts';
 import { sessionName, withDatabase } from './adapters/database.ts';
+import { required } from './adapters/environment.ts';
 import type { DatabaseLogin } from './adapters/login.ts';
 import { readKey } from './adapters/secrets.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from './core/errors.ts';
@@ -25,15 +26,7 @@ export interface Step {
 
 /** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
 export const unattachedSession = 'encryption-rollout';
-export { sessionName };
-
-/** The variable's value. @throws InvalidSettings with its name */
-export function required(name: string): string {
-  const value = process.env[name];
-  if (!value)
-    throw new InvalidSettings(`The environment variable ${name} is not set. Deploy the stack again.`);
-  return value;
-}
+export { required, sessionName };
 
 /** As infra/surroundings.ts says it. */
 function databaseLogin(): DatabaseLogin {

@@ -81,6 +81,8 @@ export interface RequestedExecution {
 export class AwsStandIn {
   readonly world: World;
   readonly metrics: PublishedMetric[] = [];
+  /** To topics. */
+  readonly published: { readonly topic: string; readonly message: string }[] = [];
   /** By ARN: what handlers asked to start or to stop. They are noted, not carried out. */
   readonly executions = new Map<string, RequestedExecution>();
   /** By `<group>/<name>`: what CreateSchedule was asked. They are noted, and never run. */
@@ -267,6 +269,10 @@ export class AwsStandIn {
 
   private async query(action: string, input: URLSearchParams): Promise<string> {
     await this.world.disturb?.(action);
+    if (action === 'Publish') {
+      this.published.push({ topic: input.get('TopicArn') ?? '', message: input.get('Message') ?? '' });
+      return '<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>';
+    }
     const [, verb, kind] = /^(Describe|Create)(DB(?:Cluster)?Snapshot)s?$/.exec(action) ?? [];
     if (kind === undefined) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
     this.world.snapshots ??= [];
