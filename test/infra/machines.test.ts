@@ -141,6 +141,7 @@ describe('the way through', () => {
       'AuditRows',
       'Gate 5 audited',
       'CompleteRollout',
+      'ScheduleChecks',
     ]);
     expect(notes).toEqual(['Encryption rollout completed: complete']);
     // Every minute of every soak, and nothing else to wait for.
