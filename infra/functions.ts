@@ -14,7 +14,7 @@ import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
 import { metricNamespace } from '../lambdas/core/plan.ts';
-import type { Settings } from '../lambdas/core/settings.ts';
+import type { Database, Settings } from '../lambdas/core/settings.ts';
 import { fileOf, withBundles } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
@@ -32,6 +32,8 @@ interface Needs {
   readonly vitals?: true;
   /** Reads what preflight asks for: dashboard, backups. */
   readonly readiness?: true;
+  /** Takes a backup of the database. */
+  readonly backups?: true;
   /** Asks whether the execution that holds a run, or clears it, is still alive. */
   readonly executions?: true;
   /** Stops an execution and starts its rollback. */
@@ -48,6 +50,8 @@ interface Needs {
 const functions = {
   // 15 minutes, the most that Lambda gives, for those that scan the table: a billion rows take minutes.
   PrepareDatabase: { minutes: 15, key: true, metrics: true, executions: true },
+  DryRun: { minutes: 15, key: true, vitals: true, readiness: true },
+  TakeBackup: { minutes: 1, backups: true },
   Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
   CheckVitals: { minutes: 15, metrics: true, vitals: true },
   EncryptBatch: { minutes: 15, key: true, metrics: true },
@@ -57,6 +61,7 @@ const functions = {
   ExpireHold: { minutes: 1 },
   EnableTrigger: { minutes: 2, key: true, metrics: true },
   AuditRows: { minutes: 5, key: true, metrics: true },
+  EndPhase: { minutes: 15 },
   CompleteRollout: { minutes: 15, metrics: true },
   ScheduleChecks: { minutes: 2, schedules: true },
   PostRolloutCheck: { minutes: 15, key: true, metrics: true, vitals: true },
@@ -217,8 +222,10 @@ export class Functions extends Construct {
         StringEquals: { 'cloudwatch:namespace': metricNamespace },
       });
     if (needs.vitals) allow(['cloudwatch:DescribeAlarms', 'cloudwatch:GetMetricData'], ['*']);
-    if (needs.readiness) {
+    if (needs.readiness || needs.backups)
       allow(['rds:DescribeDBSnapshots', 'rds:DescribeDBClusterSnapshots'], ['*']);
+    if (needs.backups && config.takeBackup) this.allowBackups(allow, surroundings.database);
+    if (needs.readiness)
       allow(
         ['cloudwatch:GetDashboard'],
         [
@@ -230,7 +237,6 @@ export class Functions extends Construct {
           }),
         ],
       );
-    }
     if (needs.executions)
       allow(
         ['states:DescribeExecution'],
@@ -269,6 +275,30 @@ export class Functions extends Construct {
     }
     if (needs.answers) allow(['states:SendTaskSuccess'], [this.machineArn(names, 'Hold')]);
     return lambda;
+  }
+
+  /** Of this database, under names of ours. */
+  private allowBackups(
+    allow: (actions: string[], resources: string[]) => void,
+    { instanceIdentifier, clusterIdentifier }: Database,
+  ): void {
+    const arn = (resource: string, resourceName: string) =>
+      Stack.of(this).formatArn({
+        service: 'rds',
+        resource,
+        resourceName,
+        arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+      });
+    if (clusterIdentifier !== undefined)
+      allow(
+        ['rds:CreateDBClusterSnapshot'],
+        [arn('cluster', clusterIdentifier), arn('cluster-snapshot', 'encryption-rollout-*')],
+      );
+    else
+      allow(
+        ['rds:CreateDBSnapshot'],
+        [arn('db', instanceIdentifier ?? ''), arn('snapshot', 'encryption-rollout-*')],
+      );
   }
 
   // By name, because the machines are drawn from these functions.

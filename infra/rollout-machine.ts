@@ -19,6 +19,7 @@ import { execute, invoke, type MachineProps, machine, notify, onError, set } fro
 interface RolloutMachineProps extends MachineProps {
   readonly plan: Plan;
   readonly target: Target;
+  readonly takeBackup: StateMachine;
   readonly encryptBatches: StateMachine;
   readonly soak: StateMachine;
   readonly finalAudit: StateMachine;
@@ -55,6 +56,7 @@ export class RolloutMachine extends Construct {
   readonly machine: StateMachine;
   private readonly rollback: IChainable;
   private readonly historyFull: IChainable;
+  private readonly endPhase: IChainable;
   private readonly props: RolloutMachineProps;
 
   constructor(scope: Construct, id: string, props: RolloutMachineProps) {
@@ -65,6 +67,7 @@ export class RolloutMachine extends Construct {
     this.historyFull = set(this, 'HistoryFull', '$.step', {
       reason: `This execution has started ${maxStretches} stretches of batches, as many as its history should hold. Start the next execution: it goes on where this one stops`,
     }).next(this.rollback);
+    this.endPhase = this.end();
     const refused = new Fail(this, 'RolloutRefused', {
       comment: 'Nothing was changed, so there is nothing to roll back',
       errorPath: '$.refusal.Error',
@@ -85,9 +88,30 @@ export class RolloutMachine extends Construct {
       resultPath: '$.step',
     });
     const resumeAt = new Choice(this, 'ResumeAt');
-    begin.next(prepareDatabase);
     const failure = this.readable(refused);
-    onError(prepareDatabase, '$.error', failure).next(preflight);
+    begin.next(
+      new Choice(this, 'IsDryRun')
+        .when(
+          Condition.and(
+            Condition.isPresent('$.input.dryRun'),
+            Condition.booleanEquals('$.input.dryRun', true),
+          ),
+          this.dryRun(failure),
+        )
+        .otherwise(prepareDatabase),
+    );
+    const takeBackup = execute(this, 'TakeBackup', {
+      machine: props.takeBackup,
+      name: childName('backup'),
+      input: { run },
+      resultSelector: { outcome: JsonPath.stringAt('$.Output.outcome') },
+      resultPath: '$.backup',
+      // The largest databases take hours.
+      timeout: Duration.hours(24),
+    });
+    onError(prepareDatabase, '$.error', failure).next(takeBackup);
+    // Whether there is a backup, preflight judges.
+    onError(takeBackup, '$.backup', preflight).next(preflight);
     // Like its refusal: nothing was changed, and the trigger may be on since an earlier, completed rollout.
     onError(preflight, '$.error', failure).next(
       new Choice(this, 'Preflight: Verdict')
@@ -106,8 +130,9 @@ export class RolloutMachine extends Construct {
 
     // Back to front, because each phase must know what follows it.
     let next = this.complete();
+    resumeAt.when(Condition.numberGreaterThanJsonPath('$.run.resumeAt', '$.run.untilPhase'), this.endPhase);
     for (const phase of [...plan.phases].reverse()) {
-      next = this.phase(phase, next);
+      next = this.phase(phase, this.until(phase, next));
       resumeAt.when(Condition.numberEquals('$.run.resumeAt', phase.number), next);
     }
 
@@ -117,6 +142,46 @@ export class RolloutMachine extends Construct {
       'EncryptionRollout',
       `Encrypts ${names.target} in place, in gated phases`,
       begin,
+    );
+  }
+
+  /** After the phase that the input names, the execution ends. */
+  private until({ number, title }: Phase, next: IChainable): IChainable {
+    if (number === 5) return next;
+    return new Choice(this, `${title}: IsLast`)
+      .when(Condition.numberEquals('$.run.untilPhase', number), this.endPhase)
+      .otherwise(next);
+  }
+
+  /** Ends an execution as its input asked. Nothing is rolled back, and the next execution goes on. */
+  private end(): IChainable {
+    const { functions, topic } = this.props;
+    const finished = new Succeed(this, 'PhaseFinished', { outputPath: '$.step' });
+    const endPhase = invoke(this, 'EndPhase', {
+      functions,
+      payload: { run, phase: JsonPath.numberAt('$.run.untilPhase') },
+      resultPath: '$.step',
+    });
+    const page = notify(
+      this,
+      'NotifyPhaseFinished',
+      topic,
+      'Encryption rollout: phase finished',
+      JsonPath.stringAt('$.step.summary'),
+    );
+    onError(page, '$.unheard', finished).next(finished);
+    return onError(endPhase, '$.step.reason', this.rollback).next(page);
+  }
+
+  /** Every check that reads; its output is the execution's. */
+  private dryRun(failure: IChainable): IChainable {
+    const dryRun = invoke(this, 'DryRun', {
+      functions: this.props.functions,
+      payload: { input: JsonPath.objectAt('$.input') },
+      resultPath: '$.step',
+    });
+    return onError(dryRun, '$.error', failure).next(
+      new Succeed(this, 'DryRunFinished', { outputPath: '$.step' }),
     );
   }
 

@@ -25,6 +25,7 @@ import { SoakMachine } from './soak-machine.ts';
 import { StatusUpdates } from './status-updates.ts';
 import { Stopping } from './stopping.ts';
 import { GivenSurroundings } from './surroundings.ts';
+import { TakeBackupMachine } from './take-backup-machine.ts';
 
 const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
   .join('')
@@ -99,12 +100,14 @@ export class EncryptionRolloutStack extends Stack {
     });
     const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan, hold });
     const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', shared);
+    const { machine: takeBackup } = new TakeBackupMachine(this, 'TakeBackup', shared);
     const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
     const { machine: clearCiphertext } = new ClearCiphertextMachine(this, 'ClearCiphertext', shared);
     const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
       ...shared,
       plan,
       target: config.target,
+      takeBackup,
       encryptBatches,
       soak,
       finalAudit,

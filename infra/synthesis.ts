@@ -7,6 +7,7 @@ import { EncryptionRolloutStack } from './stack.ts';
 
 export type MachineName =
   | 'EncryptionRollout'
+  | 'TakeBackup'
   | 'EncryptBatches'
   | 'Soak'
   | 'FinalAudit'
