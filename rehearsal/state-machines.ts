@@ -33,7 +33,8 @@ export interface Listener {
   beforeFunction(name: string, input: unknown): Promise<void>;
   afterFunction(name: string, input: unknown, result: unknown): void;
   functionFailed(name: string, input: unknown, error: Error): void;
-  notified(subject: string, message: string): void;
+  /** `topic`: its name. */
+  notified(subject: string, message: string, topic: string): void;
   /** A wait or a retry's pause has been passed over. */
   waited(state: string, seconds: number): void;
 }
@@ -201,10 +202,15 @@ export class StateMachines {
       } else if (resource.endsWith(':sns:publish')) {
         tasks[name] = async (input) => {
           record.events += 3; // TaskScheduled, TaskStarted, TaskSucceeded
-          const { Subject = '', Message } = input as { Subject?: string; Message: unknown };
+          const {
+            Subject = '',
+            Message,
+            TopicArn,
+          } = input as { Subject?: string; Message: unknown; TopicArn: string };
           this.machines.listener.notified(
             Subject,
             typeof Message === 'string' ? Message : JSON.stringify(Message, null, 2),
+            TopicArn.split(':').at(-1) ?? '',
           );
           return { MessageId: record.name };
         };

@@ -96,6 +96,7 @@ describe('least privilege', () => {
         'EncryptBatch',
         'Gate',
         'Monitor',
+        'PostRolloutCheck',
         'Preflight',
         'PrepareDatabase',
       ].sort(),
