@@ -13,28 +13,47 @@ export interface Connection {
   readonly tls: boolean;
 }
 
+/** As libpq knows them. `allow` and `prefer` leave the choice to us, as no sslmode does. */
+const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'];
+
 /**
- * Reads a `postgresql://` URL. The server's certificate is verified when the URL has an sslmode other than `disable`,
- * `allow` and `prefer`.
+ * Reads a `postgresql://` URL. TLS with a verified certificate is used unless the host is this machine, or sslmode is
+ * `disable`; `require` and the `verify-…` modes ask for it here, too.
  * @throws UsageError that does not repeat the URL, since it may hold a password
  */
 export function connectionOf(databaseUrl: string): Connection {
   const url = URL.parse(databaseUrl);
-  if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !url.hostname) {
+  // Of a socket: postgresql:///database?host=/var/run/postgresql, or the folder as an encoded host.
+  const host = decodeURIComponent(url?.hostname || (url?.searchParams.get('host') ?? '')).replace(
+    /^\[|\]$/g,
+    '',
+  );
+  if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !host) {
     throw new UsageError(
-      `Found a --database-url that is ${url ? `of the kind ${url.protocol}` : 'not a URL'}, ` +
+      `Found a --database-url that is ${url && !/^postgres/.test(url.protocol) ? `of the kind ${url.protocol}` : url ? 'without a host' : 'not a URL'}, ` +
         'expected postgresql://user:password@host:port/database.',
     );
   }
+  const sslMode = url.searchParams.get('sslmode') ?? 'prefer';
+  if (!sslModes.includes(sslMode))
+    throw new UsageError(
+      `Found sslmode=${sslMode} in --database-url, expected one of ${sslModes.join(', ')}.`,
+    );
+  const undecided = sslMode === 'allow' || sslMode === 'prefer';
   const user = decodeURIComponent(url.username) || 'postgres';
   return {
-    host: url.hostname.replace(/^\[|\]$/g, ''),
+    host,
     port: Number(url.port || 5432),
     user,
     password: decodeURIComponent(url.password),
     database: decodeURIComponent(url.pathname.slice(1)) || user,
-    tls: !['disable', 'allow', 'prefer'].includes(url.searchParams.get('sslmode') ?? 'disable'),
+    tls: undecided ? !isLocal(host) : sslMode !== 'disable',
   };
+}
+
+/** What is sent there never leaves this machine. */
+function isLocal(host: string): boolean {
+  return host.startsWith('/') || host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 /** Options for node-postgres. */
@@ -54,8 +73,9 @@ export async function connect(connection: Connection, name: string): Promise<pg.
     const { host, port, database, user } = connection;
     throw new UsageError(
       `Found no way into PostgreSQL at ${host}:${port}, database ${database}, as ${user}: ${message || code}.\n` +
-        'Expected a PostgreSQL 14 or newer that accepts this login. ' +
-        'Check --database-url (postgresql://user:password@host:port/database) and that the server runs.',
+        `Expected a PostgreSQL 14 or newer that accepts this login${connection.tls ? ', with TLS and a certificate that verifies' : ''}. ` +
+        'Check --database-url (postgresql://user:password@host:port/database) and that the server runs.' +
+        (connection.tls ? tlsHint(message, code) : ''),
     );
   }
   const { rows } = await client.query<{ number: string; version: string }>(
@@ -66,6 +86,15 @@ export async function connect(connection: Connection, name: string): Promise<pg.
   throw new UsageError(
     `Found PostgreSQL ${rows[0]?.version}, expected 14 or newer. Point --database-url at one.`,
   );
+}
+
+/** What to do when the server speaks no TLS, or shows a certificate of an authority that nobody has told us of. */
+function tlsHint(message: string, code = ''): string {
+  if (/does not support SSL/.test(message))
+    return '\nA server without TLS, on a network that you trust: add ?sslmode=disable.';
+  if (/CERT|certificate|altname/i.test(`${code} ${message}`))
+    return '\nAn authority of your own, or the one of Amazon RDS: name its file in NODE_EXTRA_CA_CERTS.';
+  return '';
 }
 
 /** What PostgreSQL, or the engine in it, refused, for the user: message and hint. Other errors pass as they are. */

@@ -1,7 +1,15 @@
-/** `npm run rollout --`: installs the engine into a database by hand, removes it, verifies it. The rollout itself needs none of it. */
+/**
+ * `npm run rollout --`: operates a deployed rollout; and, without AWS, installs the engine into a database by hand, removes
+ * it, verifies it.
+ */
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError } from 'commander';
+import { addAbortCommand } from './aws/abort.ts';
+import { addRollbackCommand } from './aws/rollback.ts';
+import { addStartCommand } from './aws/start.ts';
+import { addReportCommand, addStatusCommand } from './aws/status.ts';
+import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/wishes.ts';
 import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
 import { install, uninstall } from './engine.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
@@ -59,9 +67,26 @@ async function uninstallCommand({ databaseUrl, yes }: { databaseUrl: string; yes
 }
 
 const program = new Command('npm run rollout --')
-  .description('Installs the encryption engine into a database by hand, removes it, or verifies what it did.')
+  .description(
+    'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',
+  )
   .exitOverride()
   .showHelpAfterError('See npm run rollout -- --help');
+program.commandsGroup('On AWS, for the deployed stack:');
+for (const add of [
+  addStatusCommand,
+  addStartCommand,
+  addPauseCommand,
+  addResumeCommand,
+  addTuneCommand,
+  addDecideCommand,
+  addAbortCommand,
+  addRollbackCommand,
+  addReportCommand,
+])
+  add(program);
+
+program.commandsGroup('On a database that you name:');
 const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
 program
   .command('install')

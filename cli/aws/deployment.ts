@@ -1,0 +1,105 @@
+/** Finds the deployed stack, and who asks, the way every AWS tool does: AWS_PROFILE, AWS_REGION, ~/.aws. */
+import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
+import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { UsageError } from '../connection.ts';
+
+/** Options that every command against AWS has. */
+export interface AwsOptions {
+  readonly stack: string;
+  readonly profile?: string;
+  readonly region?: string;
+  /** stdout gets one JSON document, and nothing else. */
+  readonly json?: true;
+  readonly yes?: true;
+}
+
+export interface Deployment {
+  readonly stack: string;
+  readonly region: string;
+  readonly account: string;
+  /** ARN of the identity that the commands run as: what is recorded as `by`. */
+  readonly caller: string;
+  readonly stateMachineArn: string;
+  readonly operateFunctionName: string;
+  /** All outputs of the stack. */
+  readonly outputs: Readonly<Record<string, string>>;
+}
+
+/** `stack EncryptionRollout (account 123456789012, eu-west-1)` */
+export function placeOf({ stack, account, region }: Deployment): string {
+  return `stack ${stack} (account ${account}, ${region})`;
+}
+
+/**
+ * Looks up the stack. From here on every client of the SDK in this process uses the profile and region asked for.
+ * @throws UsageError when region, credentials or stack are missing
+ */
+export async function findDeployment({ stack, profile, region }: AwsOptions): Promise<Deployment> {
+  if (profile !== undefined) process.env.AWS_PROFILE = profile;
+  if (region !== undefined) process.env.AWS_REGION = region;
+  const sts = new STSClient();
+  const inRegion = await sts.config.region().catch(() => {
+    throw new UsageError(
+      'Found no AWS region, expected one like eu-west-1. Add --region, set AWS_REGION, or give your profile one (aws configure).',
+    );
+  });
+  const identity = await sts.send(new GetCallerIdentityCommand()).catch((error: Error) => {
+    if (isRefusal(error) || error.name === 'CredentialsProviderError' || error.name === 'TokenProviderError')
+      throw new UsageError(
+        `Found no usable AWS credentials (${error.message}), expected those of an operator. Log in (aws sso login), or name a profile with --profile or AWS_PROFILE.`,
+      );
+    throw explainedAws(error);
+  });
+  const found = await new CloudFormationClient()
+    .send(new DescribeStacksCommand({ StackName: stack }))
+    .catch((error: Error) => {
+      if (/does not exist/.test(error.message)) throw missing(stack, identity.Account, inRegion);
+      throw explainedAws(error);
+    });
+  const outputs = Object.fromEntries(
+    (found.Stacks?.[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [
+      OutputKey,
+      OutputValue,
+    ]),
+  );
+  const { StateMachineArn, OperateFunctionName } = outputs;
+  if (!StateMachineArn || !OperateFunctionName)
+    throw new UsageError(
+      `Found the stack ${stack} (${found.Stacks?.[0]?.StackStatus ?? 'gone'}) without the outputs StateMachineArn and OperateFunctionName, expected a rollout as this version deploys it. Check --stack, or deploy again.`,
+    );
+  return {
+    stack,
+    region: inRegion,
+    account: identity.Account ?? '',
+    caller: identity.Arn ?? '',
+    stateMachineArn: StateMachineArn,
+    operateFunctionName: OperateFunctionName,
+    outputs,
+  };
+}
+
+function missing(stack: string, account: string | undefined, region: string): UsageError {
+  return new UsageError(
+    `Found no stack ${stack} in account ${account}, ${region}, expected a deployed rollout. Name it with --stack (the setting stackName), or choose another --region or --profile.`,
+  );
+}
+
+const refusals =
+  /AccessDenied|NotAuthorized|UnrecognizedClient|InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch/;
+
+function isRefusal({ name }: Error): boolean {
+  return refusals.test(name);
+}
+
+/** What AWS refused, or could not be reached for, in words for the person who asked. Other errors pass as they are. */
+export function explainedAws(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof UsageError) return error;
+  if (isRefusal(error))
+    return new UsageError(
+      `AWS refused: ${error.message}.\nExpected the rights of an operator: docs/operator-guide.md#who-may-operate.`,
+    );
+  const { code } = error as { code?: string };
+  if (/^E[A-Z_]+$/.test(code ?? '') || error.name === 'TimeoutError')
+    return new UsageError(`Found no way to AWS (${error.message || code}). Check the network, and --region.`);
+  return error;
+}

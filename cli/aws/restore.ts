@@ -1,0 +1,208 @@
+/** Option 3 of the plan: how to restore a backup of this database. Nothing here changes anything. */
+import {
+  DescribeDBClusterSnapshotsCommand,
+  DescribeDBClustersCommand,
+  DescribeDBInstancesCommand,
+  DescribeDBSnapshotsCommand,
+  RDSClient,
+} from '@aws-sdk/client-rds';
+import { tell } from './command.ts';
+import { type Deployment, placeOf } from './deployment.ts';
+
+/** What the page is filled in with. Undefined: could not be read, and is a placeholder on the page. */
+export interface RestoreFacts {
+  readonly place: string;
+  readonly region: string;
+  readonly kind: 'instance' | 'cluster';
+  readonly identifier: string | undefined;
+  readonly snapshot: string | undefined;
+  /** ISO 8601. */
+  readonly snapshotAt: string | undefined;
+  readonly engine: string | undefined;
+  readonly instanceClass: string | undefined;
+  readonly subnetGroup: string | undefined;
+  readonly securityGroups: readonly string[];
+  readonly parameterGroup: string | undefined;
+}
+
+type Database = Pick<
+  RestoreFacts,
+  'engine' | 'instanceClass' | 'subnetGroup' | 'securityGroups' | 'parameterGroup'
+>;
+type Snapshot = Pick<RestoreFacts, 'snapshot' | 'snapshotAt'>;
+
+/** Reads what RDS knows about the deployment's database. What it does not tell stays undefined. */
+export async function readFacts(deployment: Deployment): Promise<RestoreFacts> {
+  const { DatabaseInstance, DatabaseCluster } = deployment.outputs;
+  const kind = DatabaseCluster === undefined ? 'instance' : 'cluster';
+  const identifier = DatabaseCluster ?? DatabaseInstance;
+  const rds = new RDSClient();
+  const [database, snapshot] =
+    identifier === undefined
+      ? [{}, {}]
+      : await Promise.all(
+          kind === 'cluster'
+            ? [known(readCluster(rds, identifier)), known(latestClusterSnapshot(rds, identifier))]
+            : [known(readInstance(rds, identifier)), known(latestSnapshot(rds, identifier))],
+        );
+  return {
+    place: placeOf(deployment),
+    region: deployment.region,
+    kind,
+    identifier,
+    ...nothing,
+    ...database,
+    ...snapshot,
+  };
+}
+
+const nothing = {
+  snapshot: undefined,
+  snapshotAt: undefined,
+  engine: undefined,
+  instanceClass: undefined,
+  subnetGroup: undefined,
+  securityGroups: [],
+  parameterGroup: undefined,
+};
+
+/** The page is worth having without it. */
+async function known<T extends object>(answer: Promise<T>): Promise<T | object> {
+  return answer.catch((error: Error) => {
+    tell(`RDS does not tell: ${error.message}`);
+    return {};
+  });
+}
+
+async function readInstance(rds: RDSClient, DBInstanceIdentifier: string): Promise<Database> {
+  const { DBInstances: [found] = [] } = await rds.send(
+    new DescribeDBInstancesCommand({ DBInstanceIdentifier }),
+  );
+  return {
+    engine: found?.Engine,
+    instanceClass: found?.DBInstanceClass,
+    subnetGroup: found?.DBSubnetGroup?.DBSubnetGroupName,
+    securityGroups: ids(found?.VpcSecurityGroups),
+    parameterGroup: found?.DBParameterGroups?.[0]?.DBParameterGroupName,
+  };
+}
+
+async function readCluster(rds: RDSClient, DBClusterIdentifier: string): Promise<Database> {
+  const { DBClusters: [found] = [] } = await rds.send(new DescribeDBClustersCommand({ DBClusterIdentifier }));
+  const member = found?.DBClusterMembers?.find(({ IsClusterWriter }) => IsClusterWriter);
+  const { DBInstances: [writer] = [] } =
+    member?.DBInstanceIdentifier === undefined
+      ? {}
+      : await rds.send(new DescribeDBInstancesCommand({ DBInstanceIdentifier: member.DBInstanceIdentifier }));
+  return {
+    engine: found?.Engine,
+    instanceClass: writer?.DBInstanceClass,
+    subnetGroup: found?.DBSubnetGroup,
+    securityGroups: ids(found?.VpcSecurityGroups),
+    parameterGroup: found?.DBClusterParameterGroup,
+  };
+}
+
+function ids(groups: readonly { VpcSecurityGroupId?: string | undefined }[] = []): string[] {
+  return groups.flatMap(({ VpcSecurityGroupId }) => (VpcSecurityGroupId ? [VpcSecurityGroupId] : []));
+}
+
+async function latestSnapshot(rds: RDSClient, DBInstanceIdentifier: string): Promise<Snapshot> {
+  const { DBSnapshots = [] } = await rds.send(new DescribeDBSnapshotsCommand({ DBInstanceIdentifier }));
+  return latest(DBSnapshots.map((each) => ({ ...each, id: each.DBSnapshotIdentifier })));
+}
+
+async function latestClusterSnapshot(rds: RDSClient, DBClusterIdentifier: string): Promise<Snapshot> {
+  const { DBClusterSnapshots = [] } = await rds.send(
+    new DescribeDBClusterSnapshotsCommand({ DBClusterIdentifier }),
+  );
+  return latest(DBClusterSnapshots.map((each) => ({ ...each, id: each.DBClusterSnapshotIdentifier })));
+}
+
+function latest(
+  snapshots: readonly {
+    id: string | undefined;
+    Status?: string | undefined;
+    SnapshotCreateTime?: Date | undefined;
+  }[],
+): Snapshot {
+  const [newest] = snapshots
+    .filter(({ Status }) => Status === 'available')
+    .sort((a, b) => (b.SnapshotCreateTime?.getTime() ?? 0) - (a.SnapshotCreateTime?.getTime() ?? 0));
+  return { snapshot: newest?.id, snapshotAt: newest?.SnapshotCreateTime?.toISOString() };
+}
+
+/** The page, in Markdown: docs/runbook.md#restore-from-a-backup with this database's names. */
+export function restorePage(facts: RestoreFacts): string {
+  const { kind, identifier, snapshot, snapshotAt, engine, instanceClass, subnetGroup } = facts;
+  const filled = (value: string | undefined, placeholder: string) => value ?? `<${placeholder}>`;
+  const restored = `${filled(identifier, 'database')}-restored`;
+  const groups = facts.securityGroups.length > 0 ? facts.securityGroups.join(' ') : '<security groups>';
+  const common = [
+    `--db-subnet-group-name ${filled(subnetGroup, 'subnet group')}`,
+    `--vpc-security-group-ids ${groups}`,
+    '--deletion-protection',
+    `--region ${facts.region}`,
+  ];
+  const restore =
+    kind === 'instance'
+      ? [
+          command('restore-db-instance-from-db-snapshot', [
+            `--db-instance-identifier ${restored}`,
+            `--db-snapshot-identifier ${filled(snapshot, 'snapshot')}`,
+            `--db-instance-class ${filled(instanceClass, 'instance class')}`,
+            `--db-parameter-group-name ${filled(facts.parameterGroup, 'parameter group')}`,
+            ...common,
+          ]),
+          command('wait db-instance-available', [
+            `--db-instance-identifier ${restored}`,
+            `--region ${facts.region}`,
+          ]),
+        ]
+      : [
+          command('restore-db-cluster-from-snapshot', [
+            `--db-cluster-identifier ${restored}`,
+            `--snapshot-identifier ${filled(snapshot, 'snapshot')}`,
+            `--engine ${filled(engine, 'engine')}`,
+            `--db-cluster-parameter-group-name ${filled(facts.parameterGroup, 'parameter group')}`,
+            ...common,
+          ]),
+          command('create-db-instance', [
+            `--db-instance-identifier ${restored}-1`,
+            `--db-cluster-identifier ${restored}`,
+            `--engine ${filled(engine, 'engine')}`,
+            `--db-instance-class ${filled(instanceClass, 'instance class')}`,
+            `--region ${facts.region}`,
+          ]),
+          command('wait db-instance-available', [
+            `--db-instance-identifier ${restored}-1`,
+            `--region ${facts.region}`,
+          ]),
+        ];
+  return `# Restore ${filled(identifier, 'database')} from a backup
+
+For the ${facts.place}. Nothing was changed by printing this. The plaintext is complete in the live database: restore only
+when rows themselves are lost or wrong. Writes since the backup are not in it. Talk to the owners of the database first.
+
+Latest backup: ${filled(snapshot, 'snapshot')}${snapshotAt === undefined ? '' : `, of ${snapshotAt}`}. What stands in <angle brackets> could not be read: fill it in.
+
+1. Stop what may still write ciphertext: \`npm run rollout -- abort\`, or \`rollback --option keep\` for a run that is over.
+2. Restore beside the live database, never over it:
+
+\`\`\`sh
+${restore.join('\n\n')}
+\`\`\`
+
+3. Compare: count the rows of the table in both, and read some that are wrong in the live one. If the backup is from after
+   the rollout began, \`npm run rollout -- verify --database-url …\` says whether its ciphertext opens.
+4. Copy the rows that you need back, or let the application use ${restored}. The key secret must keep every key
+   that a row of the backup is sealed with.
+5. Before the next rollout, have the stack's \`database\` and its secret name the database that is now live, and deploy.
+
+The whole story: docs/runbook.md#restore-from-a-backup
+`;
+}
+
+function command(name: string, options: readonly string[]): string {
+  return [`aws rds ${name}`, ...options.map((option) => `  ${option}`)].join(' \\\n');
+}

@@ -1,0 +1,126 @@
+/** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
+import pc from 'picocolors';
+import type { Criterion, DryRunOutput, RolloutStatus } from '../../lambdas/core/payloads.ts';
+import { count, duration } from '../../rehearsal/display.ts';
+
+const barCells = 40;
+const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLETED: pc.green };
+
+/** The screen of `status`. `place`: of which stack. */
+export function statusScreen(status: RolloutStatus, place: string, now: Date): string {
+  const { run } = status;
+  if (run === null)
+    return `${pc.bold(status.target)}, ${place}\nNo rollout has begun yet. Try one: npm run rollout -- start --dry-run`;
+  const ago = (time: string) => `${duration((now.getTime() - Date.parse(time)) / 1_000)} ago`;
+  const rotating = run.purpose === 'rotate' ? ' (a rotation of the key)' : '';
+  const lines = [
+    `${pc.bold(status.target)}, ${place}`,
+    '',
+    `${colours[run.status](run.status)}${rotating}  ${phaseLine(status, ago)}`,
+    ...progressLines(status),
+    ...(status.waiting === null
+      ? []
+      : [pc.yellow(`Waiting since ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
+    ...status.holds.flatMap((hold) => holdLines(hold, now)),
+    '',
+    ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
+    `Last gate   ${gateLine(status, ago)}`,
+    `Trigger     ${status.triggerEnabled === null ? 'not installed' : status.triggerEnabled ? 'on' : 'off'}`,
+    `Errors      ${errorLine(status)}`,
+    ...tunedLine(status),
+    `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
+    `Execution   ${run.execution}`,
+  ];
+  return lines.map(printable).join('\n');
+}
+
+function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string): string {
+  const until = run !== null && run.untilPhase < 5 ? `, ends after phase ${run.untilPhase}` : '';
+  return phase === null
+    ? `before the first phase${until}`
+    : `${phase.title}, begun ${ago(phase.startedAt)}${until}`;
+}
+
+function progressLines({ rows, rowsPerSecond, millisecondsPerRow, hoursLeft }: RolloutStatus): string[] {
+  if (rows === null) return [];
+  const filled = Math.min(barCells, Math.floor((rows.percentage / 100) * barCells));
+  const facts = [
+    rowsPerSecond === null ? [] : [`${count(rowsPerSecond)} rows/s`],
+    millisecondsPerRow === null ? [] : [`${millisecondsPerRow.toFixed(2)} ms a row`],
+    hoursLeft === null ? [] : [`${duration(hoursLeft * 3_600)} left, waits included`],
+  ].flat();
+  return [
+    `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${rows.percentage.toFixed(1)} %  ${count(rows.encrypted)} of ${count(rows.withPersonalData)} rows`,
+    ...(facts.length === 0 ? [] : [facts.join(' · ')]),
+  ];
+}
+
+function holdLines({ id, gate, reason, expiresAt }: RolloutStatus['holds'][number], now: Date): string[] {
+  const left = duration((Date.parse(expiresAt) - now.getTime()) / 1_000);
+  return [
+    pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
+    `  ${reason}`,
+    `  npm run rollout -- decide ${id} go|no-go|retry`,
+  ];
+}
+
+function gateLine({ lastGate }: RolloutStatus, ago: (time: string) => string): string {
+  if (lastGate === null) return 'none yet';
+  const verdict = { GO: pc.green, NO_GO: pc.red, INCONCLUSIVE: pc.yellow }[lastGate.verdict](
+    lastGate.verdict,
+  );
+  const why = lastGate.verdict === 'GO' ? '' : `\n            ${lastGate.reason}`;
+  return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
+}
+
+function errorLine({ errors }: RolloutStatus): string {
+  const types = Object.entries(errors);
+  if (types.length === 0) return 'none';
+  return pc.red(types.map(([type, number]) => `${count(number)} ${type}`).join(', '));
+}
+
+function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): string[] {
+  const parts = [
+    ...(batchRows === null ? [] : [`batches of ${count(batchRows)} rows`]),
+    ...(pauseSeconds === null ? [] : [`pauses of ${pauseSeconds} s`]),
+  ];
+  return parts.length === 0 ? [] : [`Tuned       ${parts.join(', ')}`];
+}
+
+/** The result of a dry run: checklist, forecast, verdict. */
+export function dryRunScreen({ verdict, reason, criteria, forecast }: DryRunOutput): string {
+  const { rowsToEncrypt, batches, hours, tableBytes, walBytes } = forecast;
+  return [
+    pc.bold('Checklist'),
+    ...criteria.map(criterionLine),
+    '',
+    pc.bold('Forecast'),
+    `  ${count(rowsToEncrypt)} rows to encrypt in ${count(batches)} batches, ${duration(hours * 3_600)} with the planned waits`,
+    `  the table grows by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
+    '',
+    `${verdict === 'GO' ? pc.green(verdict) : pc.red(verdict)}  ${verdict === 'GO' ? 'A rollout could begin. Nothing was written.' : reason}`,
+  ]
+    .map(printable)
+    .join('\n');
+}
+
+function criterionLine({ name, expected, measured, passed }: Criterion): string {
+  const mark = passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
+  return `  ${mark} ${name}: ${measured}${passed === true ? '' : ` (expected ${expected})`}`;
+}
+
+/** Binary units, as storage is sold. */
+function bytes(value: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
+  return `${(value / 1_024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
+/** Texts of others may hold what would move the terminal's cursor; our colours and line breaks may stay. */
+function printable(text: string): string {
+  return text.replace(
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+    /(\u001b\[\d+m)|(?!\n)\p{Cc}/gu,
+    (found, colour) => colour ?? `\\u{${found.codePointAt(0)?.toString(16)}}`,
+  );
+}

@@ -1,0 +1,162 @@
+/** `start`: an execution of EncryptionRollout, which begins a rollout, or resumes it. */
+import { readFileSync } from 'node:fs';
+import { type Command, InvalidArgumentError } from 'commander';
+import { InvalidInput } from '../../lambdas/core/errors.ts';
+import { parseInput } from '../../lambdas/core/input.ts';
+import { attestations } from '../../lambdas/core/plan.ts';
+import { UsageError } from '../connection.ts';
+import { agreed, awsCommand, collect, print, tell } from './command.ts';
+import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
+import { consoleLink, follow, startRollout } from './executions.ts';
+import { readStatus } from './operate.ts';
+import { dryRunScreen, statusScreen } from './screen.ts';
+
+/** Between two lines about a rollout that is followed. */
+const tellMilliseconds = 60_000;
+
+interface Flags extends AwsOptions {
+  readonly input?: string;
+  readonly dryRun?: true;
+  readonly untilPhase?: number;
+  readonly priority?: string;
+  readonly attest?: Readonly<Record<string, string>>;
+  readonly acknowledgeTrigger?: readonly string[];
+  readonly wait?: true;
+}
+
+/** Adds `start`. */
+export function addStartCommand(program: Command): void {
+  awsCommand(program, 'start', 'start the rollout, or resume the one that was stopped', { changes: true })
+    .option('--input <file>', "the execution's input as JSON; the options below add to it")
+    .option('--dry-run', 'checklist and forecast, and nothing is written; waits for them')
+    .option('--until-phase <n>', 'end after this phase', Number)
+    .option('--priority <sql>', 'condition of the rows to encrypt first, like is_vip')
+    .option('--attest <field>=<name>', 'who attests a line of the checklist; several times', attestation)
+    .option(
+      '--acknowledge-trigger <name>',
+      'a trigger of the application that batches may fire; several times',
+      collect,
+    )
+    .option('--wait', 'follow it to its end')
+    .addHelpText(
+      'after',
+      `
+Fields to attest, here, in the input or in the stack's configuration:
+${Object.entries(attestations)
+  .map(([name, text]) => `  ${name.padEnd(25)} ${text}`)
+  .join('\n')}
+
+Examples:
+  npm run rollout -- start --dry-run
+  npm run rollout -- start --input config/example-input.json
+  npm run rollout -- start --until-phase 1 --attest rollbackTested="R. Roe" --wait
+
+Exit codes: 0 started, or with --wait succeeded, or the dry run says GO; 1 otherwise.`,
+    )
+    .action(run);
+}
+
+function attestation(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const [field, ...name] = text.split('=');
+  if (!field || name.length === 0)
+    throw new InvalidArgumentError('Expected <field>=<name>, like rollbackTested="R. Roe".');
+  return { ...before, [field]: name.join('=') };
+}
+
+async function run(options: Flags): Promise<void> {
+  const input = inputOf(options);
+  const dryRun = input.dryRun === true;
+  const deployment = await findDeployment(options);
+  if (
+    !dryRun &&
+    !(await agreed(
+      options,
+      `This starts the rollout of the ${placeOf(deployment)} with ${JSON.stringify(input)}: it encrypts rows of the live table.`,
+    ))
+  )
+    return;
+  const execution = await startRollout(deployment, input);
+  const link = consoleLink(execution);
+  if (!options.wait && !dryRun) {
+    print(
+      options,
+      { execution, console: link },
+      `Started ${execution}\n${link}\nFollow it: npm run rollout -- status`,
+    );
+    return;
+  }
+  tell(`Started ${execution}\n${link}`);
+  const { status, error, cause, output } = await follow(execution, dryRun ? undefined : narrator(deployment));
+  const result = status === 'SUCCEEDED' ? JSON.parse(output ?? 'null') : null;
+  const good = status === 'SUCCEEDED' && (!dryRun || result?.verdict === 'GO');
+  if (!good) process.exitCode = 1;
+  const text =
+    status !== 'SUCCEEDED'
+      ? `${status}: ${cause ?? error ?? 'see the console'}`
+      : dryRun
+        ? dryRunScreen(result)
+        : `SUCCEEDED\n${statusScreen(await readStatus(deployment), placeOf(deployment), new Date())}`;
+  print(options, { execution, status, error: error ?? null, cause: cause ?? null, output: result }, text);
+}
+
+/**
+ * The execution's input, from the file and the options, checked as the rollout will check it.
+ * @throws UsageError that names the wrong field
+ */
+export function inputOf(options: Flags): Record<string, unknown> {
+  const file = options.input === undefined ? {} : readInput(options.input);
+  const attested = { ...(file.attestations as object), ...options.attest };
+  const acknowledged = [
+    ...((file.acknowledgedTriggers as string[]) ?? []),
+    ...(options.acknowledgeTrigger ?? []),
+  ];
+  const input = {
+    ...file,
+    ...(options.dryRun ? { dryRun: true } : {}),
+    ...(options.untilPhase === undefined ? {} : { untilPhase: options.untilPhase }),
+    ...(options.priority === undefined ? {} : { priority: options.priority }),
+    ...(Object.keys(attested).length === 0 ? {} : { attestations: attested }),
+    ...(acknowledged.length === 0 ? {} : { acknowledgedTriggers: acknowledged }),
+  };
+  try {
+    parseInput(input);
+  } catch (error) {
+    if (error instanceof InvalidInput) throw new UsageError(error.message);
+    throw error;
+  }
+  return input;
+}
+
+function readInput(file: string): Record<string, unknown> {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    throw new UsageError(
+      `Found no readable file ${file}, expected the input as JSON, like config/example-input.json. Check --input.`,
+    );
+  }
+  try {
+    const value = JSON.parse(text);
+    if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value;
+  } catch {}
+  throw new UsageError(
+    `Found no JSON object in ${file}, expected one like config/example-input.json. Check --input.`,
+  );
+}
+
+/** Tells now and then how far it is. While the database is being prepared there is nothing to tell. */
+function narrator(deployment: Deployment): () => Promise<void> {
+  let told = Date.now();
+  return async () => {
+    if (Date.now() - told < tellMilliseconds) return;
+    told = Date.now();
+    const status = await readStatus(deployment).catch(() => undefined);
+    if (status?.run)
+      tell(
+        `${status.phase?.title ?? 'Before the first phase'}: ${status.rows?.percentage.toFixed(1) ?? 0} %${status.waiting ? `, waiting: ${status.waiting.for}` : ''}`,
+      );
+    for (const { id, gate } of status?.holds ?? [])
+      tell(`${gate} waits for a person: npm run rollout -- decide ${id} go|no-go|retry`);
+  };
+}
