@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;
@@ -73,5 +74,131 @@ describe('CheckVitals', () => {
     expect(outcome).toBe('BREACH');
     expect(reason).toContain('New rows encrypted by the trigger');
     expect(reason).toContain('Trigger failures');
+  });
+});
+
+const operate = (input: Record<string, unknown>) => world.invoke('operate', { by: 'R. Roe', ...input });
+const waitingFor = async () =>
+  (await world.client.query('select waiting_for, waiting_since from encryption_rollout.runs')).rows[0];
+const events = async () =>
+  (
+    await world.client.query(
+      "select event from encryption_rollout.events where event in ('WAITING', 'GOING_ON') order by id",
+    )
+  ).rows.map(({ event }) => event);
+const shown = () =>
+  world.aws.metrics
+    .filter(({ name }) => name === 'Waiting')
+    .map(({ value, dimensions }) => [value, dimensions.Target]);
+
+describe('what cannot be measured', () => {
+  beforeEach(() => world.aws.world.alarms.delete('api-5xx'));
+
+  test.each(['batch', 'soak'])(
+    'is put to a person, in a %s; a soak is not shortened by that',
+    async (during) => {
+      const { outcome, gate, slice, reason } = await check(during, 1, 3);
+      expect({ outcome, gate }).toEqual({ outcome: 'HOLD', gate: 'Phase 1 Initial Batch: CheckVitals' });
+      expect(reason).toContain('Customer-facing alarms');
+      expect(slice).toBe(during === 'soak' ? 3 : 4);
+      const { rows } = await world.client.query('select verdict from encryption_rollout.gates');
+      expect(rows).toEqual([{ verdict: 'INCONCLUSIVE' }]);
+    },
+  );
+
+  test('and was accepted is not asked about again in this phase; a breach stops all the same', async () => {
+    const { gate } = await check('batch');
+    const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
+    await operate({ command: 'decide', hold, decision: 'go' });
+    expect(await check('batch')).toMatchObject({ outcome: 'OK' });
+    expect(await check('soak', 1)).toMatchObject({ outcome: 'OK' });
+    expect(await check('batch', 2)).toMatchObject({ outcome: 'HOLD' });
+    world.aws.world.cpuPercent = 95;
+    expect(await check('batch')).toMatchObject({ outcome: 'BREACH' });
+  });
+
+  test('and was refused is a breach', async () => {
+    const { gate } = await check('batch');
+    const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
+    await operate({ command: 'decide', hold, decision: 'no-go' });
+    const { outcome, reason } = await check('batch');
+    expect(outcome).toBe('BREACH');
+    expect(reason).toContain('no-go by R. Roe');
+  });
+});
+
+describe('batches wait', () => {
+  test('while a person has paused the run, shown and recorded once', async () => {
+    await operate({ command: 'pause', reason: 'release under way' });
+    const reason = 'Paused by R. Roe: release under way';
+    expect(await check('batch')).toMatchObject({ outcome: 'WAIT', waitSeconds: 20, slice: 1, reason });
+    const first = await waitingFor();
+    expect(first.waiting_for).toBe(reason);
+    await check('batch', 1, 1);
+    expect(await waitingFor()).toEqual(first);
+    await operate({ command: 'resume' });
+    expect(await check('batch', 1, 2)).toMatchObject({ outcome: 'OK', slice: 3 });
+    expect(await waitingFor()).toEqual({ waiting_for: null, waiting_since: null });
+    expect(await events()).toEqual(['WAITING', 'GOING_ON']);
+    expect(shown()).toEqual([1, 1, 0].map((value) => [value, 'public.appointments']));
+  });
+
+  test('but no soak does, and a soak says nothing about waiting', async () => {
+    await operate({ command: 'pause' });
+    expect(await check('soak')).toMatchObject({ outcome: 'OK' });
+  });
+
+  test('and nothing is judged meanwhile: a busy database is not the doing of a paused run', async () => {
+    await operate({ command: 'pause' });
+    world.aws.world.cpuPercent = 95;
+    expect(await check('batch')).toMatchObject({ outcome: 'WAIT' });
+    await operate({ command: 'resume' });
+    expect(await check('batch')).toMatchObject({ outcome: 'BREACH' });
+  });
+
+  test('for a pressure to ease, and go on by themselves', async () => {
+    world.aws.world.cpuPercent = 70;
+    const { outcome, waitSeconds, reason } = await check('batch');
+    expect({ outcome, waitSeconds }).toEqual({
+      outcome: 'WAIT',
+      waitSeconds: defaultPlan.throttle.lookSeconds,
+    });
+    expect(reason).toContain('CPU at 70 %');
+    world.aws.world.cpuPercent = 72;
+    await check('batch');
+    expect((await waitingFor()).waiting_for).toContain('CPU at 72 %');
+    world.aws.world.cpuPercent = 20;
+    expect(await check('batch')).toMatchObject({ outcome: 'OK' });
+    expect(await events()).toEqual(['WAITING', 'GOING_ON']);
+  });
+
+  test('outside the off-peak windows, whatever the day does to the database', async () => {
+    // The day after tomorrow, so that this hour is in no window.
+    const day = new Intl.DateTimeFormat('en-US', { weekday: 'short', timeZone: 'UTC' }).format(
+      Date.now() + 2 * 86_400_000,
+    );
+    const windows = [{ days: [day], from: '22:00', to: '23:00' }] as never;
+    world.configure({ offPeak: { timeZone: 'UTC', windows, phases: [3] } });
+    world.aws.world.cpuPercent = 95;
+    expect(await check('batch', 3)).toMatchObject({
+      outcome: 'WAIT',
+      reason: expect.stringContaining('Outside the off-peak windows'),
+    });
+    expect(await check('batch', 1)).toMatchObject({ outcome: 'BREACH' });
+  });
+
+  test('for so many looks; then the next execution goes on, without a look', async () => {
+    world.databaseSecret.port = 1;
+    const slice = defaultPlan.batchesPerExecution;
+    expect(await check('batch', 1, slice)).toMatchObject({ outcome: 'CONTINUE', reason: '' });
+  });
+
+  test('no longer when the run is stopped and begun anew', async () => {
+    await operate({ command: 'pause' });
+    await check('batch');
+    world.running.clear();
+    run = await world.prepare('two');
+    expect(await waitingFor()).toEqual({ waiting_for: null, waiting_since: null });
+    expect(await check('batch')).toMatchObject({ outcome: 'OK' });
   });
 });
