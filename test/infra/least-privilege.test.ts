@@ -92,6 +92,7 @@ describe('least privilege', () => {
     expect(readers.sort()).toEqual(
       [
         'AuditRows',
+        'DryRun',
         'EnableTrigger',
         'EncryptBatch',
         'Gate',
@@ -117,6 +118,27 @@ describe('least privilege', () => {
       expect(Condition).toEqual({ StringEquals: { 'cloudwatch:namespace': metricNamespace } });
   });
 
+  test('TakeBackup can make snapshots of this database, under names of ours, where that is wanted', () => {
+    const rightsOf = (given: object) => {
+      const { Resources } = synthesizeRollout({ ...config, ...given } as typeof config).template;
+      return Object.values(Resources)
+        .filter(({ Type }) => Type === 'AWS::IAM::Policy')
+        .flatMap(({ Properties }) => (Properties?.PolicyDocument as { Statement: Statement[] }).Statement)
+        .filter((statement) => actions(statement).some((action) => action.startsWith('rds:Create')))
+        .map((statement) => [actions(statement).join(), JSON.stringify(statement.Resource)]);
+    };
+    expect(rightsOf({ takeBackup: false })).toEqual([]);
+    const [instance, ...more] = rightsOf({ takeBackup: true, database: { instanceIdentifier: 'shop' } });
+    expect(more).toEqual([]);
+    expect(instance?.[0]).toBe('rds:CreateDBSnapshot');
+    expect(instance?.[1]).toMatch(/:db:shop"/);
+    expect(instance?.[1]).toMatch(/:snapshot:encryption-rollout-\*"/);
+    const [cluster] = rightsOf({ takeBackup: true, database: { clusterIdentifier: 'shop' } });
+    expect(cluster?.[0]).toBe('rds:CreateDBClusterSnapshot');
+    expect(cluster?.[1]).toMatch(/:cluster:shop"/);
+    expect(cluster?.[1]).toMatch(/:cluster-snapshot:encryption-rollout-\*"/);
+  });
+
   test('PrepareDatabase can ask for executions of the rollout and of nothing else', () => {
     const [statement, ...more] = statements('PrepareDatabase').filter((each) =>
       actions(each).includes('states:DescribeExecution'),
@@ -134,12 +156,20 @@ describe('least privilege', () => {
       ['states:StartExecution', expect.stringContaining(':stateMachine:EncryptionRollout-Rollback')],
       ['states:DescribeExecution', expect.stringContaining(':execution:EncryptionRollout-Rollback:*')],
     ]);
-    for (const name of functionNames.filter((each) => !['PrepareDatabase', 'StopRollout'].includes(each)))
+    const others = ['PrepareDatabase', 'StopRollout', 'AwaitDecision', 'Operate'];
+    for (const name of functionNames.filter((each) => !others.includes(each)))
       expect(
         statements(name)
           .flatMap(actions)
           .filter((action) => action.startsWith('states:')),
       ).toEqual([]);
+  });
+
+  test.each(['AwaitDecision', 'Operate'])('%s can answer executions of Hold, and of nothing else', (name) => {
+    const answers = statements(name).filter((each) => actions(each).includes('states:SendTaskSuccess'));
+    expect(answers.map((each) => [actions(each).join(), JSON.stringify(each.Resource)])).toEqual([
+      ['states:SendTaskSuccess', expect.stringMatching(/:stateMachine:EncryptionRollout-Hold"\]\]}$/)],
+    ]);
   });
 
   test('no policy has a wildcard for an action that is not listed here with its reason', () => {

@@ -157,6 +157,72 @@ describe('state machines', () => {
     expect(again).toMatchObject({ error: 'StepFunctions.ExecutionAlreadyExistsException' });
   });
 
+  describe('a task that waits for an answer by its token', () => {
+    const waiting = (invoke: (token: string, runner: StateMachines) => unknown) => {
+      const tokens: string[] = [];
+      const { runner, notes } = machines(
+        {
+          Parent: {
+            StartAt: 'Ask',
+            States: {
+              Ask: {
+                Type: 'Task',
+                Resource: 'arn:aws:states:::lambda:invoke.waitForTaskToken',
+                Parameters: {
+                  FunctionName: `${lambda('Ask')}:7`,
+                  Payload: { 'token.$': '$$.Task.Token', 'question.$': '$.question' },
+                },
+                TimeoutSeconds: 3600,
+                Retry: [{ ErrorEquals: ['TransientError'], MaxAttempts: 1 }],
+                Catch: [{ ErrorEquals: ['States.Timeout'], Next: 'Silence' }],
+                End: true,
+              },
+              Silence: { Type: 'Pass', Result: 'silence', End: true },
+            },
+          },
+        },
+        (_name, { token, question }: { token: string; question: string }) => {
+          expect(question).toBe('May I?');
+          tokens.push(token);
+          return invoke(token, runner);
+        },
+      );
+      return { runner, notes, tokens, asked: runner.execute('Parent', 'one', { question: 'May I?' }) };
+    };
+
+    it('goes on with the answer, not with what the function returned', async () => {
+      const { asked, runner, tokens } = waiting((token, runner) => {
+        setTimeout(() => runner.succeedTask(token, { answer: 'yes' }), 20);
+        return { answer: 'the function' };
+      });
+      expect(await asked).toEqual({ status: 'SUCCEEDED', output: { answer: 'yes' } });
+      expect(runner.succeedTask(tokens[0] ?? '', {})).toBe(false);
+      // ExecutionStarted, TaskStateEntered, …Scheduled, …Started, …Submitted, …Succeeded, …Exited, …Succeeded
+      expect(runner.executions[0]?.events).toBe(8);
+    });
+
+    it('may be answered before the function has returned', async () => {
+      const { asked } = waiting((token, runner) => runner.succeedTask(token, 'quick'));
+      expect(await asked).toEqual({ status: 'SUCCEEDED', output: 'quick' });
+    });
+
+    it('times out after its hour when nobody answers', async () => {
+      const { asked, notes } = waiting(() => ({}));
+      expect(await asked).toEqual({ status: 'SUCCEEDED', output: 'silence' });
+      expect(notes).toContain('Ask 3600 s');
+    });
+
+    it('has another token each time', async () => {
+      let calls = 0;
+      const { asked, tokens } = waiting((token, runner) => {
+        if (calls++ === 0) throw new InvocationError('TransientError', 'connection lost');
+        runner.succeedTask(token, 'yes');
+      });
+      expect(await asked).toMatchObject({ status: 'SUCCEEDED' });
+      expect(new Set(tokens).size).toBe(2);
+    });
+  });
+
   it('refuses a result that AWS would not carry between two states', async () => {
     const { runner } = machines(
       {

@@ -152,6 +152,9 @@ describe('an installer who may create roles', () => {
     statistics: "select * from public.get_key_access_stats('1 hour')",
     errors: 'select * from public.encryption_errors',
     records: 'select * from encryption_rollout.gates',
+    holds: 'select id, gate, reason, decision, decided_by from encryption_rollout.holds',
+    token: 'select task_token from encryption_rollout.holds',
+    decide: "update encryption_rollout.holds set decision = 'go'",
     decrypt: `select public.decrypt_pii_with_iv_logged(${sealed}`,
     key: 'select value from public.app_config',
     readKey: 'select encryption_rollout.read_key()',
@@ -162,12 +165,13 @@ describe('an installer who may create roles', () => {
     rows: "select encryption_rollout.audit_rows('public.appointments', null, 1)",
     uninstall: 'select encryption_rollout.uninstall()',
   };
-  const reader = ['health', 'statistics', 'errors', 'records'];
+  const reader = ['health', 'statistics', 'errors', 'records', 'holds'];
   const matrix: Record<string, string[]> = {
     encryption_rollout_reader: reader,
     encryption_rollout_operator: [...reader, 'batch', 'switch', 'retry'],
     encryption_rollout_decryptor: ['decrypt'],
-    pg_read_all_data: ['errors', 'records'],
+    // A token is of use only to whoever may also call Step Functions for this account.
+    pg_read_all_data: ['errors', 'records', 'holds', 'token'],
     nothing: [],
   };
   test.each(Object.entries(matrix))(
