@@ -1,5 +1,6 @@
 import { type Stack, Validations } from 'aws-cdk-lib';
 import type { CfnFunction } from 'aws-cdk-lib/aws-lambda';
+import { CfnScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import { CfnStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { type Functions, functionNames } from './functions.ts';
 import { namesOfExecutions } from './tasks.ts';
@@ -20,6 +21,11 @@ export function acknowledgeFindings(stack: Stack, functions: Functions): void {
     'AwsSolutions-IAM5[Action::kms:GenerateDataKey*]',
     'The two actions of this family that publishing to an encrypted topic takes, on the one key of that topic.',
   );
+  for (const kind of ['snapshot', 'cluster-snapshot'])
+    acknowledge(
+      `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:rds:<AWS::Region>:<AWS::AccountId>:${kind}:encryption-rollout-*]`,
+      'Snapshots that the rollout takes itself: their names end in the id of the run.',
+    );
   for (const name of functionNames) {
     const logicalId = stack.getLogicalId(functions.named(name).node.defaultChild as CfnFunction);
     acknowledge(
@@ -27,6 +33,11 @@ export function acknowledgeFindings(stack: Stack, functions: Functions): void {
       'All versions of this one function: a running execution keeps the version that it began with.',
     );
   }
+  for (const group of stack.node.findAll().filter((node) => node instanceof CfnScheduleGroup))
+    acknowledge(
+      `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:scheduler:<AWS::Region>:<AWS::AccountId>:schedule/${group.name}/*]`,
+      'All schedules of this one group, which is our own: their names end in the id of the run.',
+    );
   const machines = stack.node.findAll().filter((node) => node instanceof CfnStateMachine);
   for (const machine of machines) {
     for (const executions of namesOfExecutions(stack, machine)) {
