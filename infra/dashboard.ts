@@ -15,7 +15,7 @@ interface RolloutDashboardProps {
   readonly alarms: Alarms;
 }
 
-/** One screen: where are we, is it healthy, how fast, when done; below, how it came to this. */
+/** One screen: where are we, is it healthy, how fast, when done, does it wait; below, how it came to this. */
 export class RolloutDashboard extends Construct {
   constructor(scope: Construct, id: string, { names, alarms }: RolloutDashboardProps) {
     super(scope, id);
@@ -25,8 +25,12 @@ export class RolloutDashboard extends Construct {
       usingMetrics: { rows: metricOf(names, 'RowsEncrypted', 'Sum', 1) },
       period: Duration.minutes(1),
     });
-    const value = (title: string, metric: MathExpression | ReturnType<typeof metricOf>, label: string) =>
-      new SingleValueWidget({ title, metrics: [metric.with({ label })], width: 6, height: 4 });
+    const value = (
+      title: string,
+      metric: MathExpression | ReturnType<typeof metricOf>,
+      label: string,
+      width = 5,
+    ) => new SingleValueWidget({ title, metrics: [metric.with({ label })], width, height: 4 });
     new Dashboard(this, 'Dashboard', {
       dashboardName: names.dashboard,
       // Days 1 to 3.
@@ -36,6 +40,7 @@ export class RolloutDashboard extends Construct {
           value('Where are we?', metricOf(names, 'ProgressPercent', 'Maximum', 1), '% of rows encrypted'),
           value('How fast?', rowsPerSecond, 'rows per second'),
           value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, soaks included'),
+          value('Waiting?', metricOf(names, 'Waiting', 'Maximum', 1), '1: the batches wait', 4),
           value('Errors', metricOf(names, 'EncryptionErrors', 'Sum', 60), 'rows failed in the hour'),
         ],
         [

@@ -15,7 +15,7 @@ type Stakeholder = keyof RolloutConfig['stakeholders'];
 const beginningAndEnd = ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'];
 
 /** What each hears of an execution of the rollout, by the plan's communication plan. */
-const heard: Record<Stakeholder, readonly string[]> = {
+export const heard: Record<Stakeholder, readonly string[]> = {
   executives: beginningAndEnd,
   security: beginningAndEnd,
   support: beginningAndEnd,

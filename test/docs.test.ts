@@ -1,6 +1,8 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { heard } from '../infra/notifications.ts';
+import { plannedChecks } from '../lambdas/core/afterwards.ts';
 import { defaultPlan, type Phase } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
 
@@ -94,5 +96,40 @@ describe("the operator guide's tables of the plan", () => {
         expect([name, cells[number - 1]]).toEqual([name, settings.includes(key) ? String(phase[key]) : '']);
       }
     }
+  });
+});
+
+describe('the operator guide tells who is told what, when', () => {
+  const guide = readFileSync('docs/operator-guide.md', 'utf8');
+  const [, section = ''] = guide.split('\n## Who is told what, when\n');
+  const rows = (section.split('\n## ')[0] ?? '')
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .map((line) => line.split('|').map((cell) => cell.trim()));
+
+  test.each(Object.entries(heard))('%s, by the rules that tell them', (who, statuses) => {
+    const topic = `\`<stack>-${who[0]?.toUpperCase()}${who.slice(1)}\``;
+    const told = rows.filter(([, name]) => name === `\`stakeholders.${who}\``);
+    expect(told.map((cells) => cells[4])).toEqual(told.map(() => topic));
+    const wanted = statuses.includes('RUNNING') ? 'beginnings and ends' : 'ends before their time';
+    expect(told.some(([, , what]) => what?.includes(wanted))).toBe(true);
+  });
+
+  test.each(defaultPlan.phases)('$title: every $updateHours h', ({ title, updateHours }) => {
+    const hours = updateHours === 1 ? '1 hour' : `${updateHours} hours`;
+    expect(rows.map(([, ...cells]) => cells.slice(0, 2))).toContainEqual([title, hours]);
+  });
+
+  test('and what is looked at afterwards, on the days of the plan', () => {
+    const { dailyDays, days } = defaultPlan.afterwards;
+    const [, afterwards = ''] = guide.split('\n## After the rollout\n');
+    expect(afterwards).toContain(`| days 1 to ${dailyDays} |`);
+    const weekly = Array.from({ length: 4 }, (_, week) => dailyDays + 7 * (week + 1)).filter(
+      (day) => day < days,
+    );
+    expect(afterwards).toContain(`| days ${weekly.slice(0, -1).join(', ')} and ${weekly.at(-1)} |`);
+    expect(afterwards).toContain(`| day ${days} |`);
+    expect(afterwards).toContain(`below ${defaultPlan.afterwards.maxErrorPercent} %`);
+    expect(plannedChecks(defaultPlan)).toBe(dailyDays + weekly.length);
   });
 });
