@@ -7,6 +7,7 @@ import { OffPeak } from './off-peak.ts';
 import { PhaseNumber } from './payloads.ts';
 import { defaultPlan, type Plan } from './plan.ts';
 import { applyOverrides, PlanOverrides } from './plan-overrides.ts';
+import { priorityProblem } from './priority.ts';
 
 export { OffPeak };
 
@@ -18,7 +19,15 @@ export const Target = z.strictObject({
   columns: z.array(z.string().min(1)).min(1).default(['email', 'e164', 'first_name']),
   trigger: z.string().min(1).default('encrypt_appointment_pii'),
   /** SQL condition on the table's columns; rows for which it is true are encrypted first. null = none. */
-  priority: z.string().min(1).nullable().default(null),
+  priority: z
+    .string()
+    .min(1)
+    .refine((text) => priorityProblem(text) === '', {
+      error: ({ input }) =>
+        `found ${priorityProblem(String(input))}, expected one SQL condition, like is_vip`,
+    })
+    .nullable()
+    .default(null),
   /** Column with the row's time of creation, to watch new rows; null = the table has none. */
   createdAt: z.string().min(1).nullable().default('created_at'),
   /** The canary: inserted with the trigger on, checked, rolled back. Column → value, as JSON. */

@@ -1,0 +1,64 @@
+/** A priority condition comes with the input of an execution. What is more than a condition gets nowhere. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Target } from '../../lambdas/core/settings.ts';
+import { type TestWorld, testWorld } from '../lambdas/world.ts';
+
+let world: TestWorld;
+beforeEach(async () => {
+  world = await testWorld(40);
+  await world.client.query(
+    'create table public.precious (n integer); insert into public.precious values (1)',
+  );
+});
+afterEach(() => world.stop());
+
+const attacks = [
+  'true); drop table public.precious; select (true',
+  'true\n) limit 0; delete from public.precious; select (true',
+  'true) or (true',
+  'true) union select from public.precious where (true',
+  'true) -- ',
+  'true) /* ',
+  "email = E'\\') ; drop table public.precious; --'",
+  "email = $$a$$); drop table public.precious; select ($$b$$ = 'b'",
+  '"is_vip"); drop table public.precious; select ("is_vip"',
+  "email = U&'\\0027) ; drop table public.precious; --'",
+];
+
+describe.each(attacks)('priority %s', (priority) => {
+  test.each(['prepare-database', 'dry-run'])(
+    'is refused by %s, and nothing has happened',
+    async (handler) => {
+      await expect(world.invoke(handler, { input: { priority }, execution: 'one' })).rejects.toMatchObject({
+        name: 'InvalidInput',
+        message: expect.stringContaining('priority: found'),
+      });
+      const { rows } = await world.client.query('select n from public.precious');
+      expect(rows).toEqual([{ n: 1 }]);
+    },
+  );
+
+  test('is refused in a configuration', () => {
+    expect(Target.safeParse({ priority }).error?.issues.map(({ path }) => path)).toEqual([['priority']]);
+  });
+});
+
+test('the engine alone would have run it, which is why the text is read first', async () => {
+  await world.client
+    .query('select encryption_rollout.register_target($1)', [{ ...Target.parse({}), priority: attacks[0] }])
+    .catch(() => undefined);
+  const { rows } = await world.client.query("select to_regclass('public.precious') is null as dropped");
+  expect(rows).toEqual([{ dropped: true }]);
+});
+
+test('a condition that is one is used', async () => {
+  const run = await world.invoke('prepare-database', {
+    input: { priority: "is_vip and first_name is distinct from 'a;b)--'" },
+    execution: 'one',
+  });
+  await world.encrypt(run, 1);
+  const { rows } = await world.client.query(
+    'select bool_and(is_vip) as vip from public.appointments where pii_iv is not null',
+  );
+  expect(rows).toEqual([{ vip: true }]);
+});
