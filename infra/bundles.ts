@@ -6,6 +6,9 @@ import { buildSync } from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
+/** Whose handlers read the SQL files. */
+const withSql = ['PrepareDatabase', 'SeedDemo'];
+
 /** `EncryptBatch` → `encrypt-batch`, the handler's file and the bundle's directory. */
 export function fileOf(state: string): string {
   return state.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
@@ -43,7 +46,8 @@ export function withBundles<T>(states: readonly string[], use: (directory: strin
       keepNames: true,
       logLevel: 'error',
     });
-    cpSync(join(root, 'sql'), join(directory, fileOf('PrepareDatabase'), 'sql'), { recursive: true });
+    for (const state of states.filter((each) => withSql.includes(each)))
+      cpSync(join(root, 'sql'), join(directory, fileOf(state), 'sql'), { recursive: true });
     return use(directory);
   } finally {
     rmSync(directory, { recursive: true, force: true });

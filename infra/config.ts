@@ -130,7 +130,17 @@ const WithIam = z.strictObject({
     .default('verify-full'),
 });
 
-const schemas = { password: WithPassword, iam: WithIam };
+/** Surroundings that are made for it. */
+const WithDemo = z.strictObject({
+  ...everywhere,
+  demo: z.literal(true),
+  /** Appointments of fictitious people. */
+  demoRows: z.int('expected a number of rows').min(100).max(1_000_000).default(10_000),
+  /** A new cluster has no snapshot yet. */
+  takeBackup: z.boolean().default(true),
+});
+
+const schemas = { password: WithPassword, iam: WithIam, demo: WithDemo };
 
 /** Of every setting there is. */
 export const settingNames: readonly string[] = [
@@ -139,11 +149,14 @@ export const settingNames: readonly string[] = [
 
 /** What an operator says about a deployment, see config/example.json. */
 export type GivenConfig = z.infer<typeof WithPassword> | z.infer<typeof WithIam>;
-export type RolloutConfig = GivenConfig;
+export type DemoConfig = z.infer<typeof WithDemo>;
+export type RolloutConfig = GivenConfig | DemoConfig;
 
 /** The settings that go with what was chosen, so that what is wrong is told in its terms. */
 function chosenBy(value: unknown): { schema: (typeof schemas)[keyof typeof schemas]; choice: string } {
-  const { databaseAuthentication } = Object(value) as Record<string, unknown>;
+  const { databaseAuthentication, demo } = Object(value) as Record<string, unknown>;
+  if (demo === true)
+    return { schema: schemas.demo, choice: '"demo": true, which makes network and database' };
   return databaseAuthentication === 'iam'
     ? { schema: schemas.iam, choice: 'databaseAuthentication "iam"' }
     : { schema: schemas.password, choice: 'databaseAuthentication "password"' };

@@ -19,7 +19,7 @@ import { fileOf, withBundles } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 import type { CheckSchedules } from './schedules.ts';
-import { grantSecret, type Surroundings } from './surroundings.ts';
+import { allowNetworkInterfaces, grantSecret, type Surroundings } from './surroundings.ts';
 
 interface Needs {
   /** The function's own limit. Its task's is a little longer, so that the function's error is what people see. */
@@ -202,18 +202,7 @@ export class Functions extends Construct {
         }),
       );
     logGroup.grantWrite(role);
-    // The network interfaces of a function in a VPC. These actions know no resources.
-    allow(
-      [
-        'ec2:CreateNetworkInterface',
-        'ec2:DescribeNetworkInterfaces',
-        'ec2:DescribeSubnets',
-        'ec2:DeleteNetworkInterface',
-        'ec2:AssignPrivateIpAddresses',
-        'ec2:UnassignPrivateIpAddresses',
-      ],
-      ['*'],
-    );
+    allowNetworkInterfaces(role);
     surroundings.login.grant(role);
     if (needs.key) grantSecret(role, keySecret, config.keySecretKmsKeyArn);
     // Nor do most of CloudWatch's; a namespace is the finest limit there is.

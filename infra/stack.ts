@@ -9,6 +9,7 @@ import { Chat } from './chat.ts';
 import { ClearCiphertextMachine } from './clear-ciphertext-machine.ts';
 import type { RolloutConfig } from './config.ts';
 import { RolloutDashboard } from './dashboard.ts';
+import { DemoSurroundings } from './demo.ts';
 import { EncryptBatchesMachine } from './encrypt-batches-machine.ts';
 import { Endpoints } from './endpoints.ts';
 import { FinalAuditMachine } from './final-audit-machine.ts';
@@ -43,8 +44,16 @@ export class EncryptionRolloutStack extends Stack {
     const names = namesOf(config);
     Tags.of(this).add('Application', 'encryption-rollout');
     for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
-    const surroundings = new GivenSurroundings(this, 'Surroundings', config);
-    if (config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
+    // One log for all handlers: a run reads from top to bottom.
+    const logGroup = new LogGroup(this, 'Log', {
+      logGroupName: `/encryption-rollout/${config.stackName}`,
+      retention: RetentionDays.ONE_YEAR,
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+    const surroundings = config.demo
+      ? new DemoSurroundings(this, 'Demo', { config, names, logGroup })
+      : new GivenSurroundings(this, 'Surroundings', config);
+    if (!config.demo && config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
     const settings = Settings.parse({
       target: config.target,
       database: surroundings.database,
@@ -67,12 +76,6 @@ export class EncryptionRolloutStack extends Stack {
     });
     const { topic } = notifications;
     const checks = new CheckSchedules(this, 'Checks', { names });
-    // One log for all handlers: a run reads from top to bottom.
-    const logGroup = new LogGroup(this, 'Log', {
-      logGroupName: `/encryption-rollout/${config.stackName}`,
-      retention: RetentionDays.ONE_YEAR,
-      removalPolicy: RemovalPolicy.DESTROY,
-    });
     const functions = new Functions(this, 'Functions', {
       checks,
       config,

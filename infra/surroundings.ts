@@ -94,6 +94,23 @@ function byToken(scope: Construct, config: Given<'iam'>): DatabaseAccess {
   };
 }
 
+/** Lambda makes the network interfaces of a function in a VPC as that function. These actions know no resources. */
+export function allowNetworkInterfaces(role: Role): void {
+  role.addToPolicy(
+    new PolicyStatement({
+      actions: [
+        'ec2:CreateNetworkInterface',
+        'ec2:DescribeNetworkInterfaces',
+        'ec2:DescribeSubnets',
+        'ec2:DeleteNetworkInterface',
+        'ec2:AssignPrivateIpAddresses',
+        'ec2:UnassignPrivateIpAddresses',
+      ],
+      resources: ['*'],
+    }),
+  );
+}
+
 /** Lets the role read the secret, and decrypt it when a customer managed key is named. */
 export function grantSecret(
   role: Role,

@@ -61,6 +61,19 @@ export async function createSampleTable(client: pg.ClientBase): Promise<void> {
   await inTransaction(client, () => client.query(sql));
 }
 
+/** Fills the sample table, creating it where there is none; returns the number of rows, 0 when it held some already. */
+export async function fillSampleTable(client: pg.ClientBase, rows: number): Promise<number> {
+  const sql = await readFile(join(sqlDirectory(), 'sample', 'people.sql'), 'utf8');
+  await createSampleTable(client);
+  return inTransaction(client, async () => {
+    // Whoever fills it at the same time comes second, and finds it filled.
+    await client.query('lock table public.appointments in share row exclusive mode');
+    const { rows: found } = await client.query('select exists (select from public.appointments) as filled');
+    if (found[0].filled) return 0;
+    return (await client.query(sql, [rows])).rowCount ?? 0;
+  });
+}
+
 /**
  * Runs DDL in a transaction of its own that never makes the application queue behind it for longer than 300 ms: when
  * a lock is not free by then (or a deadlock is broken), everything is rolled back and tried again after a random pause.
