@@ -1,27 +1,80 @@
-import { Choice, Condition, JsonPath, type StateMachine, Succeed } from 'aws-cdk-lib/aws-stepfunctions';
+import {
+  Choice,
+  Condition,
+  Fail,
+  JsonPath,
+  Pass,
+  type StateMachine,
+  Succeed,
+  Wait,
+  WaitTime,
+} from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { invoke, type MachineProps, machine, set } from './tasks.ts';
+import type { Plan } from '../lambdas/core/plan.ts';
+import { askAgain, nameOfHold } from './hold-machine.ts';
+import { invoke, type MachineProps, machine } from './tasks.ts';
 
 /**
- * One stretch of the final audit: AuditRows until it says otherwise.
- * Input `{run}`; output `{outcome: 'CONTINUE' | 'DONE', …}`.
+ * One stretch of the final audit: a look at the vitals, then AuditRows, until it says otherwise. Reading the whole table
+ * is work for the database, too.
+ * Input `{run}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
  */
 export class FinalAuditMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(scope: Construct, id: string, { names, functions }: MachineProps) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
+  ) {
     super(scope, id);
-    const begin = set(this, 'Begin', '$.audit', { batch: 0 });
+    const run = JsonPath.objectAt('$.run');
+    const begin = new Pass(this, 'Begin', {
+      parameters: { run, audit: { batch: 0 }, vitals: { slice: 0 }, loop: { hold: 0 } },
+    });
+    const checkVitals = invoke(this, 'CheckVitals', {
+      functions,
+      payload: { run, phase: 5, during: 'batch', slice: JsonPath.numberAt('$.vitals.slice') },
+      resultPath: '$.vitals',
+    });
     const auditRows = invoke(this, 'AuditRows', {
       functions,
-      payload: { run: JsonPath.objectAt('$.run'), batch: JsonPath.numberAt('$.audit.batch') },
+      payload: { run, batch: JsonPath.numberAt('$.audit.batch') },
       resultPath: '$.audit',
     });
+    const ease = new Wait(this, 'Ease', { time: WaitTime.secondsPath('$.vitals.waitSeconds') });
 
-    begin.next(auditRows);
+    begin.next(checkVitals);
+    checkVitals.next(
+      new Choice(this, 'Vitals')
+        .when(Condition.stringEquals('$.vitals.outcome', 'OK'), auditRows)
+        .when(Condition.stringEquals('$.vitals.outcome', 'WAIT'), ease)
+        .when(
+          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
+          askAgain(this, {
+            id: 'Hold',
+            hold,
+            plan,
+            name: nameOfHold(),
+            gate: JsonPath.stringAt('$.vitals.gate'),
+            again: checkVitals,
+          }),
+        )
+        .when(
+          Condition.stringEquals('$.vitals.outcome', 'CONTINUE'),
+          new Succeed(this, 'Continued', { outputPath: '$.vitals' }),
+        )
+        .otherwise(
+          new Fail(this, 'Breached', {
+            error: 'Breach',
+            causePath: JsonPath.stringAt('$.vitals.reason'),
+          }),
+        ),
+    );
+    ease.next(checkVitals);
     auditRows.next(
       new Choice(this, 'Progress')
-        .when(Condition.stringEquals('$.audit.outcome', 'MORE'), auditRows)
+        .when(Condition.stringEquals('$.audit.outcome', 'MORE'), checkVitals)
         .otherwise(new Succeed(this, 'Finished', { outputPath: '$.audit' })),
     );
 

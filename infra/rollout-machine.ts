@@ -270,7 +270,12 @@ export class RolloutMachine extends Construct {
       input: { run },
       resultSelector: { outcome: JsonPath.stringAt('$.Output.outcome') },
       resultPath: '$.step',
-      timeout: Duration.seconds(plan.batchesPerExecution * seconds(functions.named('AuditRows').timeout)),
+      // As with batches, a call or a hold after every look at the vitals.
+      timeout: Duration.seconds(
+        plan.batchesPerExecution *
+          (seconds(functions.named('CheckVitals').timeout) +
+            Math.max(seconds(functions.named('AuditRows').timeout), seconds(holdTimeout(plan)))),
+      ),
     });
     onError(audit, '$.step.reason', this.rollback).next(
       new Choice(this, `${phase.title}: AuditProgress`)

@@ -102,7 +102,7 @@ export class EncryptionRolloutStack extends Stack {
       hold,
     });
     const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan, hold });
-    const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', shared);
+    const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', { ...shared, plan, hold });
     const { machine: takeBackup } = new TakeBackupMachine(this, 'TakeBackup', shared);
     const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
     const { machine: clearCiphertext } = new ClearCiphertextMachine(this, 'ClearCiphertext', shared);

@@ -138,6 +138,7 @@ describe('the way through', () => {
       'CheckVitals 5 batch',
       'EncryptBatch 5',
       'Gate 5 worked',
+      'CheckVitals 5 batch',
       'AuditRows',
       'Gate 5 audited',
       'CompleteRollout',
@@ -613,6 +614,41 @@ describe('what the input asks for', () => {
     });
     expect(ending).toMatchObject({ status: 'SUCCEEDED' });
     expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight', 'EndPhase 2']);
+  });
+});
+
+describe('the final audit', () => {
+  const during = (outcome: string, once = true) => {
+    let audits = 0;
+    let looked = false;
+    return {
+      PrepareDatabase: () => ({ ...run, resumeAt: 5, untilPhase: 5 }),
+      AuditRows: ({ batch = 0 }: Input) => ({ outcome: ++audits < 3 ? 'MORE' : 'DONE', batch: batch + 1 }),
+      CheckVitals: (input: Input) => {
+        if (audits !== 1 || (once && looked)) return allGoesWell.CheckVitals?.(input);
+        looked = true;
+        return { outcome, slice: 1, waitSeconds: 60, reason: 'CPU at 95 %', gate: 'CheckVitals' };
+      },
+    };
+  };
+
+  test('looks at the vitals before every call, and waits for what can ease', async () => {
+    const { ending, calls, waited } = await rollOut(during('WAIT'));
+    expect(ending.status).toBe('SUCCEEDED');
+    const audit = calls.slice(calls.indexOf('Gate 5 worked') + 1, calls.indexOf('Gate 5 audited'));
+    const look = 'CheckVitals 5 batch';
+    expect(audit).toEqual([look, 'AuditRows', look, look, 'AuditRows', look, 'AuditRows']);
+    expect(waited).toBe(60);
+  });
+
+  test('stops on a breach, and says which', async () => {
+    const { ending, calls } = await rollOut({
+      ...during('BREACH'),
+      GatherEvidence: ({ reason }) => ({ summary: JSON.stringify(reason) }),
+    });
+    expect(ending).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
+    expect((ending as { cause: string }).cause).toContain('CPU at 95 %');
+    expect(calls.slice(-4)).toEqual(rollback);
   });
 });
 
