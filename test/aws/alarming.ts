@@ -1,0 +1,65 @@
+/** What pages: every alarm, by its metric under the name and the dimensions that the code emits. And the templates. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { CloudWatchClient, PutMetricDataCommand } from '@aws-sdk/client-cloudwatch';
+import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { expect, test } from 'vitest';
+import { serviceAlerts } from '../../infra/alarms.ts';
+import { type GivenConfig, readConfig } from '../../infra/config.ts';
+import { synthesizeRollout } from '../../infra/synthesis.ts';
+import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { cfnLint } from './emulator.ts';
+import { alarmNamed, theWorld } from './world.ts';
+
+const run = promisify(execFile);
+
+/** A value that is beyond the alert's threshold, whatever else was measured in its period. */
+const breaching = ({ comparison, threshold }: Alert) =>
+  comparison === 'LessThanThreshold' ? threshold - 1 : 1_000 * (threshold + 1);
+
+const goesOff = (name: string) =>
+  expect
+    .poll(async () => (await alarmNamed(name))?.StateValue, { timeout: 60_000, interval: 500 })
+    .toBe('ALARM');
+
+export function alarming(): void {
+  test('the generated key is 32 bytes in hex, and the database holds the same', async () => {
+    const { SecretString = '{}' } = await new SecretsManagerClient().send(
+      new GetSecretValueCommand({ SecretId: theWorld().outputs.KeySecretArn }),
+    );
+    expect(JSON.parse(SecretString)).toEqual({ number: 1, key: expect.stringMatching(/^[0-9a-f]{64}$/) });
+  });
+
+  test.each(alertsOf(defaultPlan))(
+    '$name goes off by its metric, published as the handlers do',
+    async (alert) => {
+      const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
+      await publish('public.appointments', { [alert.metric]: breaching(alert) });
+      await goesOff(alert.name);
+    },
+  );
+
+  test.each(serviceAlerts)('$name goes off by the metric that AWS emits', async ({ name }) => {
+    const { Namespace, MetricName, Dimensions } = (await alarmNamed(name)) ?? {};
+    await new CloudWatchClient().send(
+      new PutMetricDataCommand({ Namespace, MetricData: [{ MetricName, Dimensions, Value: 1 }] }),
+    );
+    await goesOff(name);
+  });
+
+  test('every template passes cfn-lint', async () => {
+    const folder = join(theWorld().directory, 'lint');
+    synthesizeRollout(
+      { ...(readConfig('config/example.json') as GivenConfig), createVpcEndpoints: true },
+      folder,
+    );
+    const templates = [folder, join(theWorld().directory, 'cdk.out')].map((each) =>
+      join(each, '*.template.json'),
+    );
+    // W3005: a DependsOn that a reference implies as well, as the CDK writes them.
+    const { stdout } = await run(cfnLint, ['--ignore-checks', 'W3005', '--', ...templates]);
+    expect(stdout).toBe('');
+  });
+}

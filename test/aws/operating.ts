@@ -1,0 +1,319 @@
+/** A rollout as people operate it from the command line, from the first dry run to the last rollback. */
+import { expect, test } from 'vitest';
+import {
+  alarmNamed,
+  batchRows,
+  customerAlarm,
+  endOf,
+  health,
+  paged,
+  query,
+  rollout,
+  rolloutJson,
+  rows,
+  setCustomerAlarm,
+  start,
+  statusOfRun,
+  sumOf,
+} from './world.ts';
+
+const caller = /^arn:aws:\w+::\d{12}:/;
+const waiting = { timeout: 120_000, interval: 200 };
+
+/** Number of batches that a phase has had, in all attempts; 0 while there is no such table. */
+const batchesOf = async (phase: number): Promise<number> =>
+  (
+    await query('select count(*)::integer as n from encryption_rollout.batches where phase = $1', [
+      phase,
+    ]).catch(() => [{ n: 0 }])
+  )[0].n;
+
+/** The hold that waits for an answer, once there is one. */
+async function openHold(): Promise<{ id: string; gate: string }> {
+  const open = async () =>
+    (
+      await query(
+        'select id, gate from encryption_rollout.holds where decision is null and expires_at > now()',
+      )
+    )[0];
+  await expect.poll(open, waiting).toBeDefined();
+  return open();
+}
+
+const lastGate = async () =>
+  (await query('select gate, verdict, reason from encryption_rollout.gates order by id desc limit 1'))[0];
+
+const plaintext = async () =>
+  (
+    await query(
+      'select count(*)::integer as n from public.appointments where email is not null and first_name is not null',
+    )
+  )[0].n;
+
+export function operating(): void {
+  test('a dry run says GO and writes nothing', async () => {
+    const relations = 'select oid::regclass::text as name, relfilenode from pg_class order by 1';
+    const before = await query(relations);
+    const before2 = await query('select xmin, * from public.appointments order by id');
+    const { code, stdout, stderr } = await rollout(
+      'start',
+      '--dry-run',
+      '--input',
+      'config/example-input.json',
+    );
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    expect(stdout).toMatch(/✓ Database backup/);
+    expect(stdout).toMatch(/2,000 rows to encrypt in \d+ batches/);
+    expect(stdout).toMatch(/GO {2}A rollout could begin. Nothing was written./);
+    expect(await query(relations)).toEqual(before);
+    expect(await query('select xmin, * from public.appointments order by id')).toEqual(before2);
+    expect(await sumOf('RowsEncrypted')).toBeUndefined();
+    expect(await paged()).toBe('');
+  });
+
+  test('before the first rollout, the commands say so', async () => {
+    const [status, report, pause, input] = await Promise.all([
+      rollout('status'),
+      rollout('report'),
+      rollout('pause', '--yes'),
+      rollout('start', '--attest', 'rollbackTestd=R. Roe', '--yes'),
+    ]);
+    expect(status).toMatchObject({ code: 0, stdout: expect.stringContaining('No rollout has begun yet') });
+    expect(report).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^Found no run .*expected/),
+    });
+    expect(pause).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/begun/) });
+    expect(input).toMatchObject({ code: 1, stderr: expect.stringContaining('rollbackTestd') });
+  });
+
+  test("a customer's alarm in phase 3 stops the rollout: FAILED, trigger off, plaintext complete", async () => {
+    const ending = rollout('start', '--input', 'config/example-input.json', '--yes', '--wait', '--json');
+    // The rollout begins while all is well; customers notice something in the bulk of it.
+    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(0);
+    await setCustomerAlarm('ALARM');
+    const { code, stdout } = await ending;
+    expect({ code, ...JSON.parse(stdout) }).toMatchObject({
+      code: 1,
+      status: 'FAILED',
+      error: 'RolloutStopped',
+      cause: expect.stringContaining(customerAlarm),
+    });
+    expect(await lastGate()).toMatchObject({
+      gate: expect.stringMatching(/^Phase 3/),
+      verdict: 'NO_GO',
+      reason: expect.stringContaining(customerAlarm),
+    });
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await plaintext()).toBe(rows);
+    expect(await sumOf('RolloutStopped')).toBe(1);
+    expect(await paged()).toMatch(new RegExp(`Encryption rollout stopped: .*${customerAlarm}`, 's'));
+  });
+
+  test('pause, tune and resume are followed by the batches', async () => {
+    await setCustomerAlarm('OK');
+    await start();
+    const before = await batchesOf(3);
+    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(before);
+    const paused = await rolloutJson('pause', '--reason', 'a sale', '--yes');
+    expect(paused.done).toMatch(/^Paused/);
+    await expect
+      .poll(async () => (await rolloutJson('status')).waiting?.for, waiting)
+      .toMatch(/Paused by arn:aws:.*: a sale/);
+    const during = await batchesOf(3);
+    const tuned = await rolloutJson('tune', '--batch-rows', '25', '--pause-seconds', '1', '--yes');
+    expect(tuned.status.tuned).toEqual({ batchRows: 25, pauseSeconds: 1 });
+    expect(await batchesOf(3)).toBe(during);
+    await rolloutJson('resume', '--yes');
+    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(during + 1);
+    // Back to the plan.
+    await rolloutJson('tune', '--batch-rows', 'plan', '--pause-seconds', 'plan', '--yes');
+
+    const events = await query(
+      `select event, happened_at, detail from encryption_rollout.events
+       where event in ('PAUSED', 'WAITING', 'TUNED', 'UNPAUSED', 'GOING_ON') order by id`,
+    );
+    expect(events.map(({ event }) => event)).toEqual([
+      'PAUSED',
+      'WAITING',
+      'TUNED',
+      'UNPAUSED',
+      'GOING_ON',
+      'TUNED',
+    ]);
+    for (const event of ['PAUSED', 'TUNED', 'UNPAUSED'])
+      expect(events.find((each) => each.event === event).detail.by).toMatch(caller);
+    const at = (event: string) => events.find((each) => each.event === event).happened_at;
+    const batches = await query(
+      'select rows_encrypted, started_at from encryption_rollout.batches where phase = 3 order by started_at',
+    );
+    expect(batches[0].rows_encrypted).toBe(batchRows);
+    expect(batches.filter(({ started_at: t }) => t > at('WAITING') && t < at('UNPAUSED'))).toEqual([]);
+    expect(batches.find(({ started_at: t }) => t > at('UNPAUSED')).rows_encrypted).toBe(25);
+  });
+
+  test('abort, while the trigger is on and a person is asked: trigger off within seconds, and a page', async () => {
+    const { gate } = await openHold();
+    expect(gate).toBe('Phase 5 Complete Remaining: Approval');
+    expect(await health()).toMatchObject({ trigger_enabled: true });
+    await paged();
+    const { executions, milliseconds, rolledBack } = await rolloutJson(
+      'abort',
+      '--reason',
+      'checkout is slow',
+      '--yes',
+    );
+    expect(rolledBack).toBe(true);
+    expect(milliseconds).toBeLessThan(60_000);
+    console.info(`abort: ${milliseconds} ms from the request to the trigger being off`);
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await endOf(executions[0])).toMatchObject({
+      status: 'ABORTED',
+      cause: expect.stringMatching(/^Aborted by arn:.*: checkout is slow$/),
+    });
+    expect(await statusOfRun()).toMatchObject({ status: 'STOPPED' });
+    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: .*ABORTED/);
+    // Nothing is left to stop.
+    expect(await rollout('abort', '--yes')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^Found no execution .*expected/),
+    });
+  });
+
+  test('nobody answers: no-go, rolled back, and a page', async () => {
+    const execution = await start();
+    const { id } = await openHold();
+    expect(await paged()).toMatch(new RegExp(`your decision is needed: .*${id}`, 's'));
+    expect(await endOf(execution)).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
+    expect(
+      await query('select decision, decided_by from encryption_rollout.holds where id = $1', [id]),
+    ).toEqual([{ decision: 'expired', decided_by: null }]);
+    expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await paged()).toMatch(/Encryption rollout stopped: /);
+    expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringContaining(id),
+    });
+  });
+
+  test('a corrupted ciphertext is found by the audit, whatever a person has approved', async () => {
+    // Until now, all that was written is sound.
+    for (const name of ['DecryptionFailures', 'MissingIvs', 'BatchErrorRate', 'TriggerFailures'])
+      expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
+    const execution = await start();
+    const { id } = await openHold();
+    await query(
+      `update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)
+       where id = (select id from public.appointments where email_encrypted is not null order by id limit 1)`,
+    );
+    await rolloutJson('decide', id, 'go', '--comment', 'looks good', '--yes');
+    const { status, cause } = await endOf(execution);
+    expect(status).toBe('FAILED');
+    expect(cause).toMatch(/decrypt|opens|open to/i);
+    expect(await lastGate()).toMatchObject({ gate: expect.stringMatching(/^Phase 5/), verdict: 'NO_GO' });
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await plaintext()).toBe(rows);
+    expect(await paged()).toMatch(/Encryption rollout stopped: /);
+    await expect
+      .poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue, waiting)
+      .toBe('ALARM');
+    // As docs/runbook.md has it, under DecryptionFailures.
+    await query(
+      `update public.appointments set email_encrypted = null, e164_encrypted = null, first_name_encrypted = null, pii_iv = null
+       where id = (select id from public.appointments where email_encrypted is not null order by id limit 1)`,
+    );
+  });
+
+  test('an approval is answered, and every row is encrypted', async () => {
+    const ending = rollout('start', '--input', 'config/example-input.json', '--yes', '--wait');
+    const { id } = await openHold();
+    const screen = await rollout('status');
+    expect(screen.stdout).toContain(`npm run rollout -- decide ${id} go|no-go|retry`);
+    await rolloutJson('decide', id, 'go', '--comment', 'the owners agree', '--yes');
+    const { code, stdout, stderr } = await ending;
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    expect(stdout).toMatch(/^SUCCEEDED/);
+    expect(await health()).toMatchObject({
+      encryption_percentage: '100.00',
+      unencrypted_appointments: '0',
+      trigger_enabled: true,
+    });
+    expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
+      { status: 'COMPLETED', attempt: 5 },
+    ]);
+    expect(await paged()).toMatch(/Encryption rollout completed: /);
+  });
+
+  test('status and report tell what happened, and who decided', async () => {
+    const status = await rolloutJson('status');
+    expect(status).toMatchObject({
+      run: { status: 'COMPLETED', attempt: 5 },
+      rows: { percentage: 100 },
+      triggerEnabled: true,
+      holds: [],
+    });
+    const { stdout } = await rollout('report');
+    expect(stdout).toMatch(/^# Post-mortem: encryption of public.appointments/);
+    for (const told of [
+      'PAUSED',
+      'a sale',
+      'TUNED',
+      'expired',
+      'the owners agree',
+      'NO_GO',
+      customerAlarm,
+      'R. Roe',
+    ])
+      expect(stdout, told).toContain(told);
+    const report = await rolloutJson('report');
+    expect(report.run.id).toBe(status.run.id);
+    expect(report.holds.map(({ decision }: { decision: string }) => decision)).toEqual(
+      expect.arrayContaining(['expired', 'go']),
+    );
+    expect(JSON.stringify(report)).not.toContain('@example.com');
+  });
+
+  test('rollback: the page for restoring has the names of this database', async () => {
+    const { code, stdout } = await rollout('rollback', '--option', 'restore');
+    expect(code).toBe(0);
+    expect(stdout).toContain('--db-snapshot-identifier nightly');
+    expect(stdout).toContain('--db-instance-identifier appointments-restored');
+    expect(stdout).toContain('--db-instance-class db.t4g.micro');
+    expect(await health()).toMatchObject({ trigger_enabled: true });
+  });
+
+  test('rollback keeps the ciphertext, then clears it, with plaintext complete', async () => {
+    const { run } = await rolloutJson('status');
+    // Not while the trigger writes more of it.
+    expect(await rollout('rollback', '--option', 'clear', '--confirm', run.id, '--yes')).toMatchObject({
+      code: 1,
+    });
+    const kept = await rolloutJson('rollback', '--option', 'keep', '--reason', 'writes are slow', '--yes');
+    expect(kept).toMatchObject({
+      outcome: 'SUCCEEDED',
+      status: { run: { status: 'STOPPED' }, triggerEnabled: false },
+    });
+    expect(await health()).toMatchObject({ trigger_enabled: false, encryption_percentage: '100.00' });
+    expect(await paged()).toMatch(/writes are slow/);
+
+    const wrong = await rollout('rollback', '--option', 'clear', '--confirm', 'another', '--yes');
+    expect(wrong).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/^Found "another" .*expected/),
+    });
+    expect(await health()).toMatchObject({ encryption_percentage: '100.00' });
+    const cleared = await rolloutJson('rollback', '--option', 'clear', '--confirm', run.id, '--yes');
+    expect(cleared).toMatchObject({ outcome: 'SUCCEEDED' });
+    expect(
+      await query(
+        `select count(*)::integer as n from public.appointments
+         where num_nonnulls(email_encrypted, e164_encrypted, first_name_encrypted, pii_iv) > 0`,
+      ),
+    ).toEqual([{ n: 0 }]);
+    expect(await plaintext()).toBe(rows);
+  });
+}

@@ -1,0 +1,103 @@
+/** The roads to the rollback from outside the machine that no command takes: the console, and an alarm. */
+import {
+  EventBridgeClient,
+  ListRulesCommand,
+  ListTargetsByRuleCommand,
+  TestEventPatternCommand,
+} from '@aws-sdk/client-eventbridge';
+import { SFNClient, StopExecutionCommand } from '@aws-sdk/client-sfn';
+import { expect, test } from 'vitest';
+import { alarmWentOff, executionEnded } from './events.ts';
+import {
+  customerAlarm,
+  endOf,
+  health,
+  invoke,
+  paged,
+  query,
+  stackName,
+  start,
+  statusOfRun,
+  theWorld,
+} from './world.ts';
+
+const rollbackArn = (name: string) =>
+  `${theWorld().outputs.StateMachineArn.replace(':stateMachine:', ':execution:').replace('EncryptionRollout', 'Rollback')}:${name}`;
+
+/** Starts the rollout and waits until it has begun its work. */
+async function startWork(): Promise<{ executionArn: string; rollback: string }> {
+  const executionArn = await start();
+  const rollback = async () => {
+    const found = await query(
+      `select p.run_id, p.attempt from encryption_rollout.phases p
+       join encryption_rollout.runs r on r.id = p.run_id and r.attempt = p.attempt where r.execution = $1`,
+      [executionArn],
+    );
+    return found[0] && rollbackArn(`${found[0].run_id}-${found[0].attempt}-rollback`);
+  };
+  await expect.poll(rollback, { timeout: 120_000, interval: 100 }).toBeDefined();
+  return { executionArn, rollback: await rollback() };
+}
+
+export function stopping(): void {
+  test('a person stops the execution: the rollback is started, once, and pages', async () => {
+    await paged();
+    const { executionArn, rollback } = await startWork();
+    await new SFNClient().send(new StopExecutionCommand({ executionArn }));
+    // From the event that this emits, through the deployed rule and StopRollout.
+    await expect
+      .poll(statusOfRun, { timeout: 60_000, interval: 200 })
+      .toMatchObject({ status: 'STOPPED', stop_reason: `The execution ${executionArn} ended as ABORTED` });
+    expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await paged()).toMatch(/Encryption rollout stopped: .*ABORTED/);
+    // EventBridge delivers at least once.
+    expect(await invoke('StopRollout', executionEnded(executionArn, 'ABORTED'))).toMatchObject({
+      outcome: 'NOTHING',
+    });
+  });
+
+  test('an alarm stops the execution and starts the rollback', async () => {
+    const { executionArn, rollback } = await startWork();
+    expect(await invoke('StopRollout', alarmWentOff(`${stackName}-MissingIvs`))).toMatchObject({
+      outcome: 'ROLLBACK',
+    });
+    expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
+    expect((await endOf(executionArn)).status).toBe('ABORTED');
+    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await statusOfRun()).toMatchObject({
+      status: 'STOPPED',
+      stop_reason: `The alarm ${stackName}-MissingIvs went off`,
+    });
+  });
+
+  test('the deployed rules match these events, lead to StopRollout, and match no others', async () => {
+    const events = new EventBridgeClient();
+    const { Rules: all = [] } = await events.send(new ListRulesCommand({ NamePrefix: stackName }));
+    // The others tell the stakeholders.
+    const Rules = all.filter(({ Name }) => !Name?.includes('-Tell-'));
+    const matching = async (event: unknown) => {
+      const names: (string | undefined)[] = [];
+      for (const { Name, EventPattern } of Rules) {
+        const test = new TestEventPatternCommand({ EventPattern, Event: JSON.stringify(event) });
+        if ((await events.send(test)).Result) names.push(Name);
+      }
+      return names;
+    };
+    const execution = (machine: string, status: string) =>
+      executionEnded(`arn:aws:states:us-east-1:000000000000:execution:${stackName}-${machine}:one`, status);
+    for (const status of ['ABORTED', 'FAILED', 'TIMED_OUT'])
+      for (const machine of ['EncryptionRollout', 'Rollback'])
+        expect(await matching(execution(machine, status))).toEqual([`${stackName}-ExecutionEnded`]);
+    expect(await matching(execution('EncryptionRollout', 'SUCCEEDED'))).toEqual([]);
+    expect(await matching(execution('EncryptBatches', 'FAILED'))).toEqual([]);
+    for (const name of [`${stackName}-DecryptionFailures`, `${stackName}-MissingIvs`, customerAlarm])
+      expect(await matching(alarmWentOff(name))).toEqual([`${stackName}-AlarmWentOff`]);
+    expect(await matching(alarmWentOff(customerAlarm, 'OK'))).toEqual([]);
+    expect(await matching(alarmWentOff('somebody-elses'))).toEqual([]);
+    for (const { Name } of Rules) {
+      const { Targets = [] } = await events.send(new ListTargetsByRuleCommand({ Rule: Name }));
+      expect(Targets.map(({ Arn }) => Arn?.split(':').at(-1))).toEqual([`${stackName}-StopRollout`]);
+    }
+  });
+}

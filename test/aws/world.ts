@@ -1,0 +1,351 @@
+/**
+ * The emulator with the app deployed to it, a real PostgreSQL, and what an operator and the people on call see of them.
+ * Made once for all scenarios, which follow each other like the days of one rollout.
+ *
+ * What the emulator cannot show: it does not enforce IAM, has no VPC, and publishes no metrics of RDS, Step Functions
+ * and Lambda (the tests put them, under the real namespaces, which AWS would refuse). Nor does it emit an event when
+ * an alarm goes off: a test hands a recorded one to the function that the rule names, and asks the emulator whether the
+ * deployed rules match it.
+ */
+import { execFile, spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import {
+  CloudWatchClient,
+  DescribeAlarmsCommand,
+  GetMetricStatisticsCommand,
+  PutMetricAlarmCommand,
+  PutMetricDataCommand,
+  SetAlarmStateCommand,
+} from '@aws-sdk/client-cloudwatch';
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import { CreateDBInstanceCommand, CreateDBSnapshotCommand, RDSClient } from '@aws-sdk/client-rds';
+import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { DescribeExecutionCommand, SFNClient } from '@aws-sdk/client-sfn';
+import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
+import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
+import pg from 'pg';
+import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
+import { metricNamespace } from '../../lambdas/core/plan.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { type Emulator, startEmulator } from './emulator.ts';
+
+export const rows = 2_000;
+export const stackName = 'Rollout';
+export const customerAlarm = 'api-latency';
+/** Rows of a batch in phase 3: small, so that people have the time to intervene. */
+export const batchRows = 60;
+/** Seconds that the rollout waits for an answer: long enough for a command on a busy machine, short enough to wait for. */
+const holdSeconds = 40;
+
+interface Outputs {
+  readonly StateMachineArn: string;
+  readonly KeySecretArn: string;
+  readonly OnCallTopicArn: string;
+  readonly UpdatesTopicArn: string;
+}
+
+interface World {
+  readonly directory: string;
+  readonly database: pg.Client;
+  readonly outputs: Outputs;
+  /** URLs of the queues that get what the people on call, and the readers of updates, get. */
+  readonly queues: { readonly onCall: string; readonly updates: string };
+}
+
+const run = promisify(execFile);
+const postgresDirectory = join('.rehearsal', `aws-${process.pid}`);
+let directory: string | undefined;
+let emulator: Emulator | undefined;
+let postgres: PostgresServer | undefined;
+let database: pg.Client | undefined;
+let vitals: NodeJS.Timeout | undefined;
+let world: World | undefined;
+
+/** The world, once it is made. */
+export function theWorld(): World {
+  if (world === undefined) throw new Error('the world is not made yet');
+  return world;
+}
+
+export async function makeWorld(): Promise<void> {
+  directory = await mkdtemp(join(tmpdir(), 'encryption-rollout-aws-'));
+  emulator = await startEmulator(directory);
+  // In a directory that PostgreSQL's own user can reach.
+  postgres = await startPostgres({ directory: postgresDirectory, settings: ['fsync=off'] });
+  // The SDK's clients, the CDK CLI and our own command line read these.
+  Object.assign(process.env, emulator.environment);
+  database = new pg.Client({ connectionString: postgres.url });
+  await database.connect();
+  await seed(database);
+  const databaseSecretArn = await describeSurroundings(new URL(postgres.url));
+  await putVitals();
+  vitals = setInterval(() => putVitals().catch(() => undefined), 30_000);
+  const outputs = await deploy(directory, databaseSecretArn);
+  await awakenAlarms();
+  const queues = {
+    onCall: await subscribe('pages', outputs.OnCallTopicArn),
+    updates: await subscribe('updates', outputs.UpdatesTopicArn),
+  };
+  world = { directory, database, outputs, queues };
+}
+
+export async function endWorld(): Promise<void> {
+  clearInterval(vitals);
+  await database?.end();
+  await emulator?.stop();
+  await postgres?.stop();
+  if (directory !== undefined) await rm(directory, { recursive: true, force: true });
+  await rm(postgresDirectory, { recursive: true, force: true });
+}
+
+async function seed(client: pg.Client): Promise<void> {
+  await createSampleTable(client);
+  await client.query(
+    `insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name)
+     select gen_random_uuid(), now(), now() + interval '1 hour', 'person' || n || '@example.com', '+1555' || n, 'Person ' || n
+     from generate_series(1, $1) as n`,
+    [rows],
+  );
+}
+
+/** What would be there before the app: the database with its secret and backup, and a customer's alarm. */
+async function describeSurroundings(url: URL): Promise<string> {
+  const { ARN = '' } = await new SecretsManagerClient().send(
+    new CreateSecretCommand({
+      Name: 'appointments-database',
+      SecretString: JSON.stringify({
+        host: url.hostname,
+        port: Number(url.port),
+        username: decodeURIComponent(url.username),
+        password: decodeURIComponent(url.password),
+        dbname: url.pathname.slice(1),
+      }),
+    }),
+  );
+  const rds = new RDSClient();
+  await rds.send(
+    new CreateDBInstanceCommand({
+      DBInstanceIdentifier: 'appointments',
+      DBInstanceClass: 'db.t4g.micro',
+      Engine: 'postgres',
+      AllocatedStorage: 20,
+      MasterUsername: 'someone',
+      MasterUserPassword: 'something',
+    }),
+  );
+  await rds.send(
+    new CreateDBSnapshotCommand({ DBInstanceIdentifier: 'appointments', DBSnapshotIdentifier: 'nightly' }),
+  );
+  await new CloudWatchClient().send(
+    new PutMetricAlarmCommand({
+      AlarmName: customerAlarm,
+      Namespace: 'Api',
+      MetricName: 'Latency',
+      Statistic: 'Average',
+      Period: 60,
+      EvaluationPeriods: 1,
+      Threshold: 1_000,
+      ComparisonOperator: 'GreaterThanThreshold',
+    }),
+  );
+  await setCustomerAlarm('OK');
+  return ARN;
+}
+
+/** What RDS would have published of the last minutes: a database at ease. */
+async function putVitals(): Promise<void> {
+  const readings = { CPUUtilization: 20, FreeStorageSpace: 15 * 2 ** 30 };
+  await new CloudWatchClient().send(
+    new PutMetricDataCommand({
+      Namespace: 'AWS/RDS',
+      MetricData: Object.entries(readings).flatMap(([MetricName, Value]) =>
+        [0, 1, 2, 3].map((minutes) => ({
+          MetricName,
+          Dimensions: [{ Name: 'DBInstanceIdentifier', Value: 'appointments' }],
+          Timestamp: new Date(Date.now() - minutes * 60_000),
+          Value,
+        })),
+      ),
+    }),
+  );
+}
+
+async function deploy(folder: string, databaseSecretArn: string): Promise<Outputs> {
+  const config = join(folder, 'config.json');
+  await writeFile(
+    config,
+    JSON.stringify({
+      stackName,
+      vpcId: 'vpc-0123456789abcdef0',
+      subnetIds: ['subnet-0123456789abcdef0'],
+      securityGroupId: 'sg-0123456789abcdef0',
+      databaseSecretArn,
+      database: { instanceIdentifier: 'appointments' },
+      databaseTls: 'off',
+      customerAlarms: [customerAlarm],
+      stakeholders: { support: ['support@example.com'], executives: ['executives@example.com'] },
+      approvals: [5],
+      plan: {
+        holdMinutes: holdSeconds / 60,
+        phases: { 1: { soakMinutes: 5 }, 2: { soakMinutes: 5 }, 3: { batchRows }, 4: { soakMinutes: 5 } },
+      },
+    }),
+  );
+  const cdk = async (...args: string[]) => {
+    await run(process.execPath, ['node_modules/aws-cdk/bin/cdk', ...args], {
+      maxBuffer: 32 * 1024 * 1024,
+    }).catch((error) => {
+      throw new Error(`cdk ${args[0]} failed:\n${error.stdout}\n${error.stderr}`);
+    });
+  };
+  // Once, for both of the others.
+  const assembly = join(folder, 'cdk.out');
+  await cdk('synth', '--quiet', '-c', `config=${config}`, '--output', assembly);
+  await cdk('bootstrap', 'aws://000000000000/us-east-1', '--app', assembly);
+  const outputs = join(folder, 'outputs.json');
+  const unattended = ['--require-approval', 'never', '--outputs-file', outputs];
+  await cdk('deploy', '--app', assembly, '--all', ...unattended);
+  return JSON.parse(await readFile(outputs, 'utf8'))[stackName];
+}
+
+/** A queue that gets what the topic's subscribers get. */
+async function subscribe(name: string, TopicArn: string): Promise<string> {
+  const { QueueUrl = '' } = await new SQSClient().send(new CreateQueueCommand({ QueueName: name }));
+  const Endpoint = `arn:aws:sqs:us-east-1:000000000000:${QueueUrl.split('/').at(-1)}`;
+  await new SNSClient().send(new SubscribeCommand({ TopicArn, Protocol: 'sqs', Endpoint }));
+  return QueueUrl;
+}
+
+/**
+ * Monitor measures for the first time, as its schedule would have it do within five minutes. The emulator looks at an
+ * alarm only when its metric is put, and so leaves those of AWS's own metrics without data, which AWS does not.
+ */
+async function awakenAlarms(): Promise<void> {
+  await invoke('Monitor', {});
+  const cloudWatch = new CloudWatchClient();
+  const { MetricAlarms = [] } = await cloudWatch.send(
+    new DescribeAlarmsCommand({ AlarmNamePrefix: stackName, StateValue: 'INSUFFICIENT_DATA' }),
+  );
+  for (const { AlarmName } of MetricAlarms)
+    await cloudWatch.send(new SetAlarmStateCommand({ AlarmName, StateValue: 'OK', StateReason: 'test' }));
+}
+
+/** Whether customers notice something. */
+export async function setCustomerAlarm(StateValue: 'OK' | 'ALARM'): Promise<void> {
+  await new CloudWatchClient().send(
+    new SetAlarmStateCommand({ AlarmName: customerAlarm, StateValue, StateReason: 'test' }),
+  );
+}
+
+/** `npm run rollout -- <args> --stack …`, without a terminal. */
+export async function rollout(
+  ...args: string[]
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const tsx = ['--import', import.meta.resolve('tsx'), 'cli/main.ts'];
+  const child = spawn(process.execPath, [...tsx, ...args, '--stack', stackName], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const said = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk) => {
+    said.stdout += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    said.stderr += chunk;
+  });
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { code, ...said };
+}
+
+/** The one JSON document of a command that must succeed. */
+// biome-ignore lint/suspicious/noExplicitAny: the shape is what the tests ask about
+export async function rolloutJson(...args: string[]): Promise<any> {
+  const { code, stdout, stderr } = await rollout(...args, '--json');
+  if (code !== 0) throw new Error(`rollout ${args.join(' ')} ended with ${code}: ${stderr}`);
+  return JSON.parse(stdout);
+}
+
+/** Starts the rollout as an operator does. Returns the execution's ARN. */
+export async function start(): Promise<string> {
+  return (await rolloutJson('start', '--input', 'config/example-input.json', '--yes')).execution;
+}
+
+/** Waits for the end of an execution, and describes it. */
+export async function endOf(executionArn: string) {
+  const client = new SFNClient();
+  for (;;) {
+    const execution = await client.send(new DescribeExecutionCommand({ executionArn }));
+    if (execution.status !== 'RUNNING') return execution;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+/** Invokes a function of the stack. @throws with what it threw */
+export async function invoke(name: string, event: unknown) {
+  const { Payload, FunctionError } = await new LambdaClient().send(
+    new InvokeCommand({ FunctionName: `${stackName}-${name}`, Payload: JSON.stringify(event) }),
+  );
+  const answer = JSON.parse(Buffer.from(Payload ?? []).toString() || 'null');
+  if (FunctionError !== undefined) throw new Error(JSON.stringify(answer));
+  return answer;
+}
+
+/** Subjects and messages of the pages since the last call. */
+export async function paged(queue: keyof World['queues'] = 'onCall'): Promise<string> {
+  const received: string[] = [];
+  for (;;) {
+    const { Messages = [] } = await new SQSClient().send(
+      new ReceiveMessageCommand({
+        QueueUrl: theWorld().queues[queue],
+        MaxNumberOfMessages: 10,
+        VisibilityTimeout: 600,
+      }),
+    );
+    if (Messages.length === 0) return received.join('\n');
+    for (const { Body = '{}' } of Messages) {
+      const { Subject, Message } = JSON.parse(Body);
+      received.push(`${Subject}: ${Message}`);
+    }
+  }
+}
+
+/** Rows of a query on the rollout's database. */
+// biome-ignore lint/suspicious/noExplicitAny: rows, read by their column names
+export async function query(sql: string, values: unknown[] = []): Promise<any[]> {
+  return (await theWorld().database.query(sql, values)).rows;
+}
+
+export async function health() {
+  return (await query('select * from public.get_encryption_health_summary()'))[0];
+}
+
+/** Of the latest run. */
+export async function statusOfRun() {
+  const sql = 'select status, stop_reason from encryption_rollout.runs order by started_at desc limit 1';
+  return (await query(sql))[0];
+}
+
+/** Sum of the last hour's values; undefined when there are none. */
+export async function sumOf(metric: string): Promise<number | undefined> {
+  const { Datapoints = [] } = await new CloudWatchClient().send(
+    new GetMetricStatisticsCommand({
+      Namespace: metricNamespace,
+      MetricName: metric,
+      Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
+      StartTime: new Date(Date.now() - 3_600_000),
+      EndTime: new Date(Date.now() + 60_000),
+      Period: 3_600,
+      Statistics: ['Sum'],
+    }),
+  );
+  return Datapoints.length === 0 ? undefined : Datapoints.reduce((sum, { Sum = 0 }) => sum + Sum, 0);
+}
+
+export async function alarmNamed(name: string) {
+  const { MetricAlarms = [] } = await new CloudWatchClient().send(
+    new DescribeAlarmsCommand({ AlarmNames: [`${stackName}-${name}`] }),
+  );
+  return MetricAlarms[0];
+}
