@@ -53,6 +53,8 @@ export class Observer implements Listener {
   private called = 0;
   private verified = 0;
   private looks = 0;
+  /** The latest line about a wait: told once. */
+  private waiting = '';
 
   constructor(display: Display, rowsWithPii: number, fault?: { about: Fault; inject(): Promise<void> }) {
     this.display = display;
@@ -90,7 +92,8 @@ export class Observer implements Listener {
         const judgement = result as Judgement;
         this.display.endProgress();
         this.display.judgement(judgement, this.seconds.virtual);
-        if (judgement.verdict !== 'GO') this.reason ||= judgement.reason;
+        // What could not be measured is judged again, after a person was asked.
+        if (judgement.verdict === 'NO_GO') this.reason ||= judgement.reason;
         break;
       }
       case 'EncryptBatch':
@@ -168,6 +171,16 @@ export class Observer implements Listener {
       this.display.criteria(criteria);
       return;
     }
+    if (outcome === 'HOLD' || outcome === 'WAIT') {
+      const line = outcome === 'HOLD' ? `  A person is asked. ${reason}` : `  Batches wait. ${reason}`;
+      if (line !== this.waiting) {
+        this.display.endProgress();
+        this.display.line(line);
+      }
+      this.waiting = line;
+      return;
+    }
+    this.waiting = '';
     if (during !== 'soak' || this.phase === undefined) return;
     this.looks += 1;
     const { soakMinutes } = phaseOf(defaultPlan, this.phase);

@@ -194,7 +194,6 @@ async function readPhases(
     const judged = gates.filter((gate) => gate.phase === phase.number);
     const attempt = Math.max(...judged.map((gate) => gate.attempt));
     const current = judged.filter((gate) => gate.attempt === attempt);
-    const verdicts = current.map(({ verdict }) => verdict);
     // A phase that an earlier process passed: its waits are what the plan says.
     const { virtual, wall } = measured.get(phase.number) ?? {
       wall: row.seconds,
@@ -203,11 +202,8 @@ async function readPhases(
     const withPii = Number(row.rows_with_pii);
     return {
       name: phase.title,
-      verdict: verdicts.includes('NO_GO')
-        ? 'NO_GO'
-        : verdicts.length === 0 || verdicts.includes('INCONCLUSIVE')
-          ? 'INCONCLUSIVE'
-          : 'GO',
+      // The latest one: NO_GO ends the attempt, and what was INCONCLUSIVE is judged again.
+      verdict: current.at(-1)?.verdict ?? 'INCONCLUSIVE',
       rowsEncrypted: Number(row.rows_encrypted),
       percentage: measuredCoverage(current) ?? percentage(Number(row.rows_encrypted_now), withPii),
       criteria: current.flatMap(({ gate, criteria }) =>
