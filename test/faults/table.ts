@@ -183,6 +183,7 @@ export const table: readonly Fault[] = [
       scene.repair(() =>
         client.query(`
           alter table public.appointments enable trigger zz_clear_stale_ciphertext;
+          alter table public.appointments enable trigger aa_clear_brought_ciphertext;
           update public.appointments set pii_iv = null, email_encrypted = null, e164_encrypted = null, first_name_encrypted = null
           where first_name = 'Stale'`),
       );
