@@ -3,13 +3,13 @@ import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { AwsSolutionsChecks } from 'cdk-nag';
 import { describe, expect, test } from 'vitest';
-import { readConfig } from '../../infra/config.ts';
+import { type GivenConfig, readConfig } from '../../infra/config.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/plan.ts';
 
-const config = readConfig('config/example.json');
+const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(synthesizeRollout(config).template as object as Record<string, unknown>);
 const only = <T>(found: Record<string, T>): T => {
   expect(Object.keys(found)).toHaveLength(1);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { serviceAlerts } from '../../infra/alarms.ts';
-import { parseConfig, readConfig, settingNames } from '../../infra/config.ts';
+import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
@@ -12,7 +12,7 @@ import { alertsOf } from '../../lambdas/core/alerts.ts';
 import { defaultPlan, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
 import { planOf, Settings, Target } from '../../lambdas/core/settings.ts';
 
-const config = readConfig('config/example.json');
+const config = readConfig('config/example.json') as GivenConfig;
 const alerts = alertsOf(defaultPlan);
 const rollout = synthesizeRollout(config);
 const template = Template.fromJSON(structuredClone(rollout.template) as object as Record<string, unknown>);
@@ -168,7 +168,7 @@ describe('notifications', () => {
       template.hasResourceProperties('AWS::SNS::Subscription', { Protocol: 'email', Endpoint });
   });
 
-  test.each(['EncryptionRollout', 'Rollback', 'ClearCiphertext'])(
+  test.each(['EncryptionRollout', 'Rollback', 'ClearCiphertext', 'PostRolloutChecks', 'StatusUpdates'])(
     '%s can publish to the encrypted topic',
     (name) => {
       const { RoleArn } = only(
