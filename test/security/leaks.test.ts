@@ -230,7 +230,9 @@ describe('with everything logged and everything failing', () => {
     world.configure({ target: { canary: { note: 'poison', email: 'x@example.com' } } } as never);
     await call('preflight', { run: { ...run, id: randomUUID() }, input: {} });
     world.configure({});
-    expect(await call('preflight', { run, input: {} })).toMatchObject({ verdict: 'GO' });
+    expect(await call('preflight', { run, input: { acknowledgedTriggers: ['touchy'] } })).toMatchObject({
+      verdict: 'GO',
+    });
 
     for (const wrong of [
       { number: 1, key: otherKey.toString('hex') },
