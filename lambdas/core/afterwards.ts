@@ -224,7 +224,7 @@ function wholeCriteria(
 }
 
 /** What the records should hold of the run and do not. Of very long runs, the records that a report has. */
-export function auditTrailGaps({ run, events, gates, phases }: Report): string[] {
+function auditTrailGaps({ run, events, gates, phases }: Report): string[] {
   const firstAttempt = events.length < maxRecords ? 1 : (events[0]?.attempt ?? 1) + 1;
   const gaps: string[] = [];
   for (let attempt = firstAttempt; attempt <= run.attempts; attempt++) {

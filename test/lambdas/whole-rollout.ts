@@ -11,7 +11,7 @@ interface Walk {
 }
 
 /** Calls the handler `times` times with the same event, as SQS, Step Functions and Lambda may; the last answer counts. */
-export async function deliver(world: TestWorld, times: number, handler: string, event: unknown) {
+async function deliver(world: TestWorld, times: number, handler: string, event: unknown) {
   let output: Awaited<ReturnType<TestWorld['invoke']>>;
   for (let time = 0; time < times; time++) output = await world.invoke(handler, event);
   return output;
