@@ -123,7 +123,10 @@ describe('least privilege', () => {
       const { Resources } = synthesizeRollout({ ...config, ...given } as typeof config).template;
       return Object.values(Resources)
         .filter(({ Type }) => Type === 'AWS::IAM::Policy')
-        .flatMap(({ Properties }) => (Properties?.PolicyDocument as { Statement: Statement[] }).Statement)
+        .flatMap(
+          ({ Properties }) =>
+            (Properties as { PolicyDocument: { Statement: Statement[] } }).PolicyDocument.Statement,
+        )
         .filter((statement) => actions(statement).some((action) => action.startsWith('rds:Create')))
         .map((statement) => [actions(statement).join(), JSON.stringify(statement.Resource)]);
     };
