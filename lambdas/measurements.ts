@@ -20,7 +20,8 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
   ]);
   const { rows } = await client.query(
     `select
-       (select count(*) from pg_stat_activity where backend_type = 'client backend') as used,
+       -- The kind of others' sessions is hidden from a role without pg_read_all_stats: then all of them count.
+       (select count(*) from pg_stat_activity where coalesce(backend_type, 'client backend') = 'client backend') as used,
        current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer as limit,
        (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
         from pg_locks

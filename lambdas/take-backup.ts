@@ -28,7 +28,10 @@ export const handler = handlerOf(
         return { outcome: 'WAIT' };
       }
       if (ours.status !== 'available' && ours.status !== 'failed') return { outcome: 'WAIT' };
-      await record('BACKUP_FAILED', { snapshot: id, reason: `the snapshot ${id} is ${ours.status}` });
+      await record('BACKUP_FAILED', {
+        snapshot: id,
+        reason: `the snapshot ${id} ${ours.status === 'failed' ? 'failed' : 'was too old when it was available'}`,
+      });
     } catch (error) {
       const { name, message } = error as Error;
       step.logger.warn('no backup was taken', { type: name, message });

@@ -161,7 +161,7 @@ function triggersCriterion({ otherTriggers, acknowledgedTriggers }: ChecklistMea
   const unknown = otherTriggers.filter(({ name }) => !acknowledgedTriggers.includes(name));
   const described = unknown.map(({ name, firedByBatches, changesRowsAfterOurs }) => {
     const does = [
-      ...(firedByBatches ? ['fires for every row of a batch'] : []),
+      ...(firedByBatches ? ['is fired by every batch'] : []),
       ...(changesRowsAfterOurs ? ['may change a row after it was encrypted'] : []),
     ];
     return `${name} (${does.join(', ')})`;

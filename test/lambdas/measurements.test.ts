@@ -130,3 +130,16 @@ describe('vitals from PostgreSQL', () => {
     }
   });
 });
+
+test('a role that may not see the sessions of others counts them all the same', async () => {
+  const stranger = `stranger_${process.pid}`;
+  await world.client.query(`create role ${stranger}; set role ${stranger}`);
+  try {
+    await world.connect();
+    await world.connect();
+    // Others share the server; these three are ours.
+    expect((await vitals()).connections.used).toBeGreaterThanOrEqual(3);
+  } finally {
+    await world.client.query(`reset role; drop role ${stranger}`);
+  }
+});

@@ -73,6 +73,6 @@ describe('TakeBackup', () => {
     await take();
     for (const snapshot of world.aws.world.snapshots ?? []) snapshot.status = 'failed';
     expect(await take()).toEqual({ outcome: 'READY' });
-    expect((await preflight()).reason).toContain(`encryption-rollout-${run.id}-1 is failed`);
+    expect((await preflight()).reason).toContain(`encryption-rollout-${run.id}-1 failed`);
   });
 });
