@@ -4,7 +4,7 @@ import type pg from 'pg';
 import type { DecidedHold, Decision } from '../core/decisions.ts';
 import { InvalidInput, TransientError } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import { holdRun, recordEvent } from './records.ts';
+import { holdRun, latestRunStatus, recordEvent, latestRunStatus } from './records.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
@@ -114,6 +114,9 @@ export async function decide(
   target: string,
   { by, hold, decision, comment }: Answer,
 ): Promise<{ gate: string; token: string | null }> {
+  const unknown = `There is no hold ${hold} in a rollout of ${target}. The open ones are in the status.`;
+  // Before the first rollout there is no such table.
+  if ((await latestRunStatus(client, target)) === undefined) throw new InvalidInput(unknown);
   return inTransaction(client, async () => {
     const { rows } = await client.query(
       `select h.gate, h.attempt, h.task_token, h.decision, h.decided_by, h.decided_at, h.expires_at,
@@ -124,10 +127,7 @@ export async function decide(
       [hold, target],
     );
     const found = rows[0];
-    if (found === undefined)
-      throw new InvalidInput(
-        `There is no hold ${hold} in a rollout of ${target}. The open ones are in the status.`,
-      );
+    if (found === undefined) throw new InvalidInput(unknown);
     const { gate, task_token: token } = found;
     if (found.decision === decision && found.decided_by === by) return { gate, token };
     if (found.decision !== null)

@@ -37,6 +37,9 @@ describe('status', () => {
     await world.stop();
     world = await testWorld(0, await withTableOnly());
     expect(await status()).toMatchObject({ run: null, triggerEnabled: null, errors: {} });
+    await expect(operate({ command: 'decide', hold: 'hold-abc234', decision: 'go' })).rejects.toMatchObject({
+      name: 'InvalidInput',
+    });
   });
 
   test('of a run under way: where, how much, how fast, how long, from the records alone', async () => {
