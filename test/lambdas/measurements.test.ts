@@ -124,6 +124,8 @@ describe('vitals from PostgreSQL', () => {
       await world.client.query(
         'create table public.other as select repeat(n::text, 100) as t from generate_series(1, 2000) n',
       );
+      // This server commits before WAL is written.
+      await world.client.query('select pg_switch_wal()');
       expect((await vitals()).slotLagBytes).toBeGreaterThan(before + 100_000);
     } finally {
       await world.client.query('select pg_drop_replication_slot($1)', [slot]);
