@@ -4,7 +4,7 @@ import type pg from 'pg';
 import type { DecidedHold, Decision } from '../core/decisions.ts';
 import { InvalidInput, TransientError } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import { holdRun, latestRunStatus, recordEvent, latestRunStatus } from './records.ts';
+import { holdRun, latestRunStatus, recordEvent } from './records.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
