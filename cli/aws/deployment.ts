@@ -35,7 +35,12 @@ export function placeOf({ stack, account, region }: Deployment): string {
  * @throws UsageError when region, credentials or stack are missing
  */
 export async function findDeployment({ stack, profile, region }: AwsOptions): Promise<Deployment> {
-  if (profile !== undefined) process.env.AWS_PROFILE = profile;
+  if (profile !== undefined) {
+    process.env.AWS_PROFILE = profile;
+    // Who names a profile means it, whatever the shell has set; as the AWS CLI has it.
+    for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'])
+      delete process.env[name];
+  }
   if (region !== undefined) process.env.AWS_REGION = region;
   const sts = new STSClient();
   const inRegion = await sts.config.region().catch(() => {
@@ -46,7 +51,7 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
   const identity = await sts.send(new GetCallerIdentityCommand()).catch((error: Error) => {
     if (isRefusal(error) || error.name === 'CredentialsProviderError' || error.name === 'TokenProviderError')
       throw new UsageError(
-        `Found no usable AWS credentials (${error.message}), expected those of an operator. Log in (aws sso login), or name a profile with --profile or AWS_PROFILE.`,
+        `Found no usable AWS credentials${profile === undefined ? '' : ` in the profile ${profile}`} (${error.message}), expected those of an operator. Log in (aws sso login), or name a profile with --profile or AWS_PROFILE.`,
       );
     throw explainedAws(error);
   });

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
 import { InvalidInput } from '../../lambdas/core/errors.ts';
 import { parseInput } from '../../lambdas/core/input.ts';
-import { attestations } from '../../lambdas/core/plan.ts';
+import type { RolloutInput } from '../../lambdas/core/payloads.ts';
+import { attestations as checklist } from '../../lambdas/core/plan.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
@@ -42,7 +43,7 @@ export function addStartCommand(program: Command): void {
       'after',
       `
 Fields to attest, here, in the input or in the stack's configuration:
-${Object.entries(attestations)
+${Object.entries(checklist)
   .map(([name, text]) => `  ${name.padEnd(25)} ${text}`)
   .join('\n')}
 
@@ -104,12 +105,11 @@ async function run(options: Flags): Promise<void> {
  * @throws UsageError that names the wrong field
  */
 export function inputOf(options: Flags): Record<string, unknown> {
-  const file = options.input === undefined ? {} : readInput(options.input);
-  const attested = { ...(file.attestations as object), ...options.attest };
-  const acknowledged = [
-    ...((file.acknowledgedTriggers as string[]) ?? []),
-    ...(options.acknowledgeTrigger ?? []),
-  ];
+  const file = options.input === undefined ? undefined : readInput(options.input);
+  // The file by itself first: what is merged below must be of the kind that it should be.
+  const { attestations, acknowledgedTriggers } = checked(file ?? {});
+  const attested = { ...attestations, ...options.attest };
+  const acknowledged = [...acknowledgedTriggers, ...(options.acknowledgeTrigger ?? [])];
   const input = {
     ...file,
     ...(options.dryRun ? { dryRun: true } : {}),
@@ -118,13 +118,17 @@ export function inputOf(options: Flags): Record<string, unknown> {
     ...(Object.keys(attested).length === 0 ? {} : { attestations: attested }),
     ...(acknowledged.length === 0 ? {} : { acknowledgedTriggers: acknowledged }),
   };
+  checked(input);
+  return input;
+}
+
+function checked(input: unknown): RolloutInput {
   try {
-    parseInput(input);
+    return parseInput(input);
   } catch (error) {
     if (error instanceof InvalidInput) throw new UsageError(error.message);
     throw error;
   }
-  return input;
 }
 
 function readInput(file: string): Record<string, unknown> {

@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
 import { politely } from './migrations.ts';
-import { recordEvent } from './records.ts';
+import { latestRunStatus, recordEvent } from './records.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
@@ -117,13 +117,15 @@ async function change(
   // biome-ignore lint/suspicious/noExplicitAny: a row, read by its column names
   make: (run: Run, row: any) => Promise<string>,
 ): Promise<string> {
+  // Before the first rollout there is no such table.
+  if ((await latestRunStatus(client, target)) === undefined)
+    throw new InvalidInput(`No rollout of ${target} has begun yet. Start one first.`);
   return politely(client, async () => {
     const { rows } = await client.query(
       `select * from encryption_rollout.runs where target = $1 order by started_at desc limit 1 for update`,
       [target],
     );
     const row = rows[0];
-    if (row === undefined) throw new InvalidInput(`No rollout of ${target} has begun yet. Start one first.`);
     if (row.status !== 'ACTIVE')
       throw new InvalidInput(
         `The rollout of ${target} is ${row.status} (run ${row.id}): there is none under way.`,

@@ -32,8 +32,19 @@ export class UnusableTarget extends NamedError {}
 export class DatabaseError extends NamedError {}
 
 /** Lists zod's issues as `field: what is wrong`, one clause each, without the received values. */
-export function listIssues(issues: readonly { path: PropertyKey[]; message: string }[]): string {
-  return issues.map(({ path, message }) => `${path.map(String).join('.') || 'input'}: ${message}`).join('; ');
+export function listIssues(issues: readonly Issue[]): string {
+  return issues
+    .map(({ path, message, issues: [within] = [] }) => {
+      // Of a key that is wrong, what it should have been is said inside.
+      return `${path.map(String).join('.') || 'input'}: ${within?.message ?? message}`;
+    })
+    .join('; ');
+}
+
+interface Issue {
+  readonly path: PropertyKey[];
+  readonly message: string;
+  readonly issues?: readonly { readonly message: string }[];
 }
 
 /**

@@ -72,10 +72,11 @@ export function operating(): void {
   });
 
   test('before the first rollout, the commands say so', async () => {
-    const [status, report, pause, input] = await Promise.all([
+    const [status, report, pause, decide, input] = await Promise.all([
       rollout('status'),
       rollout('report'),
       rollout('pause', '--yes'),
+      rollout('decide', 'hold-7k2m9q', 'go', '--yes'),
       rollout('start', '--attest', 'rollbackTestd=R. Roe', '--yes'),
     ]);
     expect(status).toMatchObject({ code: 0, stdout: expect.stringContaining('No rollout has begun yet') });
@@ -85,6 +86,7 @@ export function operating(): void {
       stderr: expect.stringMatching(/^Found no run .*expected/),
     });
     expect(pause).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/begun/) });
+    expect(decide).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('hold-7k2m9q') });
     expect(input).toMatchObject({ code: 1, stderr: expect.stringContaining('rollbackTestd') });
   });
 

@@ -1,0 +1,124 @@
+/** The commands of `npm run rollout --`, and what becomes of their errors. */
+import { randomBytes } from 'node:crypto';
+import { confirm } from '@inquirer/prompts';
+import { Command, CommanderError } from 'commander';
+import { addAbortCommand } from './aws/abort.ts';
+import { addRollbackCommand } from './aws/rollback.ts';
+import { addStartCommand } from './aws/start.ts';
+import { addReportCommand, addStatusCommand } from './aws/status.ts';
+import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/wishes.ts';
+import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
+import { install, uninstall } from './engine.ts';
+import { addRotateKeyCommand } from './rotate-key.ts';
+import { addVerifyCommand } from './verify.ts';
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
+
+async function installCommand({ databaseUrl, generateKey }: { databaseUrl: string; generateKey?: true }) {
+  const connection = connectionOf(databaseUrl);
+  const client = await connect(connection, 'encryption-rollout install');
+  try {
+    const key = generateKey ? { number: 1, key: randomBytes(32) } : undefined;
+    const { migrations, sampleTable, keyInstalled } = await install(client, key);
+    say(
+      migrations.length > 0
+        ? `Installed into ${named(connection)}: ${migrations.join(', ')}.`
+        : `Already installed in ${named(connection)}.`,
+    );
+    if (sampleTable) say('Created the sample table public.appointments, empty.');
+    say('Registered public.appointments. Its encryption trigger is disabled.');
+    if (generateKey) {
+      say(keyInstalled ? 'Put a fresh random key into app_config.' : 'Kept the key that is in app_config.');
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+async function uninstallCommand({ databaseUrl, yes }: { databaseUrl: string; yes?: true }) {
+  const connection = connectionOf(databaseUrl);
+  const client = await connect(connection, 'encryption-rollout uninstall');
+  try {
+    if (!yes) {
+      if (!process.stdin.isTTY) {
+        throw new UsageError(
+          'Found no terminal to ask on, and no --yes. Removing deletes the ciphertext, the key and all records; ' +
+            'plaintext stays. Add --yes if that is what you want.',
+        );
+      }
+      const message = `Remove ciphertext, key, triggers and all records of the rollout from ${named(connection)}? Plaintext stays.`;
+      if (!(await confirm({ message, default: false }))) {
+        say('Nothing was removed.');
+        return;
+      }
+    }
+    say(
+      (await uninstall(client))
+        ? `Removed the engine from ${named(connection)}. Plaintext is as it was.`
+        : `Found no engine in ${named(connection)}: there is nothing to remove.`,
+    );
+  } finally {
+    await client.end();
+  }
+}
+
+function createProgram(): Command {
+  const program = new Command('npm run rollout --')
+    .description(
+      'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',
+    )
+    .exitOverride()
+    .showHelpAfterError('See npm run rollout -- --help');
+  program.commandsGroup('On AWS, for the deployed stack:');
+  for (const add of [
+    addStatusCommand,
+    addStartCommand,
+    addPauseCommand,
+    addResumeCommand,
+    addTuneCommand,
+    addDecideCommand,
+    addAbortCommand,
+    addRollbackCommand,
+    addReportCommand,
+  ])
+    add(program);
+
+  program.commandsGroup('On a database that you name:');
+  const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
+  program
+    .command('install')
+    .description('install the engine, and nothing else; a second time brings it up to date')
+    .requiredOption(...databaseUrl)
+    .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
+    .action(installCommand);
+  program
+    .command('uninstall')
+    .description('remove everything that install added; refused while a rollout is active')
+    .requiredOption(...databaseUrl)
+    .option('--yes', 'do not ask')
+    .action(uninstallCommand);
+  addVerifyCommand(program);
+  addRotateKeyCommand(program);
+  return program;
+}
+
+/**
+ * Runs a command as the user typed it; what it has to say goes to stdout and stderr.
+ * @param argv without the names of the runtime and the script
+ * @returns the exit code
+ */
+export async function runCommand(argv: readonly string[]): Promise<number> {
+  process.exitCode = undefined;
+  try {
+    await createProgram().parseAsync(argv, { from: 'user' });
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    const shown = explained(error);
+    if (shown instanceof UsageError) process.stderr.write(`${shown.message}\n`);
+    // commander has said it on stderr; so has the prompt that was ended with Ctrl+C.
+    else if (!(shown instanceof CommanderError) && (shown as Error).name !== 'ExitPromptError')
+      console.error(shown);
+    return shown instanceof CommanderError ? shown.exitCode : 1;
+  }
+}

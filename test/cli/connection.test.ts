@@ -1,0 +1,40 @@
+import { expect, test } from 'vitest';
+import { connectionOf } from '../../cli/connection.ts';
+
+test.each([
+  ['postgresql://u:p@db.example.com/x', true],
+  ['postgresql://u:p@10.0.0.7/x', true],
+  ['postgresql://u:p@127.0.0.1.example.com/x', true],
+  ['postgresql://u:p@db.example.com/x?sslmode=prefer', true],
+  ['postgresql://u:p@db.example.com/x?sslmode=require', true],
+  ['postgresql://u:p@db.example.com/x?sslmode=disable', false],
+  ['postgresql://u:p@localhost/x', false],
+  ['postgresql://u:p@127.0.0.1:5433/x', false],
+  ['postgresql://u:p@[::1]/x', false],
+  ['postgresql://u:p@localhost/x?sslmode=verify-full', true],
+  ['postgresql://u@%2Fvar%2Frun%2Fpostgresql/x', false],
+  ['postgresql:///x?host=/var/run/postgresql', false],
+])('%s: TLS %s', (url, tls) => {
+  expect(connectionOf(url)).toMatchObject({ database: 'x', tls });
+});
+
+test('a socket is a folder', () => {
+  for (const url of [
+    'postgresql://u@%2Fvar%2Frun%2Fpostgresql/x',
+    'postgresql:///x?host=/var/run/postgresql',
+  ])
+    expect(connectionOf(url).host).toBe('/var/run/postgresql');
+});
+
+test.each([
+  ['mysql://u:seekrit@db/x', /of the kind mysql:, expected postgresql:/],
+  ['u:seekrit@db', /expected postgresql:/],
+  ['postgresql:///x', /without a host, expected postgresql:/],
+  [
+    'postgresql://u:seekrit@db/x?sslmode=no-verify',
+    /sslmode=no-verify .*expected one of disable, .*verify-full/,
+  ],
+])('%s is refused', (url, message) => {
+  expect(() => connectionOf(url)).toThrow(message);
+  expect(() => connectionOf(url)).not.toThrow(/seekrit/);
+});
