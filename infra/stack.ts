@@ -173,6 +173,12 @@ export class EncryptionRolloutStack extends Stack {
       description: 'Where alarms and the ends of rollouts are announced',
       value: topic.topicArn,
     });
+    // What is restored, when somebody must: `npm run rollout -- rollback --option restore`.
+    const { instanceIdentifier, clusterIdentifier } = surroundings.database;
+    if (instanceIdentifier !== undefined)
+      new CfnOutput(this, 'DatabaseInstance', { description: 'The database', value: instanceIdentifier });
+    if (clusterIdentifier !== undefined)
+      new CfnOutput(this, 'DatabaseCluster', { description: 'The database', value: clusterIdentifier });
     acknowledgeFindings(this, functions);
   }
 
