@@ -1,5 +1,5 @@
-import { expect, test } from 'vitest';
-import { connectionOf } from '../../cli/connection.ts';
+import { expect, inject, test } from 'vitest';
+import { connect, connectionOf } from '../../cli/connection.ts';
 
 test.each([
   ['postgresql://u:p@db.example.com/x', true],
@@ -37,4 +37,14 @@ test.each([
 ])('%s is refused', (url, message) => {
   expect(() => connectionOf(url)).toThrow(message);
   expect(() => connectionOf(url)).not.toThrow(/seekrit/);
+});
+
+test('a server that speaks no TLS is told apart, with the way out', async () => {
+  const url = new URL(inject('postgresUrl'));
+  url.searchParams.set('sslmode', 'require');
+  await expect(connect(connectionOf(url.href), 'test')).rejects.toThrow(
+    /does not support SSL[\s\S]*with TLS and a certificate that verifies[\s\S]*\?sslmode=disable/,
+  );
+  url.searchParams.set('sslmode', 'disable');
+  await (await connect(connectionOf(url.href), 'test')).end();
 });
