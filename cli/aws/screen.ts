@@ -20,7 +20,7 @@ export function statusScreen(status: RolloutStatus, place: string, now: Date): s
     ...progressLines(status),
     ...(status.waiting === null
       ? []
-      : [pc.yellow(`Waiting since ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
+      : [pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
     ...status.holds.flatMap((hold) => holdLines(hold, now)),
     '',
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),

@@ -17,7 +17,7 @@ const run = promisify(execFile);
 
 /** A value that is beyond the alert's threshold, whatever else was measured in its period. */
 const breaching = ({ comparison, threshold }: Alert) =>
-  comparison === 'LessThanThreshold' ? threshold - 1 : 1_000 * (threshold + 1);
+  (comparison === 'LessThanThreshold' ? -1 : 1) * 1_000 * (threshold + 1);
 
 const goesOff = (name: string) =>
   expect

@@ -28,12 +28,14 @@ const batchesOf = async (phase: number): Promise<number> =>
     ]).catch(() => [{ n: 0 }])
   )[0].n;
 
-/** The hold that waits for an answer, once there is one. */
+/** The hold that the rollout under way waits for, once there is one. */
 async function openHold(): Promise<{ id: string; gate: string }> {
   const open = async () =>
     (
       await query(
-        'select id, gate from encryption_rollout.holds where decision is null and expires_at > now()',
+        `select h.id, h.gate from encryption_rollout.holds h
+         join encryption_rollout.runs r on r.id = h.run_id and r.attempt = h.attempt and r.status = 'ACTIVE'
+         where h.decision is null and h.expires_at > now()`,
       )
     )[0];
   await expect.poll(open, waiting).toBeDefined();
@@ -186,7 +188,7 @@ export function operating(): void {
   test('nobody answers: no-go, rolled back, and a page', async () => {
     const execution = await start();
     const { id } = await openHold();
-    expect(await paged()).toMatch(new RegExp(`your decision is needed: .*${id}`, 's'));
+    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`your decision is needed: .*${id}`, 's'));
     expect(await endOf(execution)).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
     expect(
       await query('select decision, decided_by from encryption_rollout.holds where id = $1', [id]),
