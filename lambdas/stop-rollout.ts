@@ -1,8 +1,8 @@
 import { startExecution, stopExecution } from './adapters/executions.ts';
-import { activeRun } from './adapters/records.ts';
+import { activeRun, closeRun } from './adapters/records.ts';
 import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
 import { type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
-import { handlerOf, required, unattachedSession } from './step.ts';
+import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 
 /** A rollback that was itself stopped or failed is started anew this often, each time under a name of its own. */
 const MAX_ROLLBACKS = 3;
@@ -20,7 +20,11 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
   if (active === undefined) return nothing('no run is under way');
   const { run, status, execution, passedPreflight, requested } = active;
   // Nothing was encrypted in this attempt, and the trigger may be on since an earlier rollout, where it belongs.
-  if (!passedPreflight && requested === undefined) return nothing('the run has not passed its preflight');
+  if (!passedPreflight && requested === undefined) {
+    if (event['detail-type'] === 'Step Functions Execution Status Change')
+      await closeUnchanged(run, execution, event.detail, step);
+    return nothing('the run has not passed its preflight');
+  }
   // A rollback that a person has requested is carried on with, under its own name: the machine's may have succeeded.
   const rollback =
     requested === undefined ? `${run.id}-${run.attempt}-rollback` : requestedRollbackName(run, requested);
@@ -60,6 +64,18 @@ async function rollBack(run: Run, name: string, reason: string): Promise<StopRol
   throw new Error(
     `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. Disable the trigger by hand, see docs/runbook.md#rollbackfailed.`,
   );
+}
+
+/** Nobody works on the run any more: it is not to look as if somebody did, nor its questions as if they were open. */
+async function closeUnchanged(
+  run: Run,
+  execution: string,
+  { executionArn, status }: { executionArn: string; status: string },
+  step: Step,
+): Promise<void> {
+  if (executionArn !== execution) return;
+  const reason = `The execution ${executionArn} ended as ${status} before its preflight had passed`;
+  await step.database(unattachedSession, (client) => closeRun(client, run, 'STOPPED', reason));
 }
 
 function nothing(reason: string): StopRolloutOutput {

@@ -102,9 +102,27 @@ describe('an execution that ended before its time', () => {
     expect(await stopRollout(ended(execution))).toMatchObject({ outcome: 'NOTHING' });
   });
 
-  test('a run that has not passed its preflight is left alone, since nothing was changed', async () => {
+  test('a run that has not passed its preflight is closed and not rolled back, since nothing was changed', async () => {
     await world.prepare(execution);
     expect(await stopRollout(ended(execution))).toMatchObject({ outcome: 'NOTHING' });
+    expect(world.aws.executions.size).toBe(0);
+    const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
+    expect(rows).toEqual([
+      {
+        status: 'STOPPED',
+        stop_reason: `The execution ${execution} ended as ABORTED before its preflight had passed`,
+      },
+    ]);
+    // Nobody is told that an answer would change anything.
+    expect((await world.invoke('operate', { command: 'status' })).status.run.status).toBe('STOPPED');
+  });
+
+  test('one that was refused because another is at work does not close that one’s run', async () => {
+    await world.prepare(execution);
+    await stopRollout(ended(execution.replace(':one', ':two'), 'FAILED'));
+    await stopRollout(alarm('api-5xx'));
+    const { rows } = await world.client.query('select status from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'ACTIVE' }]);
   });
 
   test('a run that was rolled back is left alone', async () => {
