@@ -5,7 +5,7 @@ import { decidedHolds } from './adapters/holds.ts';
 import { beginPhase, countErrors, recordJudgement } from './adapters/records.ts';
 import { noteWaiting, readPause } from './adapters/wishes.ts';
 import { abortCriteria, judge, soakCriteria, type Vitals } from './core/criteria.ts';
-import { withDecisions } from './core/decisions.ts';
+import { refuses, withDecisions } from './core/decisions.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
 import { type PhaseNumber, phaseOf } from './core/plan.ts';
 import { type Easing, easing, isOpen } from './core/throttle.ts';
@@ -40,7 +40,9 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     const progress = await beginPhase(client, run, number);
     const vitals = await readVitals(step, client);
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
-    if (wait?.judged === false) return await waiting(wait.easing);
+    const decided = await decidedHolds(client, run, gate);
+    // A person who said no does not wait for the hour, or for the one who paused.
+    if (wait?.judged === false && !decided.some(refuses)) return await waiting(wait.easing);
 
     const errors = await countErrors(client, target, progress.startedAt);
     const criteria = abortCriteria(plan, vitals, errors, progress);
@@ -49,7 +51,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
       const newRows = watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined;
       criteria.push(...soakCriteria(await readHealth(client, target), errors, newRows));
     }
-    const judgement = judge(gate, withDecisions(criteria, await decidedHolds(client, run, gate)));
+    const judgement = judge(gate, withDecisions(criteria, decided));
     if (judgement.verdict === 'GO' && wait) return await waiting(wait.easing);
     await show(client, run, null, step);
     if (judgement.verdict !== 'GO') {

@@ -13,6 +13,11 @@ export interface DecidedHold {
   readonly by: string | null;
 }
 
+/** Whether the answer, or that there was none in time, stops the rollout. */
+export function refuses({ decision }: DecidedHold): boolean {
+  return decision === 'no-go' || decision === 'expired';
+}
+
 /**
  * The criteria as they stand after the decisions of this run, attempt and gate. `go` accepts what was unknown when the
  * person was asked, as long as it is; what has failed since fails. `no-go` and `expired` add a failed criterion.
@@ -24,9 +29,10 @@ export function withDecisions(
 ): readonly Criterion[] {
   const acceptedBy = new Map<string, string>();
   const refused: Criterion[] = [];
-  for (const { id, unknown, decision, by } of decided) {
+  for (const hold of decided) {
+    const { id, unknown, decision, by } = hold;
     if (decision === 'go') for (const name of unknown) acceptedBy.set(name, by ?? 'a person');
-    if (decision === 'no-go' || decision === 'expired')
+    if (refuses(hold))
       refused.push({
         name: 'Decision of a person',
         expected: 'go',

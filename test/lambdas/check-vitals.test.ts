@@ -127,6 +127,21 @@ describe('what cannot be measured', () => {
   });
 });
 
+describe('an answer that stops the rollout', () => {
+  const refuse = {
+    'no-go': (hold: string) => operate({ command: 'decide', hold, decision: 'no-go' }),
+    'no answer in time': (hold: string) => world.invoke('expire-hold', { run, hold }),
+  };
+  test.each(Object.entries(refuse))('stops it although it is paused meanwhile: %s', async (_, answer) => {
+    world.aws.world.alarms.delete('api-5xx');
+    const { gate } = await check('batch');
+    const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
+    await operate({ command: 'pause' });
+    await answer(hold);
+    expect(await check('batch')).toMatchObject({ outcome: 'BREACH' });
+  });
+});
+
 describe('batches wait', () => {
   test('while a person has paused the run, shown and recorded once', async () => {
     await operate({ command: 'pause', reason: 'release under way' });
