@@ -38,7 +38,7 @@ export const customerAlarm = 'api-latency';
 /** Rows of a batch in phase 3: small, so that people have the time to intervene. */
 export const batchRows = 60;
 /** Seconds that the rollout waits for an answer: long enough for a command on a busy machine, short enough to wait for. */
-const holdSeconds = 40;
+const holdSeconds = 30;
 
 interface Outputs {
   readonly StateMachineArn: string;
