@@ -125,6 +125,9 @@ interface ChildProps {
   readonly timeout: Duration;
 }
 
+/** No execution lasts longer, and a time-out may not be much longer: 99,999,999 seconds. */
+const longest = Duration.days(365);
+
 /** A task that executes a child machine and waits for its end. */
 export function execute(scope: Construct, id: string, props: ChildProps): StepFunctionsStartExecution {
   const task = new StepFunctionsStartExecution(scope, id, {
@@ -135,7 +138,9 @@ export function execute(scope: Construct, id: string, props: ChildProps): StepFu
     associateWithParent: true,
     resultSelector: props.resultSelector,
     resultPath: props.resultPath,
-    taskTimeout: Timeout.duration(props.timeout),
+    taskTimeout: Timeout.duration(
+      props.timeout.toSeconds() < longest.toSeconds() ? props.timeout : longest,
+    ),
   });
   // The request to start was throttled or lost. By its name it starts one execution at most.
   task.addRetry({

@@ -311,6 +311,7 @@ describe('a plan of its own', () => {
         plan: {
           soakSliceMinutes: 2,
           overdueHours: 100,
+          holdMinutes: 7 * 24 * 60,
           maxMillisecondsPerRow: 8,
           abort: { errorPercent: 2 },
           phases: { 3: { soakMinutes: 60 }, 4: { soakMinutes: 0 } },
@@ -325,6 +326,15 @@ describe('a plan of its own', () => {
     expect(states).toContain('Phase 3 Bulk Migration: Soak');
     expect(states).not.toContain('Phase 4 Enable Trigger: Soak');
     expect(JSON.stringify(machines.Soak.definition)).toContain('"Seconds":120');
+  });
+
+  test('keeps every time-out to what Step Functions takes, however long a person may think', () => {
+    const timeouts = [...JSON.stringify(machines).matchAll(/"TimeoutSeconds":(\d+)/g)].map(([, value]) =>
+      Number(value),
+    );
+    expect(timeouts).toContain(7 * 24 * 3_600);
+    // https://docs.aws.amazon.com/step-functions/latest/dg/state-task.html
+    expect(Math.max(...timeouts)).toBeLessThanOrEqual(99_999_999);
   });
 
   test('sets the alarms, and what they say', () => {
@@ -354,6 +364,7 @@ describe('a plan of its own', () => {
       phases: [],
       soakSliceMinutes: 2,
       overdueHours: 100,
+      holdMinutes: 7 * 24 * 60,
       maxMillisecondsPerRow: 8,
       abort: { ...defaultPlan.abort, errorPercent: 2 },
     });
@@ -434,10 +445,31 @@ describe("for somebody else's account", () => {
       );
     }
     for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
-    // Both those who publish to an encrypted topic may use its key.
+  });
+
+  test('nobody is told of a dry run, which changes nothing', () => {
+    for (const { EventPattern } of resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'))) {
+      const [{ 'anything-but': untold }] = EventPattern.detail.input;
+      const heard = (input: string) =>
+        !untold.wildcard.some((each: string) => input.includes(each.replaceAll('*', '')));
+      expect(heard('{}')).toBe(true);
+      expect(heard('{"dryRun":false,"untilPhase":1}')).toBe(true);
+      expect(heard(JSON.stringify({ dryRun: true }))).toBe(false);
+      expect(heard(readFileSync('config/inputs/dry-run.json', 'utf8'))).toBe(false);
+    }
+  });
+
+  test('both those who publish to an encrypted topic may use its key, rules without a condition', () => {
     const [{ KeyPolicy }] = resources('AWS::KMS::Key');
-    expect(JSON.stringify(KeyPolicy)).toContain('events.amazonaws.com');
-    expect(JSON.stringify(KeyPolicy)).toContain('cloudwatch.amazonaws.com');
+    const conditionOf = (service: string) =>
+      KeyPolicy.Statement.filter(({ Principal }: { Principal: { Service?: string } }) =>
+        JSON.stringify(Principal).includes(service),
+      ).map(({ Condition }: { Condition?: object }) => Condition);
+    expect(conditionOf('cloudwatch.amazonaws.com')).toEqual([
+      { StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } } },
+    ]);
+    // "Adding the aws:SourceAccount … to a KMS policy is not supported for EventBridge-to-encrypted topics."
+    expect(conditionOf('events.amazonaws.com')).toEqual([undefined]);
   });
 
   test('tags are on every function, machine and log', () => {
