@@ -40,15 +40,37 @@ export class Stopping extends Construct {
       },
       targets,
     });
-    new Rule(this, 'Alarm', {
-      ruleName: names.of('AlarmWentOff'),
-      description: 'Stops a rollout under way when one of these alarms goes off',
-      eventPattern: {
-        source: ['aws.cloudwatch'],
-        detailType: ['CloudWatch Alarm State Change'],
-        detail: { alarmName: alarms, state: { value: ['ALARM'] } },
-      },
-      targets,
-    });
+    for (const [index, some] of fittingPatterns(alarms).entries()) {
+      const number = index === 0 ? '' : `${index + 1}`;
+      new Rule(this, `Alarm${number}`, {
+        ruleName: names.of(`AlarmWentOff${number}`),
+        description: 'Stops a rollout under way when one of these alarms goes off',
+        eventPattern: {
+          source: ['aws.cloudwatch'],
+          detailType: ['CloudWatch Alarm State Change'],
+          detail: { alarmName: some, state: { value: ['ALARM'] } },
+        },
+        targets,
+      });
+    }
   }
+}
+
+/** Of the 2,048 characters that EventBridge takes of a pattern, what is left for names. */
+const patternCharacters = 1_800;
+
+/** The names in lists that fit into a pattern each. */
+function fittingPatterns(names: readonly string[]): string[][] {
+  const lists: string[][] = [];
+  let characters = Number.POSITIVE_INFINITY;
+  for (const name of names) {
+    const more = JSON.stringify(name).length + 1;
+    if (characters + more > patternCharacters) {
+      lists.push([]);
+      characters = 0;
+    }
+    lists.at(-1)?.push(name);
+    characters += more;
+  }
+  return lists;
 }
