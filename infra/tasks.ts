@@ -138,9 +138,7 @@ export function execute(scope: Construct, id: string, props: ChildProps): StepFu
     associateWithParent: true,
     resultSelector: props.resultSelector,
     resultPath: props.resultPath,
-    taskTimeout: Timeout.duration(
-      props.timeout.toSeconds() < longest.toSeconds() ? props.timeout : longest,
-    ),
+    taskTimeout: Timeout.duration(props.timeout.toSeconds() < longest.toSeconds() ? props.timeout : longest),
   });
   // The request to start was throttled or lost. By its name it starts one execution at most.
   task.addRetry({

@@ -33,15 +33,18 @@ const schema = z.strictObject({
       5: batches.partial(),
     })
     .partial(),
-  soakSliceMinutes: rows,
+  // "Every wait is watched" means nothing with longer ones.
+  soakSliceMinutes: rows.max(60),
   spotCheckRows: rows.max(10_000),
   abort: z
     .strictObject({
       errorPercent: percent,
       errorPercentMinRows: rows,
       cpuPercent: percent,
-      cpuReadings: rows.max(60),
-      lockWaitMilliseconds: positive,
+      // Of the latest ten minutes, some of which CloudWatch does not know yet: of more there were never enough to judge.
+      cpuReadings: rows.max(5),
+      // Whole ones, since PostgreSQL cuts the rest off, and none is no limit to it.
+      lockWaitMilliseconds: rows.max(60_000),
       connectionPercent: percent,
       minFreeStorageBytes: z.int().min(0),
       slotLagBytes: rows,
@@ -53,7 +56,8 @@ const schema = z.strictObject({
       replicaLagSeconds: positive,
       slotLagBytes: rows,
       oldestTransactionMinutes: positive,
-      lookSeconds: rows.max(3_600),
+      // What a person asks for is to be noticed soon.
+      lookSeconds: rows.max(300),
     })
     .partial(),
   // Step Functions ends an execution after a year; it counts in whole seconds.
@@ -152,6 +156,12 @@ function contradictions(plan: Plan): Contradiction[] {
     // The phase of the trigger aims at no share of its own.
     if (phase.batchRows === 0) continue;
     expect(insideCoverage(phase), at('aimPercent'), aimPercent, `${coverageOf(phase)}, as its gate asks`);
+    expect(
+      phase.maxRows === null || phase.coverage.min === null,
+      at('maxRows'),
+      phase.maxRows,
+      'null: its gate asks for a share of the rows, which no batch would reach',
+    );
     expect(
       before === undefined || before.aimPercent <= aimPercent,
       at('aimPercent'),

@@ -106,6 +106,26 @@ describe('a wrong setting is named with what was found and what is expected', ()
         .join('\nfile.json: '),
     ],
     [
+      { plan: { phases: { 2: { maxRows: 1000 } } } },
+      'plan.phases.2.maxRows: found 1000, expected null: its gate asks for a share of the rows, which no batch would reach',
+    ],
+    [
+      { plan: { abort: { cpuReadings: 6 } } },
+      'plan.abort.cpuReadings: found 6, Too big: expected number to be <=5',
+    ],
+    [
+      { plan: { abort: { lockWaitMilliseconds: 0.2 } } },
+      'plan.abort.lockWaitMilliseconds: found 0.2, expected int',
+    ],
+    [
+      { plan: { soakSliceMinutes: 90 } },
+      'plan.soakSliceMinutes: found 90, Too big: expected number to be <=60',
+    ],
+    [
+      { plan: { throttle: { lookSeconds: 3600 } } },
+      'plan.throttle.lookSeconds: found 3600, Too big: expected number to be <=300',
+    ],
+    [
       { plan: { afterwards: { dailyDays: 31 } } },
       'plan.afterwards.dailyDays: found 31, expected not more than afterwards.days, 30',
     ],

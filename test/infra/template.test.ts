@@ -448,7 +448,9 @@ describe("for somebody else's account", () => {
   });
 
   test('nobody is told of a dry run, which changes nothing', () => {
-    for (const { EventPattern } of resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'))) {
+    for (const { EventPattern } of resources('AWS::Events::Rule').filter(({ Name }) =>
+      Name.includes('Tell'),
+    )) {
       const [{ 'anything-but': untold }] = EventPattern.detail.input;
       const heard = (input: string) =>
         !untold.wildcard.some((each: string) => input.includes(each.replaceAll('*', '')));
