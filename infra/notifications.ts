@@ -1,5 +1,5 @@
 import { RemovalPolicy, Stack } from 'aws-cdk-lib';
-import { EventField, Rule, RuleTargetInput } from 'aws-cdk-lib/aws-events';
+import { EventField, Match, Rule, RuleTargetInput } from 'aws-cdk-lib/aws-events';
 import { SnsTopic } from 'aws-cdk-lib/aws-events-targets';
 import { type IGrantable, PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Key } from 'aws-cdk-lib/aws-kms';
@@ -52,10 +52,11 @@ export class Notifications extends Construct {
       enableKeyRotation: true,
       removalPolicy: RemovalPolicy.DESTROY,
     });
-    // What alarms and rules may do, these of this account alone.
+    // Rules get leave from their targets, without a condition, since KMS does not learn whose rules they are:
+    // https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
     this.key.addToResourcePolicy(
       new PolicyStatement({
-        ...this.from('cloudwatch', 'events'),
+        ...this.ofThisAccount('cloudwatch'),
         actions: ['kms:Decrypt', 'kms:GenerateDataKey*'],
         resources: ['*'],
       }),
@@ -84,7 +85,7 @@ export class Notifications extends Construct {
     this.key.grant(publisher, 'kms:Decrypt', 'kms:GenerateDataKey*');
   }
 
-  /** Tells the stakeholders when an execution of the rollout begins and ends. */
+  /** Tells the stakeholders when an execution of the rollout begins and ends. A dry run is none: it changes nothing. */
   tellOf(rollout: IStateMachine): void {
     const { names } = this.props;
     for (const [stakeholder, topic] of this.stakeholders) {
@@ -94,7 +95,12 @@ export class Notifications extends Construct {
         eventPattern: {
           source: ['aws.states'],
           detailType: ['Step Functions Execution Status Change'],
-          detail: { stateMachineArn: [rollout.stateMachineArn], status: [...heard[stakeholder]] },
+          detail: {
+            stateMachineArn: [rollout.stateMachineArn],
+            status: [...heard[stakeholder]],
+            // The input as it was written, in one string.
+            input: Match.anythingButWildcard('*"dryRun":true*', '*"dryRun": true*'),
+          },
         },
         targets: [
           new SnsTopic(topic, {
@@ -119,7 +125,7 @@ export class Notifications extends Construct {
     if (services.length > 0)
       topic.addToResourcePolicy(
         new PolicyStatement({
-          ...this.from(...services),
+          ...this.ofThisAccount(...services),
           actions: ['sns:Publish'],
           resources: [topic.topicArn],
         }),
@@ -128,7 +134,7 @@ export class Notifications extends Construct {
     return topic;
   }
 
-  private from(...services: ('cloudwatch' | 'events')[]) {
+  private ofThisAccount(...services: 'cloudwatch'[]) {
     return {
       principals: services.map((service) => new ServicePrincipal(`${service}.amazonaws.com`)),
       conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
