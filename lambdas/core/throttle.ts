@@ -134,14 +134,21 @@ const LOOK_AHEAD_HOURS = 4 * 7 * 24;
 
 /** Hours by the clock in which `openHours` of open windows pass, from now on. */
 export function hoursThroughWindows(offPeak: OffPeak, openHours: number, now: Date): number {
+  // No window is stepped over.
+  const longestStep = Math.min(STEP_HOURS, ...offPeak.windows.map(hoursOf));
   let open = 0;
   let hours = 0;
   while (open < openHours && hours < LOOK_AHEAD_HOURS) {
-    const step = Math.min(STEP_HOURS, openHours - open);
+    const step = Math.min(longestStep, openHours - open);
     if (isOpen(offPeak, new Date(now.getTime() + hours * 3_600_000))) {
       open += step;
       hours += step;
-    } else hours += STEP_HOURS;
+    } else hours += longestStep;
   }
-  return open < openHours ? (hours * openHours) / open : hours;
+  return open < openHours ? (hours * openHours) / Math.max(open, longestStep) : hours;
+}
+
+function hoursOf({ from, to }: OffPeak['windows'][number]): number {
+  const minutes = minuteOf(to) - minuteOf(from);
+  return (minutes > 0 ? minutes : minutes + 1_440) / 60;
 }

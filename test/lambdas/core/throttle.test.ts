@@ -93,6 +93,8 @@ describe('off-peak windows', () => {
   const offPeak = (timeZone: fc.Arbitrary<string>) =>
     fc
       .record({ timeZone, windows: fc.array(window, { minLength: 1, maxLength: 3 }) })
+      // Windows that overlap are refused.
+      .filter((given) => OffPeak.safeParse(given).success)
       .map((given) => OffPeak.parse(given));
   const moment = fc.date({ min: new Date('2024-01-01'), max: new Date('2034-01-01'), noInvalidDate: true });
   const fixed = fc.constantFrom('UTC', 'Asia/Kolkata', 'America/Phoenix');
@@ -145,5 +147,16 @@ describe('off-peak windows', () => {
     expect(hoursThroughWindows(everyNight, 1, noon)).toBeCloseTo(11);
     expect(hoursThroughWindows(everyNight, 8, noon)).toBeCloseTo(10 + 24 + 1);
     expect(hoursThroughWindows(everyNight, 7 * 100, noon)).toBeCloseTo(100 * 24, -2);
+  });
+
+  test('and are a number for the shortest of windows, too: a metric takes no other', () => {
+    const minutes = OffPeak.parse({
+      timeZone: 'UTC',
+      windows: [{ days: ['Thu'], from: '22:05', to: '22:10' }],
+    });
+    const hours = hoursThroughWindows(minutes, 1, noon);
+    // Twelve such windows, a week apart.
+    expect(hours / (7 * 24)).toBeGreaterThan(10);
+    expect(hours / (7 * 24)).toBeLessThan(14);
   });
 });
