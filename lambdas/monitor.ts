@@ -2,7 +2,7 @@ import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
 import { compareKeys } from './adapters/keys.ts';
 import { closeWindow, openWindow } from './adapters/monitoring.ts';
-import { activeRun, countErrors, latestRunStatus } from './adapters/records.ts';
+import { activeRun, countErrors, isEncrypted, latestRunStatus } from './adapters/records.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
 import { handlerOf, unattachedSession } from './step.ts';
@@ -15,8 +15,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
   const { target } = step;
   const keys = await step.key();
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
-    const status = await latestRunStatus(client, target);
-    if (status === undefined) {
+    if ((await latestRunStatus(client, target)) === undefined) {
       // Zeros, so that only the alarm of the coverage is without data when preflight looks.
       await publish(target, { Heartbeat: 1, RunHours: 0, MissingIvs: 0 });
       return { healthStatus: 'NOT_STARTED' };
@@ -26,7 +25,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     const window = await openWindow(client, target, PERIOD_MILLISECONDS);
     const errors = await countErrors(client, target, window.since, window.until);
     const active = await activeRun(client, target);
-    const completed = status === 'COMPLETED';
+    const completed = await isEncrypted(client, target);
     const triggerIsOff = completed && !health.triggerEnabled ? 1 : 0;
     await publish(target, {
       Heartbeat: 1,

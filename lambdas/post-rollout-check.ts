@@ -102,6 +102,7 @@ async function measureWhole(client: pg.Client, run: Run, step: Step): Promise<Wh
   if (report === undefined) throw new Error(`The records of run ${run.id} are gone.`);
   return {
     report,
+    ownAlarms: step.settings.ownAlarms,
     writeMilliseconds: {
       off: await lastWriteLatency(client, step.target),
       on: await timeCanaries(client, step),

@@ -1,6 +1,7 @@
 /** Records of the time after a rollout: its schedules and its checks. */
 import type pg from 'pg';
 import type { Judgement, Run } from '../core/payloads.ts';
+import { hasChangedSomething } from './records.ts';
 
 type Client = pg.ClientBase;
 
@@ -9,7 +10,7 @@ export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
-  /** Of the table's latest run. */
+  /** Of the table's latest run that has changed anything. */
   readonly latest: string;
 }
 
@@ -17,9 +18,10 @@ export interface CheckedRun {
 export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
   const { rows } = await client.query(
     `select status, started_at as "startedAt", ended_at as "endedAt", (
-       select id from encryption_rollout.runs where target = r.target order by started_at desc limit 1
+       select id from encryption_rollout.runs as r
+       where target = asked.target and ${hasChangedSomething} order by started_at desc limit 1
      ) as latest
-     from encryption_rollout.runs r where id = $1`,
+     from encryption_rollout.runs as asked where id = $1`,
     [run.id],
   );
   return rows[0];

@@ -542,6 +542,24 @@ export async function latestRunStatus(client: Client, target: string): Promise<s
   return rows[0]?.status;
 }
 
+/**
+ * Whether the table is meant to be encrypted, all of it: by its latest run, where one that was refused by its preflight
+ * does not count, since it left everything as it was.
+ */
+export async function isEncrypted(client: Client, target: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select status from encryption_rollout.runs as r
+     where target = $1 and ${hasChangedSomething} order by started_at desc limit 1`,
+    [target],
+  );
+  return rows[0]?.status === 'COMPLETED';
+}
+
+/** Of a run `r`: not one that was refused by its preflight, after which everything is as it was. */
+export const hasChangedSomething = `(r.status <> 'STOPPED' or exists (
+       select from encryption_rollout.gates as passed
+       where passed.run_id = r.id and passed.gate = 'Preflight' and passed.verdict = 'GO'))`;
+
 /** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
 export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(

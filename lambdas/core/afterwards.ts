@@ -28,13 +28,13 @@ export function checkSchedules({ afterwards }: Plan, runId: string, completedAt:
   const name = (kind: string) => `${kind}-${runId.slice(0, 8)}`;
   const { dailyDays, days } = afterwards;
   const schedules: CheckSchedule[] = [
-    // The hour lets the last one still begin.
+    // The hour lets the last one still begin; on the last day of all it is the final one's turn.
     {
       name: name('Daily'),
       check: 'daily',
       expression: 'rate(1 day)',
       start: day(1),
-      end: day(dailyDays, 1),
+      end: dailyDays < days ? day(dailyDays, 1) : day(days, -1),
     },
     {
       name: name('Weekly'),
@@ -55,9 +55,9 @@ export function checkSchedules({ afterwards }: Plan, runId: string, completedAt:
   return schedules.filter(({ start, end }) => start < end);
 }
 
-/** Checks of each kind that the schedules make by the last day. */
+/** Checks of each kind that the schedules make before the last day. */
 export function plannedChecks({ afterwards: { dailyDays, days } }: Plan): number {
-  return dailyDays + Math.max(0, Math.ceil((days - dailyDays) / 7) - 1);
+  return Math.min(dailyDays, days - 1) + Math.max(0, Math.ceil((days - dailyDays) / 7) - 1);
 }
 
 export interface AfterwardsMeasurements {
@@ -81,6 +81,8 @@ export interface AfterwardsMeasurements {
 
 export interface WholeMeasurements {
   readonly report: Report;
+  /** Names of our alarms; any other that stopped an attempt was the customers'. */
+  readonly ownAlarms: readonly string[];
   /** Median canary write, in milliseconds; `off`: as it was measured before the trigger. */
   readonly writeMilliseconds: { readonly off: number | undefined; readonly on: number };
 }
@@ -143,7 +145,8 @@ function errorRate(
     `Error rate ${name}`,
     `below ${afterwards.maxErrorPercent} %`,
     `${precise.format(percent)} % (${number.format(failed)} of ${number.format(Math.max(rows, failed))})`,
-    percent < afterwards.maxErrorPercent,
+    // A plan may allow none at all, and 0 is not below 0.
+    failed === 0 || percent < afterwards.maxErrorPercent,
   );
 }
 
@@ -152,16 +155,14 @@ const precise = new Intl.NumberFormat('en-US', { maximumFractionDigits: 4 });
 /** Of the plan's success metrics those that ask for the whole time. */
 function wholeCriteria(
   plan: Plan,
-  { report, writeMilliseconds: { off, on } }: WholeMeasurements,
+  { report, ownAlarms, writeMilliseconds: { off, on } }: WholeMeasurements,
 ): Criterion[] {
   const { gates, phases, run, audits } = report;
   const checks = gates.filter(({ gate }) => [checkNames.daily, checkNames.weekly].includes(gate as never));
   const uncovered = checks.filter(({ criteria }) =>
     criteria.some(({ name, passed }) => name === 'Encryption coverage' && passed !== true),
   );
-  const noticed = gates.filter(({ criteria }) =>
-    criteria.some(({ name, passed }) => name === 'Customer-facing alarms' && passed === false),
-  );
+  const noticed = noticedByCustomers(report, ownAlarms);
   const rows = phases.reduce((sum, { rowsEncrypted }) => sum + rowsEncrypted, 0);
   const perRow = phases.reduce((sum, { batchMilliseconds }) => sum + batchMilliseconds, 0) / rows;
   const planned = plannedChecks(plan);
@@ -192,9 +193,7 @@ function wholeCriteria(
     criterion(
       'Customer-facing issues since the start',
       'none recorded',
-      noticed.length === 0
-        ? 'none'
-        : noticed.map(({ gate, judgedAt }) => `${gate} at ${judgedAt}`).join(', '),
+      noticed.length === 0 ? 'none' : listed(noticed),
       noticed.length === 0,
     ),
     criterion(
@@ -216,10 +215,34 @@ function wholeCriteria(
     criterion(
       'Audit trail complete',
       'every attempt with its beginning and its end, every phase with its gate',
-      gaps.length === 0 ? 'complete' : gaps.join(', '),
+      gaps.length === 0 ? 'complete' : listed(gaps),
       // What was not recorded is not known to have gone wrong: a person looks.
       gaps.length === 0 ? true : null,
     ),
+  ];
+}
+
+/** Of a list that is longer, how many are named: a criterion is told in a message, and more than once. */
+const maxNamed = 10;
+
+function listed(items: readonly string[]): string {
+  const more = items.length > maxNamed ? [`and ${items.length - maxNamed} more`] : [];
+  return [...items.slice(0, maxNamed), ...more].join(', ');
+}
+
+/** Where alarms of the customers' were found in ALARM, and attempts that one of them stopped from outside the machine. */
+function noticedByCustomers({ gates, events }: Report, ownAlarms: readonly string[]): string[] {
+  const stops = events.flatMap(({ event, at, detail: { reason } }) => {
+    const alarm = event === 'STOPPED' ? /^The alarm (.+) went off/.exec(String(reason))?.[1] : undefined;
+    return alarm === undefined || ownAlarms.includes(alarm) ? [] : [`${alarm} at ${at}`];
+  });
+  return [
+    ...gates
+      .filter(({ criteria }) =>
+        criteria.some(({ name, passed }) => name === 'Customer-facing alarms' && passed === false),
+      )
+      .map(({ gate, judgedAt }) => `${gate} at ${judgedAt}`),
+    ...stops,
   ];
 }
 

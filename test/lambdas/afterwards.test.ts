@@ -178,6 +178,13 @@ describe('PostRolloutCheck', () => {
     expect(await check('daily')).toMatchObject({ verdict: 'INCONCLUSIVE' });
   });
 
+  test('is made after an execution that was refused, which left all as it was', async () => {
+    world.configure({ attestations: {} });
+    const refused = await world.prepare('two');
+    expect(await world.invoke('preflight', { run: refused, input: {} })).toMatchObject({ verdict: 'NO_GO' });
+    expect(await check('daily')).toMatchObject({ verdict: 'GO', reason: expect.stringContaining('passed') });
+  });
+
   test('of a run that is not the latest, or was rolled back, is not made', async () => {
     await query("update encryption_rollout.runs set status = 'STOPPED'");
     expect(await check('daily')).toMatchObject({
@@ -227,6 +234,16 @@ describe('on day 30', () => {
     await check('weekly');
     world.aws.world.alarms.set('api-5xx', 'OK');
     expect(failed(await check('final'))).toEqual([['Customer-facing issues since the start', false]]);
+  });
+
+  test('an alarm of theirs that stopped an attempt, before any gate looked, is not forgotten either', async () => {
+    await query(
+      `insert into encryption_rollout.events (run_id, attempt, event, detail)
+       values ($1, 1, 'STOPPED', '{"reason": "The alarm api-5xx went off"}')`,
+      [run.id],
+    );
+    const [issue] = failed(await check('final'));
+    expect(issue).toEqual(['Customer-facing issues since the start', false]);
   });
 
   test('coverage that was lost and found again was not held', async () => {

@@ -64,6 +64,16 @@ describe('Monitor', () => {
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
   });
 
+  test('goes on reporting both after an execution that was refused, which left all as it was', async () => {
+    await complete();
+    world.configure({ attestations: {} });
+    const refused = await world.prepare('two');
+    expect(await world.invoke('preflight', { run: refused, input: {} })).toMatchObject({ verdict: 'NO_GO' });
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
+  });
+
   test('reports corrupt ciphertext and missing IVs', async () => {
     await complete();
     await world.client.query(

@@ -34,10 +34,14 @@ describe('the schedules of the checks', () => {
     [7, 10],
     [7, 7],
     [1, 2],
+    [1, 1],
+    [0, 5],
   ])('with %i daily days of %i, as many checks are planned as are made', (dailyDays, days) => {
     const { daily = [], weekly = [], final } = firings(dailyDays, days);
     expect(plannedChecks(planOf(dailyDays, days))).toBe(daily.length + weekly.length);
     expect(final).toEqual([days]);
+    // The final one counts those before it, so none may begin beside it.
+    expect([...daily, ...weekly].filter((time) => time >= days)).toEqual([]);
   });
 
   test('have the names and the expressions that EventBridge Scheduler takes', () => {
