@@ -8,8 +8,8 @@ import { handlerOf, unattachedSession } from './step.ts';
 export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase }, step) => {
   const { title } = phaseOf(step.plan, phase);
   return step.database(unattachedSession, async (client): Promise<EndPhaseOutput> => {
-    await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`);
     const { encryptedRows, rowsWithPii, triggerEnabled } = await readHealth(client, step.target);
+    await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
     return {
       summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${encryptedRows} of ${rowsWithPii} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on: it resumes run ${run.id}.`,
     };

@@ -396,13 +396,15 @@ export async function readAudit(client: Client, run: Run): Promise<AuditResult |
 
 /**
  * Ends the run: COMPLETED or STOPPED. A run that another attempt has taken over is left alone.
- * @throws RunSuperseded when it is to complete, but has been stopped or taken over meanwhile
+ * @param planned the run ends as it was to; otherwise whatever state it is in
+ * @throws RunSuperseded when it is to end as planned, but has been stopped or taken over meanwhile
  */
 export async function closeRun(
   client: Client,
   run: Run,
   status: 'COMPLETED' | 'STOPPED',
   reason: string | null,
+  planned: boolean = status === 'COMPLETED',
 ): Promise<void> {
   await inTransaction(client, async () => {
     const { rows } = await client.query<RunRow>(
@@ -412,7 +414,7 @@ export async function closeRun(
     const row = rows[0];
     // Asked again by a repeated delivery.
     if (row?.attempt === run.attempt && row.status === status) return;
-    if (status === 'COMPLETED') await holdRun(client, run);
+    if (planned) await holdRun(client, run);
     else if (row?.attempt !== run.attempt || row.status === 'COMPLETED') return;
     await client.query(
       `update encryption_rollout.runs set status = $2, ended_at = clock_timestamp(), stop_reason = $3 where id = $1`,
