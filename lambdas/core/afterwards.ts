@@ -143,7 +143,7 @@ function errorRate(
   const percent = failed === 0 ? 0 : (failed * 100) / Math.max(rows, failed);
   return criterion(
     `Error rate ${name}`,
-    `below ${afterwards.maxErrorPercent} %`,
+    afterwards.maxErrorPercent === 0 ? 'no error' : `below ${afterwards.maxErrorPercent} %`,
     `${precise.format(percent)} % (${number.format(failed)} of ${number.format(Math.max(rows, failed))})`,
     // A plan may allow none at all, and 0 is not below 0.
     failed === 0 || percent < afterwards.maxErrorPercent,

@@ -10,7 +10,8 @@ const hours = positive.max(1_000_000);
 
 const watched = {
   soakMinutes: z.int().min(0),
-  updateHours: hours,
+  // Whether an update is due is asked once an hour.
+  updateHours: hours.min(1),
 };
 const batches = z.strictObject({
   ...watched,

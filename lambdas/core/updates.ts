@@ -19,7 +19,8 @@ export interface Told {
 
 /**
  * Who is to be told now. While a run is under way: at the beginning of an attempt and of a phase, then by the phase's
- * cadence; the security team once a day. After its completion weekly, unless a check has reported, until the last day.
+ * cadence; the security team once a day. Once when it has ended, to those who have heard of it. After its completion
+ * weekly, unless a check has reported, until the last day.
  */
 export function dueUpdates(
   plan: Plan,
@@ -30,6 +31,9 @@ export function dueUpdates(
   const hoursSince = (moment: Date) => (now.getTime() - moment.getTime()) / HOUR_MILLISECONDS;
   const longAgo = (moment: Date | undefined, hours: number) =>
     moment === undefined || hoursSince(moment) >= hours - TOLERANCE_HOURS;
+  const { update } = told;
+  if (run?.endedAt != null && update?.attempt === run.attempt && update.at < new Date(run.endedAt))
+    return { updates: true, security: false };
   if (run?.status === 'COMPLETED' && run.endedAt !== null) {
     const over = hoursSince(new Date(run.endedAt)) > plan.afterwards.days * 24 + 1;
     const latest = [new Date(run.endedAt), told.update?.at, told.check]
@@ -40,7 +44,6 @@ export function dueUpdates(
     return { updates: due, security: due };
   }
   if (run?.status !== 'ACTIVE' && run?.status !== 'STOPPING') return { updates: false, security: false };
-  const { update } = told;
   const news =
     update === undefined || update.attempt !== run.attempt || update.phase !== (phase?.number ?? null);
   const hours = plan.phases.find((each) => each.number === phase?.number)?.updateHours ?? 1;
@@ -54,19 +57,20 @@ export function dueUpdates(
 export function statusUpdate(plan: Plan, status: RolloutStatus): { subject: string; message: string } {
   const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
   const percent = rows === null ? '' : `, ${rows.percentage} %`;
-  const where =
-    run?.status === 'COMPLETED'
-      ? 'complete'
-      : run?.status === 'STOPPING'
-        ? 'being stopped'
-        : `${phase?.title ?? 'before phase 1'}${percent}`;
+  const inPhase = `${phase?.title ?? 'before phase 1'}${percent}`;
+  const where = {
+    COMPLETED: 'complete',
+    STOPPING: 'being stopped',
+    STOPPED: `stopped, ${inPhase}`,
+    ACTIVE: inPhase,
+  }[run?.status ?? 'ACTIVE'];
   const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
   const lines = [
     `Encryption of ${target} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
     '',
     `Where: ${rows === null ? 'nothing encrypted yet' : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data (${rows.percentage} %)`}${phase === null ? '' : `; in ${phase.title} since ${phase.startedAt}`}.`,
-    ...(run?.status === 'COMPLETED'
-      ? [`Completed: ${run.endedAt}.`]
+    ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
+      ? [`${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.`]
       : [
           `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
           `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours, soaks included`}.`,
@@ -84,6 +88,8 @@ export function statusUpdate(plan: Plan, status: RolloutStatus): { subject: stri
 
 function nextStep({ phases, afterwards }: Plan, { run, phase, holds, waiting }: RolloutStatus): string {
   if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
+  if (run?.status === 'STOPPED')
+    return 'a new execution goes on from here; why it was stopped is in the page to the people on call.';
   if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
   if (holds.length > 0) return 'somebody answers: npm run rollout -- decide.';
   if (waiting !== null) return 'the batches go on by themselves when the wait is over.';

@@ -110,6 +110,10 @@ describe('a wrong setting is named with what was found and what is expected', ()
       'plan.phases.2.maxRows: found 1000, expected null: its gate asks for a share of the rows, which no batch would reach',
     ],
     [
+      { plan: { phases: { 1: { updateHours: 0.25 } } } },
+      'plan.phases.1.updateHours: found 0.25, Too small: expected number to be >=1',
+    ],
+    [
       { plan: { abort: { cpuReadings: 6 } } },
       'plan.abort.cpuReadings: found 6, Too big: expected number to be <=5',
     ],

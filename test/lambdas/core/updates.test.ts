@@ -79,14 +79,25 @@ describe('an update is due', () => {
 
   test('never when no run is under way', () => {
     expect(due({ ...inPhase(1), run: null }, told(100, 1))).toBe(false);
-    expect(due(ended('STOPPED', 100), told(100, 1))).toBe(false);
+    expect(due(ended('STOPPED', 100), told(99, 1))).toBe(false);
   });
+
+  test.each(['STOPPED', 'COMPLETED'] as const)(
+    'once when the run is %s, to those who heard of it',
+    (status) => {
+      const all = (given: Told) => dueUpdates(defaultPlan, ended(status, 0.5), given, now);
+      expect(all(told(1, 5))).toEqual({ updates: true, security: false });
+      expect(all(told(0.25, 5)).updates).toBe(false);
+      expect(all(told(1, 5, { update: { at: ago(1), attempt: 1, phase: 5 } })).updates).toBe(false);
+      expect(all({ update: undefined, security: undefined, check: undefined }).updates).toBe(false);
+    },
+  );
 
   test('weekly after the completion until the last day, unless a check has reported', () => {
     const week = 7 * 24;
-    expect(due(ended('COMPLETED', 24), told(25, 5))).toBe(false);
-    expect(due(ended('COMPLETED', week + 1), told(week + 3, 5))).toBe(true);
-    expect(due(ended('COMPLETED', week + 1), told(week + 3, 5, { check: ago(1) }))).toBe(false);
+    expect(due(ended('COMPLETED', 24), told(23, 5))).toBe(false);
+    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5))).toBe(true);
+    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5, { check: ago(1) }))).toBe(false);
     expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week) }))).toBe(false);
     expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week + 1) }))).toBe(true);
     expect(due(ended('COMPLETED', 31 * 24), told(week + 2, 5))).toBe(false);
@@ -121,6 +132,14 @@ describe('an update says', () => {
     expect(held).toMatch(/Next: somebody answers: npm run rollout -- decide\.$/);
   });
 
+  test('that it was stopped, and where', () => {
+    const { subject, message } = statusUpdate(defaultPlan, ended('STOPPED', 1));
+    expect(subject).toBe('Encryption rollout: stopped, Phase 5 Complete Remaining, 42 %');
+    expect(message).toContain(`Stopped: ${ago(1).toISOString()}.`);
+    expect(message).not.toMatch(/How fast|When done/);
+    expect(message).toMatch(/Next: a new execution goes on from here; why/);
+  });
+
   test('nothing that is not known, before the first phase', () => {
     const { subject, message } = statusUpdate(defaultPlan, {
       ...inPhase(1),
@@ -139,7 +158,7 @@ describe('an update says', () => {
 
   test('fits the subject of a mail: at most 100 characters of ASCII', () => {
     for (const { number } of defaultPlan.phases)
-      for (const status of [inPhase(number), ended('COMPLETED', 1)]) {
+      for (const status of [inPhase(number), ended('COMPLETED', 1), ended('STOPPED', 1)]) {
         const { subject } = statusUpdate(defaultPlan, status);
         expect(subject).toMatch(/^[ -~]{1,99}$/);
       }
