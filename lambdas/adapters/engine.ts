@@ -2,6 +2,7 @@
 
 import pg from 'pg';
 import type { NewRows } from '../core/criteria.ts';
+import { UnusableTarget } from '../core/errors.ts';
 import type { Health } from '../core/progress.ts';
 import type { Target } from '../core/settings.ts';
 import { type SealedRow, targetName } from '../core/verification.ts';
@@ -137,8 +138,18 @@ export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): s
 /** Rows for which the operator's priority condition is true. */
 export async function countPriorityRows(client: Client, target: Target, condition: string): Promise<number> {
   const table = tableSql(target);
-  const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
-  return rows[0].count;
+  try {
+    const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
+    return rows[0].count;
+  } catch (error) {
+    const { code = '', message } = error as { code?: string; message: string };
+    // 42: of the condition's own text. 22: of a row, whose value the message may quote.
+    if (!/^(42|22)/.test(code)) throw error;
+    throw new UnusableTarget(
+      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${code.startsWith('42') ? message : `SQLSTATE ${code}`}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or target.priority.`,
+      code,
+    );
+  }
 }
 
 /** One scan that proves the plaintext: rows that hold any, and values that are left as ciphertext only. */

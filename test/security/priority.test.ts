@@ -62,3 +62,19 @@ test('a condition that is one is used', async () => {
   );
   expect(rows).toEqual([{ vip: true }]);
 });
+
+test.each(['no_such_column', 'email =', '1'])(
+  'what is no condition is named by a dry run: %s',
+  async (priority) => {
+    await expect(world.invoke('dry-run', { input: { dryRun: true, priority } })).rejects.toMatchObject({
+      name: 'UnusableTarget',
+      message: expect.stringContaining(`The priority condition "${priority}" cannot be evaluated`),
+    });
+  },
+);
+
+test('one that fails for a row is named without the row’s datum', async () => {
+  const refused = world.invoke('dry-run', { input: { dryRun: true, priority: 'email::integer = 1' } });
+  await expect(refused).rejects.toMatchObject({ message: expect.stringContaining('SQLSTATE 22P02') });
+  await expect(refused).rejects.not.toMatchObject({ message: expect.stringContaining('@') });
+});
