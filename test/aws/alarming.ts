@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { CloudWatchClient, PutMetricDataCommand } from '@aws-sdk/client-cloudwatch';
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { App } from 'aws-cdk-lib';
 import { expect, test } from 'vitest';
 import { serviceAlerts } from '../../infra/alarms.ts';
-import { type GivenConfig, readConfig } from '../../infra/config.ts';
-import { synthesizeRollout } from '../../infra/synthesis.ts';
+import { type GivenConfig, parseConfig, type RolloutConfig, readConfig } from '../../infra/config.ts';
+import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { cfnLint } from './emulator.ts';
@@ -51,10 +52,20 @@ export function alarming(): void {
 
   test('every template passes cfn-lint', async () => {
     const folder = join(theWorld().directory, 'lint');
-    synthesizeRollout(
-      { ...(readConfig('config/example.json') as GivenConfig), createVpcEndpoints: true },
-      folder,
-    );
+    const given = readConfig('config/example.json') as GivenConfig;
+    const slack = { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD' };
+    const configs: RolloutConfig[] = [
+      { ...given, createVpcEndpoints: true },
+      { ...given, slack, stackName: 'WithSlack' },
+      parseConfig({ demo: true, stackName: 'Demo' }, 'test'),
+    ];
+    const app = new App({
+      analyticsReporting: false,
+      builtinCloudFormationValidation: false,
+      outdir: folder,
+    });
+    for (const config of configs) new EncryptionRolloutStack(app, config.stackName, { config });
+    app.synth();
     const templates = [folder, join(theWorld().directory, 'cdk.out')].map((each) =>
       join(each, '*.template.json'),
     );
