@@ -415,7 +415,7 @@ export class RolloutMachine extends Construct {
     );
     const silent = set(this, 'PrepareDatabase: Silence', '$.refusal', {
       Error: JsonPath.stringAt('$.error.Error'),
-      Cause: 'PrepareDatabase gave no answer. See its log.',
+      Cause: 'The last step of this execution gave no answer in time. See its log.',
     }).next(refused);
     return new Choice(this, 'PrepareDatabase: Failure')
       .when(Condition.isNotPresent('$.error.Cause'), silent)

@@ -46,16 +46,17 @@ const passingTrouble: RetryProps = {
   ],
 };
 
+/** Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike. */
+const slowOnce = {
+  interval: Duration.seconds(10),
+  maxAttempts: 2,
+  backoffRate: 2,
+  jitterStrategy: JitterType.FULL,
+} satisfies RetryProps;
+
 const retries: readonly RetryProps[] = [
   passingTrouble,
-  {
-    // Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike.
-    errors: ['States.Timeout', 'Sandbox.Timedout'],
-    interval: Duration.seconds(10),
-    maxAttempts: 2,
-    backoffRate: 2,
-    jitterStrategy: JitterType.FULL,
-  },
+  { ...slowOnce, errors: ['States.Timeout', 'Sandbox.Timedout'] },
 ];
 
 /** What every state machine is drawn from. */
@@ -111,6 +112,8 @@ export function awaitAnswer(
     retryOnServiceExceptions: false,
   });
   task.addRetry(passingTrouble);
+  // The function's own time-out is trouble.
+  task.addRetry({ ...slowOnce, errors: ['Sandbox.Timedout'] });
   return task;
 }
 

@@ -220,6 +220,13 @@ describe('refused before anything was changed: no rollback', () => {
     expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
   });
 
+  test('no answer at all is not blamed on another step', () => {
+    const states = new Map(statesOf('EncryptionRollout'));
+    expect(states.get('PrepareDatabase: Silence')?.Parameters?.Cause).toBe(
+      'The last step of this execution gave no answer in time. See its log.',
+    );
+  });
+
   test('a cause that is not JSON is passed on as it is', async () => {
     const { ending } = await rollOut({
       PrepareDatabase: () => {
@@ -363,6 +370,13 @@ describe('a person is asked', () => {
       'ExpireHold',
     ]);
     expect(waited).toBe(defaultPlan.holdMinutes * 60);
+  });
+
+  test('a question that was slow to be kept is kept at the second try; no answer is asked for once', () => {
+    const [, waiting] = statesOf('Hold').find(([name]) => name === 'AwaitDecision') ?? [];
+    const retried = waiting?.Retry?.flatMap(({ ErrorEquals }) => ErrorEquals);
+    expect(retried).toContain('Sandbox.Timedout');
+    expect(retried).not.toContain('States.Timeout');
   });
 
   test('no-go in preflight refuses the rollout, and nothing is rolled back', async () => {
