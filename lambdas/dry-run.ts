@@ -46,9 +46,9 @@ async function keyState(
 ): Promise<Pick<ChecklistMeasurements, 'keyMatches' | 'expectedTrigger'>> {
   const keys = await step.key().catch(({ name, message }: Error) => {
     step.logger.warn('the key could not be read', { type: name, message });
-    return null;
+    return { problem: message };
   });
-  if (keys === null) return { keyMatches: false, expectedTrigger: 'any' };
+  if ('problem' in keys) return { keyMatches: keys, expectedTrigger: 'any' };
   if (!registered) return { keyMatches: 'absent', expectedTrigger: 'disabled' };
   const compared = await compareKeys(client, keys);
   const expectedTrigger = (await mayHaveEnabledTrigger(client, step.target)) ? 'any' : 'disabled';

@@ -18,8 +18,8 @@ export interface OtherTrigger {
 export interface ChecklistMeasurements {
   readonly health: Health;
   readonly vitals: Vitals;
-  /** `absent`: PrepareDatabase will put it there. */
-  readonly keyMatches: boolean | 'absent';
+  /** `absent`: PrepareDatabase will put it there. A problem: why the one in Secrets Manager is of no use. */
+  readonly keyMatches: boolean | 'absent' | { readonly problem: string };
   /** Time of the latest available backup; null = there is none; undefined = could not be read. */
   readonly latestBackup: Date | null | undefined;
   /** Why none was taken, where one was to be. */
@@ -55,12 +55,14 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
       name: 'Encryption key configured',
       expected: 'Secrets Manager and the database hold the same key',
       measured:
-        m.keyMatches === 'absent'
-          ? 'readable, and not in the database yet'
-          : m.keyMatches
-            ? 'the same'
-            : 'another key',
-      passed: m.keyMatches !== false,
+        typeof m.keyMatches === 'object'
+          ? m.keyMatches.problem
+          : m.keyMatches === 'absent'
+            ? 'readable, and not in the database yet'
+            : m.keyMatches
+              ? 'the same'
+              : 'another key',
+      passed: m.keyMatches === true || m.keyMatches === 'absent',
     },
     {
       name: 'Database backup completed',

@@ -116,7 +116,9 @@ describe('DryRun on a database without the engine', () => {
   test('a key that cannot be read is a failed line, not a metric', async () => {
     await untouched();
     world.setKey(undefined);
-    expect(failed(await withoutTrace(() => dryRun()))).toEqual(['Encryption key configured']);
+    const judgement = await withoutTrace(() => dryRun());
+    expect(failed(judgement)).toEqual(['Encryption key configured']);
+    expect(judgement.reason).toContain('could not be read from the secret arn:');
   });
 
   test('a wrong input names its field', async () => {
