@@ -134,6 +134,10 @@ const WithIam = z.strictObject({
 const WithDemo = z.strictObject({
   ...everywhere,
   demo: z.literal(true),
+  target: everywhere.target.refine(
+    ({ schema, table }) => schema === 'public' && table === 'appointments',
+    'expected public.appointments, the table that the demonstration fills',
+  ),
   /** Appointments of fictitious people. */
   demoRows: z.int('expected a number of rows').min(100).max(1_000_000).default(10_000),
   /** A new cluster has no snapshot yet. */

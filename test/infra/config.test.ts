@@ -192,6 +192,15 @@ describe('a wrong setting is named with what was found and what is expected', ()
     expect(offPeak?.phases).toEqual([3]);
   });
 
+  test('the demonstration fills one table, and encrypts that one', () => {
+    expect(() => parseConfig({ demo: true, target: { table: 'people' } }, 'test')).toThrow(
+      /^test: target: found .*, expected public\.appointments, the table that the demonstration fills$/,
+    );
+    expect(parseConfig({ demo: true, target: { createdAt: null } }, 'test').target.table).toBe(
+      'appointments',
+    );
+  });
+
   test('several wrong settings are named at once, a line each', () => {
     expect(complaint({ ...right, vpcId: 'x', securityGroupId: 'y' }).split('\n')).toHaveLength(2);
   });
