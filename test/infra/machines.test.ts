@@ -719,7 +719,9 @@ describe('clearing', () => {
     );
     expect(ending).toMatchObject({ status: 'FAILED', error: 'ClearingFailed' });
     expect(notes).toEqual([
-      expect.stringContaining('clearing failed: Clearing the ciphertext stopped with InvalidInput'),
+      expect.stringContaining(
+        'clearing failed: Clearing the ciphertext stopped with InvalidInput: what InvalidInput says',
+      ),
     ]);
   });
 

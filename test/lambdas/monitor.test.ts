@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { AwsError } from '../../rehearsal/aws.ts';
+import { testKey } from '../support/database.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;
@@ -72,6 +73,26 @@ describe('Monitor', () => {
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
     await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
+  });
+
+  test('goes on reporting both after a rotation of the key that was stopped, until a person has the trigger switched off', async () => {
+    await complete();
+    world.setKey({
+      number: 2,
+      key: '02'.repeat(32),
+      previous: [{ number: 1, key: testKey.key.toString('hex') }],
+    });
+    const rotation = await world.prepare('two');
+    await world.invoke('preflight', { run: rotation, input: {} });
+    const rollback = { run: rotation, reason: 'a test' };
+    for (const step of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])
+      await world.invoke(step, rollback);
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await world.client.query(
+      "insert into encryption_rollout.events (run_id, attempt, event) values ($1, 1, 'TRIGGER_DISABLED')",
+      [rotation.id],
+    );
+    expect(await published()).toEqual(quiet);
   });
 
   test('reports corrupt ciphertext and missing IVs', async () => {

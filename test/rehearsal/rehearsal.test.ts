@@ -75,10 +75,11 @@ describe('on a database of the user', () => {
       expect(report.liveTraffic.writes).toBeGreaterThan(5);
       expect(report.liveTraffic).toMatchObject({ failed: 0, slowestMs: expect.any(Number) });
 
-      // The parent, a stretch of batches in four phases, three soaks, one audit.
+      // The parent, the look at the backup, a stretch of batches in four phases, three soaks, one audit.
       expect(report.executions.map(({ machine }) => machine).sort()).toEqual(
         [
           'EncryptionRollout',
+          'TakeBackup',
           ...Array(4).fill('EncryptBatches'),
           ...Array(3).fill('Soak'),
           'FinalAudit',

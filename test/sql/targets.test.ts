@@ -303,7 +303,7 @@ describe('any table', () => {
         columns,
         trigger: `Trig"ger 'x'`,
         createdAt: 'Made At',
-        priority: `${q(columns[1] ?? '')} <> 'it''s' -- no end`,
+        priority: `${q(columns[1] ?? '')} <> 'it''s -- no end'`,
       },
       `update ${sql} set "select" = 'edited' where ${q(key)} < 3`,
       values(8, 9),
