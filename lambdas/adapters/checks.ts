@@ -1,7 +1,7 @@
 /** Records of the time after a rollout: its schedules and its checks. */
 import type pg from 'pg';
 import type { Judgement, Run } from '../core/payloads.ts';
-import { hasChangedSomething } from './records.ts';
+import { changesExpectations } from './records.ts';
 
 type Client = pg.ClientBase;
 
@@ -10,7 +10,7 @@ export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
-  /** Of the table's latest run that has changed anything. */
+  /** Of the table's latest run that changes what one may expect of it. */
   readonly latest: string;
 }
 
@@ -19,7 +19,7 @@ export async function findRun(client: Client, run: Run): Promise<CheckedRun | un
   const { rows } = await client.query(
     `select status, started_at as "startedAt", ended_at as "endedAt", (
        select id from encryption_rollout.runs as r
-       where target = asked.target and ${hasChangedSomething} order by started_at desc limit 1
+       where target = asked.target and ${changesExpectations} order by started_at desc limit 1
      ) as latest
      from encryption_rollout.runs as asked where id = $1`,
     [run.id],

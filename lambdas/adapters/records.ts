@@ -544,23 +544,26 @@ export async function latestRunStatus(client: Client, target: string): Promise<s
   return rows[0]?.status;
 }
 
-/**
- * Whether the table is meant to be encrypted, all of it: by its latest run, where one that was refused by its preflight
- * does not count, since it left everything as it was.
- */
+/** Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. */
 export async function isEncrypted(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
     `select status from encryption_rollout.runs as r
-     where target = $1 and ${hasChangedSomething} order by started_at desc limit 1`,
+     where target = $1 and ${changesExpectations} order by started_at desc limit 1`,
     [target],
   );
   return rows[0]?.status === 'COMPLETED';
 }
 
-/** Of a run `r`: not one that was refused by its preflight, after which everything is as it was. */
-export const hasChangedSomething = `(r.status <> 'STOPPED' or exists (
-       select from encryption_rollout.gates as passed
-       where passed.run_id = r.id and passed.gate = 'Preflight' and passed.verdict = 'GO'))`;
+/**
+ * Of a run `r`: not one that was refused by its preflight, after which everything is as it was, nor a rotation of the key
+ * that was stopped with the trigger left on, after which every row is as encrypted as before.
+ */
+export const changesExpectations = `(r.status <> 'STOPPED' or case r.purpose
+     when 'rotate' then exists (
+       select from encryption_rollout.events as e where e.run_id = r.id and e.event = 'TRIGGER_DISABLED')
+     else exists (
+       select from encryption_rollout.gates as g
+       where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO') end)`;
 
 /** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
 export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {
