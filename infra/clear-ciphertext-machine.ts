@@ -10,7 +10,7 @@ import {
   WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { invoke, type MachineProps, machine, notify, onError, set } from './tasks.ts';
+import { invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
 
 /**
  * Option 2 of the plan's rollback, never started by anything but a person: takes the ciphertext of a stopped run away,
@@ -58,8 +58,9 @@ export class ClearCiphertextMachine extends Construct {
     const explained = new Pass(this, 'Explain', {
       parameters: {
         summary: JsonPath.format(
-          'Clearing the ciphertext stopped with {}. Batches until then are cleared, plaintext was not touched. Read the execution {}, then ask for it again: it goes on.',
-          JsonPath.stringAt('$.error.Error'),
+          'Clearing the ciphertext stopped with {}: {} Batches until then are cleared, plaintext was not touched. Remove the cause, then ask for it again: it goes on. The execution was {}',
+          JsonPath.stringAt('$.cause.Error'),
+          JsonPath.stringAt('$.cause.Cause'),
           JsonPath.executionId,
         ),
       },
@@ -67,7 +68,7 @@ export class ClearCiphertextMachine extends Construct {
     });
     explained.next(notifyFailed);
     onError(notifyFailed, '$.unheard', failed).next(failed);
-    onError(clearCiphertext, '$.error', explained).next(
+    onError(clearCiphertext, '$.error', readable(this, 'ClearCiphertext', '$.cause', explained)).next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)
         .otherwise(notifyOnCall),

@@ -14,7 +14,7 @@ import { Construct } from 'constructs';
 import type { Phase, PhaseNumber, Plan } from '../lambdas/core/plan.ts';
 import type { Target } from '../lambdas/core/settings.ts';
 import { askAgain, holdTimeout } from './hold-machine.ts';
-import { execute, invoke, type MachineProps, machine, notify, onError, set } from './tasks.ts';
+import { execute, invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
 
 interface RolloutMachineProps extends MachineProps {
   readonly plan: Plan;
@@ -88,7 +88,7 @@ export class RolloutMachine extends Construct {
       resultPath: '$.step',
     });
     const resumeAt = new Choice(this, 'ResumeAt');
-    const failure = this.readable(refused);
+    const failure = readable(this, 'PrepareDatabase', '$.refusal', refused);
     begin.next(
       new Choice(this, 'IsDryRun')
         .when(
@@ -397,30 +397,6 @@ export class RolloutMachine extends Construct {
     return onError(task, '$.error', page).next(
       new Fail(this, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
     );
-  }
-
-  /** `$.refusal` from a caught error. Lambda wraps the handler's message in JSON; people get the message alone. */
-  private readable(refused: Fail): IChainable {
-    const plain = set(this, 'PrepareDatabase: Cause', '$.refusal', {
-      Error: JsonPath.stringAt('$.error.Error'),
-      Cause: JsonPath.stringAt('$.error.Cause'),
-    }).next(refused);
-    const parsed = set(this, 'PrepareDatabase: ParseCause', '$.parsed', {
-      cause: JsonPath.stringToJson(JsonPath.stringAt('$.error.Cause')),
-    }).next(
-      set(this, 'PrepareDatabase: Message', '$.refusal', {
-        Error: JsonPath.stringAt('$.error.Error'),
-        Cause: JsonPath.stringAt('$.parsed.cause.errorMessage'),
-      }).next(refused),
-    );
-    const silent = set(this, 'PrepareDatabase: Silence', '$.refusal', {
-      Error: JsonPath.stringAt('$.error.Error'),
-      Cause: 'The last step of this execution gave no answer in time. See its log.',
-    }).next(refused);
-    return new Choice(this, 'PrepareDatabase: Failure')
-      .when(Condition.isNotPresent('$.error.Cause'), silent)
-      .when(Condition.stringMatches('$.error.Cause', '{*"errorMessage":*}'), parsed)
-      .otherwise(plain);
   }
 }
 

@@ -3,6 +3,8 @@ import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import {
   type CfnStateMachine,
+  Choice,
+  Condition,
   DefinitionBody,
   type IChainable,
   IntegrationPattern,
@@ -187,6 +189,36 @@ export function onError<T extends Pick<TaskStateBase, 'addCatch'>>(
 ): T {
   task.addCatch(next, { errors: ['States.ALL'], resultPath: path });
   return task;
+}
+
+/**
+ * States that make of a caught error at `$.error` what people can read, `{Error, Cause}` at `path`; returns the first. Lambda
+ * wraps the handler's message in JSON; people get the message alone.
+ */
+export function readable(scope: Construct, prefix: string, path: string, next: IChainable): IChainable {
+  const error = JsonPath.stringAt('$.error.Error');
+  const plain = set(scope, `${prefix}: Cause`, path, {
+    Error: error,
+    Cause: JsonPath.stringAt('$.error.Cause'),
+  });
+  const parsed = set(scope, `${prefix}: ParseCause`, '$.parsed', {
+    cause: JsonPath.stringToJson(JsonPath.stringAt('$.error.Cause')),
+  });
+  const message = set(scope, `${prefix}: Message`, path, {
+    Error: error,
+    Cause: JsonPath.stringAt('$.parsed.cause.errorMessage'),
+  });
+  const silent = set(scope, `${prefix}: Silence`, path, {
+    Error: error,
+    Cause: 'The last step of this execution gave no answer in time. See its log.',
+  });
+  plain.next(next);
+  parsed.next(message).next(next);
+  silent.next(next);
+  return new Choice(scope, `${prefix}: Failure`)
+    .when(Condition.isNotPresent('$.error.Cause'), silent)
+    .when(Condition.stringMatches('$.error.Cause', '{*"errorMessage":*}'), parsed)
+    .otherwise(plain);
 }
 
 /** A Standard machine, traced; it logs every event and never the data. */
