@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { tellable } from '../core/statements.ts';
+import { tellable, tellableName } from '../core/statements.ts';
 import type { RunningQuery } from '../core/stop-message.ts';
 
 /** Sessions that are told of: those that have been at it longest. */
@@ -21,7 +21,7 @@ export async function readRunningQueries(client: pg.ClientBase): Promise<Running
   return rows.map(
     ({ pid, application_name: application, state, waits_for: waitsFor, seconds, query, id }) => ({
       pid,
-      application,
+      application: tellableName(application),
       state,
       waitsFor: state === 'active' ? waitsFor : null,
       seconds,

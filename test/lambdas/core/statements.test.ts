@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { tellable } from '../../../lambdas/core/statements.ts';
+import { tellable, tellableName } from '../../../lambdas/core/statements.ts';
 
 test.each([
   ["select * from users where email = 'jane@example.com'", undefined, 'SELECT …'],
@@ -38,4 +38,20 @@ test.each([
 test('a long statement is cut', () => {
   const long = `select ${'a, '.repeat(200)}a from t`;
   expect(tellable(long, long).length).toBeLessThan(170);
+});
+
+test.each([
+  ['psql', 'psql'],
+  ['', ''],
+  ['PostgreSQL JDBC Driver', 'PostgreSQL JDBC Driver'],
+  ['Sidekiq 7.2 web [3 of 10 busy]', 'Sidekiq 7.2 web [3 of 10 busy]'],
+  [
+    'encryption-rollout 6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001 1',
+    'encryption-rollout 6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001 1',
+  ],
+  ['web: jane@example.com', 'a name that is not told'],
+  ['+1 555 0123', 'a name that is not told'],
+  ["O'Hara", 'a name that is not told'],
+])('of the session %s is told: %s', (application, told) => {
+  expect(tellableName(application)).toBe(told);
 });
