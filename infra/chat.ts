@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Duration, Stack } from 'aws-cdk-lib';
+import { Duration } from 'aws-cdk-lib';
 import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
 import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
@@ -64,9 +64,9 @@ export class Chat extends Construct {
     for (const topic of topics) topic.addSubscription(new LambdaSubscription(tellChat));
 
     const channelRole = new Role(this, 'ChannelRole', {
-      assumedBy: new ServicePrincipal('chatbot.amazonaws.com', {
-        conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
-      }),
+      // Without a condition: this service is not documented to say for whom it comes. It takes the role of an account
+      // only from who may pass it there.
+      assumedBy: new ServicePrincipal('chatbot.amazonaws.com'),
       description: 'What the chat may look up to show an alarm',
     });
     channelRole.addToPolicy(
