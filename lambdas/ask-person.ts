@@ -1,4 +1,5 @@
-import { askPerson } from './adapters/holds.ts';
+import { askPerson, type Hold } from './adapters/holds.ts';
+import { approvalCriterion } from './core/decisions.ts';
 import { AskPersonInput, type AskPersonOutput } from './core/payloads.ts';
 import { handlerOf, required, sessionName } from './step.ts';
 
@@ -7,26 +8,30 @@ export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...q
   const stack = required('STACK_NAME');
   return step.database(sessionName(run), async (client): Promise<AskPersonOutput> => {
     const hold = await askPerson(client, run, question, step.plan.holdMinutes);
-    const answer = (decision: string) =>
-      `  npm run rollout -- decide ${hold.id} ${decision} --stack ${stack}`;
-    return {
-      hold: hold.id,
-      message: [
-        `The encryption rollout of ${run.target} waits for a person to decide ${hold.id}.`,
-        '',
-        hold.reason,
-        '',
-        `Answer before ${hold.expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
-        '',
-        'Go on without knowing, on your word:',
-        answer('go'),
-        'Stop, and roll back:',
-        answer('no-go'),
-        'Measure once more:',
-        answer('retry'),
-        '',
-        'No batch runs while the rollout waits. Plaintext is never deleted.',
-      ].join('\n'),
-    };
+    return { hold: hold.id, message: page(hold, run.target, stack) };
   });
 });
+
+/** What the person reads: what was measured, until when, and how to answer. */
+function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, stack: string): string {
+  const answer = (decision: string) => `  npm run rollout -- decide ${id} ${decision} --stack ${stack}`;
+  const approval = unknown.every((name) => name === approvalCriterion.name);
+  return [
+    ...(approval
+      ? [
+          `The encryption rollout of ${target} waits for a person to approve ${gate.replace(/: \w+$/, '')} (${id}).`,
+        ]
+      : [`The encryption rollout of ${target} waits for a person to decide ${id}.`, '', reason]),
+    '',
+    `Answer before ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
+    `Where it is: npm run rollout -- status --stack ${stack}`,
+    '',
+    approval ? 'Begin it:' : 'Go on without knowing, on your word:',
+    answer('go'),
+    'Stop, and roll back:',
+    answer('no-go'),
+    ...(approval ? [] : ['Measure once more:', answer('retry')]),
+    '',
+    'No batch runs while the rollout waits. Plaintext is never deleted.',
+  ].join('\n');
+}

@@ -193,6 +193,15 @@ describe('an approval', () => {
     expect(rows).toEqual([]);
   });
 
+  test('is asked for as one: nothing is unknown, and there is nothing to measure once more', async () => {
+    await approve();
+    const { hold, message } = await ask('hold-1', name);
+    expect(message).toContain(`waits for a person to approve ${name.replace(': Approval', '')} (${hold}).`);
+    expect(message).toContain('Where it is: npm run rollout -- status --stack EncryptionRollout');
+    expect(message).toContain(`Begin it:\n  npm run rollout -- decide ${hold} go --stack EncryptionRollout`);
+    expect(message).not.toMatch(/retry|without knowing|measured/);
+  });
+
   test('that is denied is NO_GO', async () => {
     await approve();
     const { hold } = await ask('hold-1', name);
