@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { readExposure } from './adapters/exposure.ts';
-import { compareKeys } from './adapters/keys.ts';
+import { compareKeys, keysInUse } from './adapters/keys.ts';
 import { isRegistered, readPrerequisites, scanHealth } from './adapters/prerequisites.ts';
 import { mayHaveEnabledTrigger } from './adapters/records.ts';
 import { type ChecklistMeasurements, checklistCriteria } from './core/checklist.ts';
@@ -49,7 +49,9 @@ async function keyState(
     return { problem: message };
   });
   if ('problem' in keys) return { keyMatches: keys, expectedTrigger: 'any' };
-  if (!registered) return { keyMatches: 'absent', expectedTrigger: 'disabled' };
+  // Without a key, as after an installation by hand, PrepareDatabase puts this one in place.
+  if (!registered || (await keysInUse(client)).length === 0)
+    return { keyMatches: 'absent', expectedTrigger: 'disabled' };
   const compared = await compareKeys(client, keys);
   const expectedTrigger = (await mayHaveEnabledTrigger(client, step.target)) ? 'any' : 'disabled';
   // A newer key begins a rotation, which PrepareDatabase puts in place.

@@ -141,6 +141,16 @@ describe('DryRun on a database with the engine', () => {
     expect(judgement.criteria).toContainEqual(expect.objectContaining({ measured: '40 rows where is_vip' }));
   });
 
+  test('an engine that was installed by hand, without a key, gets its key when the rollout begins', async () => {
+    world = await testWorld(20);
+    await world.client.query('delete from encryption_rollout.keys');
+    const judgement = await withoutTrace(() => dryRun());
+    expect(judgement.verdict).toBe('GO');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ measured: 'readable, and not in the database yet' }),
+    );
+  });
+
   test('another key than that of the database', async () => {
     world = await testWorld(20);
     await world.prepare('one');
