@@ -94,7 +94,7 @@ function nothing(target: string): RolloutStatus {
   };
 }
 
-/** The phase that was begun last, with its carried counts. */
+/** The phase that was begun last, with its carried counts; null when its ciphertext was cleared since. */
 async function readPhase(
   client: Client,
   run: string,
@@ -102,7 +102,11 @@ async function readPhase(
   const { rows } = await client.query(
     `select number, started_at as "startedAt", rows_with_pii as "rowsWithPii",
        rows_encrypted_now as "rowsEncryptedNow"
-     from encryption_rollout.phases where run_id = $1 order by attempt desc, number desc limit 1`,
+     from encryption_rollout.phases as p
+     where run_id = $1 and not exists (
+       select from encryption_rollout.clearings as c
+       where c.run_id = p.run_id and c.attempt >= p.attempt and c.ended_at is not null)
+     order by attempt desc, number desc limit 1`,
     [run],
   );
   return rows[0] ?? null;

@@ -106,7 +106,7 @@ export function tuneRun(client: Client, target: string, tuning: Tuning): Promise
     await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds });
     const said = (value: number | null, unit: string) =>
       value === null ? `${unit} as in the plan` : `${value} ${unit}`;
-    return `From the next batch on: ${said(rows, 'rows')}, ${said(seconds, 'seconds between batches')}.`;
+    return `From the next batch on: ${said(rows, 'rows')}, ${said(seconds, seconds === 1 ? 'second between batches' : 'seconds between batches')}.`;
   });
 }
 

@@ -65,6 +65,9 @@ describe('clearing on request', () => {
     expect(summary).toContain(`as R. Roe asked: ${rows} rows`);
     expect(await sealed()).toBe(0);
     expect(await eventsOf('CIPHERTEXT_CLEARED')).toEqual([{ by: 'R. Roe', rows, failed: 0, kept: 0 }]);
+    // The status does not show the share that there was.
+    const { status } = await world.invoke('operate', { command: 'status' });
+    expect(status).toMatchObject({ run: { status: 'STOPPED' }, phase: null, rows: null });
 
     world.aws.executions.set(execution, { status: 'SUCCEEDED' });
     run = await world.prepare('two');
