@@ -234,7 +234,11 @@ export class Functions extends Construct {
     if (needs.stops) {
       allow(['states:StopExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
       allow(['states:StartExecution'], [this.machineArn(names, 'Rollback')]);
-      allow(['states:DescribeExecution'], [this.executionsArn(names, 'Rollback')]);
+      // Of the rollout's, who stopped it and why; of a rollback's, how it fares.
+      allow(
+        ['states:DescribeExecution'],
+        [this.executionsArn(names, 'EncryptionRollout'), this.executionsArn(names, 'Rollback')],
+      );
     }
     if (needs.requests) {
       allow(

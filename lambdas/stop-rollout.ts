@@ -1,4 +1,4 @@
-import { startExecution, stopExecution } from './adapters/executions.ts';
+import { causeOf, startExecution, stopExecution } from './adapters/executions.ts';
 import { activeRun, closeRun } from './adapters/records.ts';
 import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
 import { type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
@@ -6,6 +6,8 @@ import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 
 /** A rollback that was itself stopped or failed is started anew this often, each time under a name of its own. */
 const MAX_ROLLBACKS = 3;
+/** Characters of a reason that are told on: pages and records are no place for pages of text. */
+const MAX_CAUSE = 500;
 
 /**
  * The roads to the rollback from outside the machine: an execution that a person stopped, that failed or ran out of
@@ -33,7 +35,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
     const { executionArn } = event.detail;
     const ofThisRun = executionArn === execution || executionArn.split(':').at(-1)?.startsWith(rollback);
     if (!ofThisRun) return nothing('the execution is not that of the run under way');
-    return rollBack(run, rollback, `The execution ${executionArn} ended as ${event.detail.status}`);
+    return rollBack(run, rollback, await endOf(event.detail));
   }
 
   // The machine is rolling back already. To stop its execution now would stop its rollback.
@@ -66,6 +68,12 @@ async function rollBack(run: Run, name: string, reason: string): Promise<StopRol
   );
 }
 
+/** How it ended; of one that a person stopped with the reason given, which the event leaves out. */
+async function endOf({ executionArn, status }: { executionArn: string; status: string }): Promise<string> {
+  const cause = status === 'ABORTED' ? await causeOf(executionArn) : undefined;
+  return `The execution ${executionArn} ended as ${status}${cause === undefined ? '' : `: ${cause.slice(0, MAX_CAUSE)}`}`;
+}
+
 /** Nobody works on the run any more: it is not to look as if somebody did, nor its questions as if they were open. */
 async function closeUnchanged(
   run: Run,
@@ -74,7 +82,7 @@ async function closeUnchanged(
   step: Step,
 ): Promise<void> {
   if (executionArn !== execution) return;
-  const reason = `The execution ${executionArn} ended as ${status} before its preflight had passed`;
+  const reason = `${await endOf({ executionArn, status })}, before its preflight had passed`;
   await step.database(unattachedSession, (client) => closeRun(client, run, 'STOPPED', reason));
 }
 

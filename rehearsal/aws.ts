@@ -76,6 +76,7 @@ interface Input {
 export interface RequestedExecution {
   readonly input?: unknown;
   status: 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'ABORTED';
+  readonly cause?: string;
 }
 
 export class AwsStandIn {
@@ -208,8 +209,9 @@ export class AwsStandIn {
       case 'DescribeExecution': {
         const arn = input.executionArn ?? '';
         const [, , , , , , machine, name] = arn.split(':');
-        const known = this.executions.get(arn)?.status;
+        const { status: known, cause } = this.executions.get(arn) ?? {};
         return {
+          cause,
           executionArn: arn,
           name,
           stateMachineArn: arn.replace(':execution:', ':stateMachine:').replace(/:[^:]*$/, ''),

@@ -16,6 +16,15 @@ export async function isRunning(executionArn: string): Promise<boolean> {
   return status === 'RUNNING' || status === 'PENDING_REDRIVE';
 }
 
+/** What whoever stopped an execution gave as the reason; undefined when nothing, or when it cannot be asked. */
+export async function causeOf(executionArn: string): Promise<string | undefined> {
+  try {
+    return (await client.send(new DescribeExecutionCommand({ executionArn }))).cause || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Ends an execution as ABORTED; one that has ended already, or is no longer known, stays as it is. */
 export async function stopExecution(executionArn: string, cause: string): Promise<void> {
   try {

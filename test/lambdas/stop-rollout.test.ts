@@ -73,6 +73,16 @@ describe('an execution that ended before its time', () => {
     ]);
   });
 
+  test('stopped by a person: the rollback, and so the page and the report, says by whom and why', async () => {
+    const run = await begun();
+    const cause = 'Aborted by R. Roe: checkout is slow';
+    world.aws.executions.set(execution, { status: 'ABORTED', cause });
+    await stopRollout(ended(execution));
+    expect(world.aws.executions.get(rollbackArn(run))?.input).toMatchObject({
+      reason: `The execution ${execution} ended as ABORTED: ${cause}`,
+    });
+  });
+
   test('delivered twice, or after the machine started its own rollback, it starts no second one', async () => {
     const run = await begun();
     await stopRollout(ended(execution));
@@ -110,7 +120,7 @@ describe('an execution that ended before its time', () => {
     expect(rows).toEqual([
       {
         status: 'STOPPED',
-        stop_reason: `The execution ${execution} ended as ABORTED before its preflight had passed`,
+        stop_reason: `The execution ${execution} ended as ABORTED, before its preflight had passed`,
       },
     ]);
     // Nobody is told that an answer would change anything.
