@@ -7,14 +7,13 @@ import { readKeyAccess, readReport, summarizeErrors } from './adapters/report.ts
 import {
   type AfterwardsMeasurements,
   afterwardsCriteria,
-  type Check,
   rowsHandled,
   type WholeMeasurements,
 } from './core/afterwards.ts';
 import { type CheckQueries, checkMessage } from './core/check-message.ts';
 import { judge } from './core/criteria.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from './core/payloads.ts';
-import { checkNames } from './core/report.ts';
+import { type Check, checkNames } from './core/report.ts';
 import { readVitals, spotCheck, timeCanaries } from './measurements.ts';
 import { handlerOf, type Step, unattachedSession } from './step.ts';
 
@@ -22,7 +21,7 @@ const DAY_MILLISECONDS = 86_400_000;
 
 /** Every query of the plan's post-rollout section, judged and told; on the last day the plan's success metrics. */
 export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, async ({ run, check }, step) => {
-  const gate = checkNames[check];
+  const gate = checkNames(step.plan)[check];
   return step.database(unattachedSession, async (client): Promise<PostRolloutCheckOutput> => {
     const found = await findRun(client, run);
     const completedAt = found?.endedAt;

@@ -15,7 +15,12 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
       if (status.run === null) return { due: false, security: false, subject: '', message: '' };
       await lockUpdates(client, target);
       const { id, attempt } = status.run;
-      const { updates, security } = dueUpdates(plan, status, await readTold(client, { id }), new Date());
+      const { updates, security } = dueUpdates(
+        plan,
+        status,
+        await readTold(client, { id }, plan),
+        new Date(),
+      );
       if (updates || security)
         await recordEvent(client, { id, attempt, target }, 'STATUS_UPDATE', {
           phase: status.phase?.number ?? null,

@@ -117,9 +117,11 @@ async function readEvents(client: Client, run: string): Promise<EventReport[]> {
 /** Without the token of the waiting execution. */
 async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
   const { rows } = await client.query(
-    `select id, attempt, gate, reason, asked_at as "askedAt", decision, decided_at as "decidedAt",
-       decided_by as "decidedBy", comment
-     from encryption_rollout.holds where run_id = $1 order by asked_at limit $2`,
+    `select * from (
+       select id, attempt, gate, reason, asked_at as "askedAt", decision, decided_at as "decidedAt",
+         decided_by as "decidedBy", comment
+       from encryption_rollout.holds where run_id = $1 order by asked_at desc limit $2
+     ) latest order by "askedAt"`,
     [run, maxRecords],
   );
   return rows.map((row) => ({ ...row, askedAt: iso(row.askedAt), decidedAt: iso(row.decidedAt) }));

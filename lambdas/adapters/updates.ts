@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Run } from '../core/payloads.ts';
+import type { Plan } from '../core/plan.ts';
 import { checkNames } from '../core/report.ts';
 import type { Told } from '../core/updates.ts';
 
@@ -11,7 +12,7 @@ export async function lockUpdates(client: pg.ClientBase, target: string): Promis
 }
 
 /** What was told of the run. */
-export async function readTold(client: pg.ClientBase, run: Pick<Run, 'id'>): Promise<Told> {
+export async function readTold(client: pg.ClientBase, run: Pick<Run, 'id'>, plan: Plan): Promise<Told> {
   const updates = await client.query(
     `select happened_at as at, attempt, (detail ->> 'phase')::integer as phase
      from encryption_rollout.events where run_id = $1 and event = 'STATUS_UPDATE' order by id desc limit 1`,
@@ -21,7 +22,7 @@ export async function readTold(client: pg.ClientBase, run: Pick<Run, 'id'>): Pro
     `select (select max(happened_at) from encryption_rollout.events
          where run_id = $1 and event = 'STATUS_UPDATE' and (detail ->> 'security')::boolean) as security,
        (select max(judged_at) from encryption_rollout.gates where run_id = $1 and gate = any ($2)) as check`,
-    [run.id, Object.values(checkNames)],
+    [run.id, Object.values(checkNames(plan))],
   );
   return {
     update: updates.rows[0],

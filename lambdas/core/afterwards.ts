@@ -3,9 +3,14 @@ import { criterion, none, number, type SpotCheck } from './criteria.ts';
 import type { Criterion } from './payloads.ts';
 import type { Plan } from './plan.ts';
 import type { Health } from './progress.ts';
-import { checkNames, type ErrorSummary, type KeyAccess, maxRecords, type Report } from './report.ts';
-
-export type Check = keyof typeof checkNames;
+import {
+  type Check,
+  checkNames,
+  type ErrorSummary,
+  type KeyAccess,
+  maxRecords,
+  type Report,
+} from './report.ts';
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -158,7 +163,8 @@ function wholeCriteria(
   { report, ownAlarms, writeMilliseconds: { off, on } }: WholeMeasurements,
 ): Criterion[] {
   const { gates, phases, run, audits } = report;
-  const checks = gates.filter(({ gate }) => [checkNames.daily, checkNames.weekly].includes(gate as never));
+  const { daily, weekly } = checkNames(plan);
+  const checks = gates.filter(({ gate }) => gate === daily || gate === weekly);
   const uncovered = checks.filter(({ criteria }) =>
     criteria.some(({ name, passed }) => name === 'Encryption coverage' && passed !== true),
   );

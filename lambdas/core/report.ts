@@ -1,5 +1,6 @@
 /** What the records tell of a run, all its attempts together: ids, counts, times and verdicts, never personal data. */
 import type { Criterion, Verdict } from './payloads.ts';
+import type { Plan } from './plan.ts';
 
 /** Times: ISO 8601, UTC. */
 export interface Report {
@@ -108,5 +109,9 @@ export interface KeyAccess {
 /** Of events, of gates and of holds the latest: a run that was resumed a thousand times still fits into one answer. */
 export const maxRecords = 500;
 
+export type Check = 'daily' | 'weekly' | 'final';
+
 /** Judgements of a run after it was complete, by the check that makes them. */
-export const checkNames = { daily: 'Daily check', weekly: 'Weekly check', final: 'Day 30' } as const;
+export function checkNames({ afterwards }: Plan): Readonly<Record<Check, string>> {
+  return { daily: 'Daily check', weekly: 'Weekly check', final: `Day ${afterwards.days}` };
+}

@@ -229,6 +229,15 @@ describe('on day 30', () => {
     expect(result.message).toContain('- **Day 30** GO');
   });
 
+  test('which another plan has on another day', async () => {
+    world.configure({ plan: { afterwards: { days: 60 } } });
+    await completed(60);
+    expect(await check('final')).toMatchObject({
+      gate: 'Day 60',
+      message: expect.stringContaining('Day 60 of the encryption of public.appointments, day 60 of 60'),
+    });
+  });
+
   test('an issue that customers noticed in between is not forgotten', async () => {
     world.aws.world.alarms.set('api-5xx', 'ALARM');
     await check('weekly');
