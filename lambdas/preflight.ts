@@ -3,7 +3,13 @@ import { insertCanary, readHealth } from './adapters/engine.ts';
 import { readExposure } from './adapters/exposure.ts';
 import { decidedHolds } from './adapters/holds.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
-import { closeRun, mayHaveEnabledTrigger, readBackupProblem, recordJudgement } from './adapters/records.ts';
+import {
+  closeRun,
+  mayHaveEnabledTrigger,
+  readBackupProblem,
+  readRefusal,
+  recordJudgement,
+} from './adapters/records.ts';
 import { checklistCriteria } from './core/checklist.ts';
 import { judge } from './core/criteria.ts';
 import { withDecisions } from './core/decisions.ts';
@@ -20,6 +26,9 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
   const { settings, plan, target } = step;
   const keys = await step.key();
   return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
+    // A repeated delivery, whose first answer was lost: the person who started it wants to know why.
+    const refused = await readRefusal(client, run);
+    if (refused !== undefined) return refused;
     const criteria = checklistCriteria(plan, {
       ...(await readReadiness(step, client, parseInput(input))),
       backupProblem: await readBackupProblem(client, run),

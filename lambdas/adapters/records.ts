@@ -307,6 +307,18 @@ export async function recordJudgement(
   });
 }
 
+/** With what preflight has refused this attempt, and so closed the run; undefined when it has not. */
+export async function readRefusal(client: Client, run: Run): Promise<Judgement | undefined> {
+  const { rows } = await client.query<Judgement>(
+    `select g.gate, g.verdict, g.reason, g.criteria
+     from encryption_rollout.gates g join encryption_rollout.runs r on r.id = g.run_id and r.attempt = g.attempt
+     where r.id = $1 and r.attempt = $2 and r.status = 'STOPPED' and g.gate = 'Preflight' and g.verdict = 'NO_GO'
+     order by g.id desc limit 1`,
+    [run.id, run.attempt],
+  );
+  return rows[0];
+}
+
 export async function recordEvent(
   client: Client,
   run: Run,

@@ -36,6 +36,14 @@ describe('Preflight', () => {
     expect(rows).toEqual([]);
   });
 
+  test('delivered again after it has refused, it says the same: its first answer was lost', async () => {
+    world.configure({ attestations: {} });
+    const judgement = await preflight();
+    expect(await preflight()).toEqual(judgement);
+    const { rows } = await world.client.query('select verdict from encryption_rollout.gates');
+    expect(rows).toEqual([{ verdict: 'NO_GO' }]);
+  });
+
   test('tries the canary, names the column that it lacks, and leaves no trace', async () => {
     world.configure({ target: { canary: { email: 'canary@example.com' } } as never });
     const judgement = await preflight();
