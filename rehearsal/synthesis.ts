@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { attestations } from '../lambdas/core/plan.ts';
+import type { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
 import type { Settings } from '../lambdas/core/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './functions.ts';
@@ -21,8 +22,14 @@ export interface Rollout {
  * @param outdir for the cloud assembly, and for the part of it that a rehearsal runs
  * @param tls whether the handlers verify the server's certificate
  * @param priority SQL condition of the rows that come first
+ * @param plan what is changed of the plan
  */
-export async function synthesize(outdir: string, tls: boolean, priority: string | null): Promise<Rollout> {
+export async function synthesize(
+  outdir: string,
+  tls: boolean,
+  priority: string | null,
+  plan: PlanOverrides = {},
+): Promise<Rollout> {
   const kept = path.join(outdir, 'rehearsal.json');
   if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
   // Loaded here, because the CDK takes a second.
@@ -38,6 +45,7 @@ export async function synthesize(outdir: string, tls: boolean, priority: string 
       databaseTls: tls ? 'verify-full' : 'off',
       customerAlarms: [customerAlarm],
       target: { priority },
+      plan,
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },
     'the rehearsal',

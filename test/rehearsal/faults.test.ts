@@ -18,7 +18,8 @@ const stops: Record<string, { phases: number; reason: RegExp }> = {
 };
 
 const bench = new Bench();
-beforeAll(() => bench.prepare());
+// Looks at quiet soaks are most of a rehearsal's work, and rehearsal.test.ts has all of them.
+beforeAll(() => bench.prepare({ soakSliceMinutes: 30 }));
 afterAll(() => bench.clear());
 
 let database: TestDatabase;

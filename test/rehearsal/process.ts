@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { PlanOverrides } from '../../lambdas/core/plan-overrides.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
 
@@ -14,10 +15,11 @@ export class Bench {
   private readonly running = new Set<ChildProcess>();
   private reports = 0;
 
-  async prepare(): Promise<void> {
+  /** @param plan what is changed of the plan, e.g. to look less often while a phase soaks */
+  async prepare(plan?: PlanOverrides): Promise<void> {
     // The embedded PostgreSQL may run as another user.
     chmodSync(this.directory, 0o755);
-    await synthesize(path.join(this.directory, 'assembly'), false, 'is_vip');
+    await synthesize(path.join(this.directory, 'assembly'), false, 'is_vip', plan);
   }
 
   /** Ends what still runs and removes the directory. */
