@@ -1,7 +1,7 @@
 /** The commands of `npm run rollout --`, and what becomes of their errors. */
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { addAbortCommand } from './aws/abort.ts';
 import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
@@ -69,6 +69,7 @@ function createProgram(): Command {
       'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',
     )
     .exitOverride()
+    .configureHelp({ optionDescription })
     .showHelpAfterError('See npm run rollout -- --help');
   program.commandsGroup('On AWS, for the deployed stack:');
   for (const add of [
@@ -100,7 +101,19 @@ function createProgram(): Command {
     .action(uninstallCommand);
   addVerifyCommand(program);
   addRotateKeyCommand(program);
+  for (const command of program.commands)
+    command.showHelpAfterError(`See npm run rollout -- ${command.name()} --help`);
   return program;
+}
+
+/** In the help: a default that is nothing (no text, none of several, off) is not worth a word. */
+function optionDescription(this: Help, option: Option): string {
+  const { defaultValue, description } = option;
+  const isNothing =
+    defaultValue === '' ||
+    defaultValue === false ||
+    (Array.isArray(defaultValue) && defaultValue.length === 0);
+  return isNothing ? description : Help.prototype.optionDescription.call(this, option);
 }
 
 /**

@@ -30,6 +30,9 @@ export function statusScreen(status: RolloutStatus, place: string, now: Date): s
     ...tunedLine(status),
     `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
     `Execution   ${run.execution}`,
+    ...(run.status === 'STOPPED'
+      ? ['', 'What happened: npm run rollout -- report. Go on: npm run rollout -- start']
+      : []),
   ];
   return lines.map(printable).join('\n');
 }
@@ -88,8 +91,14 @@ function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): strin
 }
 
 /** The result of a dry run: checklist, forecast, verdict. */
-export function dryRunScreen({ verdict, reason, criteria, forecast }: DryRunOutput): string {
+export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): string {
   const { rowsToEncrypt, batches, hours, tableBytes, walBytes } = forecast;
+  const notMet = criteria.filter(({ passed }) => passed === false).length;
+  const unknown = criteria.filter(({ passed }) => passed === null).length;
+  const open = [
+    ...(notMet === 0 ? [] : [`${notMet} not met (✗)`]),
+    ...(unknown === 0 ? [] : [`${unknown} not measured (?)`]),
+  ];
   return [
     pc.bold('Checklist'),
     ...criteria.map(criterionLine),
@@ -98,7 +107,9 @@ export function dryRunScreen({ verdict, reason, criteria, forecast }: DryRunOutp
     `  ${count(rowsToEncrypt)} rows to encrypt in ${count(batches)} batches, ${duration(hours * 3_600)} with the planned waits`,
     `  the table grows by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
     '',
-    `${verdict === 'GO' ? pc.green(verdict) : pc.red(verdict)}  ${verdict === 'GO' ? 'A rollout could begin. Nothing was written.' : reason}`,
+    verdict === 'GO'
+      ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: npm run rollout -- start`
+      : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
   ]
     .map(printable)
     .join('\n');

@@ -84,6 +84,17 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
     expect(screen).not.toMatch(/\u001b\[2J|\u0007/);
   });
 
+  test('of a stopped run it says what can be done next', () => {
+    const screen = statusScreen(
+      { ...status, run: status.run && { ...status.run, status: 'STOPPED' } },
+      'here',
+      now,
+    );
+    expect(plain(screen)).toMatch(
+      /\n\nWhat happened: npm run rollout -- report. Go on: npm run rollout -- start$/,
+    );
+  });
+
   test('before the first run it says how to begin', () => {
     const screen = statusScreen({ ...status, run: null, phase: null, rows: null, holds: [] }, 'here', now);
     expect(plain(screen)).toBe(
@@ -119,7 +130,7 @@ Forecast
   1,000,000 rows to encrypt in 200 batches, 9 h 30 min with the planned waits
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
 
-NO_GO  DryRun: NO_GO: Database backup: expected one younger than 24 h, measured none`);
+NO_GO  Of the checklist above, 1 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
 });
 
 describe('the input of start', () => {
