@@ -10,8 +10,14 @@ import { TransientError } from '../core/errors.ts';
 
 const client = new SchedulerClient();
 
-/** An hour of attempts: what could not be started by then is told by the count of checks on the last day. */
-const retryPolicy = { MaximumRetryAttempts: 20, MaximumEventAgeInSeconds: 3_600 };
+/**
+ * An hour of attempts: a check that could not be started by then is told by the count of checks on the last day. Of the
+ * one on that day nobody would tell: it is tried for as long, and as often, as Scheduler does at most.
+ */
+const retryPolicies = {
+  recurring: { MaximumRetryAttempts: 20, MaximumEventAgeInSeconds: 3_600 },
+  once: { MaximumRetryAttempts: 185, MaximumEventAgeInSeconds: 86_400 },
+};
 
 /**
  * Creates a schedule that starts an execution with this input, and is deleted after its last one. One of this name that
@@ -26,6 +32,7 @@ export async function createSchedule(
   target: { readonly machine: string; readonly role: string },
   input: unknown,
 ): Promise<void> {
+  const once = expression.startsWith('at(');
   await unless(ConflictException, () =>
     client.send(
       new CreateScheduleCommand({
@@ -34,14 +41,14 @@ export async function createSchedule(
         ScheduleExpression: expression,
         ScheduleExpressionTimezone: 'UTC',
         // One that runs once knows its time by its expression.
-        ...(expression.startsWith('at(') ? {} : { StartDate: start, EndDate: end }),
+        ...(once ? {} : { StartDate: start, EndDate: end }),
         FlexibleTimeWindow: { Mode: 'OFF' },
         ActionAfterCompletion: 'DELETE',
         Target: {
           Arn: target.machine,
           RoleArn: target.role,
           Input: JSON.stringify(input),
-          RetryPolicy: retryPolicy,
+          RetryPolicy: once ? retryPolicies.once : retryPolicies.recurring,
         },
       }),
     ),

@@ -55,6 +55,10 @@ describe('ScheduleChecks', () => {
         }),
       },
     });
+    // The last check is the one whose absence nobody would tell.
+    expect(world.aws.schedules.get(`Rollout-Checks/Final-${run.id.slice(0, 8)}`)).toMatchObject({
+      Target: { RetryPolicy: { MaximumEventAgeInSeconds: 86_400 } },
+    });
     expect(
       await query("select detail from encryption_rollout.events where event = 'CHECKS_SCHEDULED'"),
     ).toEqual([{ detail: { schedules, replaced: [] } }]);
