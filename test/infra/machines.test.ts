@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { StateMachine } from 'aws-local-stepfunctions';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
@@ -63,10 +64,16 @@ const allGoesWell: Handlers = {
   GatherEvidence: (input) => ({ summary: `stopped: ${reasonOf(input)}` }),
 };
 
+test.each([...definitions])('%s is valid in the Amazon States Language', (_name, definition) => {
+  new StateMachine(definition as unknown as ConstructorParameters<typeof StateMachine>[0], {
+    // Of the services that Step Functions calls by itself.
+    validationOptions: { checkArn: false },
+  });
+});
+
 let handlers = allGoesWell;
 let calls: string[];
 let notes: string[];
-// One for all tests: it checks each definition once, which takes longer than a rollout.
 const stateMachines = new StateMachines({
   definitions,
   invoke: async (name, given) => {
