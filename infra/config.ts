@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { z } from 'zod';
+import * as z from 'zod';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
@@ -176,6 +176,24 @@ const sample = (value: unknown) => {
   return text === undefined ? 'nothing' : text.length > 80 ? `${text.slice(0, 79)}…` : text;
 };
 
+/** For people who have not met zod. */
+const kinds: Readonly<Record<string, string>> = {
+  array: 'a list',
+  record: 'an object',
+  int: 'a whole number',
+};
+
+/** `expected …`; where zod has only its own words for it, in ours. */
+function expectedBy(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'too_big' && issue.origin === 'number') return `expected at most ${issue.maximum}`;
+  if (issue.code === 'too_small' && issue.origin === 'number')
+    return `expected ${issue.inclusive ? 'at least' : 'more than'} ${Number(Number(issue.minimum).toPrecision(2))}`;
+  if (issue.code === 'invalid_type' && issue.message.startsWith('Invalid '))
+    return `expected ${kinds[issue.expected] ?? issue.expected}`;
+  // Of zod's own "Invalid input: expected …, received …" only the middle is news.
+  return issue.message.replace(/^Invalid [^:]*: /, '').replace(/, received .*$/, '');
+}
+
 /**
  * Checks a configuration.
  * @param source what the message calls it, e.g. the file's path
@@ -193,9 +211,7 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
           ? `${source}: ${key}: not a setting that goes with ${choice}`
           : `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`,
       );
-    // Of zod's own "Invalid input: expected …, received …" only the middle is news.
-    const expected = issue.message.replace(/^Invalid [^:]*: /, '').replace(/, received .*$/, '');
-    return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expected}`;
+    return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expectedBy(issue)}`;
   });
   throw new ConfigurationError(lines.join('\n'));
 }

@@ -77,6 +77,11 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ target: { tabel: 'x' } }, 'target.tabel: unknown setting'],
     [{ attestations: { onCall: 'R. Roe' } }, 'attestations.onCall: unknown setting'],
     [{ plan: { holdHours: 1 } }, 'plan.holdHours: unknown setting'],
+    [{ plan: { holdMinutes: -1 } }, 'plan.holdMinutes: found -1, expected at least 0.017'],
+    [{ plan: { maxMillisecondsPerRow: 0 } }, 'plan.maxMillisecondsPerRow: found 0, expected more than 0'],
+    [{ plan: { spotCheckRows: 20_000 } }, 'plan.spotCheckRows: found 20000, expected at most 10000'],
+    [{ plan: { spotCheckRows: 1.5 } }, 'plan.spotCheckRows: found 1.5, expected a whole number'],
+    [{ customerAlarms: 'a' }, 'customerAlarms: found "a", expected a list'],
     [{ plan: { phases: { 6: {} } } }, 'plan.phases.6: unknown setting'],
     [{ plan: { phases: { 4: { batchRows: 10 } } } }, 'plan.phases.4.batchRows: unknown setting'],
     [
@@ -111,23 +116,23 @@ describe('a wrong setting is named with what was found and what is expected', ()
     ],
     [
       { plan: { phases: { 1: { updateHours: 0.25 } } } },
-      'plan.phases.1.updateHours: found 0.25, Too small: expected number to be >=1',
+      'plan.phases.1.updateHours: found 0.25, expected at least 1',
     ],
     [
       { plan: { abort: { cpuReadings: 6 } } },
-      'plan.abort.cpuReadings: found 6, Too big: expected number to be <=5',
+      'plan.abort.cpuReadings: found 6, expected at most 5',
     ],
     [
       { plan: { abort: { lockWaitMilliseconds: 0.2 } } },
-      'plan.abort.lockWaitMilliseconds: found 0.2, expected int',
+      'plan.abort.lockWaitMilliseconds: found 0.2, expected a whole number',
     ],
     [
       { plan: { soakSliceMinutes: 90 } },
-      'plan.soakSliceMinutes: found 90, Too big: expected number to be <=60',
+      'plan.soakSliceMinutes: found 90, expected at most 60',
     ],
     [
       { plan: { throttle: { lookSeconds: 3600 } } },
-      'plan.throttle.lookSeconds: found 3600, Too big: expected number to be <=300',
+      'plan.throttle.lookSeconds: found 3600, expected at most 300',
     ],
     [
       { plan: { afterwards: { dailyDays: 31 } } },
