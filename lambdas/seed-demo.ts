@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { fillSampleTable } from './adapters/migrations.ts';
 import { handlerOf, required, unattachedSession } from './step.ts';
 

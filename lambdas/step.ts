@@ -1,6 +1,6 @@
 import { Logger } from '@aws-lambda-powertools/logger';
 import type pg from 'pg';
-import { z } from 'zod';
+import * as z from 'zod';
 import { publish } from './adapters/cloudwatch.ts';
 import { sessionName, withDatabase } from './adapters/database.ts';
 import { required } from './adapters/environment.ts';

@@ -1,5 +1,5 @@
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import { z } from 'zod';
+import * as z from 'zod';
 import { keyCheckValue, MASTER_KEY_BYTES } from '../core/aead.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, TransientError } from '../core/errors.ts';
 import type { Keyring } from '../core/verification.ts';

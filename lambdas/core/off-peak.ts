@@ -1,5 +1,5 @@
 /** The setting `offPeak`: when batches may run, in the operator's words. throttle.ts waits by it. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { PhaseNumber } from './payloads.ts';
 
 const time = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'expected a time like 22:30');

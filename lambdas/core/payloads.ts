@@ -2,7 +2,7 @@
  * Everything that passes between the state machines and the handlers: ids, counts and verdicts, never rows.
  * One schema per handler input, named after the state, the file and the test.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { attestations } from './plan.ts';
 
 export const PhaseNumber = z.union(

@@ -1,5 +1,5 @@
 /** What a deployment may change of the plan. What the machines and the proofs rest on (titles, coverage, order) it may not. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { defaultPlan, type Phase, type Plan } from './plan.ts';
 
 const percent = z.number().min(0).max(100);

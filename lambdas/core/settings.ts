@@ -2,7 +2,7 @@
  * What a deployment tells its handlers: the environment variable ROLLOUT_SETTINGS, written by infra and read here.
  * Secrets are named by ARN, never contained.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { OffPeak } from './off-peak.ts';
 import { PhaseNumber } from './payloads.ts';
 import { defaultPlan, type Plan } from './plan.ts';
