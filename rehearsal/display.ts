@@ -56,6 +56,12 @@ function openTable(colWidths: number[], head: string[] = []): InstanceType<typeo
   });
 }
 
+/** A word longer than a column goes on in the next line: cut off, as the table would have it, a name is of no use. */
+function fitted(text: string, colWidth: number): string {
+  const room = colWidth - 1;
+  return text.replace(new RegExp(`\\S{${room}}(?=\\S)`, 'g'), '$& ');
+}
+
 export class Display {
   private readonly out: NodeJS.WriteStream;
   private bars: MultiBar | undefined;
@@ -134,12 +140,20 @@ export class Display {
   }
 
   criteria(criteria: readonly Criterion[]): void {
+    const [forMark, forName, forExpected] = [3, 34, 36];
+    const forMeasured = width - forMark - forName - forExpected;
     const table = openTable(
-      [3, 34, 36, width - 3 - 34 - 36],
+      [forMark, forName, forExpected, forMeasured],
       ['', 'Criterion', 'Expected', 'Measured'].map(pc.dim),
     );
     for (const { name, expected, measured, passed } of criteria) {
-      table.push([mark(passed), name, expected, passed === false ? pc.red(measured) : measured]);
+      const found = fitted(measured, forMeasured);
+      table.push([
+        mark(passed),
+        name,
+        fitted(expected, forExpected),
+        passed === false ? pc.red(found) : found,
+      ]);
     }
     this.line(table.toString());
   }
