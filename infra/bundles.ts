@@ -9,24 +9,27 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** Whose handlers read the SQL files. */
 const withSql = ['PrepareDatabase', 'SeedDemo'];
 
-/** `EncryptBatch` → `encrypt-batch`, the handler's file and the bundle's directory. */
+/** `EncryptBatch` → `encrypt-batch`, the handler's file. */
 export function fileOf(state: string): string {
   return state.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
 }
 
+/** What Lambda calls for this state, in a bundle. */
+export function handlerOf(state: string): string {
+  return `${fileOf(state)}.handler`;
+}
+
 /**
- * Bundles each state's handler into a directory of its own and passes the parent directory to `use`; afterwards it
- * is gone. One esbuild process for all of them: a process each, as NodejsFunction starts, costs seconds on every synth.
+ * Bundles the handlers of these states into one directory, which it passes to `use`; afterwards it is gone. What they
+ * share is in it once, so a deployment uploads it once, and each function loads only what its own handler imports.
  */
-export function withBundles<T>(states: readonly string[], use: (directory: string) => T): T {
-  const directory = mkdtempSync(join(tmpdir(), 'encryption-rollout-bundles-'));
+export function withBundle<T>(states: readonly string[], use: (directory: string) => T): T {
+  const directory = mkdtempSync(join(tmpdir(), 'encryption-rollout-bundle-'));
   try {
     buildSync({
       absWorkingDir: root,
-      entryPoints: states.map((state) => ({
-        in: `lambdas/${fileOf(state)}.ts`,
-        out: `${fileOf(state)}/index`,
-      })),
+      entryPoints: states.map((state) => `lambdas/${fileOf(state)}.ts`),
+      splitting: true,
       outdir: directory,
       outExtension: { '.js': '.mjs' },
       bundle: true,
@@ -46,8 +49,8 @@ export function withBundles<T>(states: readonly string[], use: (directory: strin
       keepNames: true,
       logLevel: 'error',
     });
-    for (const state of states.filter((each) => withSql.includes(each)))
-      cpSync(join(root, 'sql'), join(directory, fileOf(state), 'sql'), { recursive: true });
+    if (states.some((state) => withSql.includes(state)))
+      cpSync(join(root, 'sql'), join(directory, 'sql'), { recursive: true });
     return use(directory);
   } finally {
     rmSync(directory, { recursive: true, force: true });

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { Duration } from 'aws-cdk-lib';
 import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
 import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -14,7 +13,7 @@ import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
-import { fileOf, withBundles } from './bundles.ts';
+import { handlerOf, withBundle } from './bundles.ts';
 import type { RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 import type { Notifications } from './notifications.ts';
@@ -40,7 +39,7 @@ export class Chat extends Construct {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       description: `${names.of('TellChat')}: reads no secret, and no database`,
     });
-    const tellChat = withBundles(
+    const tellChat = withBundle(
       ['TellChat'],
       (directory) =>
         new LambdaFunction(this, 'TellChat', {
@@ -48,8 +47,8 @@ export class Chat extends Construct {
           description: 'Puts what the encryption rollout says into the form that the chat shows',
           runtime: Runtime.NODEJS_24_X,
           architecture: Architecture.ARM_64,
-          code: Code.fromAsset(join(directory, fileOf('TellChat'))),
-          handler: 'index.handler',
+          code: Code.fromAsset(directory),
+          handler: handlerOf('TellChat'),
           timeout: Duration.seconds(30),
           role,
           logGroup,

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
 import {
   InterfaceVpcEndpoint,
@@ -30,7 +29,7 @@ import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Trigger } from 'aws-cdk-lib/triggers';
 import { Construct } from 'constructs';
 import type { Database } from '../lambdas/core/settings.ts';
-import { fileOf, withBundles } from './bundles.ts';
+import { handlerOf, withBundle } from './bundles.ts';
 import type { DemoConfig } from './config.ts';
 import { endpointServices } from './endpoints.ts';
 import type { Names } from './names.ts';
@@ -122,7 +121,7 @@ export class DemoSurroundings extends Construct implements Surroundings {
     logGroup.grantWrite(role);
     allowNetworkInterfaces(role);
     this.login.grant(role);
-    return withBundles(
+    return withBundle(
       ['SeedDemo'],
       (directory) =>
         new LambdaFunction(this, 'SeedDemo', {
@@ -130,8 +129,8 @@ export class DemoSurroundings extends Construct implements Surroundings {
           description: 'Fills the demonstration with appointments of fictitious people',
           runtime: Runtime.NODEJS_24_X,
           architecture: Architecture.ARM_64,
-          code: Code.fromAsset(join(directory, fileOf('SeedDemo'))),
-          handler: 'index.handler',
+          code: Code.fromAsset(directory),
+          handler: handlerOf('SeedDemo'),
           timeout: Duration.minutes(5),
           ...this.network,
           role,

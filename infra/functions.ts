@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
@@ -15,7 +14,7 @@ import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
 import { metricNamespace } from '../lambdas/core/plan.ts';
 import type { Database, Settings } from '../lambdas/core/settings.ts';
-import { fileOf, withBundles } from './bundles.ts';
+import { handlerOf, withBundle } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 import type { CheckSchedules } from './schedules.ts';
@@ -116,11 +115,10 @@ export class Functions extends Construct {
 
   constructor(scope: Construct, id: string, props: FunctionsProps) {
     super(scope, id);
-    this.byName = withBundles(
-      functionNames,
-      (directory) =>
-        new Map(functionNames.map((name) => [name, this.create(name, join(directory, fileOf(name)), props)])),
-    );
+    this.byName = withBundle(functionNames, (directory) => {
+      const code = Code.fromAsset(directory);
+      return new Map(functionNames.map((name) => [name, this.create(name, code, props)]));
+    });
   }
 
   /** The function of this state. */
@@ -142,7 +140,7 @@ export class Functions extends Construct {
 
   private create(
     name: FunctionName,
-    directory: string,
+    code: Code,
     { config, names, settings, surroundings, keySecret, logGroup, checks }: FunctionsProps,
   ): LambdaFunction {
     const needs: Needs = functions[name];
@@ -155,8 +153,8 @@ export class Functions extends Construct {
       description: `State ${name} of the encryption rollout of ${names.target}`,
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
-      code: Code.fromAsset(directory),
-      handler: 'index.handler',
+      code,
+      handler: handlerOf(name),
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
       ...surroundings.network,

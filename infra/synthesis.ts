@@ -23,9 +23,9 @@ export interface SynthesizedMachine {
 }
 
 export interface SynthesizedFunction {
-  /** Directory of the bundle, absolute. */
+  /** Directory of the bundle, absolute, which all functions share. */
   readonly directory: string;
-  /** `<file without extension>.<export>`, e.g. `index.handler`; the file is `<directory>/index.mjs`. */
+  /** `<file without extension>.<export>`, e.g. `gate.handler`; the file is `<directory>/gate.mjs`. */
   readonly handler: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly timeoutSeconds: number;

@@ -118,18 +118,12 @@ describe('a wrong setting is named with what was found and what is expected', ()
       { plan: { phases: { 1: { updateHours: 0.25 } } } },
       'plan.phases.1.updateHours: found 0.25, expected at least 1',
     ],
-    [
-      { plan: { abort: { cpuReadings: 6 } } },
-      'plan.abort.cpuReadings: found 6, expected at most 5',
-    ],
+    [{ plan: { abort: { cpuReadings: 6 } } }, 'plan.abort.cpuReadings: found 6, expected at most 5'],
     [
       { plan: { abort: { lockWaitMilliseconds: 0.2 } } },
       'plan.abort.lockWaitMilliseconds: found 0.2, expected a whole number',
     ],
-    [
-      { plan: { soakSliceMinutes: 90 } },
-      'plan.soakSliceMinutes: found 90, expected at most 60',
-    ],
+    [{ plan: { soakSliceMinutes: 90 } }, 'plan.soakSliceMinutes: found 90, expected at most 60'],
     [
       { plan: { throttle: { lookSeconds: 3600 } } },
       'plan.throttle.lookSeconds: found 3600, expected at most 300',

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { serviceAlerts } from '../../infra/alarms.ts';
+import { fileOf } from '../../infra/bundles.ts';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
@@ -98,13 +99,16 @@ describe('alarms', () => {
 });
 
 describe('functions', () => {
-  test('each is a bundle of its own that loads and exports its handler', () => {
+  test('all share one bundle, in which each loads and exports its handler', () => {
     expect(Object.keys(rollout.functions).sort()).toEqual([...functionNames].sort());
-    for (const { handler, timeoutSeconds } of Object.values(rollout.functions)) {
-      expect(handler).toBe('index.handler');
+    for (const [name, { handler, timeoutSeconds }] of Object.entries(rollout.functions)) {
+      expect(handler).toBe(`${fileOf(name)}.handler`);
       expect(timeoutSeconds).toBeGreaterThanOrEqual(60);
     }
-    const bundles = Object.values(rollout.functions).map(({ directory }) => join(directory, 'index.mjs'));
+    expect(new Set(Object.values(rollout.functions).map(({ directory }) => directory)).size).toBe(1);
+    const bundles = Object.values(rollout.functions).map(({ directory, handler }) =>
+      join(directory, handler.replace('.handler', '.mjs')),
+    );
     const script = `for (const bundle of ${JSON.stringify(bundles)}) console.log(typeof (await import(bundle)).handler)`;
     const kinds = execFileSync(process.execPath, ['--input-type=module', '--eval', script], {
       encoding: 'utf8',
@@ -112,12 +116,9 @@ describe('functions', () => {
     expect(kinds.trim().split('\n')).toEqual(bundles.map(() => 'function'));
   });
 
-  test('PrepareDatabase brings every migration along, and no other function does', () => {
-    for (const [name, { directory }] of Object.entries(rollout.functions)) {
-      const sql = join(directory, 'sql');
-      expect(existsSync(sql), name).toBe(name === 'PrepareDatabase');
-      if (name === 'PrepareDatabase') expect(readdirSync(sql)).toEqual(readdirSync('sql'));
-    }
+  test('the bundle brings every migration along', () => {
+    const { directory = '' } = rollout.functions.PrepareDatabase ?? {};
+    expect(readdirSync(join(directory, 'sql'))).toEqual(readdirSync('sql'));
   });
 
   test("all run on Node 24 in the operator's network", () => {
