@@ -2,7 +2,7 @@ import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.
 import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
-import { endAfter, openRun, passedPhases, recordEvent } from './adapters/records.ts';
+import { endAfter, openRun, passedPhases, recordEvent, refuseWhileActive } from './adapters/records.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { parseInput } from './core/input.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from './core/payloads.ts';
@@ -23,6 +23,7 @@ export const handler = handlerOf(
     const keys = await step.key();
 
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
+      await refuseWhileActive(client, target, execution, isRunning);
       await migrate(client);
       await politely(client, () => registerTarget(client, registration));
       // Before a run is opened or anything is written: a wrong key leaves no trace.

@@ -8,7 +8,7 @@ import { attestations as checklist } from '../../lambdas/core/plan.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
-import { consoleLink, follow, startRollout } from './executions.ts';
+import { consoleLink, follow, runningRollouts, startRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
 import { dryRunScreen, statusScreen } from './screen.ts';
 
@@ -68,6 +68,11 @@ async function run(options: Flags): Promise<void> {
   const input = inputOf(options);
   const dryRun = input.dryRun === true;
   const deployment = await findDeployment(options);
+  const [other] = dryRun ? [] : await runningRollouts(deployment);
+  if (other !== undefined)
+    throw new UsageError(
+      `Found an execution under way: ${other}. A table has one rollout at a time. Look at it with npm run rollout -- status; wait for its end, or abort it.`,
+    );
   if (
     !dryRun &&
     !(await agreed(

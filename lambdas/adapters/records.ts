@@ -58,10 +58,7 @@ export async function openRun(
     }
     if (last.status === 'ACTIVE' && last.execution === execution)
       return { id: last.id, attempt: last.attempt, target };
-    if (last.status !== 'STOPPED' && (await isRunning(last.execution)))
-      throw new RunAlreadyActive(
-        `A rollout of ${target} is active already: run ${last.id}, execution ${last.execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
-      );
+    if (last.status !== 'STOPPED' && (await isRunning(last.execution))) throw alreadyActive(target, last);
     await refuseWhileClearing(client, last, target, isRunning);
     const run = { id: last.id, attempt: last.attempt + 1, target };
     await client.query(
@@ -75,6 +72,31 @@ export async function openRun(
     await recordEvent(client, run, 'RESUMED', { execution });
     return run;
   });
+}
+
+function alreadyActive(
+  target: string,
+  { id, execution }: { id: string; execution: string },
+): RunAlreadyActive {
+  return new RunAlreadyActive(
+    `A rollout of ${target} is active already: run ${id}, execution ${execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
+  );
+}
+
+/**
+ * Before anything is changed for an execution: it would change it under another one that is at work. openRun asks again,
+ * for those that begin at the same moment.
+ * @throws RunAlreadyActive
+ */
+export async function refuseWhileActive(
+  client: Client,
+  target: string,
+  execution: string,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<void> {
+  const active = await activeRun(client, target);
+  if (active === undefined || active.execution === execution || !(await isRunning(active.execution))) return;
+  throw alreadyActive(target, { id: active.run.id, execution: active.execution });
 }
 
 async function refuseWhileClearing(

@@ -419,6 +419,8 @@ describe('against AWS', () => {
       ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
     };
     const id = String(status.run?.id);
+    const nothing = { ...cloud.answers, ListExecutions: { body: JSON.stringify({ executions: [] }) } };
+    const one = cloud.answers;
     const changing = [
       ['start'],
       ['pause'],
@@ -430,13 +432,26 @@ describe('against AWS', () => {
       ['rollback', '--option', 'clear'],
       ['rollback', '--option', 'clear', '--confirm', id],
     ];
-    for (const command of changing)
+    for (const command of changing) {
+      cloud.answers = command[0] === 'start' ? nothing : one;
       expect(await rollout(command), command.join(' ')).toMatchObject(
         refused(/^Found no terminal to ask on, and no --.*stack Rollout \(account 123456789012, eu-west-1\)/),
       );
+    }
     expect(new Set(cloud.asked)).toEqual(
       new Set(['GetCallerIdentity', 'DescribeStacks', 'Invoke status', 'ListExecutions']),
     );
+  });
+
+  it('starts nothing beside an execution under way', async () => {
+    const executionArn = status.run?.execution;
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn }] }) },
+    };
+    expect(await rollout(['start', '--yes'])).toMatchObject(refused(/^Found an execution under way: arn:/));
+    expect(cloud.asked).not.toContain('StartExecution');
   });
 
   it('prints one JSON document, or the screen', async () => {

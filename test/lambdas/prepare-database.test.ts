@@ -29,6 +29,15 @@ describe('PrepareDatabase', () => {
     });
   });
 
+  test('a second execution that is refused has not changed whose rows come first', async () => {
+    const priority = 'select priority from encryption_rollout.targets';
+    await world.invoke('prepare-database', { input: { priority: 'is_vip' }, execution: 'one' });
+    world.running.add('one');
+    const second = world.invoke('prepare-database', { input: { priority: null }, execution: 'two' });
+    await expect(second).rejects.toMatchObject({ name: 'RunAlreadyActive' });
+    expect((await world.client.query(priority)).rows).toEqual([{ priority: 'is_vip' }]);
+  });
+
   test('of two executions that start together, one gets the run', async () => {
     const results = await Promise.allSettled([world.prepare('one'), world.prepare('two')]);
     expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
