@@ -76,6 +76,8 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
 interface AlarmsProps extends Deployed {
   readonly names: Names;
   readonly plan: Plan;
+  /** Path or URL of the runbook. */
+  readonly runbook: string;
   /** Who is told when an alarm goes off, and when it is over. */
   readonly topics: readonly ITopic[];
 }
@@ -118,11 +120,11 @@ export class Alarms extends Construct {
       treatMissingData: TreatMissingData;
     },
   ): Alarm {
-    const { names, topics } = this.props;
+    const { names, runbook, topics } = this.props;
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} Target: ${names.target}. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+      alarmDescription: `${story} Target: ${names.target}. Runbook: ${runbook}#${name.toLowerCase()}`,
       evaluationPeriods: 1,
     });
     for (const topic of topics) {

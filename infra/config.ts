@@ -36,6 +36,8 @@ const everywhere = {
   keySecretKmsKeyArn: kmsKeyArn.optional(),
   /** Put on every resource. */
   tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
+  /** Where people find docs/runbook.md: the links in the alarms begin with it. */
+  runbookUrl: z.url('expected a URL, like https://wiki.example.com/runbook').optional(),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
   /** Who follows the rollout, by status updates and by the reports of the 30 days after: e-mail addresses. */

@@ -137,6 +137,7 @@ export class EncryptionRolloutStack extends Stack {
     const alarms = new Alarms(this, 'Alarms', {
       names,
       plan,
+      runbook: config.runbookUrl ?? 'docs/runbook.md',
       topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
       rollout,
       rollback,

@@ -279,7 +279,9 @@ export function operating(): void {
     );
     expect(JSON.stringify(report)).not.toContain('@example.com');
   });
+}
 
+export function undoing(): void {
   test('rollback: the page for restoring has the names of this database', async () => {
     const { code, stdout } = await rollout('rollback', '--option', 'restore');
     expect(code).toBe(0);

@@ -4,13 +4,16 @@
  */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { alarming } from './alarming.ts';
-import { operating } from './operating.ts';
+import { operating, undoing } from './operating.ts';
 import { stopping } from './stopping.ts';
+import { watching } from './watching.ts';
 import { endWorld, makeWorld } from './world.ts';
 
 beforeAll(makeWorld, 600_000);
 afterAll(endWorld);
 
 describe('from the command line', operating);
+describe('in the days after', watching);
+describe('back again', undoing);
 describe('from the console, and by an alarm', stopping);
 describe('alarms and templates', alarming);

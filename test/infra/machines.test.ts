@@ -64,6 +64,16 @@ const allGoesWell: Handlers = {
   GatherEvidence: (input) => ({ summary: `stopped: ${reasonOf(input)}` }),
 };
 
+test('people search for states by their names, so a name changes on purpose only', async () => {
+  const names = [...definitions.keys()].sort().flatMap((machine) => [
+    machine,
+    ...statesOf(machine)
+      .map(([state]) => `  ${state}`)
+      .sort(),
+  ]);
+  await expect(`${names.join('\n')}\n`).toMatchFileSnapshot('state-names.txt');
+});
+
 test.each([...definitions])('%s is valid in the Amazon States Language', (_name, definition) => {
   new StateMachine(definition as unknown as ConstructorParameters<typeof StateMachine>[0], {
     // Of the services that Step Functions calls by itself.

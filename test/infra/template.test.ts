@@ -382,6 +382,7 @@ describe("for somebody else's account", () => {
         stakeholders: { executives: ['chief@example.com'], support: ['help@example.com'] },
         databaseSecretKmsKeyArn: kmsKey,
         tags: { CostCenter: '4711' },
+        runbookUrl: 'https://wiki.example.com/runbook',
       },
       'test',
     ),
@@ -391,6 +392,11 @@ describe("for somebody else's account", () => {
       .filter(({ Type }) => Type === type)
       // biome-ignore lint/suspicious/noExplicitAny: a template
       .map(({ Properties }) => Properties as any);
+
+  test('alarms link to where the operator keeps the runbook', () => {
+    for (const { AlarmDescription } of resources('AWS::CloudWatch::Alarm'))
+      expect(AlarmDescription).toMatch(/ Runbook: https:\/\/wiki\.example\.com\/runbook#[a-z0-9]+$/);
+  });
 
   test('endpoints are created on request only, for exactly the services that handlers call', () => {
     template.resourceCountIs('AWS::EC2::VPCEndpoint', 0);
