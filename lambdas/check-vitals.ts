@@ -1,9 +1,11 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
+import { countErrors } from './adapters/encryption-errors.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
 import { decidedHolds } from './adapters/holds.ts';
-import { beginPhase, countErrors, recordJudgement } from './adapters/records.ts';
-import { noteWaiting, readPause } from './adapters/wishes.ts';
+import { recordJudgement } from './adapters/judgements.ts';
+import { beginPhase } from './adapters/phases.ts';
+import { noteLook, noteWaiting, readPause } from './adapters/wishes.ts';
 import { abortCriteria, judge, soakCriteria, type Vitals } from './core/criteria.ts';
 import { refuses, withDecisions } from './core/decisions.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
@@ -37,6 +39,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
   if (during === 'batch' && slice >= plan.batchesPerExecution) return answer({ outcome: 'CONTINUE' });
 
   return step.database(sessionName(run), async (client) => {
+    await noteLook(client, run);
     const progress = await beginPhase(client, run, number);
     const vitals = await readVitals(step, client);
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;

@@ -1,8 +1,9 @@
 import { publish } from './adapters/cloudwatch.ts';
+import { countErrors } from './adapters/encryption-errors.ts';
 import { readHealth } from './adapters/engine.ts';
 import { compareKeys } from './adapters/keys.ts';
-import { closeWindow, openWindow } from './adapters/monitoring.ts';
-import { activeRun, countErrors, isEncrypted, latestRunStatus } from './adapters/records.ts';
+import { closeWindow, openWindow, stalledMinutes } from './adapters/monitoring.ts';
+import { activeRun, isEncrypted, latestRunStatus } from './adapters/run-status.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
 import { handlerOf, unattachedSession } from './step.ts';
@@ -30,6 +31,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     await publish(target, {
       Heartbeat: 1,
       RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
+      StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
       ...(completed ? { EncryptionPercentage: health.readablePercentage } : {}),
       EncryptionErrors: errors.trigger,
       DecryptionFailures: mismatchedKeys.length,

@@ -15,6 +15,13 @@ alter table encryption_rollout.runs
   add column batch_rows integer check (batch_rows between 1 and 50000),
   add column pause_seconds integer check (pause_seconds between 0 and 3600);
 
+-- When the vitals were looked at last: a run under way at which nobody looks is stuck. A table of its own, because a batch
+-- holds the run while it works.
+create table encryption_rollout.looks (
+  run_id uuid primary key references encryption_rollout.runs (id),
+  looked_at timestamptz not null
+);
+
 -- Questions to a person. The id is what people see and answer; the token of the waiting execution stays in here.
 create table encryption_rollout.holds (
   id text primary key,

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import type { Run } from '../core/payloads.ts';
 
 /** What a measurement counts: from `since`, `until` not included. */
 export interface Window {
@@ -43,4 +44,28 @@ export async function closeWindow(client: pg.ClientBase, target: string, { until
      on conflict (target) do update set measured_at = greatest(m.measured_at, excluded.measured_at)`,
     [target, until],
   );
+}
+
+/**
+ * Minutes in which nothing was recorded of the run under way: no look, no judgement, no event. 0 before its first phase,
+ * when a backup may take hours, and while a person is asked.
+ */
+export async function stalledMinutes(client: pg.ClientBase, { id, attempt }: Run): Promise<number> {
+  const { rows: installed } = await client.query(
+    "select to_regclass('encryption_rollout.looks') is not null as yes",
+  );
+  if (!installed[0].yes) return 0;
+  const { rows } = await client.query<{ minutes: number }>(
+    `select extract(epoch from clock_timestamp() - greatest(
+         (select looked_at from encryption_rollout.looks where run_id = $1),
+         (select max(judged_at) from encryption_rollout.gates where run_id = $1 and attempt = $2),
+         (select max(happened_at) from encryption_rollout.events where run_id = $1 and attempt = $2)
+       ))::float8 / 60 as minutes
+     where exists (select from encryption_rollout.phases where run_id = $1 and attempt = $2)
+       and not exists (
+         select from encryption_rollout.holds
+         where run_id = $1 and attempt = $2 and decision is null and expires_at > clock_timestamp())`,
+    [id, attempt],
+  );
+  return Math.max(0, rows[0]?.minutes ?? 0);
 }

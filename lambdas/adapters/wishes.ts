@@ -2,8 +2,9 @@
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
+import { recordEvent } from './events.ts';
 import { politely } from './migrations.ts';
-import { latestRunStatus, recordEvent } from './records.ts';
+import { latestRunStatus } from './run-status.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;
@@ -19,6 +20,15 @@ export async function readPause(
     [run.id],
   );
   return rows[0];
+}
+
+/** Somebody looks after the run: Monitor takes one at which nobody looks for stuck. */
+export async function noteLook(client: Client, run: Run): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.looks (run_id, looked_at) values ($1, clock_timestamp())
+     on conflict (run_id) do update set looked_at = excluded.looked_at`,
+    [run.id],
+  );
 }
 
 /** Says what the batches wait for; null = for nothing. An event tells when the waiting began, and when it was over. */

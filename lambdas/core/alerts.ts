@@ -20,6 +20,9 @@ export interface Alert {
   readonly stopsRollout?: true;
 }
 
+/** A function that is cut off after 15 minutes is tried three times; a soak is quiet for a slice besides. */
+const stuckMinutes = 60;
+
 /**
  * The plan's alert thresholds and abort conditions, and what would make the others blind. Coverage is emitted by Monitor
  * only after a rollout completed.
@@ -123,6 +126,16 @@ export function alertsOf(plan: Plan): Alert[] {
       periodMinutes: 15,
       whenMissing: 'ignore',
       story: `A rollout has been under way for longer than the ${plan.overdueHours} hours of the plan, or was left unfinished.`,
+    },
+    {
+      name: 'RolloutStuck',
+      metric: 'StalledMinutes',
+      statistic: 'Maximum',
+      comparison: 'GreaterThanThreshold',
+      threshold: stuckMinutes + plan.soakSliceMinutes,
+      periodMinutes: 5,
+      whenMissing: 'notBreaching',
+      story: `Nothing was recorded of a rollout under way for more than ${stuckMinutes + plan.soakSliceMinutes} minutes, although no person is asked: a step hangs, or its execution is gone.`,
     },
     {
       name: 'MonitorSilent',

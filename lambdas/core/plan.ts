@@ -199,6 +199,8 @@ export const metrics = {
   HoursLeft: 'None',
   /** Since the execution under way began; 0 when there is none. */
   RunHours: 'None',
+  /** Since anything was recorded of the run under way; 0 while a person is asked, or when there is none. */
+  StalledMinutes: 'None',
   /** 1 for every measurement of Monitor. */
   Heartbeat: 'Count',
   /** Rows that could not be encrypted, by a batch or by the trigger. */

@@ -37,6 +37,7 @@ const quiet = {
   TriggerFailures: 0,
   KeyAccessFailures: 0,
   RunHours: 0,
+  StalledMinutes: 0,
 };
 
 describe('Monitor', () => {
@@ -48,6 +49,23 @@ describe('Monitor', () => {
     await world.prepare('one');
     await world.client.query("update encryption_rollout.events set happened_at = now() - interval '2 hours'");
     expect(await published()).toEqual({ ...quiet, RunHours: expect.closeTo(2, 2) });
+  });
+
+  test('tells how long nobody has looked after a run under way, unless a person is asked', async () => {
+    const run = await world.prepare('one');
+    const look = { run, phase: 1, during: 'batch', slice: 0 };
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    expect((await published()).StalledMinutes).toBeCloseTo(0, 0);
+    await world.client.query(
+      `update encryption_rollout.looks set looked_at = now() - interval '2 hours';
+       update encryption_rollout.events set happened_at = now() - interval '3 hours'`,
+    );
+    expect((await published()).StalledMinutes).toBeCloseTo(120, 0);
+    await world.client.query(
+      `insert into encryption_rollout.holds (id, run_id, attempt, gate, reason, unknown, expires_at)
+       values ('hold-222222', '${run.id}', 1, 'Phase 1 Initial Batch: Gate', '', '{}', now() + interval '1 hour')`,
+    );
+    expect((await published()).StalledMinutes).toBe(0);
   });
 
   test('reports coverage once a rollout has completed', async () => {
