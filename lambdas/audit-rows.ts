@@ -1,7 +1,8 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
 import { auditRows, recordDecryptionFailures } from './adapters/engine.ts';
-import { holdAudit, holdWork, recordAudit } from './adapters/records.ts';
+import { holdAudit, recordAudit } from './adapters/judgements.ts';
+import { holdWork } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { AuditRowsInput, type AuditRowsOutput, type Run } from './core/payloads.ts';
 import { holdsPersonalData, type RowVerifier, rowVerifier } from './core/verification.ts';

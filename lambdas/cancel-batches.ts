@@ -1,4 +1,5 @@
-import { cancelSessions, fenceRun } from './adapters/records.ts';
+import { fenceRun } from './adapters/runs.ts';
+import { cancelSessions } from './adapters/sessions.ts';
 import { CancelBatchesInput, type CancelBatchesOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 

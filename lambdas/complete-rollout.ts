@@ -1,7 +1,9 @@
 import { publish } from './adapters/cloudwatch.ts';
 import { readHealth } from './adapters/engine.ts';
+import { recordEvent } from './adapters/events.ts';
+import { readAudit } from './adapters/judgements.ts';
 import { retireKeys } from './adapters/keys.ts';
-import { closeRun, readAudit, recordEvent } from './adapters/records.ts';
+import { closeRun } from './adapters/runs.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from './core/payloads.ts';
 import { handlerOf, sessionName, unpublished } from './step.ts';
 

@@ -1,8 +1,9 @@
 import { setTrigger } from './adapters/engine.ts';
+import { recordEvent } from './adapters/events.ts';
 import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { isOver, recordEvent } from './adapters/records.ts';
 import { requestedRollback } from './adapters/rollback-requests.ts';
+import { isOver } from './adapters/runs.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 

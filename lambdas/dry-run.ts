@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { readExposure } from './adapters/exposure.ts';
 import { compareKeys, keysInUse } from './adapters/keys.ts';
 import { isRegistered, readPrerequisites, scanHealth } from './adapters/prerequisites.ts';
-import { mayHaveEnabledTrigger } from './adapters/records.ts';
+import { mayHaveEnabledTrigger } from './adapters/run-status.ts';
 import { type ChecklistMeasurements, checklistCriteria } from './core/checklist.ts';
 import { judge } from './core/criteria.ts';
 import { parseInput } from './core/input.ts';

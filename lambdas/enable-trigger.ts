@@ -1,9 +1,11 @@
 import type pg from 'pg';
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, setTrigger } from './adapters/engine.ts';
+import { lastWriteLatency, recordEvent } from './adapters/events.ts';
 import { isRotation } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { beginPhase, holdRun, lastWriteLatency, recordEvent, restartWindow } from './adapters/records.ts';
+import { beginPhase, restartWindow } from './adapters/phases.ts';
+import { holdRun } from './adapters/runs.ts';
 import type { TriggerTest } from './core/criteria.ts';
 import { EnableTriggerInput, type EnableTriggerOutput, type Run } from './core/payloads.ts';
 import { rowVerifier } from './core/verification.ts';

@@ -1,17 +1,12 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
 import { isLockTimeout } from './adapters/database.ts';
+import { recordKeyFailure } from './adapters/encryption-errors.ts';
 import { type BatchResult, encryptBatch, readHealth } from './adapters/engine.ts';
+import { recordJudgement } from './adapters/judgements.ts';
 import { lockWatch } from './adapters/lock-watch.ts';
-import {
-  beginPhase,
-  findBatch,
-  holdWork,
-  recordBatch,
-  recordJudgement,
-  recordKeyFailure,
-  recountPhase,
-} from './adapters/records.ts';
+import { beginPhase, findBatch, recordBatch, recountPhase } from './adapters/phases.ts';
+import { holdWork } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { readTuning } from './adapters/wishes.ts';
 import { breach } from './core/criteria.ts';

@@ -1,5 +1,5 @@
 import { readHealth } from './adapters/engine.ts';
-import { closeRun } from './adapters/records.ts';
+import { closeRun } from './adapters/runs.ts';
 import { EndPhaseInput, type EndPhaseOutput } from './core/payloads.ts';
 import { phaseOf } from './core/plan.ts';
 import { handlerOf, unattachedSession } from './step.ts';

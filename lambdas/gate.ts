@@ -1,16 +1,12 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
+import { countErrors } from './adapters/encryption-errors.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
+import { readTriggerTest } from './adapters/events.ts';
 import { decidedHolds } from './adapters/holds.ts';
+import { readAudit, recordJudgement } from './adapters/judgements.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
-import {
-  beginPhase,
-  countErrors,
-  millisecondsPerRow,
-  readAudit,
-  readTriggerTest,
-  recordJudgement,
-} from './adapters/records.ts';
+import { beginPhase, millisecondsPerRow } from './adapters/phases.ts';
 import { type GateMeasurements, gateCriteria, judge } from './core/criteria.ts';
 import { approvalCriterion, withDecisions } from './core/decisions.ts';
 import { GateInput, type GateOutput, type Run } from './core/payloads.ts';

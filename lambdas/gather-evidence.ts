@@ -1,14 +1,11 @@
 import { publish } from './adapters/cloudwatch.ts';
+import { countErrorsByType } from './adapters/encryption-errors.ts';
 import { readHealth } from './adapters/engine.ts';
+import { readPlaintextProof, recordEvent } from './adapters/events.ts';
+import { readLastGates } from './adapters/judgements.ts';
 import { isRotation } from './adapters/keys.ts';
-import {
-  closeRun,
-  countErrorsByType,
-  readLastGates,
-  readPlaintextProof,
-  recordEvent,
-} from './adapters/records.ts';
 import { readRunningQueries } from './adapters/running-queries.ts';
+import { closeRun } from './adapters/runs.ts';
 import { explainReason } from './core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
 import { stopMessage } from './core/stop-message.ts';

@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from './adapters/checks.ts';
 import { countPlaintext, readHealth, readNewRows } from './adapters/engine.ts';
+import { lastWriteLatency } from './adapters/events.ts';
 import { compareKeys } from './adapters/keys.ts';
-import { lastWriteLatency } from './adapters/records.ts';
 import { readKeyAccess, readReport, summarizeErrors } from './adapters/report.ts';
 import {
   type AfterwardsMeasurements,

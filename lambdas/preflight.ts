@@ -1,15 +1,12 @@
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, readHealth } from './adapters/engine.ts';
+import { readBackupProblem } from './adapters/events.ts';
 import { readExposure } from './adapters/exposure.ts';
 import { decidedHolds } from './adapters/holds.ts';
+import { readRefusal, recordJudgement } from './adapters/judgements.ts';
 import { compareKeys, isRotation } from './adapters/keys.ts';
-import {
-  closeRun,
-  mayHaveEnabledTrigger,
-  readBackupProblem,
-  readRefusal,
-  recordJudgement,
-} from './adapters/records.ts';
+import { mayHaveEnabledTrigger } from './adapters/run-status.ts';
+import { closeRun } from './adapters/runs.ts';
 import { checklistCriteria } from './core/checklist.ts';
 import { judge } from './core/criteria.ts';
 import { withDecisions } from './core/decisions.ts';

@@ -1,8 +1,10 @@
 import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.ts';
+import { recordEvent } from './adapters/events.ts';
 import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
-import { endAfter, openRun, passedPhases, recordEvent, refuseWhileActive } from './adapters/records.ts';
+import { passedPhases } from './adapters/phases.ts';
+import { endAfter, openRun, refuseWhileActive } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { parseInput } from './core/input.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from './core/payloads.ts';

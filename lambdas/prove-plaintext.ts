@@ -1,5 +1,5 @@
 import { countPlaintext } from './adapters/engine.ts';
-import { recordEvent } from './adapters/records.ts';
+import { recordEvent } from './adapters/events.ts';
 import { ProvePlaintextInput, type ProvePlaintextOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 

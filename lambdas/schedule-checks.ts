@@ -1,5 +1,5 @@
 import { findRun, schedulesOfOthers } from './adapters/checks.ts';
-import { recordEvent } from './adapters/records.ts';
+import { recordEvent } from './adapters/events.ts';
 import { createSchedule, deleteSchedule } from './adapters/schedules.ts';
 import { checkSchedules } from './core/afterwards.ts';
 import { ScheduleChecksInput, type ScheduleChecksOutput } from './core/payloads.ts';

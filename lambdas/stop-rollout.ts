@@ -1,6 +1,7 @@
 import { causeOf, startExecution, stopExecution } from './adapters/executions.ts';
-import { activeRun, closeRun } from './adapters/records.ts';
 import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
+import { activeRun } from './adapters/run-status.ts';
+import { closeRun } from './adapters/runs.ts';
 import { type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
 import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 

@@ -1,5 +1,5 @@
 import { beginBackup, latestOf, listBackups } from './adapters/backups.ts';
-import { recordEvent } from './adapters/records.ts';
+import { recordEvent } from './adapters/events.ts';
 import { TakeBackupInput, type TakeBackupOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 

@@ -1,4 +1,4 @@
-import { recordEvent } from './adapters/records.ts';
+import { recordEvent } from './adapters/events.ts';
 import { readStatus } from './adapters/status.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { lockUpdates, readTold } from './adapters/updates.ts';

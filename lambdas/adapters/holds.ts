@@ -4,7 +4,9 @@ import type pg from 'pg';
 import type { DecidedHold, Decision } from '../core/decisions.ts';
 import { InvalidInput, TransientError } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import { holdRun, latestRunStatus, recordEvent } from './records.ts';
+import { recordEvent } from './events.ts';
+import { latestRunStatus } from './run-status.ts';
+import { holdRun } from './runs.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;

@@ -2,8 +2,10 @@
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
+import { recordEvent } from './events.ts';
 import { startExecution } from './executions.ts';
-import { latestRunStatus, lockRuns, recordEvent } from './records.ts';
+import { latestRunStatus } from './run-status.ts';
+import { lockRuns } from './runs.ts';
 import { inTransaction } from './transaction.ts';
 
 type Client = pg.ClientBase;

@@ -82,14 +82,14 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Let an attempt write that was taken over',
-    file: 'lambdas/adapters/records.ts',
+    file: 'lambdas/adapters/runs.ts',
     search: "if (row?.status !== 'ACTIVE' || row.attempt !== run.attempt)",
     replace: 'if (row === undefined)',
     caughtBy: 'test/lambdas/encrypt-batch.test.ts',
   },
   {
     defect: 'Let a second execution take a running rollout over',
-    file: 'lambdas/adapters/records.ts',
+    file: 'lambdas/adapters/runs.ts',
     search: "last.status !== 'STOPPED' && (await isRunning(last.execution))",
     replace: 'false',
     caughtBy: 'test/lambdas/prepare-database.test.ts',

@@ -1,0 +1,84 @@
+/** What the runs of a table say of it: whether one is under way, and what one may expect of the table. */
+import type pg from 'pg';
+import type { Run } from '../core/payloads.ts';
+
+type Client = pg.ClientBase;
+
+/** The table's run under way, its execution and when that began; undefined when there is none, or no engine. */
+export async function activeRun(
+  client: Client,
+  target: string,
+): Promise<
+  | { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean; beganAt: Date }
+  | undefined
+> {
+  if ((await latestRunStatus(client, target)) === undefined) return undefined;
+  const { rows } = await client.query(
+    `select id, attempt, status, execution, (
+         select min(happened_at) from encryption_rollout.events e where e.run_id = r.id and e.attempt = r.attempt
+       ) as began_at, exists (
+         select from encryption_rollout.gates g
+         where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO'
+       ) as passed_preflight
+     from encryption_rollout.runs r where target = $1 and status in ('ACTIVE', 'STOPPING')`,
+    [target],
+  );
+  if (rows[0] === undefined) return undefined;
+  const { id, attempt, status, execution, passed_preflight, began_at } = rows[0];
+  return {
+    run: { id, attempt, target },
+    status,
+    execution,
+    passedPreflight: passed_preflight,
+    beganAt: began_at,
+  };
+}
+
+/** Status of the table's latest run; undefined when there is none, or no engine. */
+export async function latestRunStatus(client: Client, target: string): Promise<string | undefined> {
+  const installed = await client.query(
+    "select to_regclass('encryption_rollout.runs') is not null as installed",
+  );
+  if (!installed.rows[0].installed) return undefined;
+  const { rows } = await client.query(
+    'select status from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
+    [target],
+  );
+  return rows[0]?.status;
+}
+
+/** Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. */
+export async function isEncrypted(client: Client, target: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select status from encryption_rollout.runs as r
+     where target = $1 and ${changesExpectations} order by started_at desc limit 1`,
+    [target],
+  );
+  return rows[0]?.status === 'COMPLETED';
+}
+
+/**
+ * Of a run `r`: not one that was refused by its preflight, after which everything is as it was, nor a rotation of the key
+ * that was stopped with the trigger left on, after which every row is as encrypted as before.
+ */
+export const changesExpectations = `(r.status <> 'STOPPED' or case r.purpose
+     when 'rotate' then exists (
+       select from encryption_rollout.events as e where e.run_id = r.id and e.event = 'TRIGGER_DISABLED')
+     else exists (
+       select from encryption_rollout.gates as g
+       where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO') end)`;
+
+/** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
+export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select exists (
+       select from encryption_rollout.runs as r
+       where r.target = $1 and (r.status = 'COMPLETED' or exists (
+         select from encryption_rollout.gates as g
+         where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
+       ))
+     ) as answer`,
+    [target],
+  );
+  return rows[0].answer;
+}
