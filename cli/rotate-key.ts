@@ -39,7 +39,7 @@ export function addRotateKeyCommand(program: Command): void {
       'after',
       `
 For a database whose key was made by install --generate-key. Where a rollout on AWS has run, put the new key into its
-secret and start the state machine instead: docs/operator-guide.md.
+secret and start the state machine instead: docs/database.md.
 
 Interrupted at any moment it does no harm: both keys stay valid, and the next call goes on from there.
 

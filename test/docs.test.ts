@@ -42,9 +42,9 @@ describe('the documents', () => {
   );
 });
 
-describe("the operator guide's tables of the plan", () => {
-  const [, section = ''] = readFileSync('docs/operator-guide.md', 'utf8').split(
-    '\n### The numbers of the plan',
+describe("the configuration's tables of the plan", () => {
+  const [, section = ''] = readFileSync('docs/configuration.md', 'utf8').split(
+    '\n## The numbers of the plan',
   );
   const rows = (section.split('\n## ')[0] ?? '')
     .split('\n')
