@@ -6,11 +6,13 @@ import { decidedHolds } from './adapters/holds.ts';
 import { recordJudgement } from './adapters/judgements.ts';
 import { beginPhase } from './adapters/phases.ts';
 import { noteLook, noteWaiting, readPause } from './adapters/wishes.ts';
-import { abortCriteria, judge, soakCriteria, type Vitals } from './core/criteria.ts';
+import { abortCriteria, soakCriteria } from './core/criteria.ts';
 import { refuses, withDecisions } from './core/decisions.ts';
+import { judge } from './core/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
 import { type PhaseNumber, phaseOf } from './core/plan.ts';
 import { type Easing, easing, isOpen } from './core/throttle.ts';
+import type { Vitals } from './core/vitals.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, type Step, sessionName, unpublished } from './step.ts';
 

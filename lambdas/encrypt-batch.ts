@@ -9,8 +9,8 @@ import { beginPhase, findBatch, recordBatch, recountPhase } from './adapters/pha
 import { holdWork } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { readTuning } from './adapters/wishes.ts';
-import { breach } from './core/criteria.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
+import { breach } from './core/judgement.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
 import { type MetricName, type Phase, phaseOf } from './core/plan.ts';
 import { aimRows, hoursLeft, percentage, settledPercent } from './core/progress.ts';

@@ -3,8 +3,9 @@ import type pg from 'pg';
 import { readAlarmStates, readDatabaseMetrics } from './adapters/cloudwatch.ts';
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
-import type { SpotCheck, Vitals } from './core/criteria.ts';
+import type { SpotCheck } from './core/criteria.ts';
 import { type Keyring, rowVerifier } from './core/verification.ts';
+import type { Vitals } from './core/vitals.ts';
 import { type Step, unattachedSession } from './step.ts';
 
 /** How the database, its replicas and the customers are doing. What AWS does not answer is `null`, and so never counts as health. */

@@ -11,7 +11,7 @@ import {
   type WholeMeasurements,
 } from './core/afterwards.ts';
 import { type CheckQueries, checkMessage } from './core/check-message.ts';
-import { judge } from './core/criteria.ts';
+import { judge } from './core/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from './core/payloads.ts';
 import { type Check, checkNames } from './core/report.ts';
 import { readVitals, spotCheck, timeCanaries } from './measurements.ts';

@@ -1,5 +1,6 @@
 /** What is looked at after a rollout, when, and how it is judged. Pure. */
-import { criterion, none, number, type SpotCheck } from './criteria.ts';
+import type { SpotCheck } from './criteria.ts';
+import { criterion, none, number } from './judgement.ts';
 import type { Criterion } from './payloads.ts';
 import type { Plan } from './plan.ts';
 import type { Health } from './progress.ts';

@@ -1,5 +1,5 @@
 /** The report of a check after a rollout, as people get it. Pure. */
-import { number } from './criteria.ts';
+import { number } from './judgement.ts';
 import type { Judgement } from './payloads.ts';
 import { criterionLine, keyLine, postMortem } from './post-mortem.ts';
 import type { Health } from './progress.ts';

@@ -1,31 +1,12 @@
 /**
- * Judgement: from measurements to criteria to a verdict. Pure. A value that could not be measured is `null` and never
- * counts as health.
+ * The criteria of gates, batches and soaks, from measurements. Pure. A value that could not be measured is `null` and
+ * never counts as health.
  */
-import type { Criterion, Judgement, Verdict } from './payloads.ts';
+import { criterion, none, number } from './judgement.ts';
+import type { Criterion } from './payloads.ts';
 import type { Phase, Plan } from './plan.ts';
 import { aimRows, type Health } from './progress.ts';
-
-/** The state of the world around the table. `null` = could not be measured. */
-export interface Vitals {
-  /** The latest one-minute averages of the database's CPU in percent, newest first. */
-  readonly cpuPercents: readonly number[] | null;
-  /** Names of the operator's alarms that are in ALARM. */
-  readonly customerAlarms: readonly string[] | null;
-  /** Longest wait for a lock on the table at this moment, in milliseconds; 0 = nobody waits. */
-  readonly longestLockWaitMilliseconds: number;
-  readonly connections: { readonly used: number; readonly limit: number };
-  /** Of an instance; undefined = not asked, because an Aurora cluster's storage grows by itself. */
-  readonly freeStorageBytes: number | null | undefined;
-  /** The slowest replica's; undefined = not asked, because there is none. */
-  readonly replicaLagSeconds: number | null | undefined;
-  /** WAL that the slowest replication slot holds back; 0 = none does. */
-  readonly slotLagBytes: number;
-  /** Age of the oldest transaction that is not the rollout's own, of those that its role may see. */
-  readonly oldestTransactionMinutes: number;
-  /** VACUUM, ANALYZE or CREATE INDEX CONCURRENTLY is at work on the table. */
-  readonly maintenance: boolean;
-}
+import { type Vitals, vitalsCriteria } from './vitals.ts';
 
 /** Errors recorded for the table since a phase began. */
 export interface ErrorCounts {
@@ -91,99 +72,9 @@ export interface GateMeasurements {
   readonly audit?: AuditResult | undefined;
 }
 
-export function criterion(
-  name: string,
-  expected: string,
-  measured: string,
-  passed: boolean | null,
-): Criterion {
-  return { name, expected, measured, passed };
-}
-
-export function none(name: string, count: number): Criterion {
-  return criterion(name, '0', String(count), count === 0);
-}
-
-export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
-
 /** Failed rows in percent of those attempted; 0 before the first. */
 function errorPercent(failed: number, attempted: number): number {
   return attempted === 0 ? 0 : (failed * 100) / attempted;
-}
-
-const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
-
-/** The abort conditions that say how the world is doing: CPU, storage, replicas, locks, connection pool, customers. */
-export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
-  const { abort } = plan;
-  const cpu = vitals.cpuPercents?.slice(0, abort.cpuReadings) ?? [];
-  const { used, limit } = vitals.connections;
-  return [
-    criterion(
-      'Database CPU',
-      `not above ${abort.cpuPercent} % in ${abort.cpuReadings} consecutive readings`,
-      cpu.length === 0 ? 'no reading' : cpu.map((value) => `${number.format(value)} %`).join(', '),
-      cpu.length === 0
-        ? null
-        : cpu.length < abort.cpuReadings || cpu.some((value) => value <= abort.cpuPercent),
-    ),
-    ...storageCriteria(plan, vitals),
-    criterion(
-      'Database locks',
-      `no wait over ${abort.lockWaitMilliseconds} ms`,
-      `${number.format(vitals.longestLockWaitMilliseconds)} ms`,
-      vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
-    ),
-    criterion(
-      'Database connections',
-      `not above ${abort.connectionPercent} % of the limit`,
-      `${used} of ${limit}`,
-      used * 100 <= limit * abort.connectionPercent,
-    ),
-    criterion(
-      'Customer-facing alarms',
-      'none in ALARM',
-      vitals.customerAlarms === null
-        ? 'could not be read'
-        : vitals.customerAlarms.length === 0
-          ? 'none'
-          : vitals.customerAlarms.join(', '),
-      vitals.customerAlarms === null ? null : vitals.customerAlarms.length === 0,
-    ),
-  ];
-}
-
-/** What fills the disk, and who lags behind. A lag alone stops nothing, but what nobody knows is not health. */
-function storageCriteria({ abort }: Plan, vitals: Vitals): Criterion[] {
-  const { freeStorageBytes, replicaLagSeconds, slotLagBytes } = vitals;
-  const criteria: Criterion[] = [];
-  if (freeStorageBytes !== undefined)
-    criteria.push(
-      criterion(
-        'Free storage',
-        `at least ${gibibytes(abort.minFreeStorageBytes)}`,
-        freeStorageBytes === null ? 'no reading' : gibibytes(freeStorageBytes),
-        freeStorageBytes === null ? null : freeStorageBytes >= abort.minFreeStorageBytes,
-      ),
-    );
-  if (replicaLagSeconds !== undefined)
-    criteria.push(
-      criterion(
-        'Replica lag',
-        'known',
-        replicaLagSeconds === null ? 'no reading' : `${number.format(replicaLagSeconds)} s`,
-        replicaLagSeconds === null ? null : true,
-      ),
-    );
-  criteria.push(
-    criterion(
-      'Replication slots',
-      `not above ${gibibytes(abort.slotLagBytes)} of WAL held back`,
-      gibibytes(slotLagBytes),
-      slotLagBytes <= abort.slotLagBytes,
-    ),
-  );
-  return criteria;
 }
 
 /** The abort conditions that are looked at before every batch and in every slice of a soak. */
@@ -366,25 +257,4 @@ function performanceCriteria(plan: Plan, { millisecondsPerRow }: GateMeasurement
       millisecondsPerRow <= plan.maxMillisecondsPerRow,
     ),
   ];
-}
-
-/** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
-export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
-  const failed = criteria.filter(({ passed }) => passed === false);
-  const unknown = criteria.filter(({ passed }) => passed === null);
-  const verdict: Verdict = failed.length > 0 ? 'NO_GO' : unknown.length > 0 ? 'INCONCLUSIVE' : 'GO';
-  const listed = (failed.length > 0 ? failed : unknown)
-    .map(({ name, expected, measured }) => `${name}: expected ${expected}, measured ${measured}`)
-    .join('; ');
-  return {
-    gate,
-    verdict,
-    reason: verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : `${gate}: ${listed}`,
-    criteria,
-  };
-}
-
-/** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */
-export function breach(gate: string, name: string, expected: string, measured: string): Judgement {
-  return judge(gate, [criterion(name, expected, measured, false)]);
 }

@@ -1,7 +1,7 @@
 /** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
-import type { Vitals } from './criteria.ts';
 import type { ProvePlaintextOutput, Verdict } from './payloads.ts';
 import type { Health } from './progress.ts';
+import type { Vitals } from './vitals.ts';
 
 export interface JudgedGate {
   readonly gate: string;

@@ -2,9 +2,9 @@
  * Why batches wait although nothing is wrong: the time of the day, and pressures that ease by themselves. Pure. What does
  * not ease is an abort condition (criteria.ts).
  */
-import type { Vitals } from './criteria.ts';
 import type { PhaseNumber, Plan } from './plan.ts';
 import type { OffPeak } from './settings.ts';
+import type { Vitals } from './vitals.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
 const MAX_WAIT_SECONDS = 300;

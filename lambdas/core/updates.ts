@@ -1,5 +1,5 @@
 /** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
-import { number } from './criteria.ts';
+import { number } from './judgement.ts';
 import type { RolloutStatus } from './payloads.ts';
 import type { Plan } from './plan.ts';
 

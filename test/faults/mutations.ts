@@ -103,7 +103,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Take what could not be measured for health',
-    file: 'lambdas/core/criteria.ts',
+    file: 'lambdas/core/judgement.ts',
     search: "unknown.length > 0 ? 'INCONCLUSIVE' : 'GO'",
     replace: "'GO'",
     caughtBy: 'test/lambdas/core/criteria.test.ts',

@@ -1,8 +1,9 @@
 import { Logger } from '@aws-lambda-powertools/logger';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { judge, vitalsCriteria } from '../../lambdas/core/criteria.ts';
+import { judge } from '../../lambdas/core/judgement.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { Settings } from '../../lambdas/core/settings.ts';
+import { vitalsCriteria } from '../../lambdas/core/vitals.ts';
 import type { Step } from '../../lambdas/step.ts';
 import { type TestWorld, testWorld } from './world.ts';
 

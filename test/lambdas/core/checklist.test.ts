@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type ChecklistMeasurements, checklistCriteria } from '../../../lambdas/core/checklist.ts';
-import { judge } from '../../../lambdas/core/criteria.ts';
+import { judge } from '../../../lambdas/core/judgement.ts';
 import { attestations, defaultPlan } from '../../../lambdas/core/plan.ts';
 
 const ready: ChecklistMeasurements = {

@@ -3,9 +3,9 @@ import {
   abortCriteria,
   type GateMeasurements,
   gateCriteria,
-  judge,
   soakCriteria,
 } from '../../../lambdas/core/criteria.ts';
+import { judge } from '../../../lambdas/core/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
 
 /** A world in which every gate passes, at this coverage. */

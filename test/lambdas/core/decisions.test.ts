@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { judge } from '../../../lambdas/core/criteria.ts';
 import {
   approvalCriterion,
   type DecidedHold,
   type Decision,
   withDecisions,
 } from '../../../lambdas/core/decisions.ts';
+import { judge } from '../../../lambdas/core/judgement.ts';
 
 const cpu = (passed: boolean | null) => ({
   name: 'Database CPU',

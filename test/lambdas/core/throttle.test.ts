@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { Vitals } from '../../../lambdas/core/criteria.ts';
 import { defaultPlan as plan } from '../../../lambdas/core/plan.ts';
 import { OffPeak } from '../../../lambdas/core/settings.ts';
 import { easing, hoursThroughWindows, isOpen } from '../../../lambdas/core/throttle.ts';
+import type { Vitals } from '../../../lambdas/core/vitals.ts';
 
 const calm: Vitals = {
   cpuPercents: [20, 20, 20],

@@ -1,0 +1,38 @@
+/** From criteria to a verdict. Pure. A value that could not be measured is `null` and never counts as health. */
+import type { Criterion, Judgement, Verdict } from './payloads.ts';
+
+export function criterion(
+  name: string,
+  expected: string,
+  measured: string,
+  passed: boolean | null,
+): Criterion {
+  return { name, expected, measured, passed };
+}
+
+export function none(name: string, count: number): Criterion {
+  return criterion(name, '0', String(count), count === 0);
+}
+
+export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
+
+/** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
+export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
+  const failed = criteria.filter(({ passed }) => passed === false);
+  const unknown = criteria.filter(({ passed }) => passed === null);
+  const verdict: Verdict = failed.length > 0 ? 'NO_GO' : unknown.length > 0 ? 'INCONCLUSIVE' : 'GO';
+  const listed = (failed.length > 0 ? failed : unknown)
+    .map(({ name, expected, measured }) => `${name}: expected ${expected}, measured ${measured}`)
+    .join('; ');
+  return {
+    gate,
+    verdict,
+    reason: verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : `${gate}: ${listed}`,
+    criteria,
+  };
+}
+
+/** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */
+export function breach(gate: string, name: string, expected: string, measured: string): Judgement {
+  return judge(gate, [criterion(name, expected, measured, false)]);
+}

@@ -1,0 +1,100 @@
+/** Judges the surroundings of the table: the database, its storage and replicas, the customers' alarms. Pure. */
+import { criterion, number } from './judgement.ts';
+import type { Criterion } from './payloads.ts';
+import type { Plan } from './plan.ts';
+
+/** The state of the world around the table. `null` = could not be measured. */
+export interface Vitals {
+  /** The latest one-minute averages of the database's CPU in percent, newest first. */
+  readonly cpuPercents: readonly number[] | null;
+  /** Names of the operator's alarms that are in ALARM. */
+  readonly customerAlarms: readonly string[] | null;
+  /** Longest wait for a lock on the table at this moment, in milliseconds; 0 = nobody waits. */
+  readonly longestLockWaitMilliseconds: number;
+  readonly connections: { readonly used: number; readonly limit: number };
+  /** Of an instance; undefined = not asked, because an Aurora cluster's storage grows by itself. */
+  readonly freeStorageBytes: number | null | undefined;
+  /** The slowest replica's; undefined = not asked, because there is none. */
+  readonly replicaLagSeconds: number | null | undefined;
+  /** WAL that the slowest replication slot holds back; 0 = none does. */
+  readonly slotLagBytes: number;
+  /** Age of the oldest transaction that is not the rollout's own, of those that its role may see. */
+  readonly oldestTransactionMinutes: number;
+  /** VACUUM, ANALYZE or CREATE INDEX CONCURRENTLY is at work on the table. */
+  readonly maintenance: boolean;
+}
+
+const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
+
+/** The abort conditions that say how the world is doing: CPU, storage, replicas, locks, connection pool, customers. */
+export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
+  const { abort } = plan;
+  const cpu = vitals.cpuPercents?.slice(0, abort.cpuReadings) ?? [];
+  const { used, limit } = vitals.connections;
+  return [
+    criterion(
+      'Database CPU',
+      `not above ${abort.cpuPercent} % in ${abort.cpuReadings} consecutive readings`,
+      cpu.length === 0 ? 'no reading' : cpu.map((value) => `${number.format(value)} %`).join(', '),
+      cpu.length === 0
+        ? null
+        : cpu.length < abort.cpuReadings || cpu.some((value) => value <= abort.cpuPercent),
+    ),
+    ...storageCriteria(plan, vitals),
+    criterion(
+      'Database locks',
+      `no wait over ${abort.lockWaitMilliseconds} ms`,
+      `${number.format(vitals.longestLockWaitMilliseconds)} ms`,
+      vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
+    ),
+    criterion(
+      'Database connections',
+      `not above ${abort.connectionPercent} % of the limit`,
+      `${used} of ${limit}`,
+      used * 100 <= limit * abort.connectionPercent,
+    ),
+    criterion(
+      'Customer-facing alarms',
+      'none in ALARM',
+      vitals.customerAlarms === null
+        ? 'could not be read'
+        : vitals.customerAlarms.length === 0
+          ? 'none'
+          : vitals.customerAlarms.join(', '),
+      vitals.customerAlarms === null ? null : vitals.customerAlarms.length === 0,
+    ),
+  ];
+}
+
+/** What fills the disk, and who lags behind. A lag alone stops nothing, but what nobody knows is not health. */
+function storageCriteria({ abort }: Plan, vitals: Vitals): Criterion[] {
+  const { freeStorageBytes, replicaLagSeconds, slotLagBytes } = vitals;
+  const criteria: Criterion[] = [];
+  if (freeStorageBytes !== undefined)
+    criteria.push(
+      criterion(
+        'Free storage',
+        `at least ${gibibytes(abort.minFreeStorageBytes)}`,
+        freeStorageBytes === null ? 'no reading' : gibibytes(freeStorageBytes),
+        freeStorageBytes === null ? null : freeStorageBytes >= abort.minFreeStorageBytes,
+      ),
+    );
+  if (replicaLagSeconds !== undefined)
+    criteria.push(
+      criterion(
+        'Replica lag',
+        'known',
+        replicaLagSeconds === null ? 'no reading' : `${number.format(replicaLagSeconds)} s`,
+        replicaLagSeconds === null ? null : true,
+      ),
+    );
+  criteria.push(
+    criterion(
+      'Replication slots',
+      `not above ${gibibytes(abort.slotLagBytes)} of WAL held back`,
+      gibibytes(slotLagBytes),
+      slotLagBytes <= abort.slotLagBytes,
+    ),
+  );
+  return criteria;
+}
