@@ -461,7 +461,8 @@ describe('against AWS', () => {
       Invoke: { body: JSON.stringify({ done: 'Paused.', status }) },
     };
     expect(JSON.parse((await rollout(['status', '--json'])).stdout)).toEqual(status);
-    expect((await rollout(['pause', '--yes'])).stdout).toMatch(
+    // Coloured where a terminal is, or a pipeline.
+    expect(stripVTControlCharacters((await rollout(['pause', '--yes'])).stdout)).toMatch(
       /^Paused.\n\npublic.appointments, stack Rollout/,
     );
   });
