@@ -44,6 +44,8 @@ export default defineConfig({
         test: {
           name: 'aws',
           include: ['test/aws/**/*.test.ts'],
+          // One scenario begins where the one before it has ended, so none can be tried again.
+          retry: 0,
           testTimeout: 300_000,
           hookTimeout: 300_000,
         },

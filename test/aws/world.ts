@@ -190,6 +190,9 @@ async function deploy(folder: string, databaseSecretArn: string): Promise<Output
       approvals: [5],
       plan: {
         holdMinutes: holdSeconds / 60,
+        // How fast a shared machine is says nothing here.
+        maxMillisecondsPerRow: 1_000,
+        writeLatency: { maxAddedMilliseconds: 1_000 },
         phases: { 1: { soakMinutes: 5 }, 2: { soakMinutes: 5 }, 3: { batchRows }, 4: { soakMinutes: 5 } },
       },
     }),
@@ -247,6 +250,7 @@ export async function rollout(
   const tsx = ['--import', import.meta.resolve('tsx'), 'cli/main.ts'];
   const child = spawn(process.execPath, [...tsx, ...args, '--stack', stackName], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NO_COLOR: '1' },
   });
   const said = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {
