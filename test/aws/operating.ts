@@ -13,6 +13,7 @@ import {
   rows,
   setCustomerAlarm,
   start,
+  startMachine,
   statusOfRun,
   sumOf,
 } from './world.ts';
@@ -112,7 +113,9 @@ export function operating(): void {
     expect(await health()).toMatchObject({ trigger_enabled: false });
     expect(await plaintext()).toBe(rows);
     expect(await sumOf('RolloutStopped')).toBe(1);
-    expect(await paged()).toMatch(new RegExp(`Encryption rollout stopped: .*${customerAlarm}`, 's'));
+    await expect
+      .poll(() => paged(), waiting)
+      .toMatch(new RegExp(`Encryption rollout stopped: .*${customerAlarm}`, 's'));
   });
 
   test('pause, tune and resume are followed by the batches', async () => {
@@ -125,6 +128,9 @@ export function operating(): void {
     await expect
       .poll(async () => (await rolloutJson('status')).waiting?.for, waiting)
       .toMatch(/Paused by arn:aws:.*: a sale/);
+    // The first update of an attempt is due at once; the schedule would ask within the hour.
+    expect(await endOf(await startMachine('StatusUpdates'))).toMatchObject({ status: 'SUCCEEDED' });
+    await expect.poll(() => paged('updates'), waiting).toMatch(/Phase 3 Bulk Migration.*a sale/s);
     const during = await batchesOf(3);
     const tuned = await rolloutJson('tune', '--batch-rows', '25', '--pause-seconds', '1', '--yes');
     expect(tuned.status.tuned).toEqual({ batchRows: 25, pauseSeconds: 1 });
@@ -195,7 +201,7 @@ export function operating(): void {
     ).toEqual([{ decision: 'expired', decided_by: null }]);
     expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
     expect(await health()).toMatchObject({ trigger_enabled: false });
-    expect(await paged()).toMatch(/Encryption rollout stopped: /);
+    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
     expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
       code: 1,
       stdout: '',
@@ -220,7 +226,7 @@ export function operating(): void {
     expect(await lastGate()).toMatchObject({ gate: expect.stringMatching(/^Phase 5/), verdict: 'NO_GO' });
     expect(await health()).toMatchObject({ trigger_enabled: false });
     expect(await plaintext()).toBe(rows);
-    expect(await paged()).toMatch(/Encryption rollout stopped: /);
+    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
     await expect
       .poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue, waiting)
       .toBe('ALARM');
@@ -248,7 +254,7 @@ export function operating(): void {
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
       { status: 'COMPLETED', attempt: 5 },
     ]);
-    expect(await paged()).toMatch(/Encryption rollout completed: /);
+    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout completed: /);
   });
 
   test('status and report tell what happened, and who decided', async () => {
@@ -303,7 +309,7 @@ export function undoing(): void {
       status: { run: { status: 'STOPPED' }, triggerEnabled: false },
     });
     expect(await health()).toMatchObject({ trigger_enabled: false, encryption_percentage: '100.00' });
-    expect(await paged()).toMatch(/writes are slow/);
+    await expect.poll(() => paged(), waiting).toMatch(/writes are slow/);
 
     const wrong = await rollout('rollback', '--option', 'clear', '--confirm', 'another', '--yes');
     expect(wrong).toMatchObject({

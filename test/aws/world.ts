@@ -23,7 +23,7 @@ import {
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { CreateDBInstanceCommand, CreateDBSnapshotCommand, RDSClient } from '@aws-sdk/client-rds';
 import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import { DescribeExecutionCommand, SFNClient } from '@aws-sdk/client-sfn';
+import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
 import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
 import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import pg from 'pg';
@@ -274,6 +274,13 @@ export async function rolloutJson(...args: string[]): Promise<any> {
 /** Starts the rollout as an operator does. Returns the execution's ARN. */
 export async function start(): Promise<string> {
   return (await rolloutJson('start', '--input', 'config/example-input.json', '--yes')).execution;
+}
+
+/** Starts a machine of the stack, as its schedule does. Returns the execution's ARN. */
+export async function startMachine(name: string): Promise<string> {
+  const stateMachineArn = theWorld().outputs.StateMachineArn.replace(/EncryptionRollout$/, name);
+  const { executionArn = '' } = await new SFNClient().send(new StartExecutionCommand({ stateMachineArn }));
+  return executionArn;
 }
 
 /** Waits for the end of an execution, and describes it. */
