@@ -10,8 +10,8 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import { askAgain, nameOfHold } from './hold-machine.ts';
 import { invoke, type MachineProps, machine } from './tasks.ts';
+import { checkVitals } from './vitals-states.ts';
 
 /**
  * One stretch of a phase: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to wait it looks
@@ -36,16 +36,6 @@ export class EncryptBatchesMachine extends Construct {
         loop: { hold: 0 },
       },
     });
-    const checkVitals = invoke(this, 'CheckVitals', {
-      functions,
-      payload: {
-        run: JsonPath.objectAt('$.run'),
-        phase: JsonPath.numberAt('$.phase'),
-        during: 'batch',
-        slice: JsonPath.numberAt('$.vitals.slice'),
-      },
-      resultPath: '$.vitals',
-    });
     const encryptBatch = invoke(this, 'EncryptBatch', {
       functions,
       payload: {
@@ -58,37 +48,23 @@ export class EncryptBatchesMachine extends Construct {
     });
     const pause = new Wait(this, 'Pause', { time: WaitTime.secondsPath('$.work.pauseSeconds') });
 
-    const ease = new Wait(this, 'Ease', { time: WaitTime.secondsPath('$.vitals.waitSeconds') });
+    const look = checkVitals(this, {
+      functions,
+      hold,
+      plan,
+      phase: JsonPath.numberAt('$.phase'),
+      during: 'batch',
+      ok: encryptBatch,
+      otherwise: new Succeed(this, 'Breached', { outputPath: '$.vitals' }),
+    });
 
-    begin.next(checkVitals);
-    checkVitals.next(
-      new Choice(this, 'Vitals')
-        .when(Condition.stringEquals('$.vitals.outcome', 'OK'), encryptBatch)
-        .when(Condition.stringEquals('$.vitals.outcome', 'WAIT'), ease)
-        .when(
-          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
-          askAgain(this, {
-            id: 'Hold',
-            hold,
-            plan,
-            name: nameOfHold(),
-            gate: JsonPath.stringAt('$.vitals.gate'),
-            again: checkVitals,
-          }),
-        )
-        .when(
-          Condition.stringEquals('$.vitals.outcome', 'CONTINUE'),
-          new Succeed(this, 'Continued', { outputPath: '$.vitals' }),
-        )
-        .otherwise(new Succeed(this, 'Breached', { outputPath: '$.vitals' })),
-    );
-    ease.next(checkVitals);
+    begin.next(look);
     encryptBatch.next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)
         .otherwise(new Succeed(this, 'Finished', { outputPath: '$.work' })),
     );
-    pause.next(checkVitals);
+    pause.next(look);
 
     this.machine = machine(
       this,

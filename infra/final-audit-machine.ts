@@ -6,13 +6,11 @@ import {
   Pass,
   type StateMachine,
   Succeed,
-  Wait,
-  WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import { askAgain, nameOfHold } from './hold-machine.ts';
 import { invoke, type MachineProps, machine } from './tasks.ts';
+import { checkVitals } from './vitals-states.ts';
 
 /**
  * One stretch of the final audit: a look at the vitals, then AuditRows, until it says otherwise. Reading the whole table
@@ -32,49 +30,28 @@ export class FinalAuditMachine extends Construct {
     const begin = new Pass(this, 'Begin', {
       parameters: { run, audit: { batch: 0 }, vitals: { slice: 0 }, loop: { hold: 0 } },
     });
-    const checkVitals = invoke(this, 'CheckVitals', {
-      functions,
-      payload: { run, phase: 5, during: 'batch', slice: JsonPath.numberAt('$.vitals.slice') },
-      resultPath: '$.vitals',
-    });
     const auditRows = invoke(this, 'AuditRows', {
       functions,
       payload: { run, batch: JsonPath.numberAt('$.audit.batch') },
       resultPath: '$.audit',
     });
-    const ease = new Wait(this, 'Ease', { time: WaitTime.secondsPath('$.vitals.waitSeconds') });
+    const look = checkVitals(this, {
+      functions,
+      hold,
+      plan,
+      phase: 5,
+      during: 'batch',
+      ok: auditRows,
+      otherwise: new Fail(this, 'Breached', {
+        error: 'Breach',
+        causePath: JsonPath.stringAt('$.vitals.reason'),
+      }),
+    });
 
-    begin.next(checkVitals);
-    checkVitals.next(
-      new Choice(this, 'Vitals')
-        .when(Condition.stringEquals('$.vitals.outcome', 'OK'), auditRows)
-        .when(Condition.stringEquals('$.vitals.outcome', 'WAIT'), ease)
-        .when(
-          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
-          askAgain(this, {
-            id: 'Hold',
-            hold,
-            plan,
-            name: nameOfHold(),
-            gate: JsonPath.stringAt('$.vitals.gate'),
-            again: checkVitals,
-          }),
-        )
-        .when(
-          Condition.stringEquals('$.vitals.outcome', 'CONTINUE'),
-          new Succeed(this, 'Continued', { outputPath: '$.vitals' }),
-        )
-        .otherwise(
-          new Fail(this, 'Breached', {
-            error: 'Breach',
-            causePath: JsonPath.stringAt('$.vitals.reason'),
-          }),
-        ),
-    );
-    ease.next(checkVitals);
+    begin.next(look);
     auditRows.next(
       new Choice(this, 'Progress')
-        .when(Condition.stringEquals('$.audit.outcome', 'MORE'), checkVitals)
+        .when(Condition.stringEquals('$.audit.outcome', 'MORE'), look)
         .otherwise(new Succeed(this, 'Finished', { outputPath: '$.audit' })),
     );
 

@@ -105,11 +105,6 @@ export function askAgain(
   return count;
 }
 
-/** Name of a hold's execution in a child machine: `<execution>-hold-<number>`. */
-export function nameOfHold(): string {
-  return JsonPath.format('{}-hold-{}', JsonPath.executionName, JsonPath.stringAt('$.loop.hold'));
-}
-
 /** Longer than any hold: the answer's time, and what is done before and after it with every retry. */
 export function holdTimeout(plan: Plan): Duration {
   return Duration.seconds(Math.ceil(plan.holdMinutes * 60) + 3_600);

@@ -1,18 +1,9 @@
 import { Duration } from 'aws-cdk-lib';
-import {
-  Choice,
-  Condition,
-  JsonPath,
-  Pass,
-  type StateMachine,
-  Succeed,
-  Wait,
-  WaitTime,
-} from 'aws-cdk-lib/aws-stepfunctions';
+import { JsonPath, Pass, type StateMachine, Succeed, Wait, WaitTime } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import { askAgain, nameOfHold } from './hold-machine.ts';
-import { invoke, type MachineProps, machine } from './tasks.ts';
+import { type MachineProps, machine } from './tasks.ts';
+import { checkVitals } from './vitals-states.ts';
 
 /**
  * A watched wait: it ends early on a breach. CheckVitals counts the slices. What cannot be measured is put to a person.
@@ -35,38 +26,22 @@ export class SoakMachine extends Construct {
         loop: { hold: 0 },
       },
     });
-    const checkVitals = invoke(this, 'CheckVitals', {
-      functions,
-      payload: {
-        run: JsonPath.objectAt('$.run'),
-        phase: JsonPath.numberAt('$.phase'),
-        during: 'soak',
-        slice: JsonPath.numberAt('$.vitals.slice'),
-      },
-      resultPath: '$.vitals',
-    });
     const slice = new Wait(this, 'Slice', {
       time: WaitTime.duration(Duration.minutes(plan.soakSliceMinutes)),
     });
 
-    begin.next(checkVitals);
-    checkVitals.next(
-      new Choice(this, 'Vitals')
-        .when(Condition.stringEquals('$.vitals.outcome', 'OK'), slice)
-        .when(
-          Condition.stringEquals('$.vitals.outcome', 'HOLD'),
-          askAgain(this, {
-            id: 'Hold',
-            hold,
-            plan,
-            name: nameOfHold(),
-            gate: JsonPath.stringAt('$.vitals.gate'),
-            again: checkVitals,
-          }),
-        )
-        .otherwise(new Succeed(this, 'Finished', { outputPath: '$.vitals' })),
-    );
-    slice.next(checkVitals);
+    const look = checkVitals(this, {
+      functions,
+      hold,
+      plan,
+      phase: JsonPath.numberAt('$.phase'),
+      during: 'soak',
+      ok: slice,
+      otherwise: new Succeed(this, 'Finished', { outputPath: '$.vitals' }),
+    });
+
+    begin.next(look);
+    slice.next(look);
 
     this.machine = machine(this, names, 'Soak', 'A wait in slices, with a look at the vitals in each', begin);
   }

@@ -1,0 +1,71 @@
+import {
+  Choice,
+  Condition,
+  type IChainable,
+  JsonPath,
+  type StateMachine,
+  Succeed,
+  Wait,
+  WaitTime,
+} from 'aws-cdk-lib/aws-stepfunctions';
+import type { LambdaInvoke } from 'aws-cdk-lib/aws-stepfunctions-tasks';
+import type { Construct } from 'constructs';
+import type { Plan } from '../lambdas/core/plan.ts';
+import type { Functions } from './functions.ts';
+import { askAgain } from './hold-machine.ts';
+import { invoke } from './tasks.ts';
+
+interface Look {
+  readonly functions: Functions;
+  readonly hold: StateMachine;
+  readonly plan: Plan;
+  /** A number, or its JSON path. */
+  readonly phase: number;
+  /** In a soak nothing has to wait, and no stretch ends early. */
+  readonly during: 'batch' | 'soak';
+  /** What follows when all is well; it leads back here. */
+  readonly ok: IChainable;
+  readonly otherwise: IChainable;
+}
+
+/**
+ * A look at the vitals, and what follows each of its answers. What cannot be measured is put to a person; in front of
+ * work, a wait is followed by the next look. Uses `$.run`, `$.vitals` and `$.loop`.
+ */
+export function checkVitals(
+  scope: Construct,
+  { functions, hold, plan, phase, during, ok, otherwise }: Look,
+): LambdaInvoke {
+  const task = invoke(scope, 'CheckVitals', {
+    functions,
+    payload: {
+      run: JsonPath.objectAt('$.run'),
+      phase,
+      during,
+      slice: JsonPath.numberAt('$.vitals.slice'),
+    },
+    resultPath: '$.vitals',
+  });
+  const answers = new Choice(scope, 'Vitals');
+  const answer = (outcome: string, next: IChainable) =>
+    answers.when(Condition.stringEquals('$.vitals.outcome', outcome), next);
+  answer('OK', ok);
+  if (during === 'batch') {
+    const ease = new Wait(scope, 'Ease', { time: WaitTime.secondsPath('$.vitals.waitSeconds') });
+    answer('WAIT', ease.next(task));
+  }
+  answer(
+    'HOLD',
+    askAgain(scope, {
+      id: 'Hold',
+      hold,
+      plan,
+      name: JsonPath.format('{}-hold-{}', JsonPath.executionName, JsonPath.stringAt('$.loop.hold')),
+      gate: JsonPath.stringAt('$.vitals.gate'),
+      again: task,
+    }),
+  );
+  if (during === 'batch') answer('CONTINUE', new Succeed(scope, 'Continued', { outputPath: '$.vitals' }));
+  task.next(answers.otherwise(otherwise));
+  return task;
+}
