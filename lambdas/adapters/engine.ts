@@ -9,6 +9,14 @@ import { type SealedRow, targetName } from '../core/verification.ts';
 
 type Client = pg.ClientBase;
 
+/** Whether the engine is installed, and new enough to have this table of its own. */
+export async function hasEngineTable(client: Client, table: string): Promise<boolean> {
+  const { rows } = await client.query('select to_regclass($1) is not null as yes', [
+    `encryption_rollout.${table}`,
+  ]);
+  return rows[0].yes;
+}
+
 /** Validates the table and adds what the engine needs to it; changes nothing that is there already. */
 export async function registerTarget(client: Client, target: Target): Promise<void> {
   const { canary: _, ...registration } = target;

@@ -17,14 +17,23 @@ export async function recordEvent(
   );
 }
 
-/** The trigger test of this attempt, as EnableTrigger recorded it. */
-export async function readTriggerTest(client: Client, run: Run): Promise<TriggerTest | undefined> {
-  const { rows } = await client.query(
+/** The detail of this attempt's latest event of the kind; undefined when there is none. */
+export async function latestDetail<Detail>(
+  client: Client,
+  run: Run,
+  event: string,
+): Promise<Detail | undefined> {
+  const { rows } = await client.query<{ detail: Detail }>(
     `select detail from encryption_rollout.events
-     where run_id = $1 and attempt = $2 and event = 'TRIGGER_TESTED' order by id desc limit 1`,
-    [run.id, run.attempt],
+     where run_id = $1 and attempt = $2 and event = $3 order by id desc limit 1`,
+    [run.id, run.attempt, event],
   );
   return rows[0]?.detail;
+}
+
+/** The trigger test of this attempt, as EnableTrigger recorded it. */
+export function readTriggerTest(client: Client, run: Run): Promise<TriggerTest | undefined> {
+  return latestDetail(client, run, 'TRIGGER_TESTED');
 }
 
 /** Median canary write without the trigger, in milliseconds, as any run of the table measured it last. */
@@ -39,24 +48,11 @@ export async function lastWriteLatency(client: Client, target: string): Promise<
 }
 
 /** What ProvePlaintext found in this attempt; undefined when it has not got so far. */
-export async function readPlaintextProof(
-  client: Client,
-  run: Run,
-): Promise<ProvePlaintextOutput | undefined> {
-  const { rows } = await client.query<{ detail: ProvePlaintextOutput }>(
-    `select detail from encryption_rollout.events
-     where run_id = $1 and attempt = $2 and event = 'PLAINTEXT_PROVEN' order by id desc limit 1`,
-    [run.id, run.attempt],
-  );
-  return rows[0]?.detail;
+export function readPlaintextProof(client: Client, run: Run): Promise<ProvePlaintextOutput | undefined> {
+  return latestDetail(client, run, 'PLAINTEXT_PROVEN');
 }
 
 /** Why TakeBackup took no backup in this attempt; undefined when it did, or was not to. */
 export async function readBackupProblem(client: Client, run: Run): Promise<string | undefined> {
-  const { rows } = await client.query(
-    `select detail ->> 'reason' as reason from encryption_rollout.events
-     where run_id = $1 and attempt = $2 and event = 'BACKUP_FAILED' order by id desc limit 1`,
-    [run.id, run.attempt],
-  );
-  return rows[0]?.reason;
+  return (await latestDetail<{ reason: string }>(client, run, 'BACKUP_FAILED'))?.reason;
 }

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Run } from '../core/payloads.ts';
+import { hasEngineTable } from './engine.ts';
 
 /** What a measurement counts: from `since`, `until` not included. */
 export interface Window {
@@ -16,12 +17,10 @@ export async function openWindow(
   target: string,
   firstMilliseconds: number,
 ): Promise<Window> {
-  const { rows } = await client.query<{ until: Date; installed: boolean }>(
-    "select clock_timestamp() as until, to_regclass('encryption_rollout.measurements') is not null as installed",
-  );
-  const { until = new Date(), installed } = rows[0] ?? {};
+  const { rows } = await client.query<{ until: Date }>('select clock_timestamp() as until');
+  const { until = new Date() } = rows[0] ?? {};
   // An engine that an earlier release has installed, until the next execution brings it up to date.
-  const last = installed
+  const last = (await hasEngineTable(client, 'measurements'))
     ? await client.query<{ measured_at: Date }>(
         'select measured_at from encryption_rollout.measurements where target = $1',
         [target],
@@ -35,10 +34,7 @@ export async function openWindow(
 
 /** The window has been published: the next one begins where it ends. */
 export async function closeWindow(client: pg.ClientBase, target: string, { until }: Window): Promise<void> {
-  const { rows } = await client.query(
-    "select to_regclass('encryption_rollout.measurements') is not null as installed",
-  );
-  if (!rows[0].installed) return;
+  if (!(await hasEngineTable(client, 'measurements'))) return;
   await client.query(
     `insert into encryption_rollout.measurements as m (target, measured_at) values ($1, $2)
      on conflict (target) do update set measured_at = greatest(m.measured_at, excluded.measured_at)`,
@@ -51,10 +47,7 @@ export async function closeWindow(client: pg.ClientBase, target: string, { until
  * when a backup may take hours, and while a person is asked.
  */
 export async function stalledMinutes(client: pg.ClientBase, { id, attempt }: Run): Promise<number> {
-  const { rows: installed } = await client.query(
-    "select to_regclass('encryption_rollout.looks') is not null as yes",
-  );
-  if (!installed[0].yes) return 0;
+  if (!(await hasEngineTable(client, 'looks'))) return 0;
   const { rows } = await client.query<{ minutes: number }>(
     `select extract(epoch from clock_timestamp() - greatest(
          (select looked_at from encryption_rollout.looks where run_id = $1),

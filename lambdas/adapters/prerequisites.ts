@@ -2,14 +2,11 @@ import pg from 'pg';
 import type { Criterion } from '../core/payloads.ts';
 import { type Health, percentage } from '../core/progress.ts';
 import type { Target } from '../core/settings.ts';
-import { tableSql } from './engine.ts';
+import { hasEngineTable, tableSql } from './engine.ts';
 
 /** Whether the engine is installed and knows the table. */
 export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
-  const { rows } = await client.query(
-    "select to_regclass('encryption_rollout.targets') is not null as installed",
-  );
-  if (!rows[0].installed) return false;
+  if (!(await hasEngineTable(client, 'targets'))) return false;
   const found = await client.query('select from encryption_rollout.targets where name = $1', [target]);
   return found.rowCount === 1;
 }

@@ -10,6 +10,7 @@ import {
   maxRecords,
   type Report,
 } from '../core/report.ts';
+import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
 
@@ -23,8 +24,7 @@ export async function readReport(
   plan: Plan,
   runId?: string,
 ): Promise<Report | undefined> {
-  const installed = await client.query("select to_regclass('encryption_rollout.holds') is not null as yes");
-  if (!installed.rows[0].yes) return undefined;
+  if (!(await hasEngineTable(client, 'holds'))) return undefined;
   const { rows } = await client.query(
     `select id, status, purpose, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
        stop_reason as "stopReason", attestations

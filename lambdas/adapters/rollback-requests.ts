@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import { recordEvent } from './events.ts';
+import { latestDetail, recordEvent } from './events.ts';
 import { startExecution } from './executions.ts';
 import { latestRunStatus } from './run-status.ts';
 import { lockRuns } from './runs.ts';
@@ -75,10 +75,5 @@ async function request(
 
 /** Number of the latest rollback that a person has requested of this attempt; undefined when nobody has. */
 export async function requestedRollback(client: Client, run: Run): Promise<number | undefined> {
-  const { rows } = await client.query(
-    `select (detail ->> 'number')::integer as number from encryption_rollout.events
-     where run_id = $1 and attempt = $2 and event = 'ROLLBACK_REQUESTED' order by id desc limit 1`,
-    [run.id, run.attempt],
-  );
-  return rows[0]?.number;
+  return (await latestDetail<{ number: number }>(client, run, 'ROLLBACK_REQUESTED'))?.number;
 }

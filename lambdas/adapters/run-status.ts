@@ -1,6 +1,7 @@
 /** What the runs of a table say of it: whether one is under way, and what one may expect of the table. */
 import type pg from 'pg';
 import type { Run } from '../core/payloads.ts';
+import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
 
@@ -36,10 +37,7 @@ export async function activeRun(
 
 /** Status of the table's latest run; undefined when there is none, or no engine. */
 export async function latestRunStatus(client: Client, target: string): Promise<string | undefined> {
-  const installed = await client.query(
-    "select to_regclass('encryption_rollout.runs') is not null as installed",
-  );
-  if (!installed.rows[0].installed) return undefined;
+  if (!(await hasEngineTable(client, 'runs'))) return undefined;
   const { rows } = await client.query(
     'select status from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
     [target],

@@ -5,6 +5,7 @@ import { type PhaseNumber, phaseOf } from '../core/plan.ts';
 import { hoursLeft, percentage } from '../core/progress.ts';
 import { planOf, type Settings } from '../core/settings.ts';
 import { targetName } from '../core/verification.ts';
+import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
 
@@ -14,8 +15,7 @@ const PACE_MINUTES = 15;
 /** The table's latest run. Null and empty before the first one, or without an engine. */
 export async function readStatus(client: Client, settings: Settings): Promise<RolloutStatus> {
   const target = targetName(settings.target);
-  const installed = await client.query("select to_regclass('encryption_rollout.holds') is not null as yes");
-  if (!installed.rows[0].yes) return nothing(target);
+  if (!(await hasEngineTable(client, 'holds'))) return nothing(target);
   const { rows } = await client.query(
     `select r.*, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as trigger_enabled
      from encryption_rollout.runs r join encryption_rollout.targets t on t.name = r.target

@@ -1,5 +1,5 @@
 /** What is looked at after a rollout, when, and how it is judged. Pure. */
-import type { SpotCheck } from './criteria.ts';
+import { keyCriterion, type SpotCheck, spotCheckCriterion } from './criteria.ts';
 import { criterion, none, number } from './judgement.ts';
 import type { Criterion } from './payloads.ts';
 import type { Plan } from './plan.ts';
@@ -12,6 +12,7 @@ import {
   maxRecords,
   type Report,
 } from './report.ts';
+import { customerCriterion } from './vitals.ts';
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -112,30 +113,11 @@ export function afterwardsCriteria(plan: Plan, m: AfterwardsMeasurements): Crite
       health.guardEnabled,
     ),
     none('Missing IVs', health.missingIvCount),
-    criterion(
-      'Encryption key',
-      'Secrets Manager and the database hold the same key',
-      m.keyMatches ? 'the same' : 'another key',
-      m.keyMatches,
-    ),
-    criterion(
-      'Decryption matches plaintext',
-      health.encryptedRows === 0 ? 'nothing encrypted' : 'all of the rows checked',
-      `${spotCheck.checked - spotCheck.mismatchedKeys.length} of ${spotCheck.checked}`,
-      spotCheck.checked === 0 ? health.encryptedRows === 0 || null : spotCheck.mismatchedKeys.length === 0,
-    ),
+    keyCriterion(m.keyMatches),
+    spotCheckCriterion(spotCheck, health, 'nothing encrypted'),
     none('Rows with ciphertext and no plaintext', m.ciphertextOnlyRows),
     errorRate(plan, m.period),
-    criterion(
-      'Customer-facing alarms',
-      'none in ALARM',
-      customerAlarms === null
-        ? 'could not be read'
-        : customerAlarms.length === 0
-          ? 'none'
-          : customerAlarms.join(', '),
-      customerAlarms === null ? null : customerAlarms.length === 0,
-    ),
+    customerCriterion(customerAlarms),
     ...(whole === undefined ? [] : wholeCriteria(plan, whole)),
   ];
 }

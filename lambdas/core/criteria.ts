@@ -119,24 +119,35 @@ function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRows): Cri
   ];
 }
 
+export function keyCriterion(matches: boolean): Criterion {
+  return criterion(
+    'Encryption key',
+    'Secrets Manager and the database hold the same key',
+    matches ? 'the same' : 'another key',
+    matches,
+  );
+}
+
+/** @param expectedOfNone what is expected of a table without an encrypted row */
+export function spotCheckCriterion(
+  { checked, mismatchedKeys }: SpotCheck,
+  { encryptedRows }: Health,
+  expectedOfNone: string,
+): Criterion {
+  return criterion(
+    'Decryption matches plaintext',
+    encryptedRows === 0 ? expectedOfNone : 'all of the rows checked',
+    `${checked - mismatchedKeys.length} of ${checked}`,
+    checked === 0 ? encryptedRows === 0 || null : mismatchedKeys.length === 0,
+  );
+}
+
 /** Every criterion of a phase's gate, from the plan's go/no-go lists. */
 export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
   return [
     ...coverageCriteria(phase, m),
-    criterion(
-      'Encryption key',
-      'Secrets Manager and the database hold the same key',
-      m.keyMatches ? 'the same' : 'another key',
-      m.keyMatches,
-    ),
-    criterion(
-      'Decryption matches plaintext',
-      m.health.encryptedRows === 0 ? 'nothing encrypted yet' : 'all of the rows checked',
-      `${m.spotCheck.checked - m.spotCheck.mismatchedKeys.length} of ${m.spotCheck.checked}`,
-      m.spotCheck.checked === 0
-        ? m.health.encryptedRows === 0 || null
-        : m.spotCheck.mismatchedKeys.length === 0,
-    ),
+    keyCriterion(m.keyMatches),
+    spotCheckCriterion(m.spotCheck, m.health, 'nothing encrypted yet'),
     none('Decryption failures', m.errors.decryption),
     none('Missing IVs', m.health.missingIvCount),
     errorRate(phase, m),

@@ -53,17 +53,18 @@ export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
       `${used} of ${limit}`,
       used * 100 <= limit * abort.connectionPercent,
     ),
-    criterion(
-      'Customer-facing alarms',
-      'none in ALARM',
-      vitals.customerAlarms === null
-        ? 'could not be read'
-        : vitals.customerAlarms.length === 0
-          ? 'none'
-          : vitals.customerAlarms.join(', '),
-      vitals.customerAlarms === null ? null : vitals.customerAlarms.length === 0,
-    ),
+    customerCriterion(vitals.customerAlarms),
   ];
+}
+
+/** Names of the alarms that say that customers notice; null = could not be read. */
+export function customerCriterion(alarms: readonly string[] | null): Criterion {
+  return criterion(
+    'Customer-facing alarms',
+    'none in ALARM',
+    alarms === null ? 'could not be read' : alarms.length === 0 ? 'none' : alarms.join(', '),
+    alarms === null ? null : alarms.length === 0,
+  );
 }
 
 /** What fills the disk, and who lags behind. A lag alone stops nothing, but what nobody knows is not health. */
