@@ -2,9 +2,18 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Architecture, LoggingFormat, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
 import { buildSync } from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** How every function runs: the Node that the bundle is made for, JSON logs, traced. */
+export const runtimeOfFunctions = {
+  runtime: Runtime.NODEJS_24_X,
+  architecture: Architecture.ARM_64,
+  loggingFormat: LoggingFormat.JSON,
+  tracing: Tracing.ACTIVE,
+} as const;
 
 /** Whose handlers read the SQL files. */
 const withSql = ['PrepareDatabase', 'SeedDemo'];

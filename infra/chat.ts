@@ -1,19 +1,12 @@
 import { Duration } from 'aws-cdk-lib';
 import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
 import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import {
-  Architecture,
-  Code,
-  Function as LambdaFunction,
-  LoggingFormat,
-  Runtime,
-  Tracing,
-} from 'aws-cdk-lib/aws-lambda';
+import { Code, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
-import { handlerOf, withBundle } from './bundles.ts';
+import { handlerOf, runtimeOfFunctions, withBundle } from './bundles.ts';
 import type { RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 import type { Notifications } from './notifications.ts';
@@ -45,15 +38,12 @@ export class Chat extends Construct {
         new LambdaFunction(this, 'TellChat', {
           functionName: names.of('TellChat'),
           description: 'Puts what the encryption rollout says into the form that the chat shows',
-          runtime: Runtime.NODEJS_24_X,
-          architecture: Architecture.ARM_64,
+          ...runtimeOfFunctions,
           code: Code.fromAsset(directory),
           handler: handlerOf('TellChat'),
           timeout: Duration.seconds(30),
           role,
           logGroup,
-          loggingFormat: LoggingFormat.JSON,
-          tracing: Tracing.ACTIVE,
           environment: { CHAT_TOPIC_ARN: told.topicArn, POWERTOOLS_SERVICE_NAME: 'encryption-rollout' },
         }),
     );

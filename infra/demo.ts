@@ -9,14 +9,7 @@ import {
   Vpc,
 } from 'aws-cdk-lib/aws-ec2';
 import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import {
-  Architecture,
-  Code,
-  Function as LambdaFunction,
-  LoggingFormat,
-  Runtime,
-  Tracing,
-} from 'aws-cdk-lib/aws-lambda';
+import { Code, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import {
   AuroraPostgresEngineVersion,
@@ -29,7 +22,7 @@ import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Trigger } from 'aws-cdk-lib/triggers';
 import { Construct } from 'constructs';
 import type { Database } from '../lambdas/core/settings.ts';
-import { handlerOf, withBundle } from './bundles.ts';
+import { handlerOf, runtimeOfFunctions, withBundle } from './bundles.ts';
 import type { DemoConfig } from './config.ts';
 import { endpointServices } from './endpoints.ts';
 import type { Names } from './names.ts';
@@ -127,16 +120,13 @@ export class DemoSurroundings extends Construct implements Surroundings {
         new LambdaFunction(this, 'SeedDemo', {
           functionName: names.of('SeedDemo'),
           description: 'Fills the demonstration with appointments of fictitious people',
-          runtime: Runtime.NODEJS_24_X,
-          architecture: Architecture.ARM_64,
+          ...runtimeOfFunctions,
           code: Code.fromAsset(directory),
           handler: handlerOf('SeedDemo'),
           timeout: Duration.minutes(5),
           ...this.network,
           role,
           logGroup,
-          loggingFormat: LoggingFormat.JSON,
-          tracing: Tracing.ACTIVE,
           environment: {
             ...this.login.environment,
             ROLLOUT_SETTINGS: JSON.stringify({ database: this.database }),

@@ -1,20 +1,12 @@
 import { ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
 import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import {
-  Architecture,
-  Code,
-  type IVersion,
-  Function as LambdaFunction,
-  LoggingFormat,
-  Runtime,
-  Tracing,
-} from 'aws-cdk-lib/aws-lambda';
+import { Code, type IVersion, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
 import { metricNamespace } from '../lambdas/core/plan.ts';
 import type { Database, Settings } from '../lambdas/core/settings.ts';
-import { handlerOf, withBundle } from './bundles.ts';
+import { handlerOf, runtimeOfFunctions, withBundle } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
 import type { CheckSchedules } from './schedules.ts';
@@ -151,8 +143,7 @@ export class Functions extends Construct {
     const lambda = new LambdaFunction(this, name, {
       functionName: names.of(name),
       description: `State ${name} of the encryption rollout of ${names.target}`,
-      runtime: Runtime.NODEJS_24_X,
-      architecture: Architecture.ARM_64,
+      ...runtimeOfFunctions,
       code,
       handler: handlerOf(name),
       memorySize: 512,
@@ -160,8 +151,6 @@ export class Functions extends Construct {
       ...surroundings.network,
       role,
       logGroup,
-      loggingFormat: LoggingFormat.JSON,
-      tracing: Tracing.ACTIVE,
       // A version that a running execution still needs outlives the update that replaces it.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN },
       environment: fitting({
