@@ -439,9 +439,15 @@ async function logWith(setting: string, value: string): Promise<Map<string, stri
   await root.query(`alter database shop set ${setting} = ${value}`);
   const customer = await connect('customer');
   const owner = await connect('rollout');
+  // Rows for the batch, then rows for the trigger. What a batch cannot encrypt says nothing of a key.
+  await owner.query("select encryption_rollout.set_trigger('public.appointments', false)");
+  await copyRows(customer);
   await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
   await copyRows(customer);
-  await owner.query("select encryption_rollout.encrypt_batch('public.appointments', 5)");
+  const { rows: batches } = await owner.query(
+    "select encrypted from encryption_rollout.encrypt_batch('public.appointments', 1000)",
+  );
+  expect(batches[0].encrypted).toBeGreaterThanOrEqual(6);
   return new Map([['log', (await serverLog()).slice(before)]]);
 }
 
