@@ -215,9 +215,10 @@ export function operating(): void {
       expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
     const execution = await start();
     const { id } = await openHold();
-    await query(
+    const [corrupted] = await query(
       `update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)
-       where id = (select id from public.appointments where email_encrypted is not null order by id limit 1)`,
+       where id = (select id from public.appointments where email_encrypted is not null order by id limit 1)
+       returning id`,
     );
     await rolloutJson('decide', id, 'go', '--comment', 'looks good', '--yes');
     const { status, cause } = await endOf(execution);
@@ -233,7 +234,8 @@ export function operating(): void {
     // As docs/runbook.md has it, under DecryptionFailures.
     await query(
       `update public.appointments set email_encrypted = null, e164_encrypted = null, first_name_encrypted = null, pii_iv = null
-       where id = (select id from public.appointments where email_encrypted is not null order by id limit 1)`,
+       where id = $1`,
+      [corrupted.id],
     );
   });
 
