@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
+import { defaultStackName } from '../lambdas/core/hints.ts';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
@@ -29,7 +30,7 @@ const everywhere = {
   stackName: text(
     /^[A-Za-z][A-Za-z0-9-]{0,39}$/,
     'expected a letter, then up to 39 letters, digits and hyphens',
-  ).default('EncryptionRollout'),
+  ).default(defaultStackName),
   /** `{"number": 1, "key": "<64 hex digits>"}`; created when not given. */
   keySecretArn: secretArn.optional(),
   /** As databaseSecretKmsKeyArn, for a given key secret. */

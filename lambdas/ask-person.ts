@@ -1,20 +1,19 @@
 import { askPerson, type Hold } from './adapters/holds.ts';
 import { approvalCriterion } from './core/decisions.ts';
 import { AskPersonInput, type AskPersonOutput } from './core/payloads.ts';
-import { handlerOf, required, sessionName } from './step.ts';
+import { handlerOf, type Step, sessionName } from './step.ts';
 
 /** Puts an INCONCLUSIVE judgement to a person: writes the page, with an id to answer by. */
 export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...question }, step) => {
-  const stack = required('STACK_NAME');
   return step.database(sessionName(run), async (client): Promise<AskPersonOutput> => {
     const hold = await askPerson(client, run, question, step.plan.holdMinutes);
-    return { hold: hold.id, message: page(hold, run.target, stack) };
+    return { hold: hold.id, message: page(hold, run.target, step) };
   });
 });
 
 /** What the person reads: what was measured, until when, and how to answer. */
-function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, stack: string): string {
-  const answer = (decision: string) => `  npm run rollout -- decide ${id} ${decision} --stack ${stack}`;
+function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, { commandLine }: Step): string {
+  const answer = (decision: string) => `  ${commandLine(`decide ${id} ${decision}`)}`;
   const approval = unknown.every((name) => name === approvalCriterion.name);
   return [
     ...(approval
@@ -24,7 +23,7 @@ function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, st
       : [`The encryption rollout of ${target} waits for a person to decide ${id}.`, '', reason]),
     '',
     `Answer before ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
-    `Where it is: npm run rollout -- status --stack ${stack}`,
+    `Where it is: ${commandLine('status')}`,
     '',
     approval ? 'Begin it:' : 'Go on without knowing, on your word:',
     answer('go'),

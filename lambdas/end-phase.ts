@@ -11,7 +11,7 @@ export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase 
     const { encryptedRows, rowsWithPii, triggerEnabled } = await readHealth(client, step.target);
     await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
     return {
-      summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${encryptedRows} of ${rowsWithPii} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on: it resumes run ${run.id}.`,
+      summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${encryptedRows} of ${rowsWithPii} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
     };
   });
 });

@@ -14,7 +14,7 @@ import { handlerOf, unattachedSession, unpublished } from './step.ts';
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
-  const { target } = step;
+  const { target, commandLine } = step;
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
     const why = explainReason(reason);
     // Before the scan of the table, which takes a while: what runs now is what ran when it stopped.
@@ -30,6 +30,8 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     await closeRun(client, run, 'STOPPED', why);
     // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
     await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
-    return { summary: stopMessage({ ...evidence, target, runId: run.id, why, rotating, proof }) };
+    return {
+      summary: stopMessage({ ...evidence, target, runId: run.id, why, rotating, proof, commandLine }),
+    };
   });
 });

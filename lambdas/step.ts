@@ -7,6 +7,7 @@ import { required } from './adapters/environment.ts';
 import type { DatabaseLogin } from './adapters/login.ts';
 import { readKey } from './adapters/secrets.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from './core/errors.ts';
+import { commandLine } from './core/hints.ts';
 import type { Plan } from './core/plan.ts';
 import { planOf, Settings } from './core/settings.ts';
 import { targetName } from './core/verification.ts';
@@ -22,6 +23,8 @@ export interface Step {
   /** A database session for the work. `session`: its application_name; a run's id makes it cancellable by a rollback. */
   database<T>(session: string, work: (client: pg.Client) => Promise<T>): Promise<T>;
   key(): ReturnType<typeof readKey>;
+  /** A command of `npm run rollout`, for a message: as it is typed to reach this stack. */
+  commandLine(words: string): string;
 }
 
 /** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
@@ -82,6 +85,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
             work,
           ),
         key: () => readKey(required('KEY_SECRET_ARN')),
+        commandLine: (words) => commandLine({ stack: required('STACK_NAME') }, words),
       });
       logger.info('done', { milliseconds: performance.now() - started, outcome: outcomeOf(output) });
       return output;

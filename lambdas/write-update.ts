@@ -27,7 +27,7 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
           updates,
           security,
         });
-      return { due: updates, security, ...statusUpdate(plan, status) };
+      return { due: updates, security, ...statusUpdate(plan, status, step.commandLine) };
     }),
   );
 });

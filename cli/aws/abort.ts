@@ -49,7 +49,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const executions = own.length > 0 ? own : running;
   if (executions.length === 0)
     throw new UsageError(
-      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the trigger of a finished run off: npm run rollout -- rollback --option keep`,
+      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the trigger of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
     );
   const where = before ? whereOf(before, deployment) : `${executions.join(', ')}, ${placeOf(deployment)}`;
   if (!(await agreed(options, `This stops ${where}, cancels its batch and switches the trigger off.`)))
@@ -68,7 +68,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   print(
     options,
     { executions, milliseconds, rolledBack: touched, status },
-    `${done}\n\n${statusScreen(status, placeOf(deployment), new Date())}`,
+    `${done}\n\n${statusScreen(status, deployment, new Date())}`,
   );
 }
 

@@ -1,6 +1,7 @@
 /** What the commands against AWS have in common: their options, the question before a change, and where output goes. */
 import { confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
+import { defaultStackName } from '../../lambdas/core/hints.ts';
 import { UsageError } from '../connection.ts';
 import type { AwsOptions } from './deployment.ts';
 
@@ -14,7 +15,7 @@ export function awsCommand(
   const command = program
     .command(usage)
     .description(description)
-    .option('--stack <name>', 'the stack, as its setting stackName has it', 'EncryptionRollout')
+    .option('--stack <name>', 'the stack, as its setting stackName has it', defaultStackName)
     .option('--profile <name>', 'AWS profile (default: AWS_PROFILE, then the default one)')
     .option('--region <region>', "AWS region (default: AWS_REGION, then the profile's)")
     .option('--json', 'one JSON document on stdout; everything else goes to stderr');

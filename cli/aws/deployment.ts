@@ -1,6 +1,7 @@
 /** Finds the deployed stack, and who asks, the way every AWS tool does: AWS_PROFILE, AWS_REGION, ~/.aws. */
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { commandLine } from '../../lambdas/core/hints.ts';
 import { UsageError } from '../connection.ts';
 
 /** Options that every command against AWS has. */
@@ -23,10 +24,16 @@ export interface Deployment {
   readonly operateFunctionName: string;
   /** All outputs of the stack. */
   readonly outputs: Readonly<Record<string, string>>;
+  /** A command of `npm run rollout`, as it is typed in the same shell to reach the same stack. */
+  commandLine(words: string): string;
 }
 
 /** `stack EncryptionRollout (account 123456789012, eu-west-1)` */
-export function placeOf({ stack, account, region }: Deployment): string {
+export function placeOf({
+  stack,
+  account,
+  region,
+}: Pick<Deployment, 'stack' | 'account' | 'region'>): string {
   return `stack ${stack} (account ${account}, ${region})`;
 }
 
@@ -80,6 +87,7 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
     stateMachineArn: StateMachineArn,
     operateFunctionName: OperateFunctionName,
     outputs,
+    commandLine: (words) => commandLine({ stack, profile, region }, words),
   };
 }
 

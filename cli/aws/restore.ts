@@ -133,7 +133,7 @@ function latest(
 }
 
 /** The page, in Markdown: docs/runbook.md#restore-from-a-backup with this database's names. */
-export function restorePage(facts: RestoreFacts): string {
+export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deployment, 'commandLine'>): string {
   const { kind, identifier, snapshot, snapshotAt, engine, instanceClass, subnetGroup } = facts;
   const filled = (value: string | undefined, placeholder: string) => value ?? `<${placeholder}>`;
   const restored = `${filled(identifier, 'database')}-restored`;
@@ -186,7 +186,8 @@ when rows themselves are lost or wrong. Writes since the backup are not in it. T
 
 Latest backup: ${filled(snapshot, 'snapshot')}${snapshotAt === undefined ? '' : `, of ${snapshotAt}`}. What stands in <angle brackets> could not be read: fill it in.
 
-1. Stop what may still write ciphertext: \`npm run rollout -- abort\`, or \`rollback --option keep\` for a run that is over.
+1. Stop what may still write ciphertext: \`${commandLine('abort')}\`, or for a run that is over
+   \`${commandLine('rollback --option keep')}\`.
 2. Restore beside the live database, never over it:
 
 \`\`\`sh

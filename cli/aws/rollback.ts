@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import type { OperateOutput } from '../../lambdas/core/payloads.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, demandTerminal, print, tell } from './command.ts';
-import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
+import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
 import { consoleLink, follow } from './executions.ts';
 import { operate, readStatus } from './operate.ts';
 import { readFacts, restorePage } from './restore.ts';
@@ -50,7 +50,7 @@ async function run(options: Flags): Promise<void> {
   const deployment = await findDeployment(options);
   if (options.option === 'restore') {
     const facts = await readFacts(deployment);
-    print(options, facts, restorePage(facts));
+    print(options, facts, restorePage(facts, deployment));
   } else if (options.option === 'keep') await keep(options, deployment);
   else await clear(options, deployment);
 }
@@ -75,7 +75,7 @@ async function clear(options: Flags, deployment: Deployment): Promise<void> {
   const confirm = options.confirm ?? (await typedId(what));
   if (confirm !== before.run?.id)
     throw new UsageError(
-      `Found ${JSON.stringify(confirm)} as the confirmed run, expected ${before.run?.id ?? 'no clearing, since there is no run'}. Nothing was changed. See npm run rollout -- status, and make sure that it is the run you mean.`,
+      `Found ${JSON.stringify(confirm)} as the confirmed run, expected ${before.run?.id ?? 'no clearing, since there is no run'}. Nothing was changed. See ${deployment.commandLine('status')}, and make sure that it is the run you mean.`,
     );
   // Who has typed the id has been asked.
   if (options.confirm !== undefined && !(await agreed(options, what))) return;
@@ -101,6 +101,6 @@ async function followed(options: Flags, deployment: Deployment, answer: OperateO
   print(
     options,
     { execution, outcome: status, cause: cause ?? null, status: after },
-    `${outcome}\n\n${statusScreen(after, placeOf(deployment), new Date())}`,
+    `${outcome}\n\n${statusScreen(after, deployment, new Date())}`,
   );
 }

@@ -2,26 +2,29 @@
 import pc from 'picocolors';
 import type { Criterion, DryRunOutput, RolloutStatus } from '../../lambdas/core/payloads.ts';
 import { count, duration } from '../../rehearsal/display.ts';
+import { type Deployment, placeOf } from './deployment.ts';
 
 const barCells = 40;
 const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLETED: pc.green };
 
-/** The screen of `status`. `place`: of which stack. */
-export function statusScreen(status: RolloutStatus, place: string, now: Date): string {
+type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
+
+/** The screen of `status`. `place`: where the stack is. */
+export function statusScreen(status: RolloutStatus, place: Place, now: Date): string {
   const { run } = status;
   if (run === null)
-    return `${pc.bold(status.target)}, ${place}\nNo rollout has begun yet. Try one: npm run rollout -- start --dry-run`;
+    return `${pc.bold(status.target)}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
   const ago = (time: string) => `${duration((now.getTime() - Date.parse(time)) / 1_000)} ago`;
   const rotating = run.purpose === 'rotate' ? ' (a rotation of the key)' : '';
   const lines = [
-    `${pc.bold(status.target)}, ${place}`,
+    `${pc.bold(status.target)}, ${placeOf(place)}`,
     '',
     `${colours[run.status](run.status)}${rotating}  ${phaseLine(status, ago)}`,
     ...progressLines(status),
     ...(status.waiting === null
       ? []
       : [pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
-    ...status.holds.flatMap((hold) => holdLines(hold, now)),
+    ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
     '',
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
     `Last gate   ${gateLine(status, ago)}`,
@@ -31,7 +34,11 @@ export function statusScreen(status: RolloutStatus, place: string, now: Date): s
     `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
     `Execution   ${run.execution}`,
     ...(run.status === 'STOPPED'
-      ? ['', 'What happened: npm run rollout -- report. Go on: npm run rollout -- start']
+      ? [
+          '',
+          `What happened: ${place.commandLine('report')}`,
+          `Go on: ${place.commandLine('start')}, with the same input`,
+        ]
       : []),
   ];
   return lines.map(printable).join('\n');
@@ -58,12 +65,16 @@ function progressLines({ rows, rowsPerSecond, millisecondsPerRow, hoursLeft }: R
   ];
 }
 
-function holdLines({ id, gate, reason, expiresAt }: RolloutStatus['holds'][number], now: Date): string[] {
+function holdLines(
+  { id, gate, reason, expiresAt }: RolloutStatus['holds'][number],
+  { commandLine }: Place,
+  now: Date,
+): string[] {
   const left = duration((Date.parse(expiresAt) - now.getTime()) / 1_000);
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
     `  ${reason}`,
-    `  npm run rollout -- decide ${id} go|no-go|retry`,
+    ...['go', 'no-go', 'retry'].map((decision) => `  ${commandLine(`decide ${id} ${decision}`)}`),
   ];
 }
 
@@ -108,7 +119,7 @@ export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): str
     `  the table grows by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
     '',
     verdict === 'GO'
-      ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: npm run rollout -- start`
+      ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
       : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
   ]
     .map(printable)

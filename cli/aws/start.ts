@@ -71,7 +71,7 @@ async function run(options: Flags): Promise<void> {
   const [other] = dryRun ? [] : await runningRollouts(deployment);
   if (other !== undefined)
     throw new UsageError(
-      `Found an execution under way: ${other}. A table has one rollout at a time. Look at it with npm run rollout -- status; wait for its end, or abort it.`,
+      `Found an execution under way: ${other}. A table has one rollout at a time. Look at it (${deployment.commandLine('status')}), then wait for its end, or abort it (${deployment.commandLine('abort')}).`,
     );
   if (
     !dryRun &&
@@ -87,7 +87,7 @@ async function run(options: Flags): Promise<void> {
     print(
       options,
       { execution, console: link },
-      `Started ${execution}\n${link}\nFollow it: npm run rollout -- status`,
+      `Started ${execution}\n${link}\nFollow it: ${deployment.commandLine('status')}`,
     );
     return;
   }
@@ -101,7 +101,7 @@ async function run(options: Flags): Promise<void> {
       ? `${status}: ${cause ?? error ?? 'see the console'}`
       : dryRun
         ? dryRunScreen(result)
-        : `SUCCEEDED\n${statusScreen(await readStatus(deployment), placeOf(deployment), new Date())}`;
+        : `SUCCEEDED\n${statusScreen(await readStatus(deployment), deployment, new Date())}`;
   print(options, { execution, status, error: error ?? null, cause: cause ?? null, output: result }, text);
 }
 
@@ -166,6 +166,6 @@ function narrator(deployment: Deployment): () => Promise<void> {
         `${status.phase?.title ?? 'Before the first phase'}: ${status.rows?.percentage.toFixed(1) ?? 0} %${status.waiting ? `, waiting: ${status.waiting.for}` : ''}`,
       );
     for (const { id, gate } of status?.holds ?? [])
-      tell(`${gate} waits for a person: npm run rollout -- decide ${id} go|no-go|retry`);
+      tell(`${gate} waits for a person (${id}). How to answer: ${deployment.commandLine('status')}`);
   };
 }

@@ -24,7 +24,7 @@ Examples:
     .action(async (options: AwsOptions) => {
       const deployment = await findDeployment(options);
       const status = await readStatus(deployment);
-      print(options, status, statusScreen(status, placeOf(deployment), new Date()));
+      print(options, status, statusScreen(status, deployment, new Date()));
     });
 }
 
@@ -48,7 +48,7 @@ Examples:
       const report = (await operate(deployment, { command: 'report' })).report as Report | null | undefined;
       if (report === null || report === undefined)
         throw new UsageError(
-          `Found no run in the records behind the ${placeOf(deployment)}, expected one to report on. First: npm run rollout -- start`,
+          `Found no run in the records behind the ${placeOf(deployment)}, expected one to report on. First: ${deployment.commandLine('start')}`,
         );
       print(options, report, postMortem(report));
     });

@@ -152,7 +152,7 @@ async function wish(
     if (!(await agreed(options, what(whereOf(status, deployment), status)))) return;
   }
   const answer = await operate(deployment, input(deployment.caller));
-  print(options, answer, `${answer.done}\n\n${statusScreen(answer.status, placeOf(deployment), new Date())}`);
+  print(options, answer, `${answer.done}\n\n${statusScreen(answer.status, deployment, new Date())}`);
 }
 
 /** Which run a question is about. */

@@ -39,6 +39,8 @@ export interface Evidence {
   /** The latest judgements of this attempt, newest first. */
   readonly gates: readonly JudgedGate[];
   readonly queries: readonly RunningQuery[];
+  /** A command of `npm run rollout`, as it is typed to reach this stack. */
+  commandLine(words: string): string;
 }
 
 /** Lines of the message that one list may take. */
@@ -46,12 +48,12 @@ const maxLines = 5;
 
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
-  const { target, runId, why, errors, vitals, gates, queries } = evidence;
+  const { target, runId, why, errors, vitals, gates, queries, commandLine } = evidence;
   const counted = Object.entries(errors).map(([type, count]) => `${count} ${type}`);
   return [
     `The encryption rollout of ${target} has stopped. ${why}.`,
     `Now: ${state(evidence)}, ${plaintextState(evidence.proof)}.`,
-    `Next: find the cause (npm run rollout -- report, docs/runbook.md#rolloutfailed), then start a new execution (npm run rollout -- start): it resumes run ${runId}.`,
+    `Next: find the cause (${commandLine('report')}, docs/runbook.md#rolloutfailed), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     `Errors in this attempt: ${counted.join(', ') || 'none'}.`,
     `Vitals: ${vitalsLine(vitals)}.`,

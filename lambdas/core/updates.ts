@@ -53,8 +53,15 @@ export function dueUpdates(
   };
 }
 
-/** The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next. */
-export function statusUpdate(plan: Plan, status: RolloutStatus): { subject: string; message: string } {
+/**
+ * The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next.
+ * @param commandLine makes a command of `npm run rollout` one that reaches this stack
+ */
+export function statusUpdate(
+  plan: Plan,
+  status: RolloutStatus,
+  commandLine: (words: string) => string,
+): { subject: string; message: string } {
   const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
   const percent = rows === null ? '' : `, ${rows.percentage} %`;
   const inPhase = `${phase?.title ?? 'before phase 1'}${percent}`;
@@ -81,17 +88,21 @@ export function statusUpdate(plan: Plan, status: RolloutStatus): { subject: stri
       ({ id, gate, reason, expiresAt }) =>
         `A person is asked: ${gate} (${id}): ${reason} Without an answer by ${expiresAt} it is a no.`,
     ),
-    `Next: ${nextStep(plan, status)}`,
+    `Next: ${nextStep(plan, status, commandLine)}`,
   ];
   return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
 }
 
-function nextStep({ phases, afterwards }: Plan, { run, phase, holds, waiting }: RolloutStatus): string {
+function nextStep(
+  { phases, afterwards }: Plan,
+  { run, phase, holds, waiting }: RolloutStatus,
+  commandLine: (words: string) => string,
+): string {
   if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
   if (run?.status === 'STOPPED')
     return 'a new execution goes on from here; why it was stopped is in the page to the people on call.';
   if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
-  if (holds.length > 0) return 'somebody answers: npm run rollout -- decide.';
+  if (holds.length > 0) return `somebody answers; ${commandLine('status')} says how.`;
   if (waiting !== null) return 'the batches go on by themselves when the wait is over.';
   const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);
   return following === undefined

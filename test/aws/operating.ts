@@ -12,6 +12,7 @@ import {
   rolloutJson,
   rows,
   setCustomerAlarm,
+  stackName,
   start,
   startMachine,
   statusOfRun,
@@ -243,7 +244,7 @@ export function operating(): void {
     const ending = rollout('start', '--input', 'config/example-input.json', '--yes', '--wait');
     const { id } = await openHold();
     const screen = await rollout('status');
-    expect(screen.stdout).toContain(`npm run rollout -- decide ${id} go|no-go|retry`);
+    expect(screen.stdout).toContain(`npm run rollout -- decide ${id} go --stack ${stackName}\n`);
     await rolloutJson('decide', id, 'go', '--comment', 'the owners agree', '--yes');
     const { code, stdout, stderr } = await ending;
     expect(code, stdout + stderr).toBe(0);

@@ -11,6 +11,7 @@ import { restorePage } from '../../cli/aws/restore.ts';
 import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
 import { inputOf } from '../../cli/aws/start.ts';
 import { runCommand } from '../../cli/program.ts';
+import { commandLine } from '../../lambdas/core/hints.ts';
 import type { RolloutStatus } from '../../lambdas/core/payloads.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
@@ -52,11 +53,17 @@ const status: RolloutStatus = {
   triggerEnabled: false,
   errors: { encryption: 3 },
 };
+const place = {
+  stack: 'Rollout',
+  account: '123456789012',
+  region: 'eu-west-1',
+  commandLine: (words: string) => commandLine({ stack: 'Rollout', profile: 'night shift' }, words),
+};
 const plain = (text: string) => stripVTControlCharacters(text);
 
 describe('the screen of status', () => {
   test('says where the rollout is, what it waits for and how to answer', () => {
-    expect(plain(statusScreen(status, 'stack Rollout (account 123456789012, eu-west-1)', now))).toBe(
+    expect(plain(statusScreen(status, place, now))).toBe(
       `public.appointments, stack Rollout (account 123456789012, eu-west-1)
 
 ACTIVE  Phase 3 Bulk Migration, begun 10 min ago
@@ -65,7 +72,9 @@ ACTIVE  Phase 3 Bulk Migration, begun 10 min ago
 Waiting, begun 5 min ago: Paused by R. Roe: a sale
 A person is asked, for 2 h more; no answer is no-go. Phase 3 Bulk Migration: Gate
   CPU could not be measured
-  npm run rollout -- decide hold-7k2m9q go|no-go|retry
+  npm run rollout -- decide hold-7k2m9q go --stack Rollout --profile 'night shift'
+  npm run rollout -- decide hold-7k2m9q no-go --stack Rollout --profile 'night shift'
+  npm run rollout -- decide hold-7k2m9q retry --stack Rollout --profile 'night shift'
 
 Last gate   GO Phase 2 Expanded Batch: SoakGate, 10 min ago
 Trigger     off
@@ -78,7 +87,7 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
 
   test('shows nothing that would move the cursor', () => {
     const waiting = { for: 'Paused by R. Roe: \u001b[2J\u0007sale', since: status.run?.startedAt ?? '' };
-    const screen = statusScreen({ ...status, waiting }, 'here', now);
+    const screen = statusScreen({ ...status, waiting }, place, now);
     expect(screen).toContain('\\u{1b}[2J\\u{7}sale');
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
     expect(screen).not.toMatch(/\u001b\[2J|\u0007/);
@@ -87,18 +96,18 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
   test('of a stopped run it says what can be done next', () => {
     const screen = statusScreen(
       { ...status, run: status.run && { ...status.run, status: 'STOPPED' } },
-      'here',
+      place,
       now,
     );
     expect(plain(screen)).toMatch(
-      /\n\nWhat happened: npm run rollout -- report. Go on: npm run rollout -- start$/,
+      /\n\nWhat happened: npm run rollout -- report --stack Rollout .*\nGo on: npm run rollout -- start --stack Rollout .*, with the same input$/,
     );
   });
 
   test('before the first run it says how to begin', () => {
-    const screen = statusScreen({ ...status, run: null, phase: null, rows: null, holds: [] }, 'here', now);
+    const screen = statusScreen({ ...status, run: null, phase: null, rows: null, holds: [] }, place, now);
     expect(plain(screen)).toBe(
-      'public.appointments, here\nNo rollout has begun yet. Try one: npm run rollout -- start --dry-run',
+      `public.appointments, stack Rollout (account 123456789012, eu-west-1)\nNo rollout has begun yet. Try one: npm run rollout -- start --dry-run --stack Rollout --profile 'night shift'`,
     );
   });
 });
@@ -210,7 +219,7 @@ describe('the page for restoring', () => {
   } as const;
 
   test('has the commands for this instance', () => {
-    const page = restorePage(facts);
+    const page = restorePage(facts, place);
     expect(page).toContain(`aws rds restore-db-instance-from-db-snapshot \\
   --db-instance-identifier appointments-restored \\
   --db-snapshot-identifier rds:appointments-2026-11-23 \\
@@ -224,7 +233,7 @@ describe('the page for restoring', () => {
   });
 
   test('of a cluster, restores the cluster and then an instance in it', () => {
-    const page = restorePage({ ...facts, kind: 'cluster', engine: 'aurora-postgresql' });
+    const page = restorePage({ ...facts, kind: 'cluster', engine: 'aurora-postgresql' }, place);
     expect(page).toMatch(
       /restore-db-cluster-from-snapshot[\s\S]*create-db-instance[\s\S]*wait db-instance-available/,
     );
@@ -232,14 +241,17 @@ describe('the page for restoring', () => {
   });
 
   test('marks what could not be read', () => {
-    const page = restorePage({
-      ...facts,
-      identifier: undefined,
-      snapshot: undefined,
-      snapshotAt: undefined,
-      subnetGroup: undefined,
-      securityGroups: [],
-    });
+    const page = restorePage(
+      {
+        ...facts,
+        identifier: undefined,
+        snapshot: undefined,
+        snapshotAt: undefined,
+        subnetGroup: undefined,
+        securityGroups: [],
+      },
+      place,
+    );
     for (const placeholder of ['<database>', '<snapshot>', '<subnet group>', '<security groups>'])
       expect(page).toContain(placeholder);
   });
@@ -450,7 +462,9 @@ describe('against AWS', () => {
       DescribeStacks: stack,
       ListExecutions: { body: JSON.stringify({ executions: [{ executionArn }] }) },
     };
-    expect(await rollout(['start', '--yes'])).toMatchObject(refused(/^Found an execution under way: arn:/));
+    expect(await rollout(['start', '--yes', '--region', 'eu-west-1'])).toMatchObject(
+      refused(/^Found an execution under way: arn:.*rollout -- status --stack Rollout --region eu-west-1\)/),
+    );
     expect(cloud.asked).not.toContain('StartExecution');
   });
 

@@ -16,6 +16,7 @@ const statuses = async () =>
 
 test('delivered twice, it ends the run once and says the same', async () => {
   const said = await endPhase();
+  expect(said.summary).toContain('to go on (npm run rollout -- start --stack Payments,');
   expect(await endPhase()).toEqual(said);
   const { rows } = await world.client.query(
     "select count(*)::int as n from encryption_rollout.events where event = 'STOPPED'",

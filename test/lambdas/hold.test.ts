@@ -49,7 +49,7 @@ describe('a hold', () => {
     expect(hold).toMatch(/^hold-[2-9a-z]{6}$/);
     expect(message).toContain('Customer-facing alarms: expected none in ALARM, measured could not be read');
     for (const decision of ['go', 'no-go', 'retry'])
-      expect(message).toContain(`npm run rollout -- decide ${hold} ${decision} --stack EncryptionRollout\n`);
+      expect(message).toContain(`npm run rollout -- decide ${hold} ${decision} --stack Payments\n`);
     const { rows } = await world.client.query(
       'select unknown, expires_at, asked_at from encryption_rollout.holds',
     );
@@ -197,8 +197,8 @@ describe('an approval', () => {
     await approve();
     const { hold, message } = await ask('hold-1', name);
     expect(message).toContain(`waits for a person to approve ${name.replace(': Approval', '')} (${hold}).`);
-    expect(message).toContain('Where it is: npm run rollout -- status --stack EncryptionRollout');
-    expect(message).toContain(`Begin it:\n  npm run rollout -- decide ${hold} go --stack EncryptionRollout`);
+    expect(message).toContain('Where it is: npm run rollout -- status --stack Payments');
+    expect(message).toContain(`Begin it:\n  npm run rollout -- decide ${hold} go --stack Payments`);
     expect(message).not.toMatch(/retry|without knowing|measured/);
   });
 

@@ -89,6 +89,7 @@ describe('the steps of a rollback', () => {
     expect(summary).toContain('DatabaseError: SQLSTATE 53100');
     expect(summary).toContain('trigger disabled');
     expect(summary).toContain('plaintext NOT PROVEN');
+    expect(summary).toContain('npm run rollout -- report --stack Payments, docs/');
     const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');

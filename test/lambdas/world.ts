@@ -81,7 +81,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     DATABASE_SECRET_ARN: databaseSecret,
     KEY_SECRET_ARN: keySecret,
     DATABASE_TLS: 'off',
-    STACK_NAME: 'EncryptionRollout',
+    STACK_NAME: 'Payments',
     POWERTOOLS_LOG_LEVEL: 'SILENT',
   });
   const invoke: TestWorld['invoke'] = async (file, event) => {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { commandLine } from '../../../lambdas/core/hints.ts';
 import type { RolloutStatus } from '../../../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
-import { dueUpdates, statusUpdate, type Told } from '../../../lambdas/core/updates.ts';
+import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../lambdas/core/updates.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const ago = (hours: number) => new Date(now.getTime() - hours * 3_600_000);
@@ -46,6 +47,8 @@ const told = (hours: number, phase: number | null, more: Partial<Told> = {}): To
   check: undefined,
   ...more,
 });
+const statusUpdate = (status: RolloutStatus) =>
+  updateOf(defaultPlan, status, (words) => commandLine({ stack: 'Payments' }, words));
 const due = (status: RolloutStatus, given: Told) => dueUpdates(defaultPlan, status, given, now).updates;
 
 describe('an update is due', () => {
@@ -106,7 +109,7 @@ describe('an update is due', () => {
 
 describe('an update says', () => {
   test('where, how fast, when done, whether it is healthy and what comes next', () => {
-    const { subject, message } = statusUpdate(defaultPlan, { ...inPhase(3), errors: { encryption: 2 } });
+    const { subject, message } = statusUpdate({ ...inPhase(3), errors: { encryption: 2 } });
     expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
@@ -124,16 +127,16 @@ describe('an update says', () => {
       askedAt: ago(1).toISOString(),
       expiresAt: ago(-11).toISOString(),
     };
-    const waits = statusUpdate(defaultPlan, { ...inPhase(3), waiting }).message;
+    const waits = statusUpdate({ ...inPhase(3), waiting }).message;
     expect(waits).toContain(`Waiting: for the off-peak window, since ${waiting.since}.`);
     expect(waits).toMatch(/Next: the batches go on by themselves when the wait is over\.$/);
-    const held = statusUpdate(defaultPlan, { ...inPhase(3), holds: [hold] }).message;
+    const held = statusUpdate({ ...inPhase(3), holds: [hold] }).message;
     expect(held).toContain('A person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q): CPU: no reading.');
-    expect(held).toMatch(/Next: somebody answers: npm run rollout -- decide\.$/);
+    expect(held).toMatch(/Next: somebody answers; npm run rollout -- status --stack Payments says how\.$/);
   });
 
   test('that it was stopped, and where', () => {
-    const { subject, message } = statusUpdate(defaultPlan, ended('STOPPED', 1));
+    const { subject, message } = statusUpdate(ended('STOPPED', 1));
     expect(subject).toBe('Encryption rollout: stopped, Phase 5 Complete Remaining, 42 %');
     expect(message).toContain(`Stopped: ${ago(1).toISOString()}.`);
     expect(message).not.toMatch(/How fast|When done/);
@@ -141,7 +144,7 @@ describe('an update says', () => {
   });
 
   test('nothing that is not known, before the first phase', () => {
-    const { subject, message } = statusUpdate(defaultPlan, {
+    const { subject, message } = statusUpdate({
       ...inPhase(1),
       phase: null,
       rows: null,
@@ -159,7 +162,7 @@ describe('an update says', () => {
   test('fits the subject of a mail: at most 100 characters of ASCII', () => {
     for (const { number } of defaultPlan.phases)
       for (const status of [inPhase(number), ended('COMPLETED', 1), ended('STOPPED', 1)]) {
-        const { subject } = statusUpdate(defaultPlan, status);
+        const { subject } = statusUpdate(status);
         expect(subject).toMatch(/^[ -~]{1,99}$/);
       }
   });
