@@ -43,11 +43,25 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
         : `The fault was made good: ${fault.repair}`,
     );
   }
-  if (!completed) {
-    const rows = options.rows === 10_000 ? '' : ` --rows ${options.rows}`;
-    const place = options.databaseUrl === undefined ? rows : ' --database-url …';
-    display.line(`To resume where it stopped: npm start${place && ` --${place}`}`);
-  }
+  for (const line of completed ? whatNext(options) : [howToResume(options)]) display.line(line);
+}
+
+/** Where things are, and what to do with them. */
+function whatNext({ databaseUrl, json }: Options): string[] {
+  const database =
+    databaseUrl === undefined
+      ? 'The database was made for this rehearsal, and is removed.'
+      : 'The database keeps what was done: npm run rollout -- verify --database-url … opens every row once more.';
+  const report = json === undefined ? 'Add --json <file> to keep the report.' : `The report is in ${json}.`;
+  return [
+    `${database} ${report}`,
+    'Next: npm start -- --fault high-cpu shows how it stops; README.md#deploy, how it gets to AWS.',
+  ];
+}
+
+function howToResume({ rows, databaseUrl }: Options): string {
+  const given = rows === 10_000 ? '' : ` -- --rows ${rows}`;
+  return `To resume where it stopped: npm start${databaseUrl === undefined ? given : ' -- --database-url …'}`;
 }
 
 function completion({ rows, triggerEnabled }: Report): Row[] {

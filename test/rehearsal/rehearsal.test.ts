@@ -88,6 +88,9 @@ describe('on a database of the user', () => {
       for (const { events } of report.executions) expect(events).toBeLessThan(5_000);
 
       expect(rehearsal.output).toContain('Encryption rollout completed');
+      expect(rehearsal.output).toMatch(
+        /rollout -- verify --database-url … .*The report is in .*\.json\.\nNext: npm start -- --fault high-cpu .*README\.md#deploy/,
+      );
       const { value: key } = await one(
         `select value from public.app_config where key like 'encryption_key%'`,
       );
@@ -253,6 +256,9 @@ it(
       'Resuming the rehearsal that was stopped',
     );
     expect(resumed.report()).toMatchObject({ outcome: 'COMPLETED', resumed: true });
+    expect(resumed.output).toContain(
+      'The database was made for this rehearsal, and is removed. The report is in',
+    );
     expect(existsSync(embedded)).toBe(false);
   },
   timeout,
