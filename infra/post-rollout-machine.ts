@@ -1,6 +1,7 @@
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Choice, Condition, JsonPath, type StateMachine, Succeed } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { toldBy } from '../lambdas/core/chat.ts';
 import { invoke, type MachineProps, machine, notify } from './tasks.ts';
 
 /**
@@ -24,7 +25,8 @@ export class PostRolloutMachine extends Construct {
     });
     const subject = JsonPath.stringAt('$.result.subject');
     const message = JsonPath.stringAt('$.result.message');
-    const page = notify(this, 'Page', topic, subject, message);
+    // The report says the same; a chat follows both topics.
+    const page = notify(this, 'Page', topic, subject, message, { [toldBy]: { value: 'Updates' } });
     const report = notify(this, 'Report', updates, subject, message);
 
     check.next(

@@ -20,7 +20,12 @@ import {
   type TaskStateBase,
   Timeout,
 } from 'aws-cdk-lib/aws-stepfunctions';
-import { LambdaInvoke, SnsPublish, StepFunctionsStartExecution } from 'aws-cdk-lib/aws-stepfunctions-tasks';
+import {
+  LambdaInvoke,
+  type MessageAttribute,
+  SnsPublish,
+  StepFunctionsStartExecution,
+} from 'aws-cdk-lib/aws-stepfunctions-tasks';
 import type { Construct } from 'constructs';
 import type { FunctionName, Functions } from './functions.ts';
 import type { Names } from './names.ts';
@@ -153,18 +158,20 @@ export function execute(scope: Construct, id: string, props: ChildProps): StepFu
   return task;
 }
 
-/** A task that sends a message to the people on call. */
+/** A task that sends a message to a topic. */
 export function notify(
   scope: Construct,
   id: string,
   topic: ITopic,
   subject: string,
   message: string,
+  messageAttributes?: Record<string, MessageAttribute>,
 ): SnsPublish {
   const task = new SnsPublish(scope, id, {
     topic,
     subject,
     message: TaskInput.fromText(message),
+    ...(messageAttributes === undefined ? {} : { messageAttributes }),
     resultPath: JsonPath.DISCARD,
     taskTimeout: Timeout.duration(Duration.minutes(1)),
   });

@@ -6,10 +6,18 @@ import { Logger } from '@aws-lambda-powertools/logger';
 import { PublishCommand, SNSClient } from '@aws-sdk/client-sns';
 import * as z from 'zod';
 import { required } from './adapters/environment.ts';
-import { chatMessage } from './core/chat.ts';
+import { chatMessage, toldBy } from './core/chat.ts';
 
 const TellChatInput = z.object({
-  Records: z.array(z.object({ Sns: z.object({ Subject: z.string().nullish(), Message: z.string() }) })),
+  Records: z.array(
+    z.object({
+      Sns: z.object({
+        Subject: z.string().nullish(),
+        Message: z.string(),
+        MessageAttributes: z.record(z.string(), z.unknown()).nullish(),
+      }),
+    }),
+  ),
 });
 
 const client = new SNSClient();
@@ -19,8 +27,9 @@ const logger = new Logger();
 export async function handler(event: unknown): Promise<void> {
   const TopicArn = required('CHAT_TOPIC_ARN');
   for (const { Sns } of TellChatInput.parse(event).Records) {
-    const Message = chatMessage(Sns.Subject ?? null, Sns.Message);
+    const Message =
+      toldBy in (Sns.MessageAttributes ?? {}) ? null : chatMessage(Sns.Subject ?? null, Sns.Message);
     if (Message !== null) await client.send(new PublishCommand({ TopicArn, Message }));
-    logger.info('done', { state: 'TellChat', outcome: Message === null ? 'AN_ALARM' : 'TOLD' });
+    logger.info('done', { state: 'TellChat', outcome: Message === null ? 'TOLD_OTHERWISE' : 'TOLD' });
   }
 }

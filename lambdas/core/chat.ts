@@ -4,6 +4,9 @@
  * https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html
  */
 
+/** Attribute of a page whose text reaches the chat by the other topic as well: the name of that topic. */
+export const toldBy = 'ToldBy';
+
 /** What the chat shows; more is cut. */
 const MAX_CHARACTERS = 6_000;
 

@@ -5,6 +5,7 @@ import { Template } from 'aws-cdk-lib/assertions';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { parseConfig } from '../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
+import { toldBy } from '../../lambdas/core/chat.ts';
 import { InvocationError } from '../../rehearsal/functions.ts';
 import { StateMachines } from '../../rehearsal/state-machines.ts';
 
@@ -65,6 +66,17 @@ describe('PostRolloutChecks', () => {
   test.each(['NO_GO', 'INCONCLUSIVE'])('%s pages first, then reports', async (verdict) => {
     expect(await check(verdict)).toMatchObject({ status: 'SUCCEEDED' });
     expect(notes).toEqual([`OnCall: Daily check: ${verdict}`, `Updates: Daily check: ${verdict}`]);
+  });
+
+  test('a chat, which follows both topics, can tell the page from the report that follows', () => {
+    const { Page, Report } = rollout.machines.PostRolloutChecks.definition.States as Record<
+      string,
+      { Parameters?: { MessageAttributes?: unknown } }
+    >;
+    expect(Page?.Parameters?.MessageAttributes).toEqual({
+      [toldBy]: { DataType: 'String', StringValue: 'Updates' },
+    });
+    expect(Report?.Parameters).not.toHaveProperty('MessageAttributes');
   });
 
   test('fails when the check cannot be made: that is what the alarm ChecksFailed watches', async () => {

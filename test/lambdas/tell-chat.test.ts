@@ -39,6 +39,16 @@ test('what the machines say reaches the chat in its form; alarms, which it gets 
   expect(JSON.parse(aws.published[0]?.message ?? '')).toMatchObject({ version: '1.0', source: 'custom' });
 });
 
+test('of a failed check, which pages and is reported, the chat shows the report', async () => {
+  aws.published.length = 0;
+  const [page, report] = event(['Daily check NO_GO', 'page'], ['Daily check NO_GO', 'report']).Records;
+  // As SNS gives a function the attributes of a message.
+  const MessageAttributes = { ToldBy: { Type: 'String', Value: 'Updates' } };
+  await handler({ Records: [{ ...page, Sns: { ...page?.Sns, MessageAttributes } }] });
+  await handler({ Records: [{ ...report, Sns: { ...report?.Sns, MessageAttributes: {} } }] });
+  expect(aws.published).toEqual([{ topic, message: expect.stringContaining('"description":"report"') }]);
+});
+
 test('a message that could not be passed on is an error, so that SNS tries again', async () => {
   aws.world.disturb = () => {
     throw Object.assign(new Error('no'), { name: 'AuthorizationError' });
