@@ -151,8 +151,9 @@ export class Functions extends Construct {
       ...surroundings.network,
       role,
       logGroup,
-      // A version that a running execution still needs outlives the update that replaces it.
-      currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN },
+      // A version that a running execution still needs outlives the update that replaces it. One of an update that was
+      // rolled back does not: Lambda makes no second version of the same code, so the next attempt could not either.
+      currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE },
       environment: fitting({
         ...surroundings.login.environment,
         KEY_SECRET_ARN: keySecret.secretArn,

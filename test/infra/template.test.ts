@@ -276,7 +276,9 @@ describe('the roads to the rollback from outside the machine', () => {
 
 test('definitions name versions, which outlive their update, and may go on invoking the older ones', () => {
   const versions = template.findResources('AWS::Lambda::Version');
-  for (const version of Object.values(versions)) expect(version.UpdateReplacePolicy).toBe('Retain');
+  // But not a deployment that was rolled back: Lambda refuses a second version of the same code, so none could follow.
+  for (const { DeletionPolicy, UpdateReplacePolicy } of Object.values(versions))
+    expect([DeletionPolicy, UpdateReplacePolicy]).toEqual(['RetainExceptOnCreate', 'Retain']);
   for (const { Properties } of Object.values(template.findResources('AWS::StepFunctions::StateMachine'))) {
     const parts = Properties.DefinitionString['Fn::Join'][1] as (string | Record<string, unknown>)[];
     const invoked = parts.filter(
