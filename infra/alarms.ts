@@ -8,6 +8,7 @@ import {
 } from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
+import type { IScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
@@ -25,12 +26,17 @@ interface Deployed {
   readonly rollout: StateMachine;
   readonly rollback: StateMachine;
   readonly postRolloutChecks: StateMachine;
+  readonly statusUpdates: StateMachine;
+  /** Of all schedules but Monitor's. */
+  readonly schedules: IScheduleGroup;
   readonly stopRollout: IFunction;
 }
 
 /**
  * Alerts on metrics that AWS emits, not our handlers: what can no longer speak for itself. Each failure has one: a
- * function of the rollback that fails makes its machine fail, and a Monitor that fails is silent.
+ * function of the rollback that fails makes its machine fail, a child that fails its parent, and a Monitor that fails
+ * or is not started is silent. ClearCiphertext pages by itself, and who has asked for it follows it. No machine has a
+ * time-out; what is aborted a person has aborted, and of a rollout or a rollback the rule ExecutionEnded hears.
  */
 export const serviceAlerts: readonly {
   readonly name: string;
@@ -53,6 +59,18 @@ export const serviceAlerts: readonly {
     story:
       'A check after the rollout could not be made, or its report could not be sent: for that time nobody has looked.',
     metric: ({ postRolloutChecks }) => postRolloutChecks.metricFailed({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'UpdatesFailed',
+    story:
+      'A status update could not be written or sent: those who follow the rollout have not heard how it stands.',
+    metric: ({ statusUpdates }) => statusUpdates.metricFailed({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'SchedulesFailed',
+    story:
+      'A check after the rollout, or a status update, was due and could not be started, however often it was tried.',
+    metric: ({ schedules }) => schedules.metricDropped({ period: Duration.minutes(1) }),
   },
   {
     name: 'StopRolloutFailed',

@@ -6,7 +6,8 @@ import type { Names } from './names.ts';
 
 /**
  * Where the schedules of the checks after a rollout are made, and who starts the checks: EventBridge Scheduler, with
- * leave for the machine PostRolloutChecks alone. The group takes its schedules along when the stack is deleted.
+ * leave for the machine PostRolloutChecks alone. The group takes its schedules along when the stack is deleted, and
+ * counts for all of them what could not be started: AWS has no such metric of a single schedule.
  */
 export class CheckSchedules extends Construct {
   readonly group: ScheduleGroup;

@@ -128,6 +128,7 @@ export class EncryptionRolloutStack extends Stack {
       ...shared,
       updates,
       security,
+      schedules: checks.group,
     });
 
     for (const publisher of [hold, rollback, rollout, clearCiphertext, postRolloutChecks, statusUpdates])
@@ -142,6 +143,8 @@ export class EncryptionRolloutStack extends Stack {
       rollout,
       rollback,
       postRolloutChecks,
+      statusUpdates,
+      schedules: checks.group,
       stopRollout: functions.named('StopRollout'),
     });
     new RolloutDashboard(this, 'Dashboard', { names, alarms });

@@ -1,5 +1,5 @@
 import { Duration } from 'aws-cdk-lib';
-import { Schedule, ScheduleExpression } from 'aws-cdk-lib/aws-scheduler';
+import { type IScheduleGroup, Schedule, ScheduleExpression } from 'aws-cdk-lib/aws-scheduler';
 import { StepFunctionsStartExecution } from 'aws-cdk-lib/aws-scheduler-targets';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import {
@@ -18,13 +18,19 @@ interface StatusUpdatesProps extends MachineProps {
   readonly updates: ITopic;
   /** The security team, when it has addresses. */
   readonly security: ITopic | undefined;
+  /** Whose dropped invocations page. */
+  readonly schedules: IScheduleGroup;
 }
 
 /** Asks every hour whether a status update is due, and sends it. WriteUpdate knows the plan's cadence. */
 export class StatusUpdates extends Construct {
   readonly machine: StateMachine;
 
-  constructor(scope: Construct, id: string, { names, functions, updates, security }: StatusUpdatesProps) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { names, functions, updates, security, schedules }: StatusUpdatesProps,
+  ) {
     super(scope, id);
     const writeUpdate = invoke(this, 'WriteUpdate', {
       functions,
@@ -51,15 +57,18 @@ export class StatusUpdates extends Construct {
     writeUpdate.next(next);
 
     this.machine = machine(this, names, 'StatusUpdates', 'A status update, when one is due', writeUpdate);
-    new Schedule(this, 'Hourly', {
-      scheduleName: names.of('StatusUpdates'),
+    const hourly = new Schedule(this, 'Hourly', {
+      scheduleName: 'StatusUpdates',
+      scheduleGroup: schedules,
       description: 'Asks whether a status update is due',
       schedule: ScheduleExpression.rate(Duration.hours(1)),
-      // The next hour asks again.
+      // The next hour asks again; until then a few attempts, since what cannot be started at all pages.
       target: new StepFunctionsStartExecution(this.machine, {
-        retryAttempts: 0,
+        retryAttempts: 5,
         maxEventAge: Duration.minutes(30),
       }),
     });
+    // By its name alone, CloudFormation would not wait for the group.
+    hourly.node.addDependency(schedules);
   }
 }

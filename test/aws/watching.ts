@@ -33,7 +33,12 @@ async function check(kind: 'Daily' | 'Weekly' | 'Final') {
 export function watching(): void {
   test('the completed rollout has scheduled its checks, which end by themselves', async () => {
     const { Schedules = [] } = await new SchedulerClient().send(new ListSchedulesCommand({ GroupName }));
-    expect(Schedules.map(({ Name }) => Name?.split('-')[0]).sort()).toEqual(['Daily', 'Final', 'Weekly']);
+    expect(Schedules.map(({ Name }) => Name?.split('-')[0]).sort()).toEqual([
+      'Daily',
+      'Final',
+      'StatusUpdates',
+      'Weekly',
+    ]);
     for (const kind of ['Daily', 'Weekly'] as const)
       expect((await targetOf(kind)).EndDate?.getTime()).toBeGreaterThan(Date.now());
   });

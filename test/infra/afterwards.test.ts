@@ -163,7 +163,8 @@ describe('StatusUpdates', () => {
 
   test('are asked for every hour', () => {
     template.hasResourceProperties('AWS::Scheduler::Schedule', {
-      Name: 'EncryptionRollout-StatusUpdates',
+      GroupName: 'EncryptionRollout-Checks',
+      Name: 'StatusUpdates',
       ScheduleExpression: 'rate(1 hour)',
       Target: { Arn: { Ref: machineId('StatusUpdates') } },
     });

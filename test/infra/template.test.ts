@@ -50,16 +50,48 @@ describe('alarms', () => {
     ['RolloutFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'EncryptionRollout'],
     ['RollbackFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'Rollback'],
     ['ChecksFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'PostRolloutChecks'],
+    ['UpdatesFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'StatusUpdates'],
+    ['SchedulesFailed', 'AWS/Scheduler', 'InvocationDroppedCount', 'ScheduleGroup', 'Checks'],
     ['StopRolloutFailed', 'AWS/Lambda', 'Errors', 'FunctionName', 'StopRollout'],
   ])('%s watches %s %s', (name, Namespace, MetricName, Dimension, of) => {
     const { Dimensions, ...alarm } = alarmOf(name);
     expect(alarm).toMatchObject({ Namespace, MetricName, Statistic: 'Sum', Threshold: 0 });
     const { Ref } = Dimensions[0].Value;
     const { StateMachineName, FunctionName } = rollout.template.Resources[Ref]?.Properties ?? {};
-    expect([Dimensions[0].Name, StateMachineName ?? FunctionName]).toEqual([
+    expect([Dimensions[0].Name, StateMachineName ?? FunctionName ?? Dimensions[0].Value]).toEqual([
       Dimension,
       `EncryptionRollout-${of}`,
     ]);
+  });
+
+  test('every machine that fails pages: it has an alarm, its parent has one, or it pages by itself', () => {
+    const machines = template.findResources('AWS::StepFunctions::StateMachine');
+    const watched = Object.values(template.findResources('AWS::CloudWatch::Alarm')).flatMap(
+      ({ Properties }) => Properties.Dimensions.map(({ Value }: { Value: { Ref?: string } }) => Value.Ref),
+    );
+    const definitions = Object.values(machines).map(({ Properties }) =>
+      JSON.stringify(Properties.DefinitionString),
+    );
+    const unheard = Object.entries(machines).filter(
+      ([id]) => !watched.includes(id) && !definitions.some((definition) => definition.includes(`"${id}"`)),
+    );
+    expect(unheard.map(([, { Properties }]) => Properties.StateMachineName)).toEqual([
+      'EncryptionRollout-ClearCiphertext',
+    ]);
+    expect(JSON.stringify(unheard[0]?.[1].Properties.DefinitionString)).toContain('NotifyFailed');
+  });
+
+  test('every schedule that cannot be started pages: by its group, or because Monitor is silent', () => {
+    const [group, { Properties }] = Object.entries(
+      template.findResources('AWS::Scheduler::ScheduleGroup'),
+    )[0] as [string, { Properties: { Name: string } }];
+    const schedules = Object.values(template.findResources('AWS::Scheduler::Schedule'));
+    const [within, elsewhere] = [true, false].map((inGroup) =>
+      schedules.filter((each) => (each.Properties.GroupName === Properties.Name) === inGroup),
+    );
+    expect(elsewhere?.map((each) => each.Properties.Name)).toEqual(['EncryptionRollout-Monitor']);
+    // CloudFormation makes the group first: a name is no reference.
+    expect(within?.map(({ DependsOn }) => DependsOn)).toEqual([[group]]);
   });
 
   const all = [...alerts, ...serviceAlerts];
