@@ -26,6 +26,30 @@ test.each(workflows)('%s: a fork, or text of a contributor, never gets into a co
   expect(commands).not.toMatch(/\$\{\{ (?!matrix\.)/);
 });
 
+describe('deploy.yml', () => {
+  const text = readFileSync('.github/workflows/deploy.yml', 'utf8');
+  const [diff = '', deploy = ''] = text.split('\n  deploy:\n');
+
+  test('deploys what CI has tested, on main alone', () => {
+    expect(text).not.toMatch(/^ {2}push:/m);
+    expect(text).toMatch(
+      / {2}workflow_run:\n {4}workflows: \[CI\]\n {4}types: \[completed\]\n {4}branches: \[main\]\n/,
+    );
+    expect(readFileSync('.github/workflows/ci.yml', 'utf8')).toMatch(/^name: CI$/m);
+    expect(deploy).toContain("github.event.workflow_run.event == 'push'");
+    expect(deploy).toContain("github.event.workflow_run.conclusion == 'success'");
+    expect(deploy).toMatch(
+      /actions\/checkout(?:.*\n){1,4} +ref: \$\{\{ github\.event\.workflow_run\.head_sha/,
+    );
+  });
+
+  test('compares for a pull request without the role that deploys, or the one that publishes code', () => {
+    expect(diff).toMatch(/cdk diff --method=template /);
+    const [, role = ''] = /`AWS_DIFF_ROLE` \|(.*)/.exec(readFileSync('docs/deploy.md', 'utf8')) ?? [];
+    expect(role.match(/cdk-\*-[\w-]+-role-\*/g)).toEqual(['cdk-*-lookup-role-*']);
+  });
+});
+
 test('the guide to deployment names every endpoint that is created', () => {
   const guide = readFileSync('docs/deploy.md', 'utf8');
   for (const service of endpointServices) expect(guide).toContain(`.${service}\``);
