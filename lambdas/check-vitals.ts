@@ -6,7 +6,7 @@ import { decidedHolds } from './adapters/holds.ts';
 import { recordJudgement } from './adapters/judgements.ts';
 import { beginPhase } from './adapters/phases.ts';
 import { noteLook, noteWaiting, readPause } from './adapters/wishes.ts';
-import { abortCriteria, soakCriteria } from './core/criteria.ts';
+import { abortCriteria, soakCriteria } from './core/abort-criteria.ts';
 import { refuses, withDecisions } from './core/decisions.ts';
 import { judge } from './core/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';

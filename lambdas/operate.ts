@@ -6,7 +6,7 @@ import { readReport } from './adapters/report.ts';
 import { rollBackOnRequest } from './adapters/rollback-requests.ts';
 import { readStatus } from './adapters/status.ts';
 import { pauseRun, resumeRun, tuneRun } from './adapters/wishes.ts';
-import { OperateInput, type OperateOutput } from './core/payloads.ts';
+import { OperateInput, type OperateOutput } from './core/operate.ts';
 import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 
 type Command = OperateInput['command'];

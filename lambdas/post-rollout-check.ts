@@ -4,16 +4,12 @@ import { countPlaintext, readHealth, readNewRows } from './adapters/engine.ts';
 import { lastWriteLatency } from './adapters/events.ts';
 import { compareKeys } from './adapters/keys.ts';
 import { readKeyAccess, readReport, summarizeErrors } from './adapters/report.ts';
-import {
-  type AfterwardsMeasurements,
-  afterwardsCriteria,
-  rowsHandled,
-  type WholeMeasurements,
-} from './core/afterwards.ts';
+import { type AfterwardsMeasurements, afterwardsCriteria, rowsHandled } from './core/afterwards.ts';
 import { type CheckQueries, checkMessage } from './core/check-message.ts';
 import { judge } from './core/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from './core/payloads.ts';
 import { type Check, checkNames } from './core/report.ts';
+import type { WholeMeasurements } from './core/success-metrics.ts';
 import { readVitals, spotCheck, timeCanaries } from './measurements.ts';
 import { handlerOf, type Step, unattachedSession } from './step.ts';
 

@@ -7,7 +7,7 @@ import { readSlots, sampleTable } from './adapters/forecast.ts';
 import { readOtherTriggers } from './adapters/triggers.ts';
 import type { ChecklistMeasurements } from './core/checklist.ts';
 import { forecast } from './core/forecast.ts';
-import type { RolloutInput } from './core/payloads.ts';
+import type { RolloutInput } from './core/input.ts';
 import { readVitals } from './measurements.ts';
 import type { Step } from './step.ts';
 

@@ -1,7 +1,7 @@
 import { findRun, schedulesOfOthers } from './adapters/checks.ts';
 import { recordEvent } from './adapters/events.ts';
 import { createSchedule, deleteSchedule } from './adapters/schedules.ts';
-import { checkSchedules } from './core/afterwards.ts';
+import { checkSchedules } from './core/check-schedules.ts';
 import { ScheduleChecksInput, type ScheduleChecksOutput } from './core/payloads.ts';
 import { handlerOf, required, unattachedSession } from './step.ts';
 

@@ -2,7 +2,7 @@
 import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import pc from 'picocolors';
-import type { Criterion, Judgement } from '../lambdas/core/payloads.ts';
+import type { Criterion, Judgement } from '../lambdas/core/judgement.ts';
 
 /** Columns that everything fits into. */
 const width = 100;

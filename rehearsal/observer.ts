@@ -1,10 +1,10 @@
 /** Watches the executions: shows what happens, measures the phases, and injects the fault at its place. */
+import type { Judgement } from '../lambdas/core/judgement.ts';
 import type {
   AuditRowsOutput,
   CheckVitalsOutput,
   DisableTriggerOutput,
   EncryptBatchOutput,
-  Judgement,
   ProvePlaintextOutput,
 } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan.ts';

@@ -1,6 +1,6 @@
 /** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
 import type pg from 'pg';
-import type { Criterion, Verdict } from '../lambdas/core/payloads.ts';
+import type { Criterion, Verdict } from '../lambdas/core/judgement.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan.ts';
 import { percentage } from '../lambdas/core/progress.ts';
 import type { Target } from '../lambdas/core/settings.ts';

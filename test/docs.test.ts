@@ -2,7 +2,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { heard } from '../infra/notifications.ts';
-import { plannedChecks } from '../lambdas/core/afterwards.ts';
+import { plannedChecks } from '../lambdas/core/check-schedules.ts';
 import { defaultPlan, type Phase } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
 

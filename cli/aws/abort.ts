@@ -1,7 +1,7 @@
 /** `abort`: stops the execution under way; the rollback starts by itself. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { RolloutStatus } from '../../lambdas/core/payloads.ts';
+import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';

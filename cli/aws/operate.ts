@@ -1,6 +1,6 @@
 /** The one function of the stack that knows the rollout's records. */
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
-import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/payloads.ts';
+import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 

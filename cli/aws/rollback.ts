@@ -1,7 +1,7 @@
 /** `rollback`: the three options of the plan, for a rollout that is over. */
 import { input as ask } from '@inquirer/prompts';
 import { type Command, Option } from 'commander';
-import type { OperateOutput } from '../../lambdas/core/payloads.ts';
+import type { OperateOutput } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, demandTerminal, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';

@@ -1,6 +1,8 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import type { Criterion, DryRunOutput, RolloutStatus } from '../../lambdas/core/payloads.ts';
+import type { Criterion } from '../../lambdas/core/judgement.ts';
+import type { RolloutStatus } from '../../lambdas/core/operate.ts';
+import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { count, duration } from '../../rehearsal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 

@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
 import { InvalidInput } from '../../lambdas/core/errors.ts';
+import type { RolloutInput } from '../../lambdas/core/input.ts';
 import { parseInput } from '../../lambdas/core/input.ts';
-import type { RolloutInput } from '../../lambdas/core/payloads.ts';
 import { attestations as checklist } from '../../lambdas/core/plan.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';

@@ -1,6 +1,6 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 import { Argument, type Command, InvalidArgumentError } from 'commander';
-import type { OperateInput, RolloutStatus } from '../../lambdas/core/payloads.ts';
+import type { OperateInput, RolloutStatus } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';

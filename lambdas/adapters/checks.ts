@@ -1,6 +1,7 @@
 /** Records of the time after a rollout: its schedules and its checks. */
 import type pg from 'pg';
-import type { Judgement, Run } from '../core/payloads.ts';
+import type { Judgement } from '../core/judgement.ts';
+import type { Run } from '../core/payloads.ts';
 import { changesExpectations } from './run-status.ts';
 
 type Client = pg.ClientBase;

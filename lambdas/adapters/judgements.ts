@@ -1,7 +1,8 @@
 /** What the gates of a run decided and what its final audit found. */
 import type pg from 'pg';
 import type { AuditResult } from '../core/criteria.ts';
-import type { Judgement, Run } from '../core/payloads.ts';
+import type { Judgement } from '../core/judgement.ts';
+import type { Run } from '../core/payloads.ts';
 import type { PhaseNumber } from '../core/plan.ts';
 import type { JudgedGate } from '../core/stop-message.ts';
 import { holdRun } from './runs.ts';

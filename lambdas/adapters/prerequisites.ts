@@ -1,5 +1,5 @@
 import pg from 'pg';
-import type { Criterion } from '../core/payloads.ts';
+import type { Criterion } from '../core/judgement.ts';
 import { type Health, percentage } from '../core/progress.ts';
 import type { Target } from '../core/settings.ts';
 import { hasEngineTable, tableSql } from './engine.ts';

@@ -5,7 +5,7 @@ import {
   ResourceNotFoundException,
   SchedulerClient,
 } from '@aws-sdk/client-scheduler';
-import type { CheckSchedule } from '../core/afterwards.ts';
+import type { CheckSchedule } from '../core/check-schedules.ts';
 import { TransientError } from '../core/errors.ts';
 
 const client = new SchedulerClient();

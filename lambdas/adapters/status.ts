@@ -1,6 +1,6 @@
 /** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
 import type pg from 'pg';
-import type { RolloutStatus } from '../core/payloads.ts';
+import type { RolloutStatus } from '../core/operate.ts';
 import { type PhaseNumber, phaseOf } from '../core/plan.ts';
 import { hoursLeft, percentage } from '../core/progress.ts';
 import { planOf, type Settings } from '../core/settings.ts';

@@ -1,6 +1,5 @@
 /** The report of a check after a rollout, as people get it. Pure. */
-import { number } from './judgement.ts';
-import type { Judgement } from './payloads.ts';
+import { type Judgement, number } from './judgement.ts';
 import { criterionLine, keyLine, postMortem } from './post-mortem.ts';
 import type { Health } from './progress.ts';
 import type { ErrorSummary, KeyAccess, Report } from './report.ts';

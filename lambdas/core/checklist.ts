@@ -1,7 +1,7 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 import { type Exposure, exposureCriteria } from './exposure.ts';
 import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
-import type { Criterion } from './payloads.ts';
+import type { Criterion } from './judgement.ts';
 import { type AttestationName, attestations, type Plan } from './plan.ts';
 import type { Health } from './progress.ts';
 import { type Vitals, vitalsCriteria } from './vitals.ts';

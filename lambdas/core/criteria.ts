@@ -1,12 +1,10 @@
 /**
- * The criteria of gates, batches and soaks, from measurements. Pure. A value that could not be measured is `null` and
- * never counts as health.
+ * What is measured of a rollout, and the criteria that several judgements make of it. Pure. A value that could not be
+ * measured is `null` and never counts as health.
  */
-import { criterion, none, number } from './judgement.ts';
-import type { Criterion } from './payloads.ts';
-import type { Phase, Plan } from './plan.ts';
-import { aimRows, type Health } from './progress.ts';
-import { type Vitals, vitalsCriteria } from './vitals.ts';
+import { type Criterion, criterion, none, number } from './judgement.ts';
+import type { Plan } from './plan.ts';
+import type { Health } from './progress.ts';
 
 /** Errors recorded for the table since a phase began. */
 export interface ErrorCounts {
@@ -53,61 +51,12 @@ export interface AuditResult {
   readonly rowsMismatched: number;
 }
 
-export interface GateMeasurements {
-  readonly health: Health;
-  readonly vitals: Vitals;
-  readonly errors: ErrorCounts;
-  readonly progress: PhaseProgress;
-  readonly spotCheck: SpotCheck;
-  /** Secrets Manager's key is the one that the database encrypts with. */
-  readonly keyMatches: boolean;
-  /** Rows move from one key to the next, with the trigger on. */
-  readonly rotating: boolean;
-  /** Mean over the phase's batches; null when they were too few rows to tell. */
-  readonly millisecondsPerRow: number | null;
-  /** Phase 4 only. */
-  readonly triggerTest?: TriggerTest | undefined;
-  readonly newRows?: NewRows | undefined;
-  /** Phase 5, after the final audit. */
-  readonly audit?: AuditResult | undefined;
-}
-
 /** Failed rows in percent of those attempted; 0 before the first. */
-function errorPercent(failed: number, attempted: number): number {
+export function errorPercent(failed: number, attempted: number): number {
   return attempted === 0 ? 0 : (failed * 100) / attempted;
 }
 
-/** The abort conditions that are looked at before every batch and in every slice of a soak. */
-export function abortCriteria(
-  plan: Plan,
-  vitals: Vitals,
-  errors: ErrorCounts,
-  progress: PhaseProgress,
-): Criterion[] {
-  const { abort } = plan;
-  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
-  return [
-    criterion(
-      'Error rate',
-      `not above ${abort.errorPercent} % of the rows attempted`,
-      `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
-      percent <= abort.errorPercent || progress.rowsAttempted < abort.errorPercentMinRows,
-    ),
-    none('Decryption failures', errors.decryption),
-    ...vitalsCriteria(plan, vitals),
-  ];
-}
-
-/** What a soak asks in every slice, beside the abort conditions: nothing new may stay unencrypted or lose its IV. */
-export function soakCriteria(health: Health, errors: ErrorCounts, newRows?: NewRows): Criterion[] {
-  return [
-    none('Missing IVs', health.missingIvCount),
-    none('Trigger failures', errors.trigger),
-    ...(newRows ? newRowsCriteria(newRows) : []),
-  ];
-}
-
-function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRows): Criterion[] {
+export function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRows): Criterion[] {
   return [
     criterion(
       'New rows encrypted by the trigger',
@@ -142,123 +91,39 @@ export function spotCheckCriterion(
   );
 }
 
-/** Every criterion of a phase's gate, from the plan's go/no-go lists. */
-export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
-  return [
-    ...coverageCriteria(phase, m),
-    keyCriterion(m.keyMatches),
-    spotCheckCriterion(m.spotCheck, m.health, 'nothing encrypted yet'),
-    none('Decryption failures', m.errors.decryption),
-    none('Missing IVs', m.health.missingIvCount),
-    errorRate(phase, m),
-    none('Key access failures', m.errors.keyAccess),
-    ...triggerCriteria(plan, phase, m),
-    ...(m.audit ? auditCriteria(m.audit) : []),
-    ...performanceCriteria(plan, m),
-    ...vitalsCriteria(plan, m.vitals),
-  ];
-}
-
-function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeasurements): Criterion[] {
-  const criteria: Criterion[] = [];
-  if (phase.maxRows) {
-    const aim = aimRows(phase, progress.rowsWithPii);
-    criteria.push(
-      criterion(
-        'Rows encrypted',
-        `at least ${aim}`,
-        `${progress.rowsEncryptedNow}`,
-        progress.rowsEncryptedNow >= aim,
-      ),
-    );
-  }
-  const { min } = phase.coverage;
-  // In a rotation live writes move rows, too: a soak may end beyond the range.
-  const max = rotating ? null : phase.coverage.max;
-  const percent = health.encryptionPercentage;
-  // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
-  const beyond = max !== null && progress.rowsAttempted === 0 && percent > max;
-  if (min !== null) {
-    criteria.push(
-      criterion(
-        'Encryption percentage',
-        max === null
-          ? min === 100
-            ? '100 %'
-            : `at least ${min} %`
-          : beyond
-            ? `at least ${min} % (beyond ${max} % before)`
-            : `${min}–${max} %`,
-        `${percent} %`,
-        percent >= min && (max === null || beyond || percent <= max),
-      ),
-    );
-  }
-  if (min === 100) criteria.push(none('Unencrypted rows', health.unencryptedRows));
-  return criteria;
-}
-
-function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criterion {
-  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
-  const { maxErrorPercent } = phase;
-  if (maxErrorPercent === 0) return none('Encryption errors', errors.encryption);
+/**
+ * The final audit. `undefined`: none is recorded.
+ * @param when said of the rows, like ` when the rollout ended`
+ */
+export function auditCriterion(audit: AuditResult | undefined, when = ''): Criterion {
   return criterion(
-    'Error rate',
-    `below ${maxErrorPercent} %`,
-    `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
-    percent < maxErrorPercent,
+    'Rows verified outside the database',
+    `every row${when}, each equal to its plaintext`,
+    audit === undefined
+      ? 'no audit recorded'
+      : `${number.format(audit.rowsVerified)} verified, ${number.format(audit.rowsMismatched)} mismatched${audit.finished ? '' : ', not finished'}`,
+    audit === undefined ? null : audit.finished && audit.rowsMismatched === 0,
   );
 }
 
-function triggerCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
-  if (phase.number < 4) return [];
-  const criteria = [
-    criterion(
-      'Trigger',
-      'enabled',
-      m.health.triggerEnabled ? 'enabled' : 'disabled',
-      m.health.triggerEnabled,
-    ),
-    none('Trigger failures', m.errors.trigger),
-  ];
-  if (phase.number === 4) {
-    const test = m.triggerTest;
-    const limit = plan.writeLatency.maxAddedMilliseconds;
-    criteria.push(
-      criterion(
-        'Canary insert',
-        'encrypted, with IV, decrypts to its plaintext',
-        test === undefined
-          ? 'not tested'
-          : `${test.canaryEncrypted ? '' : 'not '}encrypted, ${test.canaryHasIv ? 'with' : 'no'} IV, ${test.canaryDecrypts ? 'decrypts' : 'does not decrypt'}`,
-        test === undefined ? null : test.canaryEncrypted && test.canaryHasIv && test.canaryDecrypts,
-      ),
-      criterion(
-        'Write latency',
-        `at most ${limit} ms more than without the trigger`,
-        test === undefined
-          ? 'not measured'
-          : `${number.format(test.offMilliseconds)} ms off, ${number.format(test.onMilliseconds)} ms on`,
-        test === undefined ? null : test.onMilliseconds - test.offMilliseconds <= limit,
-      ),
-    );
-    if (m.newRows) criteria.push(...newRowsCriteria(m.newRows));
-  }
-  return criteria;
+/** A write with the trigger off and on, medians in milliseconds; undefined = not measured. */
+export function writeLatencyCriterion(
+  { writeLatency: { maxAddedMilliseconds: limit } }: Plan,
+  off: number | undefined,
+  on: number | undefined,
+): Criterion {
+  const told = (milliseconds: number | undefined) =>
+    milliseconds === undefined ? 'not measured' : `${number.format(milliseconds)} ms`;
+  return criterion(
+    'Write latency',
+    `at most ${limit} ms more than without the trigger`,
+    `${told(off)} off, ${told(on)} on`,
+    off === undefined || on === undefined ? null : on - off <= limit,
+  );
 }
 
-function auditCriteria(audit: AuditResult): Criterion[] {
-  return [
-    criterion(
-      'Rows verified outside the database',
-      'every row, each equal to its plaintext',
-      `${number.format(audit.rowsVerified)} verified, ${number.format(audit.rowsMismatched)} mismatched${audit.finished ? '' : ', not finished'}`,
-      audit.finished && audit.rowsMismatched === 0,
-    ),
-  ];
-}
-
-function performanceCriteria(plan: Plan, { millisecondsPerRow }: GateMeasurements): Criterion[] {
+/** None when there were too few rows to tell. */
+export function batchTimeCriteria(plan: Plan, millisecondsPerRow: number | null): Criterion[] {
   if (millisecondsPerRow === null) return [];
   return [
     criterion(

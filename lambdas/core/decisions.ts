@@ -1,5 +1,5 @@
 /** What people decided about a judgement that was INCONCLUSIVE, folded into its criteria. Pure. */
-import type { Criterion } from './payloads.ts';
+import type { Criterion } from './judgement.ts';
 
 export type Decision = 'go' | 'no-go' | 'retry' | 'expired';
 

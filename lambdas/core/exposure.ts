@@ -1,5 +1,5 @@
 /** Whether the database server would show keys or personal data to others than those it should. Pure. */
-import type { Criterion } from './payloads.ts';
+import type { Criterion } from './judgement.ts';
 
 /** A setting of PostgreSQL that logs what our functions compute inside the database, as one scope has it. */
 export interface ServerSetting {

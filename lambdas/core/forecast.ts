@@ -1,5 +1,5 @@
 /** What a rollout will write, from sizes and a sample of the table, and whether there is room for it. Pure. */
-import type { Criterion } from './payloads.ts';
+import type { Criterion } from './judgement.ts';
 import { type Plan, phaseOf } from './plan.ts';
 import { hoursLeft } from './progress.ts';
 import type { OffPeak } from './settings.ts';

@@ -1,5 +1,22 @@
 /** From criteria to a verdict. Pure. A value that could not be measured is `null` and never counts as health. */
-import type { Criterion, Judgement, Verdict } from './payloads.ts';
+
+/** One line of a gate. `passed: null` = could not be measured. */
+export interface Criterion {
+  readonly name: string;
+  readonly expected: string;
+  readonly measured: string;
+  readonly passed: boolean | null;
+}
+
+export type Verdict = 'GO' | 'NO_GO' | 'INCONCLUSIVE';
+
+/** Result of Preflight and Gate; `reason` is one sentence that names the gate and every criterion not passed. */
+export interface Judgement {
+  readonly gate: string;
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly criteria: readonly Criterion[];
+}
 
 export function criterion(
   name: string,

@@ -3,34 +3,12 @@
  * One schema per handler input, named after the state, the file and the test.
  */
 import * as z from 'zod';
-import { attestations } from './plan.ts';
+import type { Criterion, Judgement } from './judgement.ts';
 
 export const PhaseNumber = z.union(
   [z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)],
   'expected the number of a phase, 1 to 5',
 );
-
-/** Input of an execution of EncryptionRollout. */
-export const RolloutInput = z.strictObject({
-  /** Preflight, forecast and every check that reads, and nothing is written. */
-  dryRun: z.boolean().default(false),
-  /** The execution ends after this phase, and the next one goes on from there. */
-  untilPhase: PhaseNumber.default(5),
-  /** SQL condition of the rows to encrypt first, in place of the deployment's; null = none. */
-  priority: z.string().trim().min(1).nullable().optional(),
-  /** Triggers of the application, by name, that batches may fire. */
-  acknowledgedTriggers: z.array(z.string().min(1)).default([]),
-  /** Who attests each line of the checklist that no machine can check, e.g. `{"onCallEstablished": "R. Roe"}`. */
-  attestations: z
-    .record(
-      z.string().refine((name) => name in attestations, {
-        error: `unknown; expected one of ${Object.keys(attestations).join(', ')}`,
-      }),
-      z.string().trim().min(1, 'expected the name of the person who attests'),
-    )
-    .default({}),
-});
-export type RolloutInput = z.infer<typeof RolloutInput>;
 
 /** A run of the rollout. `attempt` fences: a handler of an older attempt is refused by the database. */
 export const Run = z.object({
@@ -40,24 +18,6 @@ export const Run = z.object({
   target: z.string(),
 });
 export type Run = z.infer<typeof Run>;
-
-/** One line of a gate. `passed: null` = could not be measured. */
-export interface Criterion {
-  readonly name: string;
-  readonly expected: string;
-  readonly measured: string;
-  readonly passed: boolean | null;
-}
-
-export type Verdict = 'GO' | 'NO_GO' | 'INCONCLUSIVE';
-
-/** Result of Preflight and Gate; `reason` is one sentence that names the gate and every criterion not passed. */
-export interface Judgement {
-  readonly gate: string;
-  readonly verdict: Verdict;
-  readonly reason: string;
-  readonly criteria: readonly Criterion[];
-}
 
 // PrepareDatabase ---------------------------------------------------------------------------------------------------
 export const PrepareDatabaseInput = z.object({
@@ -174,88 +134,6 @@ export type DryRunOutput = Judgement & {
 export const EndPhaseInput = z.object({ run: Run, phase: PhaseNumber });
 export interface EndPhaseOutput {
   readonly summary: string;
-}
-
-// Operate -----------------------------------------------------------------------------------------------------------
-const by = z.string().trim().min(1, 'expected who asks for it');
-/** What the command line asks for. `by`: the caller's identity, as AWS tells it. */
-export const OperateInput = z.discriminatedUnion('command', [
-  z.strictObject({ command: z.literal('status') }),
-  z.strictObject({ command: z.literal('report') }),
-  z.strictObject({ command: z.literal('pause'), by, reason: z.string().default('') }),
-  z.strictObject({ command: z.literal('resume'), by }),
-  /** null: as the plan has it again. */
-  z.strictObject({
-    command: z.literal('tune'),
-    by,
-    batchRows: z.int().min(1).max(50_000).nullable().optional(),
-    pauseSeconds: z.int().min(0).max(3_600).nullable().optional(),
-  }),
-  z.strictObject({
-    command: z.literal('decide'),
-    by,
-    hold: z.string(),
-    decision: z.enum(['go', 'no-go', 'retry']),
-    comment: z.string().default(''),
-  }),
-  /** Option 1 of the plan, for a run that is over. One under way is aborted instead. */
-  z.strictObject({ command: z.literal('rollback'), by, reason: z.string().trim().min(1) }),
-  /** Option 2 of the plan; `confirm` repeats the run's id. */
-  z.strictObject({ command: z.literal('clear'), by, confirm: z.string() }),
-]);
-export type OperateInput = z.infer<typeof OperateInput>;
-
-/** Where a rollout is. Times: ISO 8601. Counted, never scanned: an answer takes milliseconds on any table. */
-export interface RolloutStatus {
-  readonly target: string;
-  /** Null before the first run. */
-  readonly run: {
-    readonly id: string;
-    readonly attempt: number;
-    readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
-    readonly purpose: 'encrypt' | 'rotate';
-    readonly execution: string;
-    readonly startedAt: string;
-    readonly endedAt: string | null;
-    readonly stopReason: string | null;
-    readonly untilPhase: number;
-  } | null;
-  readonly phase: { readonly number: number; readonly title: string; readonly startedAt: string } | null;
-  readonly rows: {
-    readonly withPersonalData: number;
-    readonly encrypted: number;
-    readonly percentage: number;
-  } | null;
-  /** Of the last minutes' batches. */
-  readonly rowsPerSecond: number | null;
-  readonly millisecondsPerRow: number | null;
-  readonly hoursLeft: number | null;
-  readonly waiting: { readonly for: string; readonly since: string } | null;
-  readonly tuned: { readonly batchRows: number | null; readonly pauseSeconds: number | null };
-  readonly holds: readonly {
-    readonly id: string;
-    readonly gate: string;
-    readonly reason: string;
-    readonly askedAt: string;
-    readonly expiresAt: string;
-  }[];
-  readonly lastGate: {
-    readonly gate: string;
-    readonly verdict: Verdict;
-    readonly reason: string;
-    readonly judgedAt: string;
-  } | null;
-  readonly triggerEnabled: boolean | null;
-  /** Since the attempt began, by type. */
-  readonly errors: Readonly<Record<string, number>>;
-}
-
-/** `execution`: the ARN of what was started. */
-export interface OperateOutput {
-  readonly done: string;
-  readonly status: RolloutStatus;
-  readonly execution?: string;
-  readonly report?: unknown;
 }
 
 // ClearCiphertext ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
-import type { Criterion } from './payloads.ts';
+import type { Criterion } from './judgement.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 
 /** UTF-8. A message of SNS and the data of a state take 256 KiB, other things beside this. */

@@ -1,5 +1,5 @@
 /** What the records tell of a run, all its attempts together: ids, counts, times and verdicts, never personal data. */
-import type { Criterion, Verdict } from './payloads.ts';
+import type { Criterion, Verdict } from './judgement.ts';
 import type { Plan } from './plan.ts';
 
 /** Times: ISO 8601, UTC. */

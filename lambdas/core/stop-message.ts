@@ -1,5 +1,6 @@
 /** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
-import type { ProvePlaintextOutput, Verdict } from './payloads.ts';
+import type { Verdict } from './judgement.ts';
+import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
 import type { Vitals } from './vitals.ts';
 

@@ -1,6 +1,6 @@
 /** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
 import { number } from './judgement.ts';
-import type { RolloutStatus } from './payloads.ts';
+import type { RolloutStatus } from './operate.ts';
 import type { Plan } from './plan.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */

@@ -1,6 +1,5 @@
 /** Judges the surroundings of the table: the database, its storage and replicas, the customers' alarms. Pure. */
-import { criterion, number } from './judgement.ts';
-import type { Criterion } from './payloads.ts';
+import { type Criterion, criterion, number } from './judgement.ts';
 import type { Plan } from './plan.ts';
 
 /** The state of the world around the table. `null` = could not be measured. */

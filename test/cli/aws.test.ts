@@ -12,7 +12,7 @@ import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
 import { inputOf } from '../../cli/aws/start.ts';
 import { runCommand } from '../../cli/program.ts';
 import { commandLine } from '../../lambdas/core/hints.ts';
-import type { RolloutStatus } from '../../lambdas/core/payloads.ts';
+import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const status: RolloutStatus = {

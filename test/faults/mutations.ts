@@ -106,7 +106,7 @@ export const mutations: readonly Mutation[] = [
     file: 'lambdas/core/judgement.ts',
     search: "unknown.length > 0 ? 'INCONCLUSIVE' : 'GO'",
     replace: "'GO'",
-    caughtBy: 'test/lambdas/core/criteria.test.ts',
+    caughtBy: 'test/lambdas/core/gate-criteria.test.ts',
   },
   {
     defect: 'Round coverage up',

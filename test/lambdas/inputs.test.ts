@@ -1,7 +1,7 @@
 /** The samples of inputs, through the handlers that read them. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { RolloutInput } from '../../lambdas/core/payloads.ts';
+import { RolloutInput } from '../../lambdas/core/input.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 const directory = 'config/inputs';

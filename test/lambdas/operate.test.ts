@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { OperateOutput, PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import type { OperateOutput } from '../../lambdas/core/operate.ts';
+import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { freshDatabase } from '../support/database.ts';
 import { type TestWorld, testWorld } from './world.ts';
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { type ChecklistMeasurements, checklistCriteria } from '../../../lambdas/core/checklist.ts';
 import { judge } from '../../../lambdas/core/judgement.ts';
 import { attestations, defaultPlan } from '../../../lambdas/core/plan.ts';
+import { calm } from './healthy.ts';
 
 const ready: ChecklistMeasurements = {
   health: {
@@ -17,17 +18,7 @@ const ready: ChecklistMeasurements = {
     healthStatus: 'NOT_STARTED',
     readablePercentage: 0,
   },
-  vitals: {
-    cpuPercents: [20, 20, 20],
-    customerAlarms: [],
-    longestLockWaitMilliseconds: 0,
-    connections: { used: 5, limit: 100 },
-    freeStorageBytes: 100 * 2 ** 30,
-    replicaLagSeconds: undefined,
-    slotLagBytes: 0,
-    oldestTransactionMinutes: 0,
-    maintenance: false,
-  },
+  vitals: calm,
   keyMatches: true,
   latestBackup: new Date('2030-01-01T00:00:00Z'),
   now: new Date('2030-01-02T00:00:00Z'),

@@ -4,18 +4,8 @@ import { defaultPlan as plan } from '../../../lambdas/core/plan.ts';
 import { OffPeak } from '../../../lambdas/core/settings.ts';
 import { easing, hoursThroughWindows, isOpen } from '../../../lambdas/core/throttle.ts';
 import type { Vitals } from '../../../lambdas/core/vitals.ts';
+import { calm } from './healthy.ts';
 
-const calm: Vitals = {
-  cpuPercents: [20, 20, 20],
-  customerAlarms: [],
-  longestLockWaitMilliseconds: 0,
-  connections: { used: 5, limit: 100 },
-  freeStorageBytes: 100 * 2 ** 30,
-  replicaLagSeconds: undefined,
-  slotLagBytes: 0,
-  oldestTransactionMinutes: 0,
-  maintenance: false,
-};
 const noon = new Date('2030-01-02T12:00:00Z');
 
 describe('pressures that can ease', () => {

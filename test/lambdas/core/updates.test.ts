@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { commandLine } from '../../../lambdas/core/hints.ts';
-import type { RolloutStatus } from '../../../lambdas/core/payloads.ts';
+import type { RolloutStatus } from '../../../lambdas/core/operate.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
 import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../lambdas/core/updates.ts';
 

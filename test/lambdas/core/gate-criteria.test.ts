@@ -1,65 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import {
-  abortCriteria,
-  type GateMeasurements,
-  gateCriteria,
-  soakCriteria,
-} from '../../../lambdas/core/criteria.ts';
+import { type GateMeasurements, gateCriteria } from '../../../lambdas/core/gate-criteria.ts';
 import { judge } from '../../../lambdas/core/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
-
-/** A world in which every gate passes, at this coverage. */
-function healthy(percent: number): GateMeasurements {
-  const rowsWithPii = 10_000;
-  const encrypted = (rowsWithPii * percent) / 100;
-  return {
-    health: {
-      totalRows: 10_100,
-      rowsWithPii,
-      encryptedRows: encrypted,
-      unencryptedRows: rowsWithPii - encrypted,
-      encryptionPercentage: percent,
-      missingIvCount: 0,
-      failedRows: 0,
-      triggerEnabled: percent >= 90,
-      guardEnabled: true,
-      healthStatus: 'IN_PROGRESS',
-      readablePercentage: 5,
-    },
-    vitals: {
-      cpuPercents: [30, 35, 32],
-      customerAlarms: [],
-      longestLockWaitMilliseconds: 0,
-      connections: { used: 20, limit: 100 },
-      freeStorageBytes: 100 * 2 ** 30,
-      replicaLagSeconds: undefined,
-      slotLagBytes: 0,
-      oldestTransactionMinutes: 0,
-      maintenance: false,
-    },
-    errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
-    progress: {
-      rowsWithPii,
-      rowsAttempted: 2_000,
-      rowsFailed: 0,
-      rowsEncrypted: 2_000,
-      rowsEncryptedNow: encrypted,
-    },
-    spotCheck: { checked: 10, mismatchedKeys: [] },
-    keyMatches: true,
-    rotating: false,
-    millisecondsPerRow: 0.05,
-    triggerTest: {
-      offMilliseconds: 1,
-      onMilliseconds: 1.4,
-      canaryEncrypted: true,
-      canaryHasIv: true,
-      canaryDecrypts: true,
-    },
-    newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 0 },
-    audit: { finished: true, rowsVerified: 10_000, rowsMismatched: 0 },
-  };
-}
+import { healthy } from './healthy.ts';
 
 const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
 
@@ -262,33 +205,5 @@ describe('gates', () => {
   test('one CPU spike is normal', () => {
     const spike = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
     expect(verdictOf(3, spike).verdict).toBe('GO');
-  });
-});
-
-describe('abort conditions', () => {
-  const { vitals, errors, progress } = healthy(50);
-  const verdict = (p: Partial<typeof progress>) =>
-    judge('batch', abortCriteria(defaultPlan, vitals, errors, { ...progress, ...p })).verdict;
-
-  test('50 errors in 5,000 rows may be, 51 may not', () => {
-    expect(verdict({ rowsAttempted: 5_000, rowsFailed: 50 })).toBe('GO');
-    expect(verdict({ rowsAttempted: 5_000, rowsFailed: 51 })).toBe('NO_GO');
-  });
-
-  test('a rate is not judged on a handful of rows', () => {
-    expect(verdict({ rowsAttempted: 99, rowsFailed: 2 })).toBe('GO');
-    expect(verdict({ rowsAttempted: 100, rowsFailed: 2 })).toBe('NO_GO');
-  });
-
-  test('a soak asks for new rows, IVs and the trigger as well', () => {
-    const { health } = healthy(91);
-    const names = soakCriteria(
-      health,
-      { ...errors, trigger: 1 },
-      { newRecords: 3, autoEncrypted: 2, missingIv: 1 },
-    )
-      .filter(({ passed }) => !passed)
-      .map(({ name }) => name);
-    expect(names).toEqual(['Trigger failures', 'New rows encrypted by the trigger', 'New rows without IV']);
   });
 });

@@ -1,0 +1,42 @@
+/** What is looked at while a rollout is at work: the abort conditions, before every batch and all through a soak. Pure. */
+import {
+  type ErrorCounts,
+  errorPercent,
+  type NewRows,
+  newRowsCriteria,
+  type PhaseProgress,
+} from './criteria.ts';
+import { type Criterion, criterion, none, number } from './judgement.ts';
+import type { Plan } from './plan.ts';
+import type { Health } from './progress.ts';
+import { type Vitals, vitalsCriteria } from './vitals.ts';
+
+/** The abort conditions that are looked at before every batch and in every slice of a soak. */
+export function abortCriteria(
+  plan: Plan,
+  vitals: Vitals,
+  errors: ErrorCounts,
+  progress: PhaseProgress,
+): Criterion[] {
+  const { abort } = plan;
+  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
+  return [
+    criterion(
+      'Error rate',
+      `not above ${abort.errorPercent} % of the rows attempted`,
+      `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
+      percent <= abort.errorPercent || progress.rowsAttempted < abort.errorPercentMinRows,
+    ),
+    none('Decryption failures', errors.decryption),
+    ...vitalsCriteria(plan, vitals),
+  ];
+}
+
+/** What a soak asks in every slice, beside the abort conditions: nothing new may stay unencrypted or lose its IV. */
+export function soakCriteria(health: Health, errors: ErrorCounts, newRows?: NewRows): Criterion[] {
+  return [
+    none('Missing IVs', health.missingIvCount),
+    none('Trigger failures', errors.trigger),
+    ...(newRows ? newRowsCriteria(newRows) : []),
+  ];
+}

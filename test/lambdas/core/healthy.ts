@@ -1,0 +1,58 @@
+/** A world in which all is well, for one thing to go wrong in it. */
+import type { GateMeasurements } from '../../../lambdas/core/gate-criteria.ts';
+import type { Vitals } from '../../../lambdas/core/vitals.ts';
+
+export const calm: Vitals = {
+  cpuPercents: [20, 20, 20],
+  customerAlarms: [],
+  longestLockWaitMilliseconds: 0,
+  connections: { used: 5, limit: 100 },
+  freeStorageBytes: 100 * 2 ** 30,
+  replicaLagSeconds: undefined,
+  slotLagBytes: 0,
+  oldestTransactionMinutes: 0,
+  maintenance: false,
+};
+
+/** Every gate passes, at this coverage. */
+export function healthy(percent: number): GateMeasurements {
+  const rowsWithPii = 10_000;
+  const encrypted = (rowsWithPii * percent) / 100;
+  return {
+    health: {
+      totalRows: 10_100,
+      rowsWithPii,
+      encryptedRows: encrypted,
+      unencryptedRows: rowsWithPii - encrypted,
+      encryptionPercentage: percent,
+      missingIvCount: 0,
+      failedRows: 0,
+      triggerEnabled: percent >= 90,
+      guardEnabled: true,
+      healthStatus: 'IN_PROGRESS',
+      readablePercentage: 5,
+    },
+    vitals: calm,
+    errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
+    progress: {
+      rowsWithPii,
+      rowsAttempted: 2_000,
+      rowsFailed: 0,
+      rowsEncrypted: 2_000,
+      rowsEncryptedNow: encrypted,
+    },
+    spotCheck: { checked: 10, mismatchedKeys: [] },
+    keyMatches: true,
+    rotating: false,
+    millisecondsPerRow: 0.05,
+    triggerTest: {
+      offMilliseconds: 1,
+      onMilliseconds: 1.4,
+      canaryEncrypted: true,
+      canaryHasIv: true,
+      canaryDecrypts: true,
+    },
+    newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 0 },
+    audit: { finished: true, rowsVerified: 10_000, rowsMismatched: 0 },
+  };
+}
