@@ -8,7 +8,7 @@ import {
   UnusableTarget,
   WrongKey,
 } from '../core/errors.ts';
-import { credentialsOf, type DatabaseLogin } from './login.ts';
+import { credentialsOf, type DatabaseLogin, isBeingRotated } from './login.ts';
 
 // bigint counts arrive as text; a table has fewer than 2^53 rows. numeric: percentages.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
@@ -74,9 +74,19 @@ export async function withDatabase<T>(
   try {
     await client.connect();
     // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
-    await client.query('set search_path = pg_catalog, pg_temp');
+    // And a server may still read backslashes in plain quotes as escapes, which ends a quotation elsewhere than we think.
+    await client.query('set search_path = pg_catalog, pg_temp; set standard_conforming_strings = on');
   } catch (error) {
-    throw connectionError(error, `${login.host}:${login.port}`, database ?? login.username);
+    const address = `${login.host}:${login.port}`;
+    if (
+      (error as { code?: string }).code === '28P01' &&
+      (await isBeingRotated(environment.login, login.password))
+    )
+      throw new TransientError(
+        `No connection to PostgreSQL at ${address}: 28P01. The password in the database secret is being rotated.`,
+        '28P01',
+      );
+    throw connectionError(error, address, database ?? login.username);
   }
   try {
     return await work(client);

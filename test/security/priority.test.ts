@@ -51,6 +51,18 @@ test('the engine alone would have run it, which is why the text is read first', 
   expect(rows).toEqual([{ dropped: true }]);
 });
 
+test('a backslash in quotes is one of its letters, whatever the server makes of it', async () => {
+  await world.client.query(
+    `do $$ begin execute format('alter database %I set standard_conforming_strings = off', current_database()); end $$`,
+  );
+  // To such a server the first quotation ends before the semicolon.
+  const priority = "email = '\\' or email = '); drop table public.precious; select (true --'";
+  await world.invoke('prepare-database', { input: { priority }, execution: 'one' });
+  await world.invoke('dry-run', { input: { dryRun: true, priority } });
+  const { rows } = await world.client.query('select n from public.precious');
+  expect(rows).toEqual([{ n: 1 }]);
+});
+
 test('a condition that is one is used', async () => {
   const run = await world.invoke('prepare-database', {
     input: { priority: "is_vip and first_name is distinct from 'a;b)--'" },
