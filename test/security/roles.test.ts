@@ -79,6 +79,41 @@ const rolesOfOurs = async () =>
     await root.query("select rolname from pg_roles where rolname like 'encryption\\_rollout\\_%' order by 1")
   ).rows.map(({ rolname }) => rolname);
 
+/** What a role may read of the engine's tables, and the columns of these that it may not. */
+const readableBy = async (database: string, role: string) => {
+  const { rows } = await (await connect(database)).query(
+    `select relname as table, has_column_privilege($1, c.oid, attnum, 'select') as readable, attname as column
+     from pg_class as c
+     join pg_attribute as a on a.attrelid = c.oid and attnum > 0 and not attisdropped
+     where relkind in ('r', 'v')
+       and (relnamespace = 'encryption_rollout'::regnamespace or relname in ('app_config', 'encryption_errors'))
+       and has_any_column_privilege($1, c.oid, 'select')
+     order by 1, 3`,
+    [role],
+  );
+  return {
+    tables: [...new Set(rows.map(({ table }) => table))],
+    except: rows.filter(({ readable }) => !readable).map(({ table, column }) => `${table}.${column}`),
+  };
+};
+
+const forReaders = {
+  tables: [
+    'audits',
+    'batches',
+    'clearings',
+    'encryption_errors',
+    'events',
+    'gates',
+    'holds',
+    'looks',
+    'phases',
+    'runs',
+  ],
+  // It answers for anybody.
+  except: ['holds.task_token'],
+};
+
 const insertAsCustomer = async (database: string) => {
   const customer = await connect(database, 'customer');
   const { rows } = await customer.query(
@@ -113,6 +148,17 @@ describe('an installer who may not create roles', () => {
     await root.query('drop role encryption_rollout_owner');
   });
 
+  test('lets readers see the records of runs, and no more, who came after the engine', async () => {
+    const client = await installed('late', 'installer');
+    const roles = ['reader', 'operator', 'owner'].map((name) => `encryption_rollout_${name}`);
+    for (const role of roles) await root.query(`create role ${role}`);
+    await root.query('grant encryption_rollout_owner to installer');
+    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    for (const role of roles.slice(0, 2)) expect(await readableBy('late', role)).toEqual(forReaders);
+    await client.query('select encryption_rollout.uninstall()');
+    for (const role of roles) await root.query(`drop role ${role}`);
+  });
+
   test('is refused when the owner role is one that logs in', async () => {
     await root.query('create role encryption_rollout_owner login');
     await root.query('create database trap owner creator');
@@ -139,6 +185,8 @@ describe('an installer who may create roles', () => {
     });
     expect(await insertAsCustomer('one')).toBe(true);
     expect(await migrate(client)).toEqual([]);
+    for (const role of ['encryption_rollout_reader', 'encryption_rollout_operator'])
+      expect(await readableBy('one', role)).toEqual(forReaders);
   });
 
   /** What each role may do, by what PostgreSQL answers; everything else is 42501, insufficient_privilege. */
@@ -152,6 +200,7 @@ describe('an installer who may create roles', () => {
     statistics: "select * from public.get_key_access_stats('1 hour')",
     errors: 'select * from public.encryption_errors',
     records: 'select * from encryption_rollout.gates',
+    clearings: 'select * from encryption_rollout.clearings',
     holds: 'select id, gate, reason, decision, decided_by from encryption_rollout.holds',
     token: 'select task_token from encryption_rollout.holds',
     decide: "update encryption_rollout.holds set decision = 'go'",
@@ -165,13 +214,13 @@ describe('an installer who may create roles', () => {
     rows: "select encryption_rollout.audit_rows('public.appointments', null, 1)",
     uninstall: 'select encryption_rollout.uninstall()',
   };
-  const reader = ['health', 'statistics', 'errors', 'records', 'holds'];
+  const reader = ['health', 'statistics', 'errors', 'records', 'clearings', 'holds'];
   const matrix: Record<string, string[]> = {
     encryption_rollout_reader: reader,
     encryption_rollout_operator: [...reader, 'batch', 'switch', 'retry'],
     encryption_rollout_decryptor: ['decrypt'],
     // A token is of use only to whoever may also call Step Functions for this account.
-    pg_read_all_data: ['errors', 'records', 'holds', 'token'],
+    pg_read_all_data: ['errors', 'records', 'clearings', 'holds', 'token'],
     nothing: [],
   };
   test.each(Object.entries(matrix))(
