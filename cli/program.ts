@@ -68,6 +68,15 @@ function createProgram(): Command {
     .description(
       'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',
     )
+    .helpCommand(false)
+    .addHelpText(
+      'after',
+      `
+A command's options and examples: npm run rollout -- <command> --help
+For the first time: start --dry-run, then start, then status.
+
+Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands with others say so.`,
+    )
     .exitOverride()
     .configureHelp({ optionDescription })
     .showHelpAfterError('See npm run rollout -- --help');
@@ -89,15 +98,32 @@ function createProgram(): Command {
   const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
   program
     .command('install')
-    .description('install the engine, and nothing else; a second time brings it up to date')
+    .description('install the engine, and prepare public.appointments; again: bring it up to date')
     .requiredOption(...databaseUrl)
     .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
+    .addHelpText(
+      'after',
+      `
+Adds the schema encryption_rollout, columns and triggers for public.appointments, which is created, empty, when there is
+none, and functions in the schema public. Encrypts nothing: the main trigger is off. Not needed for a rollout on AWS.
+
+Example:
+  npm run rollout -- install --database-url postgresql://localhost/shop --generate-key`,
+    )
     .action(installCommand);
   program
     .command('uninstall')
-    .description('remove everything that install added; refused while a rollout is active')
+    .description('remove what install, or a rollout, added; refused while a rollout is active')
     .requiredOption(...databaseUrl)
     .option('--yes', 'do not ask')
+    .addHelpText(
+      'after',
+      `
+Ciphertext, key, triggers and all records go; plaintext and tables stay, a sample table included.
+
+Example:
+  npm run rollout -- uninstall --database-url postgresql://localhost/shop`,
+    )
     .action(uninstallCommand);
   addVerifyCommand(program);
   addRotateKeyCommand(program);

@@ -27,13 +27,15 @@ export function addAbortCommand(program: Command): void {
       `
 Ends the execution as ABORTED, which starts its rollback, waits until the trigger is off, and says how long that took.
 Encrypted rows stay encrypted, plaintext is everywhere. The execution is stopped even while the database does not answer.
+A rotation of the key leaves the trigger on: what it writes is sealed with a valid key.
 Afterwards: npm run rollout -- start resumes, npm run rollout -- rollback --option clear removes the ciphertext.
 
 Examples:
   npm run rollout -- abort --reason "checkout is slow"
   npm run rollout -- abort --yes
 
-Exit codes: 0 the trigger is off, 1 there is no execution to stop, or nobody knows yet: see the message.`,
+Exit codes: 0 stopped, and rolled back if a phase had begun; 1 there is no execution to stop, or its rollback is not seen
+to be done: see the message.`,
     )
     .action(run);
 }
