@@ -98,12 +98,20 @@ const given = {
   databaseName: z.string().min(1).optional(),
 };
 
+const databaseHost = z
+  .string('expected the address of the database')
+  .min(1, 'expected the address of the database');
+const databasePort = z.int().min(1).max(65_535);
+
 const WithPassword = z.strictObject({
   ...everywhere,
   ...given,
   databaseAuthentication: z.literal('password', 'expected "password" or "iam"').default('password'),
-  /** `{host, port, username, password, dbname?}`, as RDS keeps it. */
+  /** `{username, password, host?, port?, dbname?}`, as RDS keeps it. */
   databaseSecretArn: secretArn,
+  /** Overrides the secret's host. A secret that RDS manages by itself has none. */
+  databaseHost: databaseHost.optional(),
+  databasePort: databasePort.optional(),
   /** The customer managed key that this secret is encrypted with, if any: the functions get leave to decrypt with it. */
   databaseSecretKmsKeyArn: kmsKeyArn.optional(),
   /** `off` is for a database on this machine alone. */
@@ -114,10 +122,8 @@ const WithIam = z.strictObject({
   ...everywhere,
   ...given,
   databaseAuthentication: z.literal('iam'),
-  databaseHost: z
-    .string('expected the address of the database')
-    .min(1, 'expected the address of the database'),
-  databasePort: z.int().min(1).max(65_535).default(5432),
+  databaseHost,
+  databasePort: databasePort.default(5432),
   /** A user of PostgreSQL with the role rds_iam. */
   databaseUser: text(/^[a-z_][a-z0-9_$]{0,62}$/, 'expected the name of a database user, in lower case'),
   /** What IAM knows the database by. */

@@ -70,10 +70,14 @@ export class GivenSurroundings extends Construct implements Surroundings {
 type Given<Authentication> = Extract<GivenConfig, { readonly databaseAuthentication: Authentication }>;
 
 function bySecret(scope: Construct, config: Given<'password'>): DatabaseAccess {
-  const { databaseSecretArn, databaseSecretKmsKeyArn } = config;
+  const { databaseSecretArn, databaseSecretKmsKeyArn, databaseHost, databasePort } = config;
   const secret = Secret.fromSecretCompleteArn(scope, 'DatabaseSecret', databaseSecretArn);
   return {
-    environment: { DATABASE_SECRET_ARN: databaseSecretArn },
+    environment: {
+      DATABASE_SECRET_ARN: databaseSecretArn,
+      ...(databaseHost === undefined ? {} : { DATABASE_HOST: databaseHost }),
+      ...(databasePort === undefined ? {} : { DATABASE_PORT: String(databasePort) }),
+    },
     grant: (role) => grantSecret(role, secret, databaseSecretKmsKeyArn),
   };
 }

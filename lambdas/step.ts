@@ -33,9 +33,13 @@ export { required, sessionName };
 
 /** As infra/surroundings.ts says it. */
 function databaseLogin(): DatabaseLogin {
-  const { DATABASE_HOST: host } = process.env;
-  if (!host) return { secretArn: required('DATABASE_SECRET_ARN') };
-  return { host, port: Number(required('DATABASE_PORT')), user: required('DATABASE_USER') };
+  const { DATABASE_SECRET_ARN: secretArn, DATABASE_HOST: host, DATABASE_PORT: port } = process.env;
+  if (secretArn) return { secretArn, ...(host ? { host } : {}), ...(port ? { port: Number(port) } : {}) };
+  return {
+    host: required('DATABASE_HOST'),
+    port: Number(required('DATABASE_PORT')),
+    user: required('DATABASE_USER'),
+  };
 }
 
 function readSettings(): Settings {

@@ -13,6 +13,8 @@ import { gunzipSync } from 'node:zlib';
 export interface World {
   /** Secret values by ARN. */
   readonly secrets: Map<string, unknown>;
+  /** Of those that are being rotated: the versions that are to become current, by ARN. */
+  readonly pendingSecrets?: ReadonlyMap<string, unknown>;
   /** Percent, answered as every one-minute reading. */
   cpuPercent: number;
   /** Of the instance; 100 GiB when not given, null = not published. */
@@ -51,6 +53,7 @@ export class AwsError extends Error {
 
 interface Input {
   readonly SecretId?: string;
+  readonly VersionStage?: string;
   readonly AlarmNames?: readonly string[];
   readonly DashboardName?: string;
   readonly executionArn?: string;
@@ -162,7 +165,10 @@ export class AwsStandIn {
     await this.world.disturb?.(operation);
     switch (operation) {
       case 'GetSecretValue': {
-        const value = this.world.secrets.get(input.SecretId ?? '');
+        const { secrets, pendingSecrets } = this.world;
+        const value = (input.VersionStage === 'AWSPENDING' ? pendingSecrets : secrets)?.get(
+          input.SecretId ?? '',
+        );
         if (value === undefined) {
           throw new AwsError('ResourceNotFoundException', "Secrets Manager can't find the specified secret.");
         }

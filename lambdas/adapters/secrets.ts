@@ -8,7 +8,7 @@ const client = new SecretsManagerClient();
 
 /** The RDS convention for database secrets. */
 const DatabaseSecret = z.object({
-  host: z.string().min(1),
+  host: z.string().min(1).optional(),
   port: z.coerce.number().int().default(5432),
   username: z.string().min(1),
   password: z.string(),
@@ -60,8 +60,10 @@ export interface EncryptionKeys extends EncryptionKey {
 }
 
 /** Value of a secret as JSON. Messages never carry any of it. */
-async function readSecret(arn: string): Promise<unknown> {
-  const { SecretString } = await client.send(new GetSecretValueCommand({ SecretId: arn }));
+async function readSecret(arn: string, stage?: 'AWSPENDING'): Promise<unknown> {
+  const { SecretString } = await client.send(
+    new GetSecretValueCommand({ SecretId: arn, ...(stage === undefined ? {} : { VersionStage: stage }) }),
+  );
   return SecretString === undefined ? undefined : JSON.parse(SecretString);
 }
 
@@ -106,6 +108,15 @@ export async function readDatabaseSecret(arn: string): Promise<DatabaseSecret> {
       `The database secret ${arn} is not in the form of RDS {host, port, username, password, dbname}: ${listIssues(secret.error.issues)}`,
     );
   return secret.data;
+}
+
+/** The passwords of the current version and of the one that a rotation is about to make current, as far as they can be read. */
+export async function databasePasswords(arn: string): Promise<string[]> {
+  const versions = await Promise.allSettled([readSecret(arn), readSecret(arn, 'AWSPENDING')]);
+  return versions.flatMap((version) => {
+    const secret = DatabaseSecret.safeParse(version.status === 'fulfilled' ? version.value : undefined);
+    return secret.success ? [secret.data.password] : [];
+  });
 }
 
 function classify(error: unknown, what: string, Final: new (message: string) => Error): Error {

@@ -2,8 +2,16 @@ import { execFile } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Stack } from 'aws-cdk-lib';
 import { describe, expect, test } from 'vitest';
-import { ConfigurationError, configOf, parseConfig, readConfig } from '../../infra/config.ts';
+import {
+  ConfigurationError,
+  configOf,
+  type GivenConfig,
+  parseConfig,
+  readConfig,
+} from '../../infra/config.ts';
+import { GivenSurroundings } from '../../infra/surroundings.ts';
 
 const right = {
   vpcId: 'vpc-0123456789abcdef0',
@@ -148,6 +156,18 @@ describe('a wrong setting is named with what was found and what is expected', ()
     databaseUser: 'rollout',
     databaseResourceId: 'cluster-ABCDEFGHIJKL01234',
   };
+
+  test('a secret that RDS manages by itself has no address: the settings may', () => {
+    const address = { databaseHost: 'main.abc.eu-west-1.rds.amazonaws.com', databasePort: 5433 };
+    const config = parseConfig({ ...right, ...address }, 'x') as GivenConfig;
+    expect(config).toMatchObject(address);
+    const { login } = new GivenSurroundings(new Stack(), 'Surroundings', config);
+    expect(login.environment).toMatchObject({
+      DATABASE_SECRET_ARN: right.databaseSecretArn,
+      DATABASE_HOST: address.databaseHost,
+      DATABASE_PORT: '5433',
+    });
+  });
 
   test('with IAM authentication, a token goes to a verified server alone', () => {
     expect(parseConfig(iam, 'x')).toMatchObject({ databasePort: 5432, databaseTls: 'verify-full' });

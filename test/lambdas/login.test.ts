@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { withDatabase } from '../../lambdas/adapters/database.ts';
 import { credentialsOf } from '../../lambdas/adapters/login.ts';
-import { DatabaseUnreachable } from '../../lambdas/core/errors.ts';
+import { DatabaseUnreachable, InvalidSettings, TransientError } from '../../lambdas/core/errors.ts';
+import { AwsStandIn } from '../../rehearsal/aws.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 
 const secretKey = 'zqx-secret-access-key';
@@ -82,5 +83,85 @@ describe('logging in with a token', () => {
     expect(failure).toBeInstanceOf(DatabaseUnreachable);
     expect(String((failure as Error).message)).toMatch(/28P01.* the user lacks the role rds_iam/);
     expect(JSON.stringify([String(failure), (failure as Error).stack])).not.toMatch(/X-Amz|zqx/);
+  });
+});
+
+describe('a secret in the form of RDS', () => {
+  const secretArn = 'arn:aws:secretsmanager:eu-west-1:123456789012:secret:database';
+  const user = `rollout_${randomUUID().replaceAll('-', '')}`;
+  const secrets = new Map<string, unknown>();
+  const pendingSecrets = new Map<string, unknown>();
+  let database: TestDatabase;
+  let aws: AwsStandIn;
+  beforeAll(async () => {
+    database = await freshDatabase({ template: 'empty' });
+    await database.client.query(`create role ${user} login password 'zqx-new'`);
+    aws = await AwsStandIn.start({
+      secrets,
+      pendingSecrets,
+      cpuPercent: 0,
+      alarms: new Map(),
+      dashboards: new Set(),
+      snapshotAt: new Date(),
+      isRunning: async () => false,
+    });
+    vi.stubEnv('AWS_ENDPOINT_URL', aws.url);
+  });
+  afterAll(async () => {
+    await aws.stop();
+    await database.client.query(`drop role ${user}`);
+    await database.drop();
+  });
+
+  /** As RDS keeps those that it manages by itself: without an address. */
+  const version = (password: string) => ({ username: user, password });
+  const login = (address: { host?: string; port?: number } = hostAndPort()) =>
+    withDatabase(
+      { login: { secretArn, ...address }, name: new URL(database.url).pathname.slice(1), tls: 'off' },
+      'login test',
+      (client) => client.query('select current_user::text as user').then(({ rows }) => rows[0].user),
+    );
+  const hostAndPort = () => {
+    const { hostname, port } = new URL(database.url);
+    return { host: hostname, port: Number(port) };
+  };
+
+  test('may leave the address to the settings', async () => {
+    secrets.set(secretArn, version('zqx-new'));
+    expect(await login()).toBe(user);
+    const failure = await login({}).catch((error: Error) => error);
+    expect(failure).toBeInstanceOf(InvalidSettings);
+    expect((failure as Error).message).toMatch(/has no host.*: set databaseHost\.$/);
+  });
+
+  test('that is being rotated makes the call wait for the rotation', async () => {
+    secrets.set(secretArn, version('zqx-old'));
+    pendingSecrets.set(secretArn, version('zqx-new'));
+    const failure = await login().catch((error: Error) => error);
+    expect(failure).toBeInstanceOf(TransientError);
+    expect((failure as Error).message).toMatch(/28P01.* is being rotated/);
+    expect(JSON.stringify([String(failure), (failure as Error).stack])).not.toMatch(/zqx/);
+  });
+
+  test('that has been rotated since it was read is read again', async () => {
+    pendingSecrets.clear();
+    secrets.set(secretArn, version('zqx-old'));
+    // The first answer is on its way with the old version when the rotation ends.
+    let reads = 0;
+    aws.world.disturb = () => {
+      reads += 1;
+      if (reads > 1) secrets.set(secretArn, version('zqx-new'));
+    };
+    expect(await login().catch((error: Error) => error)).toBeInstanceOf(TransientError);
+    aws.world.disturb = undefined;
+    expect(await login()).toBe(user);
+  });
+
+  test('with a password that is simply wrong is told at once', async () => {
+    secrets.set(secretArn, version('zqx-old'));
+    pendingSecrets.set(secretArn, version('zqx-old'));
+    const failure = await login().catch((error: Error) => error);
+    expect(failure).toBeInstanceOf(DatabaseUnreachable);
+    expect((failure as Error).message).toMatch(/28P01.* is not accepted/);
   });
 });
