@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
+import { scanWhenDue } from './adapters/counts.ts';
 import { countErrors } from './adapters/encryption-errors.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
 import { decidedHolds } from './adapters/holds.ts';
@@ -11,17 +12,14 @@ import { refuses, withDecisions } from './core/decisions.ts';
 import { judge } from './core/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
 import { type PhaseNumber, phaseOf } from './core/plan.ts';
-import { type Easing, easing, isOpen } from './core/throttle.ts';
+import { type Easing, easing, isOpen, PAUSED_SECONDS } from './core/throttle.ts';
 import type { Vitals } from './core/vitals.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, type Step, sessionName, unpublished } from './step.ts';
 
-/** Between two looks while a person has paused the run: what they want next happens within that. */
-const PAUSED_SECONDS = 20;
-
 /**
- * The abort conditions: before every batch, and with a look at the whole table in every slice of a soak. Before a batch
- * also whether it has to wait: for a person, for a time of the day, or for a pressure to ease.
+ * The abort conditions: before every batch, and in every slice of a soak, there with a look at the whole table as often as
+ * its size allows. Before a batch also whether it has to wait: for a person, for a time of the day, or for a pressure to ease.
  */
 export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, step) => {
   const { run, phase: number, during, slice } = input;
@@ -53,8 +51,12 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     const criteria = abortCriteria(plan, vitals, errors, progress);
     if (during === 'soak') {
       const watchesNewRows = number === 4 && settings.target.createdAt !== null;
-      const newRows = watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined;
-      criteria.push(...soakCriteria(await readHealth(client, target), errors, newRows));
+      // The gate after the soak has its own look at the whole table, whenever the last one here was.
+      const scanned = await scanWhenDue(client, target, 0, async () => ({
+        health: await readHealth(client, target),
+        newRows: watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined,
+      }));
+      criteria.push(...soakCriteria(errors, scanned));
     }
     const judgement = judge(gate, withDecisions(criteria, decided));
     if (judgement.verdict === 'GO' && wait) return await waiting(wait.easing);

@@ -71,10 +71,11 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         return batch;
       }),
     );
-    // The batch is committed; the scan that follows takes no lock that anybody minds.
+    // The batch is committed; the scan that may follow is not its work, and takes no lock that anybody minds.
+    const milliseconds = performance.now() - started;
     await client.query('reset lock_timeout');
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step, phase, result, progress, performance.now() - started));
+    await publish(step.target, measurements(step, phase, result, progress, milliseconds));
     return {
       pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,

@@ -59,9 +59,17 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
   };
 }
 
-/** Opens sampled rows with these keys outside the database; failures are recorded by row key. */
-export async function spotCheck(step: Step, client: pg.Client, keyring: Keyring): Promise<SpotCheck> {
-  const rows = await sampleRows(client, step.target, step.plan.spotCheckRows);
+/**
+ * Opens sampled rows with these keys outside the database; failures are recorded by row key.
+ * @param mostPages of the table that are read for it; all of them, when few rows are encrypted and none is given
+ */
+export async function spotCheck(
+  step: Step,
+  client: pg.Client,
+  keyring: Keyring,
+  mostPages?: number,
+): Promise<SpotCheck> {
+  const rows = await sampleRows(client, step.target, step.plan.spotCheckRows, mostPages);
   const verifies = rowVerifier(step.settings.target, keyring);
   const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
   await recordDecryptionFailures(client, step.target, mismatchedKeys);

@@ -1,45 +1,78 @@
+import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
-import { countErrors } from './adapters/encryption-errors.ts';
-import { readHealth } from './adapters/engine.ts';
+import { lastCount, scanWhenDue, within } from './adapters/counts.ts';
+import { countErrors, writeDownFailedDecryptions } from './adapters/encryption-errors.ts';
+import { isTriggerEnabled, readHealth } from './adapters/engine.ts';
 import { compareKeys } from './adapters/keys.ts';
 import { closeWindow, openWindow, stalledMinutes } from './adapters/monitoring.ts';
-import { activeRun, isEncrypted, latestRunStatus } from './adapters/run-status.ts';
+import { activeRun, isEncrypted, isWatched, latestRunStatus } from './adapters/run-status.ts';
+import type { EncryptionKeys } from './adapters/secrets.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
-import { handlerOf, unattachedSession } from './step.ts';
+import { handlerOf, type Step, unattachedSession } from './step.ts';
 
 /** The schedule's period: how far back the first call looks. Later ones count errors since the last that succeeded. */
 const PERIOD_MILLISECONDS = 5 * 60_000;
+const DAY_MILLISECONDS = 86_400_000;
 
-/** Publishes what the alarms watch. Coverage and the trigger are judged once a rollout has completed, not before. */
+/** What the spot check of one call may cost: 32 MB of table, where few rows are encrypted, and this much time. */
+const SPOT_CHECK = { pages: 4096, milliseconds: 15_000 };
+
+/**
+ * Publishes what the alarms watch. Coverage and the trigger are judged once a rollout has completed, not before. What costs
+ * little comes first and in every call; the table is counted as often as its size allows, and once a day when nobody
+ * watches a rollout of it any more.
+ */
 export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) => {
-  const { target } = step;
+  const { target, plan, logger } = step;
   const keys = await step.key();
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
     if ((await latestRunStatus(client, target)) === undefined) {
       // Zeros, so that only the alarm of the coverage is without data when preflight looks.
       await publish(target, { Heartbeat: 1, RunHours: 0, MissingIvs: 0 });
-      return { healthStatus: 'NOT_STARTED' };
+      return { outcome: 'NOT_STARTED' };
     }
-    const { mismatchedKeys } = await spotCheck(step, client, keys.keyring);
-    const health = await readHealth(client, target);
-    const window = await openWindow(client, target, PERIOD_MILLISECONDS);
-    const errors = await countErrors(client, target, window.since, window.until);
-    const active = await activeRun(client, target);
     const completed = await isEncrypted(client, target);
-    const triggerIsOff = completed && !health.triggerEnabled ? 1 : 0;
+    await measure(client, keys, completed, step);
+
+    const rest = (await isWatched(client, target, plan.afterwards.days)) ? 0 : DAY_MILLISECONDS;
+    const counted = await scanWhenDue(client, target, rest, () => readHealth(client, target));
+    const last = await lastCount(client, target);
+    const found = last?.found ?? counted;
     await publish(target, {
-      Heartbeat: 1,
-      RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
-      StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
-      ...(completed ? { EncryptionPercentage: health.readablePercentage } : {}),
-      EncryptionErrors: errors.trigger,
-      DecryptionFailures: mismatchedKeys.length,
-      MissingIvs: health.missingIvCount,
-      TriggerFailures: errors.trigger + triggerIsOff,
-      KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
+      ...(last === undefined ? {} : { CountAgeHours: last.ageHours }),
+      ...(found === undefined ? {} : { MissingIvs: found.missingIvCount }),
+      ...(completed && found !== undefined ? { EncryptionPercentage: found.readablePercentage } : {}),
     });
-    await closeWindow(client, target, window);
-    return { healthStatus: health.healthStatus };
+    if (found === undefined) logger.warn('the table takes too long to be counted');
+    return { outcome: counted === undefined ? 'MEASURED' : 'COUNTED' };
   });
 });
+
+/** All but the count. */
+async function measure(
+  client: pg.Client,
+  keys: EncryptionKeys,
+  completed: boolean,
+  step: Step,
+): Promise<void> {
+  const { target } = step;
+  const checked = await within(client, SPOT_CHECK.milliseconds, () =>
+    spotCheck(step, client, keys.keyring, SPOT_CHECK.pages),
+  );
+  await writeDownFailedDecryptions(client);
+  const window = await openWindow(client, target, PERIOD_MILLISECONDS);
+  const errors = await countErrors(client, target, window.since, window.until);
+  const active = await activeRun(client, target);
+  const triggerIsOff = completed && !(await isTriggerEnabled(client, target)) ? 1 : 0;
+  await publish(target, {
+    Heartbeat: 1,
+    RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
+    StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
+    EncryptionErrors: errors.trigger,
+    ...(checked === undefined ? {} : { DecryptionFailures: checked.mismatchedKeys.length }),
+    TriggerFailures: errors.trigger + triggerIsOff,
+    KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
+  });
+  await closeWindow(client, target, window);
+}

@@ -13,6 +13,7 @@ const client = new CloudWatchClient();
 
 /** Publishes values under our namespace with the one dimension, the target. @throws TransientError when AWS is at fault */
 export async function publish(target: string, values: Partial<Record<MetricName, number>>): Promise<void> {
+  if (Object.keys(values).length === 0) return;
   const command = new PutMetricDataCommand({
     Namespace: metricNamespace,
     MetricData: Object.entries(values).map(([name, value]) => ({

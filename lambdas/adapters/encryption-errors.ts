@@ -43,3 +43,8 @@ export async function recordKeyFailure(client: Client, target: string): Promise<
     target,
   ]);
 }
+
+/** Decryptions that failed in sessions which were rolled back become errors like any other. A count of the table does so, too. */
+export async function writeDownFailedDecryptions(client: Client): Promise<void> {
+  await client.query('select encryption_rollout.record_decryption_failures()');
+}

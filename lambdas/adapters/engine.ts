@@ -51,10 +51,19 @@ export async function forgetFailedRows(client: Client, target: string): Promise<
   await client.query('select encryption_rollout.forget_failed_rows($1)', [target]);
 }
 
-/** Exact coverage: one scan of the table. */
+/** Exact coverage: one scan of the table. Its result is kept for those who may not scan so often. */
 export async function readHealth(client: Client, target: string): Promise<Health> {
+  const started = performance.now();
   const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
   const row = rows[0];
+  if (await hasEngineTable(client, 'counts'))
+    await client.query(
+      `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count)
+       values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4)
+       on conflict (target) do update set counted_at = excluded.counted_at,
+         readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count`,
+      [target, performance.now() - started, row.readable_percentage, row.missing_iv_count],
+    );
   return {
     totalRows: row.total_rows,
     rowsWithPii: row.rows_with_pii,
@@ -79,6 +88,16 @@ export async function setTrigger(client: Client, target: string, enabled: boolea
   return rows[0].changed;
 }
 
+/** Whether new and changed rows are encrypted. */
+export async function isTriggerEnabled(client: Client, target: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select encryption_rollout.trigger_is_enabled(t, t.trigger_name) as enabled
+     from encryption_rollout.targets as t where name = $1`,
+    [target],
+  );
+  return rows[0]?.enabled ?? false;
+}
+
 interface JsonRow {
   readonly row_key: string;
   readonly pii_iv: Buffer | null;
@@ -99,11 +118,20 @@ function sealedRow({ row_key, pii_iv, plaintexts, sealed }: JsonRow): SealedRow 
   };
 }
 
-/** Up to `count` random encrypted rows. */
-export async function sampleRows(client: Client, target: string, count: number): Promise<SealedRow[]> {
+/**
+ * Up to `count` random encrypted rows, from all of the table if need be.
+ * @param mostPages reads no more pages than these, if given, and if the engine is new enough to know of them
+ */
+export async function sampleRows(
+  client: Client,
+  target: string,
+  count: number,
+  mostPages?: number,
+): Promise<SealedRow[]> {
+  const bounded = mostPages !== undefined && (await hasEngineTable(client, 'counts'));
   const { rows } = await client.query(
-    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2)`,
-    [target, count],
+    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2${bounded ? ', $3' : ''})`,
+    bounded ? [target, count, mostPages] : [target, count],
   );
   return rows.map(sealedRow);
 }

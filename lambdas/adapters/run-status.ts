@@ -45,6 +45,18 @@ export async function latestRunStatus(client: Client, target: string): Promise<s
   return rows[0]?.status;
 }
 
+/** Whether a run is under way, or the latest one has ended within so many days. */
+export async function isWatched(client: Client, target: string, days: number): Promise<boolean> {
+  const { rows } = await client.query(
+    `select exists (
+       select from encryption_rollout.runs
+       where target = $1 and (ended_at is null or ended_at > clock_timestamp() - make_interval(days => $2))
+     ) as answer`,
+    [target, days],
+  );
+  return rows[0].answer;
+}
+
 /** Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. */
 export async function isEncrypted(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
@@ -56,15 +68,16 @@ export async function isEncrypted(client: Client, target: string): Promise<boole
 }
 
 /**
- * Of a run `r`: not one that was refused by its preflight, after which everything is as it was, nor a rotation of the key
- * that was stopped with the trigger left on, after which every row is as encrypted as before.
+ * Of a run `r`: not one that was refused by its preflight, after which everything is as it was, nor one that began in a
+ * table that was encrypted and was stopped with the trigger left on, after which every row is as encrypted as before.
  */
 export const changesExpectations = `(r.status <> 'STOPPED' or case r.purpose
-     when 'rotate' then exists (
-       select from encryption_rollout.events as e where e.run_id = r.id and e.event = 'TRIGGER_DISABLED')
-     else exists (
+     when 'encrypt' then exists (
        select from encryption_rollout.gates as g
-       where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO') end)`;
+       where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO')
+     else exists (
+       select from encryption_rollout.events as e
+       where e.run_id = r.id and e.event = 'TRIGGER_DISABLED') end)`;
 
 /** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
 export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {

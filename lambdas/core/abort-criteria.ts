@@ -32,11 +32,17 @@ export function abortCriteria(
   ];
 }
 
-/** What a soak asks in every slice, beside the abort conditions: nothing new may stay unencrypted or lose its IV. */
-export function soakCriteria(health: Health, errors: ErrorCounts, newRows?: NewRows): Criterion[] {
+/**
+ * What a soak asks beside the abort conditions: nothing new may stay unencrypted or lose its IV.
+ * @param scanned what was read of the whole table, in slices that do so
+ */
+export function soakCriteria(
+  errors: ErrorCounts,
+  scanned?: { readonly health: Health; readonly newRows?: NewRows | undefined },
+): Criterion[] {
   return [
-    none('Missing IVs', health.missingIvCount),
     none('Trigger failures', errors.trigger),
-    ...(newRows ? newRowsCriteria(newRows) : []),
+    ...(scanned ? [none('Missing IVs', scanned.health.missingIvCount)] : []),
+    ...(scanned?.newRows ? newRowsCriteria(scanned.newRows) : []),
   ];
 }

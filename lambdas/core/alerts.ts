@@ -23,6 +23,9 @@ export interface Alert {
 /** A function that is cut off after 15 minutes is tried three times; a soak is quiet for a slice besides. */
 const stuckMinutes = 60;
 
+/** Monitor counts at least once a day; a count that was cut off is tried again after four hours. */
+const overdueCountHours = 30;
+
 /**
  * The plan's alert thresholds and abort conditions, and what would make the others blind. Coverage is emitted by Monitor
  * only after a rollout completed.
@@ -136,6 +139,16 @@ export function alertsOf(plan: Plan): Alert[] {
       periodMinutes: 5,
       whenMissing: 'notBreaching',
       story: `Nothing was recorded of a rollout under way for more than ${stuckMinutes + plan.soakSliceMinutes} minutes, although no person is asked: a step hangs, or its execution is gone.`,
+    },
+    {
+      name: 'CountOverdue',
+      metric: 'CountAgeHours',
+      statistic: 'Maximum',
+      comparison: 'GreaterThanThreshold',
+      threshold: overdueCountHours,
+      periodMinutes: 5,
+      whenMissing: 'notBreaching',
+      story: `The table was not counted for more than ${overdueCountHours} hours: what is known of its coverage and of missing IVs is as old as that.`,
     },
     {
       name: 'MonitorSilent',

@@ -248,5 +248,6 @@ export interface StopRolloutOutput {
 // Monitor -----------------------------------------------------------------------------------------------------------
 export const MonitorInput = z.unknown();
 export interface MonitorOutput {
-  readonly healthStatus: string;
+  /** COUNTED: the whole table was read. MEASURED: everything else; coverage and missing IVs are those of the last count. */
+  readonly outcome: 'NOT_STARTED' | 'MEASURED' | 'COUNTED';
 }

@@ -70,10 +70,37 @@ describe('CheckVitals', () => {
       `insert into public.appointments (organization_id, start_at, end_at, email)
        values (gen_random_uuid(), now(), now(), 'new@example.com')`,
     );
+    await world.client.query('update encryption_rollout.counts set tried_at = null');
     const { outcome, reason } = await check('soak', 4, 1);
     expect(outcome).toBe('BREACH');
     expect(reason).toContain('New rows encrypted by the trigger');
     expect(reason).toContain('Trigger failures');
+  });
+
+  test('a soak reads the whole table in a twentieth of the time, and looks at the rest in every slice', async () => {
+    await world.encrypt(run, 1);
+    expect(await check('soak', 1)).toMatchObject({ outcome: 'OK' });
+    await world.client.query(
+      'update public.appointments set pii_iv = null where email_encrypted is not null',
+    );
+    const lookAfter = async (began: string) => {
+      await world.client.query(
+        'update encryption_rollout.counts set tried_at = now() - $1::interval, milliseconds = 60000',
+        [began],
+      );
+      return check('soak', 1, 1);
+    };
+    expect(await lookAfter('19 minutes')).toMatchObject({ outcome: 'OK' });
+    const { outcome, reason } = await lookAfter('21 minutes');
+    expect(outcome).toBe('BREACH');
+    expect(reason).toContain('Missing IVs');
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+    );
+    const other = await lookAfter('1 minute');
+    expect(other.outcome).toBe('BREACH');
+    expect(other.reason).toContain('Trigger failures');
+    expect(other.reason).not.toContain('Missing IVs');
   });
 });
 

@@ -37,6 +37,27 @@ describe('EncryptBatch', () => {
     expect(await encryptedRows()).toBe(48);
   });
 
+  test('does not count the scan of the table among the time that a batch takes', async () => {
+    await world.client.query(`
+      alter function encryption_rollout.health(text) rename to quick_health;
+      do $do$ begin
+        execute format($sql$
+          create function encryption_rollout.health(p_target text) returns %s language sql as $body$
+            select pg_sleep(3);
+            select * from encryption_rollout.quick_health(p_target)
+          $body$
+        $sql$, pg_get_function_result('encryption_rollout.quick_health(text)'::regprocedure));
+      end $do$`);
+    // Which begins the phase, with a scan of its own.
+    await batch(0, 2);
+    world.aws.metrics.length = 0;
+    const started = performance.now();
+    for (let number = 1; (await batch(number, 2)).outcome !== 'DONE'; number++);
+    const published = world.aws.metrics.filter(({ name }) => name === 'BatchMilliseconds');
+    const milliseconds = published.reduce((sum, { value }) => sum + value, 0);
+    expect(performance.now() - started - milliseconds).toBeGreaterThan(3_000);
+  });
+
   test('delivered twice, encrypts and counts once', async () => {
     const first = await batch(0, 3);
     expect(await batch(0, 3)).toEqual({ ...first });

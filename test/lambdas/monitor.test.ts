@@ -21,6 +21,26 @@ async function published(): Promise<Record<string, number>> {
   return measured;
 }
 
+/** The next call may count the table, whenever the last one did. */
+const countIsDue = () => world.client.query('update encryption_rollout.counts set tried_at = null');
+
+/** As if the last count had begun so long ago, and had taken so long. */
+const lastCount = (began: string, took: string) =>
+  world.client.query(
+    `update encryption_rollout.counts set counted_at = now() - $1::interval, tried_at = now() - $1::interval,
+       milliseconds = extract(epoch from $2::interval) * 1000`,
+    [began, took],
+  );
+
+/** Five rows in plaintext, of 100. */
+async function loseCoverage(): Promise<void> {
+  await world.client.query(
+    `alter table public.appointments disable trigger encrypt_appointment_pii;
+     insert into public.appointments (organization_id, start_at, end_at, email)
+     select gen_random_uuid(), now(), now(), 'new' || n || '@example.com' from generate_series(1, 5) n`,
+  );
+}
+
 async function complete(): Promise<PrepareDatabaseOutput> {
   const run = await world.prepare('one');
   for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
@@ -38,6 +58,7 @@ const quiet = {
   KeyAccessFailures: 0,
   RunHours: 0,
   StalledMinutes: 0,
+  CountAgeHours: expect.closeTo(0, 1),
 };
 
 describe('Monitor', () => {
@@ -75,11 +96,7 @@ describe('Monitor', () => {
 
   test('reports a trigger that was switched off, and the coverage that it costs', async () => {
     await complete();
-    await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
-    await world.client.query(
-      `insert into public.appointments (organization_id, start_at, end_at, email)
-       select gen_random_uuid(), now(), now(), 'new' || n || '@example.com' from generate_series(1, 5) n`,
-    );
+    await loseCoverage();
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
   });
 
@@ -120,6 +137,7 @@ describe('Monitor', () => {
     );
     expect((await published()).DecryptionFailures).toBeGreaterThan(0);
     await world.client.query('update public.appointments set pii_iv = null');
+    await countIsDue();
     expect((await published()).MissingIvs).toBe(95);
   });
 
@@ -160,5 +178,150 @@ describe('Monitor', () => {
     await complete();
     world.setKey({ number: 1, key: 'ab'.repeat(32) });
     expect((await published()).KeyAccessFailures).toBe(1);
+  });
+});
+
+describe('Monitor of a table that takes long to be counted', () => {
+  test('counts it in a twentieth of the time, and tells between counts what the last one found, and its age', async () => {
+    await complete();
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'COUNTED' });
+    await loseCoverage();
+    await lastCount('3 hours 19 minutes', '10 minutes');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'MEASURED' });
+    expect(await published(), 'the trigger is looked at in every call').toEqual({
+      ...quiet,
+      TriggerFailures: 1,
+      EncryptionPercentage: 100,
+      CountAgeHours: expect.closeTo(3.3, 1),
+    });
+    await lastCount('3 hours 21 minutes', '10 minutes');
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  test('counts it once a day when its days of watching are over, and again while a rollout is under way', async () => {
+    await complete();
+    await published();
+    const outcomeAfter = async (began: string) => {
+      await lastCount(began, '1 second');
+      return (await world.invoke('monitor', {})).outcome;
+    };
+    expect(await outcomeAfter('1 hour')).toBe('COUNTED');
+    await world.client.query("update encryption_rollout.runs set ended_at = now() - interval '31 days'");
+    expect(await outcomeAfter('23 hours')).toBe('MEASURED');
+    expect(await outcomeAfter('25 hours')).toBe('COUNTED');
+    await world.prepare('two');
+    expect(await outcomeAfter('1 hour')).toBe('COUNTED');
+  });
+
+  test('takes what a step of the rollout has counted meanwhile', async () => {
+    const run = await complete();
+    await published();
+    await lastCount('1 hour', '10 minutes');
+    await loseCoverage();
+    await world.invoke('post-rollout-check', { run, check: 'daily' });
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  /** Counts wait from now on until `release` is called; which holds them up. */
+  async function holdUpCounts() {
+    const holder = await world.connect();
+    await holder.query('select pg_advisory_lock(16)');
+    await world.client.query(`
+      alter function encryption_rollout.health(text) rename to quick_health;
+      -- Which nothing rolls back.
+      create sequence public.timeout_seconds;
+      do $do$ begin
+        execute format($sql$
+          create function encryption_rollout.health(p_target text) returns %s language plpgsql as $body$
+          begin
+            perform setval('public.timeout_seconds', extract(epoch from current_setting('statement_timeout')::interval)::bigint);
+            perform pg_advisory_xact_lock(16);
+            return query select * from encryption_rollout.quick_health(p_target);
+          end $body$
+        $sql$, pg_get_function_result('encryption_rollout.quick_health(text)'::regprocedure));
+      end $do$`);
+    const inMonitor = "application_name = 'encryption-rollout' and wait_event = 'advisory'";
+    return {
+      isWaiting: () =>
+        expect
+          .poll(
+            async () => (await holder.query(`select from pg_stat_activity where ${inMonitor}`)).rowCount,
+            { timeout: 10_000 },
+          )
+          .toBe(1),
+      timeoutSeconds: async () =>
+        (await holder.query('select last_value::int from public.timeout_seconds')).rows[0].last_value,
+      end: (how: 'cancel' | 'terminate') =>
+        holder.query(`select pg_${how}_backend(pid) from pg_stat_activity where ${inMonitor}`),
+      release: () => holder.query('select pg_advisory_unlock(16)'),
+    };
+  }
+
+  test('does not count while another call is at it; everything else is published by both', async () => {
+    await complete();
+    await published();
+    await countIsDue();
+    const counts = await holdUpCounts();
+    const first = world.invoke('monitor', {});
+    await counts.isWaiting();
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await counts.release();
+    expect(await first).toEqual({ outcome: 'COUNTED' });
+  });
+
+  test('is cut off by the database within its time, and goes on with what was known', async () => {
+    await complete();
+    await published();
+    await lastCount('5 hours', '10 minutes');
+    const counts = await holdUpCounts();
+    const call = published();
+    await counts.isWaiting();
+    expect(await counts.timeoutSeconds()).toBe(12 * 60);
+    // What the time-out does, without waiting for it.
+    await counts.end('cancel');
+    expect(await call).toEqual({
+      ...quiet,
+      EncryptionPercentage: 100,
+      CountAgeHours: expect.closeTo(5, 1),
+    });
+  });
+
+  test('a call that was cut off in a count has taken the longest time, and has published the rest', async () => {
+    await complete();
+    await published();
+    await countIsDue();
+    const counts = await holdUpCounts();
+    world.aws.metrics.length = 0;
+    const call = world.invoke('monitor', {});
+    await Promise.all([
+      expect(call).rejects.toThrow('57P01'),
+      counts.isWaiting().then(() => counts.end('terminate')),
+    ]);
+    expect(world.aws.metrics).toContainEqual(expect.objectContaining({ name: 'Heartbeat', value: 1 }));
+    await counts.release();
+    const outcomeAfter = async (began: string) => {
+      await world.client.query('update encryption_rollout.counts set tried_at = now() - $1::interval', [
+        began,
+      ]);
+      return (await world.invoke('monitor', {})).outcome;
+    };
+    expect(await outcomeAfter('3 hours 59 minutes')).toBe('MEASURED');
+    expect(await outcomeAfter('4 hours 1 minute')).toBe('COUNTED');
+  });
+
+  test('counts what fits into a few seconds where an earlier release has installed the engine', async () => {
+    await complete();
+    await world.client.query('drop table encryption_rollout.counts');
+    const { CountAgeHours: _, ...remembered } = quiet;
+    expect(await published()).toEqual({ ...remembered, EncryptionPercentage: 100 });
+    await loseCoverage();
+    expect(await published()).toEqual({ ...remembered, TriggerFailures: 1, EncryptionPercentage: 95 });
+    const counts = await holdUpCounts();
+    const call = published();
+    await counts.isWaiting();
+    expect(await counts.timeoutSeconds()).toBe(15);
+    await counts.end('cancel');
+    const { MissingIvs: __, ...unscanned } = remembered;
+    expect(await call).toEqual({ ...unscanned, TriggerFailures: 1 });
   });
 });

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createSampleTable, migrate, politely } from '../../lambdas/adapters/migrations.ts';
@@ -55,6 +57,40 @@ describe('migrate', () => {
     const others = await Promise.all([1, 2, 3].map(() => database.connect()));
     const applied = await Promise.all(others.map((other) => migrate(other)));
     expect(applied.filter((names) => names.length > 0)).toHaveLength(1);
+  });
+
+  test('does not call a table unguarded that another deployment has registered with an earlier release', async () => {
+    const directory = join(import.meta.dirname, '..', '..', 'sql');
+    for (const name of (await readdir(directory))
+      .filter((each) => each < '015' && each.endsWith('.sql'))
+      .sort()) {
+      const sql = await readFile(join(directory, name), 'utf8');
+      await client.query(sql);
+      await client.query('insert into encryption_rollout.migrations (name, sha256) values ($1, $2)', [
+        name,
+        createHash('sha256').update(sql).digest('hex'),
+      ]);
+    }
+    await createSampleTable(client);
+    await seedAppointments(client, 20);
+    await register();
+    const health = async () =>
+      (
+        await rowsOf(
+          "select guard_enabled, health_status from encryption_rollout.health('public.appointments')",
+        )
+      )[0];
+    expect(await health()).toEqual({ guard_enabled: true, health_status: 'IN_PROGRESS' });
+    // Another table's rollout begins, with this release.
+    expect((await migrate(client))[0]).toBe('015_insert_guard.sql');
+    expect(await health()).toEqual({ guard_enabled: true, health_status: 'IN_PROGRESS' });
+    await client.query('alter table public.appointments disable trigger zz_clear_stale_ciphertext');
+    expect(await health()).toMatchObject({ guard_enabled: false });
+    await client.query('alter table public.appointments enable trigger zz_clear_stale_ciphertext');
+    await register();
+    expect(await health()).toMatchObject({ guard_enabled: true });
+    await client.query('drop trigger aa_clear_brought_ciphertext on public.appointments');
+    expect(await health()).toEqual({ guard_enabled: false, health_status: 'CRITICAL' });
   });
 
   test('refuses a file that was changed after it was applied, and a database from the future', async () => {

@@ -207,10 +207,8 @@ describe('sample_rows', () => {
     expect((await sample(10)).map(({ row_key }) => row_key)).not.toEqual(first);
   });
 
-  test('does not read a large table for ten rows', async () => {
-    await seedAppointments(client, 40_000);
-    await encrypt(null);
-    await client.query('vacuum analyze public.appointments');
+  /** Pages of the table that the work reads. */
+  async function pagesReadBy(work: () => Promise<unknown>): Promise<number> {
     const reads = async () =>
       Number(
         (
@@ -219,12 +217,33 @@ describe('sample_rows', () => {
           ).catch(() => [{ n: 0 }])
         )[0].n,
       );
-    const total = Number((await rowsOf("select pg_relation_size('public.appointments') / 8192 as n"))[0].n);
     await reads();
     const before = await reads();
-    expect(await sample(10)).toHaveLength(10);
+    await work();
     await reads();
-    expect((await reads()) - before).toBeLessThan(total / 4);
+    return (await reads()) - before;
+  }
+  const pages = async () =>
+    Number((await rowsOf("select pg_relation_size('public.appointments') / 8192 as n"))[0].n);
+
+  test('does not read a large table for ten rows', async () => {
+    await seedAppointments(client, 40_000);
+    await encrypt(null);
+    await client.query('vacuum analyze public.appointments');
+    expect(await pagesReadBy(async () => expect(await sample(10)).toHaveLength(10))).toBeLessThan(
+      (await pages()) / 4,
+    );
+  });
+
+  test('does not read a large table for rows that are not there, when told so', async () => {
+    await seedAppointments(client, 40_000);
+    await client.query('vacuum analyze public.appointments');
+    const bounded = () =>
+      rowsOf("select * from encryption_rollout.sample_rows('public.appointments', 10, 50)");
+    expect(await pagesReadBy(() => sample(10))).toBeGreaterThanOrEqual(await pages());
+    expect(await pagesReadBy(bounded)).toBeLessThan((await pages()) / 2);
+    await encrypt(null);
+    expect(await bounded()).toHaveLength(10);
   });
 });
 

@@ -21,13 +21,18 @@ describe('abort conditions', () => {
 
   test('a soak asks for new rows, IVs and the trigger as well', () => {
     const { health } = healthy(91);
-    const names = soakCriteria(
-      health,
-      { ...errors, trigger: 1 },
-      { newRecords: 3, autoEncrypted: 2, missingIv: 1 },
-    )
-      .filter(({ passed }) => !passed)
-      .map(({ name }) => name);
-    expect(names).toEqual(['Trigger failures', 'New rows encrypted by the trigger', 'New rows without IV']);
+    const failed = (...measured: Parameters<typeof soakCriteria>) =>
+      soakCriteria(...measured)
+        .filter(({ passed }) => !passed)
+        .map(({ name }) => name);
+    const newRows = { newRecords: 3, autoEncrypted: 2, missingIv: 1 };
+    expect(failed(errors, { health: { ...health, missingIvCount: 1 }, newRows })).toEqual([
+      'Missing IVs',
+      'New rows encrypted by the trigger',
+      'New rows without IV',
+    ]);
+    expect(failed({ ...errors, trigger: 1 }), 'in slices that do not read the table').toEqual([
+      'Trigger failures',
+    ]);
   });
 });
