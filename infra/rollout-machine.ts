@@ -11,7 +11,7 @@ import {
   type TaskStateBase,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import type { Phase, PhaseNumber, Plan } from '../lambdas/core/plan.ts';
+import { maxStretches, type Phase, type PhaseNumber, type Plan } from '../lambdas/core/plan.ts';
 import type { Target } from '../lambdas/core/settings.ts';
 import { askAgain, holdTimeout } from './hold-machine.ts';
 import { execute, invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
@@ -30,12 +30,6 @@ interface RolloutMachineProps extends MachineProps {
 }
 
 const run = JsonPath.objectAt('$.run');
-
-/**
- * Stretches in one execution of the parent, 10 history events each: with all else below 5,000, a fifth of what AWS
- * allows. At 250 batches of 5,000 rows that is enough for 400 million rows. A larger table takes more executions.
- */
-const maxStretches = 400;
 
 /** The longest pause that a person may tune; no wait between two looks is longer. */
 const longestPauseSeconds = 3_600;

@@ -7,6 +7,7 @@ import { rollBackOnRequest } from './adapters/rollback-requests.ts';
 import { readStatus } from './adapters/status.ts';
 import { pauseRun, resumeRun, tuneRun } from './adapters/wishes.ts';
 import { OperateInput, type OperateOutput } from './core/operate.ts';
+import { longestPauseDays } from './core/throttle.ts';
 import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 
 type Command = OperateInput['command'];
@@ -25,7 +26,9 @@ const commands: Commands = {
     report: (await readReport(client, target, plan)) ?? null,
   }),
 
-  pause: async ({ by, reason }, client, { target }) => ({ done: await pauseRun(client, target, by, reason) }),
+  pause: async ({ by, reason }, client, { target, plan }) => ({
+    done: `${await pauseRun(client, target, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
+  }),
 
   resume: async ({ by }, client, { target }) => ({ done: await resumeRun(client, target, by) }),
 

@@ -5,6 +5,7 @@ import { heard } from '../infra/notifications.ts';
 import { plannedChecks } from '../lambdas/core/check-schedules.ts';
 import { defaultPlan, type Phase } from '../lambdas/core/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
+import { longestPauseDays } from '../lambdas/core/throttle.ts';
 
 const documents = ['README.md', 'CONTRIBUTING.md', ...globSync('docs/*.md')];
 
@@ -97,6 +98,12 @@ describe("the configuration's tables of the plan", () => {
       }
     }
   });
+});
+
+test('the operator guide says for how long a rollout can be paused', () => {
+  expect(readFileSync('docs/operator-guide.md', 'utf8')).toContain(
+    `After some ${longestPauseDays(defaultPlan)} days of pauses the execution stops safely by itself`,
+  );
 });
 
 describe('the operator guide tells who is told what, when', () => {

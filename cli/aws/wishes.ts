@@ -1,6 +1,8 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 import { Argument, type Command, InvalidArgumentError } from 'commander';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operate.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { longestPauseDays } from '../../lambdas/core/throttle.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
@@ -19,7 +21,8 @@ export function addPauseCommand(program: Command): void {
       'after',
       `
 A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, and looks at the
-vitals go on. A pause has no end of its own, and the alarm RolloutOverdue counts it.
+vitals go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
+execution stops safely by itself, and a new one goes on.
 
 Example:
   npm run rollout -- pause --reason "sale until 18:00"`,

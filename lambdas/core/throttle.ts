@@ -2,12 +2,20 @@
  * Why batches wait although nothing is wrong: the time of the day, and pressures that ease by themselves. Pure. What does
  * not ease is an abort condition (criteria.ts).
  */
-import type { PhaseNumber, Plan } from './plan.ts';
+import { maxStretches, type PhaseNumber, type Plan } from './plan.ts';
 import type { OffPeak } from './settings.ts';
 import type { Vitals } from './vitals.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
 const MAX_WAIT_SECONDS = 300;
+
+/** Between two looks while a person has paused the run: what they want next happens within that. */
+export const PAUSED_SECONDS = 20;
+
+/** Whole days that one execution can be paused for, all pauses together: each look takes some of its bounded history. */
+export function longestPauseDays({ batchesPerExecution }: Plan): number {
+  return Math.floor((maxStretches * batchesPerExecution * PAUSED_SECONDS) / 86_400);
+}
 
 /** What the batches wait for, as a sentence for people, and when to look again. */
 export interface Easing {
