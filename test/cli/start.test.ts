@@ -1,0 +1,66 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { inputOf } from '../../cli/aws/start.ts';
+
+describe('the input of start', () => {
+  let directory: string;
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'start-'));
+  });
+  afterAll(() => rm(directory, { recursive: true }));
+  const options = { stack: 'Rollout' };
+  const file = async (text: string) => {
+    const path = join(directory, 'input.json');
+    await writeFile(path, text);
+    return path;
+  };
+
+  test('is the file, with the options added', async () => {
+    const input = await file(
+      '{"attestations": {"rollbackTested": "R. Roe"}, "acknowledgedTriggers": ["audit"]}',
+    );
+    expect(
+      inputOf({
+        ...options,
+        input,
+        dryRun: true,
+        untilPhase: 2,
+        priority: 'is_vip',
+        attest: { onCallEstablished: 'J. Doe' },
+        acknowledgeTrigger: ['touch'],
+      }),
+    ).toEqual({
+      attestations: { rollbackTested: 'R. Roe', onCallEstablished: 'J. Doe' },
+      acknowledgedTriggers: ['audit', 'touch'],
+      dryRun: true,
+      untilPhase: 2,
+      priority: 'is_vip',
+    });
+    expect(inputOf(options)).toEqual({});
+    expect(inputOf({ ...options, input: 'config/example-input.json' })).toHaveProperty('attestations');
+  });
+
+  test.each([
+    [{ untilPhase: 6 }, /untilPhase/],
+    [{ untilPhase: Number.NaN }, /untilPhase/],
+    [{ attest: { rollbackTestd: 'R. Roe' } }, /rollbackTestd.*expected one of stagingTestsPassed/],
+    [{ attest: { rollbackTested: ' ' } }, /rollbackTested.*expected the name/],
+    [{ priority: 'true; drop table x' }, /priority/],
+    [{ input: '/nowhere.json' }, /no readable file \/nowhere.json, expected .*--input/],
+  ])('%j is refused with the name of the field', (wrong, message) => {
+    expect(() => inputOf({ ...options, ...wrong })).toThrow(message);
+  });
+
+  test.each([
+    ['{"untilPhas": 2}', /untilPhas/],
+    ['[]', /no JSON object/],
+    ['{', /no JSON object/],
+    ['{"attestations": "R. Roe"}', /attestations/],
+    ['{"acknowledgedTriggers": "audit"}', /acknowledgedTriggers/],
+  ])('a file with %s is refused', async (text, message) => {
+    const input = await file(text);
+    expect(() => inputOf({ ...options, input })).toThrow(message);
+  });
+});

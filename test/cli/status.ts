@@ -1,0 +1,41 @@
+import type { RolloutStatus } from '../../lambdas/core/operate.ts';
+
+/** A run in its second attempt and third phase, paused, with a question open. */
+export const status: RolloutStatus = {
+  target: 'public.appointments',
+  run: {
+    id: '6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11',
+    attempt: 2,
+    status: 'ACTIVE',
+    purpose: 'encrypt',
+    execution: 'arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one',
+    startedAt: '2026-11-23T09:30:00Z',
+    endedAt: null,
+    stopReason: null,
+    untilPhase: 5,
+  },
+  phase: { number: 3, title: 'Phase 3 Bulk Migration', startedAt: '2026-11-23T11:50:00Z' },
+  rows: { withPersonalData: 1_000_000, encrypted: 612_000, percentage: 61.2 },
+  rowsPerSecond: 480,
+  millisecondsPerRow: 0.081,
+  hoursLeft: 4.5,
+  waiting: { for: 'Paused by R. Roe: a sale', since: '2026-11-23T11:55:00Z' },
+  tuned: { batchRows: 1_000, pauseSeconds: null },
+  holds: [
+    {
+      id: 'hold-7k2m9q',
+      gate: 'Phase 3 Bulk Migration: Gate',
+      reason: 'CPU could not be measured',
+      askedAt: '2026-11-23T11:58:00Z',
+      expiresAt: '2026-11-23T14:00:00Z',
+    },
+  ],
+  lastGate: {
+    gate: 'Phase 2 Expanded Batch: SoakGate',
+    verdict: 'GO',
+    reason: '',
+    judgedAt: '2026-11-23T11:50:00Z',
+  },
+  triggerEnabled: false,
+  errors: { encryption: 3 },
+};
