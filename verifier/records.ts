@@ -1,4 +1,4 @@
-/** What the database reports and records about itself, held against what was counted. Only what holds at any moment. */
+/** What the database has recorded of its runs, held against itself and what was counted. Only what holds at any moment. */
 import type pg from 'pg';
 import type { Findings } from './findings.ts';
 import type { Counts } from './rows.ts';
@@ -11,108 +11,6 @@ export async function latestStatus(client: pg.ClientBase, target: Target): Promi
     [target.name],
   );
   return rows[0]?.status ?? null;
-}
-
-interface TriggerState {
-  readonly trigger: boolean;
-  readonly guard: boolean;
-}
-
-/** The guard, one trigger for updates and one for inserts, must always be on, the encryption trigger once a rollout is complete. Returns whether they are. */
-export async function checkTriggers(
-  client: pg.ClientBase,
-  target: Target,
-  complete: boolean,
-  findings: Findings,
-): Promise<TriggerState> {
-  // pg_trigger.tgtype: 1 for each row, 2 before, 4 insert, 16 update.
-  const expected = [
-    { name: target.trigger, calls: `encrypt_row_${target.id}`, type: 23, invariant: 'trigger' },
-    { name: 'zz_clear_stale_ciphertext', calls: `clear_stale_${target.id}`, type: 19, invariant: 'guard' },
-    { name: 'aa_clear_brought_ciphertext', calls: `clear_stale_${target.id}`, type: 7, invariant: 'guard' },
-  ] as const;
-  const { rows } = await client.query<{ name: string; enabled: boolean; calls: string | null; type: number }>(
-    // O and A: fires in ordinary sessions.
-    `select t.tgname as name, t.tgenabled in ('O', 'A') as enabled, t.tgtype & 23 as type,
-       case n.nspname when 'encryption_rollout' then p.proname end as calls
-     from pg_trigger t
-     join pg_proc p on p.oid = t.tgfoid
-     join pg_namespace n on n.oid = p.pronamespace
-     where t.tgrelid = to_regclass($1) and t.tgname = any ($2)`,
-    [target.table, expected.map(({ name }) => name)],
-  );
-  const state = { trigger: true, guard: true };
-  for (const { name, calls, type, invariant } of expected) {
-    const found = rows.find((row) => row.name === name);
-    if (!found?.enabled) state[invariant] = false;
-    if (invariant === 'trigger' && !complete) continue;
-    findings.check(invariant);
-    const problem =
-      found === undefined
-        ? 'not found'
-        : !found.enabled
-          ? 'disabled'
-          : found.calls !== calls || found.type !== type
-            ? 'calls something else'
-            : undefined;
-    if (problem)
-      findings.violated(invariant, `trigger ${name}`, `${problem}, enabled and unchanged expected`);
-  }
-  return state;
-}
-
-/** What health() reports and, for the table that it speaks of, get_encryption_health_summary(). */
-export async function checkCoverage(
-  client: pg.ClientBase,
-  target: Target,
-  counts: Counts,
-  triggers: TriggerState,
-  findings: Findings,
-): Promise<void> {
-  const { rows, withPii } = counts;
-  // Cut off after two decimals, so that 100 means all.
-  const percentage = (count: number) => (withPii === 0 ? 100 : Math.floor((count * 10_000) / withPii) / 100);
-  const coverage = (encrypted: number) => ({
-    encrypted_rows: encrypted,
-    unencrypted_rows: withPii - encrypted,
-    encryption_percentage: percentage(encrypted),
-  });
-  const common = {
-    total_rows: rows,
-    rows_with_pii: withPii,
-    missing_iv_count: counts.missingIv,
-    trigger_enabled: triggers.trigger,
-    guard_enabled: triggers.guard,
-    readable_rows: counts.encrypted,
-    readable_percentage: percentage(counts.encrypted),
-    encrypted_with_current_key: counts.withCurrentKey,
-  };
-  const compare = (source: string, encrypted: number, report: Record<string, unknown>) => {
-    const counted: Record<string, number | boolean> = { ...common, ...coverage(encrypted) };
-    for (const [name, value] of Object.entries(report)) {
-      const expected = counted[name];
-      if (expected === undefined) continue;
-      findings.check('coverage');
-      // Counts and percentages arrive as text or number, depending on the parsers of the session.
-      const found = typeof expected === 'number' ? Number(value) : value;
-      if (found !== expected)
-        findings.violated('coverage', `${source}.${name}`, `${found} reported, ${expected} counted`);
-    }
-  };
-
-  const health = await client.query('select * from encryption_rollout.health($1)', [target.name]);
-  // For the rollout, which moves rows to the current key.
-  compare('encryption_rollout.health', counts.withCurrentKey, health.rows[0]);
-
-  const first = await client.query('select name from encryption_rollout.targets order by id limit 1');
-  if (first.rows[0].name !== target.name) return;
-  const summary = await client.query('select * from public.get_encryption_health_summary()');
-  // Its first three columns carry the table's name: total_appointments, encrypted_appointments, unencrypted_appointments.
-  const columns = summary.fields.map(
-    ({ name }, index) =>
-      [['total_rows', 'encrypted_rows', 'unencrypted_rows'][index] ?? name, summary.rows[0][name]] as const,
-  );
-  compare('public.get_encryption_health_summary', counts.encrypted, Object.fromEntries(columns));
 }
 
 /**

@@ -6,14 +6,8 @@ import type pg from 'pg';
 import { CannotVerify } from './cannot-verify.ts';
 import { Findings, type Result, type Violation } from './findings.ts';
 import { readKeys } from './keys.ts';
-import {
-  checkCompletion,
-  checkCoverage,
-  checkPhases,
-  checkTriggers,
-  checkWork,
-  latestStatus,
-} from './records.ts';
+import { checkCompletion, checkPhases, checkWork, latestStatus } from './records.ts';
+import { checkCoverage, checkTriggers } from './reports.ts';
 import { type Counts, checkIvReuse, checkRows } from './rows.ts';
 import { compareSnapshot, writeSnapshot } from './snapshot.ts';
 import { readTargets, type Target } from './targets.ts';
