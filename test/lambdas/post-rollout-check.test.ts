@@ -8,12 +8,6 @@ let run: PrepareDatabaseOutput;
 
 beforeEach(async () => {
   world = await testWorld(400);
-  world.aws.schedules.clear();
-  Object.assign(process.env, {
-    SCHEDULE_GROUP: 'Rollout-Checks',
-    CHECKS_MACHINE_ARN: 'arn:aws:states:us-east-1:123456789012:stateMachine:PostRolloutChecks',
-    CHECKS_ROLE_ARN: 'arn:aws:iam::123456789012:role/checks',
-  });
   run = await world.prepare('one');
   await rollOut(world, run);
   world.running.delete('one');
@@ -21,85 +15,15 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 const query = async (sql: string, values: unknown[] = []) => (await world.client.query(sql, values)).rows;
-const scheduled = () => [...world.aws.schedules.keys()].sort();
-const schedule = (of = run) => world.invoke('schedule-checks', { run: of });
 const check = (kind: 'daily' | 'weekly' | 'final') =>
   world.invoke('post-rollout-check', { run, check: kind });
 const failed = ({ criteria }: { criteria: { name: string; passed: boolean | null }[] }) =>
   criteria.filter(({ passed }) => passed !== true).map(({ name, passed }) => [name, passed]);
-const names = ({ id }: PrepareDatabaseOutput) =>
-  ['Daily', 'Final', 'Weekly'].map((kind) => `Rollout-Checks/${kind}-${id.slice(0, 8)}`);
 /** As if the rollout had been completed then. */
 const completed = (daysAgo: number) =>
   query('update encryption_rollout.runs set ended_at = clock_timestamp() - make_interval(days => $1)', [
     daysAgo,
   ]);
-
-describe('ScheduleChecks', () => {
-  test('creates schedules that end by themselves and start the machine for this run', async () => {
-    const { schedules } = await schedule();
-    expect(scheduled()).toEqual(names(run));
-    expect(schedules).toHaveLength(3);
-    const daily = world.aws.schedules.get(`Rollout-Checks/Daily-${run.id.slice(0, 8)}`);
-    expect(daily).toMatchObject({
-      ScheduleExpression: 'rate(1 day)',
-      ActionAfterCompletion: 'DELETE',
-      StartDate: expect.any(Number),
-      EndDate: expect.any(Number),
-      Target: {
-        Arn: process.env.CHECKS_MACHINE_ARN,
-        RoleArn: process.env.CHECKS_ROLE_ARN,
-        Input: JSON.stringify({
-          run: { id: run.id, attempt: 1, target: 'public.appointments' },
-          check: 'daily',
-        }),
-      },
-    });
-    // The last check is the one whose absence nobody would tell.
-    expect(world.aws.schedules.get(`Rollout-Checks/Final-${run.id.slice(0, 8)}`)).toMatchObject({
-      Target: { RetryPolicy: { MaximumEventAgeInSeconds: 86_400 } },
-    });
-    expect(
-      await query("select detail from encryption_rollout.events where event = 'CHECKS_SCHEDULED'"),
-    ).toEqual([{ detail: { schedules, replaced: [] } }]);
-  });
-
-  test('delivered twice, it makes the same ones once', async () => {
-    await schedule();
-    const first = new Map(world.aws.schedules);
-    expect((await schedule()).schedules).toHaveLength(3);
-    expect(world.aws.schedules).toEqual(first);
-  });
-
-  test('those of the run before end when the next one is complete', async () => {
-    await schedule();
-    const next = await world.prepare('two');
-    await rollOut(world, next);
-    await schedule(next);
-    expect(scheduled()).toEqual(names(next));
-    // Gone already: no error.
-    await schedule(next);
-    expect(scheduled()).toEqual(names(next));
-  });
-
-  test('is refused for a run that is not complete', async () => {
-    const next = await world.prepare('two');
-    await expect(schedule(next)).rejects.toThrow('is ACTIVE: checks are scheduled for a completed rollout');
-    expect(scheduled()).toEqual([]);
-  });
-
-  test('passes on what a retry can mend', async () => {
-    world.aws.world.disturb = (operation) => {
-      if (operation === 'CreateSchedule')
-        throw Object.assign(new Error('slow down'), { name: 'ThrottlingException' });
-    };
-    try {
-      await expect(schedule()).rejects.toMatchObject({ name: 'TransientError' });
-    } finally {
-      world.aws.world.disturb = undefined;
-    }
-  }, 30_000);
-});
 
 describe('PostRolloutCheck', () => {
   test('of a healthy table says GO, records it, and answers every query of the plan', async () => {
