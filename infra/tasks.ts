@@ -80,6 +80,10 @@ interface HandlerProps {
   readonly resultPath: string;
 }
 
+/** With the execution that asks, which handlers log. */
+const traced = (payload: Record<string, unknown>) =>
+  TaskInput.fromObject({ executionArn: JsonPath.executionId, ...payload });
+
 /** A task that invokes the handler of this name. `id` is the state's name when it has a prefix. */
 export function invoke(
   scope: Construct,
@@ -90,7 +94,7 @@ export function invoke(
   const lambda = functions.named(handler);
   const task = new LambdaInvoke(scope, id, {
     lambdaFunction: functions.pinned(handler),
-    payload: TaskInput.fromObject(payload),
+    payload: traced(payload),
     payloadResponseOnly: true,
     resultPath,
     // Longer than the function's own, whose error says more.
@@ -113,7 +117,7 @@ export function awaitAnswer(
   const task = new LambdaInvoke(scope, handler, {
     lambdaFunction: functions.pinned(handler),
     integrationPattern: IntegrationPattern.WAIT_FOR_TASK_TOKEN,
-    payload: TaskInput.fromObject(payload),
+    payload: traced(payload),
     resultPath: JsonPath.DISCARD,
     taskTimeout: Timeout.duration(timeout),
     retryOnServiceExceptions: false,

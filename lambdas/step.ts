@@ -60,9 +60,10 @@ export function handlerOf<Input extends z.ZodType, Output>(
   const logger = new Logger();
   return async (event) => {
     const started = performance.now();
-    const runId = (event as { run?: { id?: string } } | null)?.run?.id;
+    const asked = event as { run?: { id?: string }; executionArn?: string } | null;
     logger.resetKeys();
-    logger.appendKeys({ state: name, ...(runId === undefined ? {} : { run: runId }) });
+    // What is not there is left out of the log.
+    logger.appendKeys({ state: name, run: asked?.run?.id, execution: asked?.executionArn });
     let target: string | undefined;
     try {
       const parsed = input.safeParse(event);

@@ -96,3 +96,18 @@ test('a token is in no page and no line of the logs', () => {
   expect(printed.join()).toContain('AwaitDecision');
   for (const token of tokens) expect(printed.join()).not.toContain(token);
 });
+
+test('every line that a step logs names its run and its execution', () => {
+  const lines = printed
+    .filter((said) => said.startsWith('['))
+    .flatMap((said) => JSON.parse(said) as string[])
+    .filter((text) => text.startsWith('{'))
+    .map((text) => JSON.parse(text));
+  for (const state of ['AskPerson', 'AwaitDecision', 'ExpireHold']) {
+    const [line] = lines.filter((each) => each.state === state);
+    expect(line).toMatchObject({
+      run: expect.stringMatching(/^[0-9a-f-]{36}$/),
+      execution: expect.stringMatching(/^arn:aws:states:.*:execution:Hold:.*-hold-1$/),
+    });
+  }
+});

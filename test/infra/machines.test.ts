@@ -128,6 +128,15 @@ const failure = (name: string) => () => {
   throw new InvocationError(name, JSON.stringify({ errorType: name, errorMessage: `what ${name} says` }));
 };
 
+test('every handler is told the execution that asks, for its log', () => {
+  const calls = [...definitions.keys()]
+    .flatMap((name) => statesOf(name))
+    .filter(([, { Resource = '' }]) => /:function:|lambda:invoke/.test(Resource))
+    .map(([, { Parameters = {} }]) => (Parameters.Payload ?? Parameters) as Record<string, unknown>);
+  expect(calls.length).toBeGreaterThan(20);
+  for (const call of calls) expect(call['executionArn.$']).toBe('$$.Execution.Id');
+});
+
 describe('the way through', () => {
   test('a rollout in which all goes well', async () => {
     const { ending, calls, notes, waited } = await rollOut();
