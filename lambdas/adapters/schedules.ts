@@ -11,8 +11,8 @@ import { TransientError } from '../core/errors.ts';
 const client = new SchedulerClient();
 
 /**
- * An hour of attempts: a check that could not be started by then is told by the count of checks on the last day. Of the
- * one on that day nobody would tell: it is tried for as long, and as often, as Scheduler does at most.
+ * An hour of attempts; what could not be started by then pages (SchedulesFailed), and the count of checks on the last day
+ * shows it. The one on that day is not followed by another: it is tried for as long, and as often, as Scheduler does at most.
  */
 const retryPolicies = {
   recurring: { MaximumRetryAttempts: 20, MaximumEventAgeInSeconds: 3_600 },
