@@ -1,15 +1,21 @@
 import { setTrigger } from './adapters/engine.ts';
 import { recordEvent } from './adapters/events.ts';
-import { isRotation } from './adapters/keys.ts';
+import { purposeOf } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
 import { requestedRollback } from './adapters/rollback-requests.ts';
 import { isOver } from './adapters/runs.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
 
+/** Why a run for this leaves the trigger on, as it found it: without it new rows were plaintext only. */
+const leftOn = {
+  rotate: 'the key is being rotated: every key in use is valid',
+  verify: 'an earlier rollout has completed the table, and its trigger was on when this one began',
+};
+
 /**
- * Switches the encryption of new rows off, except in a rotation, or when the run is complete or another attempt's by now:
- * what a person has requested is done in a rotation, too. The guard stays on, so rows that change meanwhile lose their
+ * Switches the encryption of new rows off, unless it was on when the run began, or the run is complete or another attempt's
+ * by now: what a person has requested is done in any case. The guard stays on, so rows that change meanwhile lose their
  * stale ciphertext.
  */
 export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({ run }, step) =>
@@ -18,11 +24,9 @@ export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({
       await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
       return { triggerDisabled: false, milliseconds: 0, reason };
     };
-    const requested = (await requestedRollback(client, run)) !== undefined;
-    if (!requested && (await isRotation(client, run)))
-      return leave(
-        'the key is being rotated: every key in use is valid, and without the trigger new rows were plaintext only',
-      );
+    const purpose = await purposeOf(client, run);
+    if (purpose !== 'encrypt' && (await requestedRollback(client, run)) === undefined)
+      return leave(leftOn[purpose]);
     const started = performance.now();
     // In one transaction, lest an execution take the run over between the look and the switch.
     const changed = await politely(client, async () =>

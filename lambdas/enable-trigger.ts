@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, setTrigger } from './adapters/engine.ts';
 import { lastWriteLatency, recordEvent } from './adapters/events.ts';
-import { isRotation } from './adapters/keys.ts';
+import { purposeOf } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
 import { beginPhase, restartWindow } from './adapters/phases.ts';
 import { holdRun } from './adapters/runs.ts';
@@ -20,10 +20,12 @@ export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ r
   const { target } = step;
   const { keyring } = await step.key();
   return step.database(sessionName(run), async (client): Promise<EnableTriggerOutput> => {
-    const off = (await isRotation(client, run))
-      ? // Never off while the key is rotated, not for a moment: compared with what was measured before, if anything was.
-        await lastWriteLatency(client, target)
-      : await measureOff(client, run, step);
+    const off =
+      (await purposeOf(client, run)) === 'encrypt'
+        ? await measureOff(client, run, step)
+        : // Never off in a table that was encrypted when the run began, not for a moment: compared with what was measured
+          // before, if anything was.
+          await lastWriteLatency(client, target);
     await switchTrigger(client, run, target, true);
     // The phase begins with the trigger on: from here every new row must arrive encrypted.
     await beginPhase(client, run, 4);

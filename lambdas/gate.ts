@@ -5,7 +5,7 @@ import { readHealth, readNewRows } from './adapters/engine.ts';
 import { readTriggerTest } from './adapters/events.ts';
 import { decidedHolds } from './adapters/holds.ts';
 import { readAudit, recordJudgement } from './adapters/judgements.ts';
-import { compareKeys, isRotation } from './adapters/keys.ts';
+import { compareKeys, purposeOf } from './adapters/keys.ts';
 import { beginPhase, millisecondsPerRow } from './adapters/phases.ts';
 import { approvalCriterion, withDecisions } from './core/decisions.ts';
 import { type GateMeasurements, gateCriteria } from './core/gate-criteria.ts';
@@ -59,7 +59,7 @@ async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): P
     progress,
     spotCheck: checked,
     keyMatches: (await compareKeys(client, keys)) === 'same',
-    rotating: await isRotation(client, run),
+    rotating: (await purposeOf(client, run)) === 'rotate',
     health: await readHealth(client, step.target),
     vitals: await readVitals(step, client),
     errors: await countErrors(client, step.target, since),

@@ -3,7 +3,7 @@ import { countErrorsByType } from './adapters/encryption-errors.ts';
 import { readHealth } from './adapters/engine.ts';
 import { readPlaintextProof, recordEvent } from './adapters/events.ts';
 import { readLastGates } from './adapters/judgements.ts';
-import { isRotation } from './adapters/keys.ts';
+import { purposeOf } from './adapters/keys.ts';
 import { readRunningQueries } from './adapters/running-queries.ts';
 import { closeRun } from './adapters/runs.ts';
 import { explainReason } from './core/errors.ts';
@@ -25,13 +25,13 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     const gates = await readLastGates(client, run);
     const evidence = { health, errors, vitals, gates, queries };
     await recordEvent(client, run, 'EVIDENCE', evidence);
-    const rotating = await isRotation(client, run);
+    const purpose = await purposeOf(client, run);
     const proof = await readPlaintextProof(client, run);
     await closeRun(client, run, 'STOPPED', why);
     // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
     await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
     return {
-      summary: stopMessage({ ...evidence, target, runId: run.id, why, rotating, proof, commandLine }),
+      summary: stopMessage({ ...evidence, target, runId: run.id, why, purpose, proof, commandLine }),
     };
   });
 });

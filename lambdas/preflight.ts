@@ -4,7 +4,7 @@ import { readBackupProblem } from './adapters/events.ts';
 import { readExposure } from './adapters/exposure.ts';
 import { decidedHolds } from './adapters/holds.ts';
 import { readRefusal, recordJudgement } from './adapters/judgements.ts';
-import { compareKeys, isRotation } from './adapters/keys.ts';
+import { compareKeys, purposeOf } from './adapters/keys.ts';
 import { mayHaveEnabledTrigger } from './adapters/run-status.ts';
 import { closeRun } from './adapters/runs.ts';
 import { checklistCriteria } from './core/checklist.ts';
@@ -31,11 +31,12 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
       backupProblem: await readBackupProblem(client, run),
       health: await readHealth(client, target),
       keyMatches: (await compareKeys(client, keys)) === 'same',
-      expectedTrigger: (await isRotation(client, run))
-        ? 'enabled'
-        : run.resumeAt === 5 || (await mayHaveEnabledTrigger(client, target))
-          ? 'any'
-          : 'disabled',
+      expectedTrigger:
+        (await purposeOf(client, run)) === 'rotate'
+          ? 'enabled'
+          : run.resumeAt === 5 || (await mayHaveEnabledTrigger(client, target))
+            ? 'any'
+            : 'disabled',
       canaryProblem: await rolledBack(client, () => insertCanary(client, settings.target)).then(
         () => '',
         ({ code, column, constraint }) =>

@@ -27,7 +27,7 @@ export function addAbortCommand(program: Command): void {
       `
 Ends the execution as ABORTED, which starts its rollback, waits until the trigger is off, and says how long that took.
 Encrypted rows stay encrypted, plaintext is everywhere. The execution is stopped even while the database does not answer.
-A rotation of the key leaves the trigger on: what it writes is sealed with a valid key.
+A rotation of the key, or a rollout of a table that was complete, leaves the trigger on: it was when that began.
 Afterwards: npm run rollout -- start resumes, npm run rollout -- rollback --option clear removes the ciphertext.
 
 Examples:
@@ -54,8 +54,11 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
       `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the trigger of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
     );
   const where = before ? whereOf(before, deployment) : `${executions.join(', ')}, ${placeOf(deployment)}`;
-  if (!(await agreed(options, `This stops ${where}, cancels its batch and switches the trigger off.`)))
-    return;
+  const trigger =
+    own.length > 0 && before?.run?.purpose !== 'encrypt'
+      ? 'leaves the trigger on, as it was before'
+      : 'switches the trigger off';
+  if (!(await agreed(options, `This stops ${where}, cancels its batch and ${trigger}.`))) return;
 
   const started = performance.now();
   for (const execution of executions) {
@@ -65,7 +68,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const { status, touched } = await untilStopped(deployment, started, executions);
   const milliseconds = Math.round(performance.now() - started);
   const done = touched
-    ? `Stopped, trigger off, ${(milliseconds / 1_000).toFixed(1)} s after the request.`
+    ? `Stopped, trigger ${status.triggerEnabled ? 'left on' : 'off'}, ${(milliseconds / 1_000).toFixed(1)} s after the request.`
     : 'Stopped before it had changed a row: there was nothing to roll back.';
   print(
     options,
@@ -94,9 +97,8 @@ async function untilStopped(
     if (status !== undefined) {
       const { run, triggerEnabled } = status;
       const ours = run !== null && executions.includes(run.execution);
-      // A rotation leaves the trigger on: all keys in use are valid.
-      const off = triggerEnabled !== true || run?.purpose === 'rotate';
-      if (ours && run.status === 'STOPPED' && off) return { status, touched: true };
+      const asPromised = triggerEnabled !== true || run?.purpose !== 'encrypt';
+      if (ours && run.status === 'STOPPED' && asPromised) return { status, touched: true };
       if (
         performance.now() - started > untouchedMilliseconds &&
         !(ours && (await hasBegun(status, run.execution)))

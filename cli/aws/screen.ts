@@ -3,6 +3,7 @@ import pc from 'picocolors';
 import type { Criterion } from '../../lambdas/core/judgement.ts';
 import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
+import { purposeInWords } from '../../lambdas/core/purpose.ts';
 import { count, duration } from '../../rehearsal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -17,11 +18,11 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
   if (run === null)
     return `${pc.bold(status.target)}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
   const ago = (time: string) => `${duration((now.getTime() - Date.parse(time)) / 1_000)} ago`;
-  const rotating = run.purpose === 'rotate' ? ' (a rotation of the key)' : '';
+  const purpose = run.purpose === 'encrypt' ? '' : ` (${purposeInWords[run.purpose]})`;
   const lines = [
     `${pc.bold(status.target)}, ${placeOf(place)}`,
     '',
-    `${colours[run.status](run.status)}${rotating}  ${phaseLine(status, ago)}`,
+    `${colours[run.status](run.status)}${purpose}  ${phaseLine(status, ago)}`,
     ...progressLines(status),
     ...(status.waiting === null
       ? []

@@ -8,6 +8,7 @@ import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { WrongKey } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
+import type { Purpose } from '../core/purpose.ts';
 import type { EncryptionKey, EncryptionKeys } from './secrets.ts';
 import { inTransaction } from './transaction.ts';
 
@@ -174,8 +175,8 @@ export async function retireKeys(client: Client): Promise<Retirement> {
 }
 
 /**
- * Records what the run is for: with the trigger on and more than one key in use it moves rows to the current key, and the
- * trigger stays on throughout. A run that began so stays so.
+ * Records what the run is for. With the trigger on it moves rows to the current key, when more than one is in use; or it
+ * is new, and the one before it has completed the table. A run that began so stays so, as long as the trigger is on.
  */
 export async function recordPurpose(client: Client, run: Run): Promise<void> {
   await client.query(
@@ -183,6 +184,10 @@ export async function recordPurpose(client: Client, run: Run): Promise<void> {
      set purpose = case
        when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
          and (r.purpose = 'rotate' or cardinality(encryption_rollout.keys_in_use()) > 1) then 'rotate'
+       when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
+         and (r.purpose = 'verify' or r.attempt = 1 and exists (
+           select from encryption_rollout.runs as before where before.target = r.target and before.status = 'COMPLETED'
+         )) then 'verify'
        else 'encrypt' end
      from encryption_rollout.targets as t
      where r.id = $1 and r.attempt = $2 and t.name = r.target`,
@@ -190,11 +195,11 @@ export async function recordPurpose(client: Client, run: Run): Promise<void> {
   );
 }
 
-/** Whether the run moves rows from one key to the next, with the trigger on. */
-export async function isRotation(client: Client, run: Run): Promise<boolean> {
-  const { rows } = await client.query(
-    `select exists (select from encryption_rollout.runs where id = $1 and purpose = 'rotate') as rotates`,
+/** What the run is for, as recorded. */
+export async function purposeOf(client: Client, run: Run): Promise<Purpose> {
+  const { rows } = await client.query<{ purpose: Purpose }>(
+    'select purpose from encryption_rollout.runs where id = $1',
     [run.id],
   );
-  return rows[0].rotates;
+  return rows[0]?.purpose ?? 'encrypt';
 }

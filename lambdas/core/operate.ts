@@ -1,6 +1,7 @@
 /** What the command line asks of the function Operate, and what it is told. */
 import * as z from 'zod';
 import type { Verdict } from './judgement.ts';
+import type { Purpose } from './purpose.ts';
 
 const by = z.string().trim().min(1, 'expected who asks for it');
 /** What the command line asks for. `by`: the caller's identity, as AWS tells it. */
@@ -38,7 +39,7 @@ export interface RolloutStatus {
     readonly id: string;
     readonly attempt: number;
     readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
-    readonly purpose: 'encrypt' | 'rotate';
+    readonly purpose: Purpose;
     readonly execution: string;
     readonly startedAt: string;
     readonly endedAt: string | null;

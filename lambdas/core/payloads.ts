@@ -208,7 +208,7 @@ export interface CancelBatchesOutput {
 }
 export const DisableTriggerInput = RollbackInput;
 export interface DisableTriggerOutput {
-  /** False in a rotation, whose keys are all valid, and for a run that is complete or a newer attempt's: see `reason`. */
+  /** False for a run that began with the trigger on, is complete, or is a newer attempt's by now: see `reason`. */
   readonly triggerDisabled: boolean;
   /** From the call to the trigger being off; 0 when it was off already. */
   readonly milliseconds: number;

@@ -1,5 +1,6 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
 import type { Criterion } from './judgement.ts';
+import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 
 /** UTF-8. A message of SNS and the data of a state take 256 KiB, other things beside this. */
@@ -17,7 +18,7 @@ export function postMortem(report: Report): string {
     [
       `# Post-mortem: encryption of ${target}`,
       '',
-      `Run ${run.id}, ${run.status}, ${run.purpose === 'rotate' ? 'a rotation of the key, ' : ''}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+      `Run ${run.id}, ${run.status}, ${run.purpose === 'encrypt' ? '' : `${purposeInWords[run.purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
       ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
       ...section('Timeline', timeline(report)),
       ...section('Gates, expected and measured', gates(report)),

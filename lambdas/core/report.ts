@@ -1,6 +1,7 @@
 /** What the records tell of a run, all its attempts together: ids, counts, times and verdicts, never personal data. */
 import type { Criterion, Verdict } from './judgement.ts';
 import type { Plan } from './plan.ts';
+import type { Purpose } from './purpose.ts';
 
 /** Times: ISO 8601, UTC. */
 export interface Report {
@@ -9,7 +10,7 @@ export interface Report {
   readonly run: {
     readonly id: string;
     readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
-    readonly purpose: 'encrypt' | 'rotate';
+    readonly purpose: Purpose;
     readonly attempts: number;
     readonly startedAt: string;
     readonly endedAt: string | null;

@@ -2,6 +2,7 @@
 import type { Verdict } from './judgement.ts';
 import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
+import type { Purpose } from './purpose.ts';
 import type { Vitals } from './vitals.ts';
 
 export interface JudgedGate {
@@ -30,7 +31,7 @@ export interface Evidence {
   readonly runId: string;
   /** Why the rollout was stopped: one sentence, without its full stop. */
   readonly why: string;
-  readonly rotating: boolean;
+  readonly purpose: Purpose;
   readonly health: Health;
   /** Undefined: not proven. */
   readonly proof: ProvePlaintextOutput | undefined;
@@ -69,10 +70,12 @@ function list<Item>(title: string, items: readonly Item[], line: (item: Item) =>
   return [`${title}:`, ...items.slice(0, maxLines).map((item) => `- ${line(item)}`), ...more];
 }
 
-function state({ rotating, health }: Evidence): string {
+function state({ purpose, health }: Evidence): string {
   const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
-  if (!rotating)
-    return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${encryptedRows} of ${rowsWithPii} rows encrypted`;
+  const rows = `${encryptedRows} of ${rowsWithPii} rows encrypted`;
+  if (purpose === 'encrypt') return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows}`;
+  if (purpose === 'verify')
+    return `trigger ${triggerEnabled ? 'enabled, and left so because it was when this rollout of a complete table began' : 'DISABLED'}, ${rows}`;
   return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${encryptedRows} of ${rowsWithPii} rows moved to the new key, ${readablePercentage} % encrypted with a key in use`;
 }
 
