@@ -13,8 +13,10 @@ import {
 import { Construct } from 'constructs';
 import { maxStretches, type Phase, type PhaseNumber, type Plan } from '../lambdas/core/plan.ts';
 import type { Target } from '../lambdas/core/settings.ts';
+import { childName } from './execution-names.ts';
 import { askAgain, holdTimeout } from './hold-machine.ts';
-import { execute, invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
+import { completed, phaseFinished, stopped } from './rollout-endings.ts';
+import { execute, invoke, type MachineProps, machine, onError, readable, set } from './tasks.ts';
 
 interface RolloutMachineProps extends MachineProps {
   readonly plan: Plan;
@@ -57,11 +59,11 @@ export class RolloutMachine extends Construct {
     super(scope, id);
     this.props = props;
     const { names, functions, plan } = props;
-    this.rollback = this.stop();
+    this.rollback = stopped(this, props, props.rollback);
     this.historyFull = set(this, 'HistoryFull', '$.step', {
       reason: `This execution has started ${maxStretches} stretches of batches, as many as its history should hold. Start the next execution: it goes on where this one stops`,
     }).next(this.rollback);
-    this.endPhase = this.end();
+    this.endPhase = phaseFinished(this, props, this.rollback);
     const refused = new Fail(this, 'RolloutRefused', {
       comment: 'Nothing was changed, so there is nothing to roll back',
       errorPath: '$.refusal.Error',
@@ -123,7 +125,7 @@ export class RolloutMachine extends Construct {
     );
 
     // Back to front, because each phase must know what follows it.
-    let next = this.complete();
+    let next = completed(this, props, this.rollback);
     resumeAt.when(Condition.numberGreaterThanJsonPath('$.run.resumeAt', '$.run.untilPhase'), this.endPhase);
     for (const phase of [...plan.phases].reverse()) {
       next = this.phase(phase, this.until(phase, next));
@@ -145,26 +147,6 @@ export class RolloutMachine extends Construct {
     return new Choice(this, `${title}: IsLast`)
       .when(Condition.numberEquals('$.run.untilPhase', number), this.endPhase)
       .otherwise(next);
-  }
-
-  /** Ends an execution as its input asked. Nothing is rolled back, and the next execution goes on. */
-  private end(): IChainable {
-    const { functions, topic } = this.props;
-    const finished = new Succeed(this, 'PhaseFinished', { outputPath: '$.step' });
-    const endPhase = invoke(this, 'EndPhase', {
-      functions,
-      payload: { run, phase: JsonPath.numberAt('$.run.untilPhase') },
-      resultPath: '$.step',
-    });
-    const page = notify(
-      this,
-      'NotifyPhaseFinished',
-      topic,
-      'Encryption rollout: phase finished',
-      JsonPath.stringAt('$.step.summary'),
-    );
-    onError(page, '$.unheard', finished).next(finished);
-    return onError(endPhase, '$.step.reason', this.rollback).next(page);
   }
 
   /** Every check that reads; its output is the execution's. */
@@ -326,88 +308,8 @@ export class RolloutMachine extends Construct {
       hold: JsonPath.numberAt('$.loop.hold'),
     }).next(again);
   }
-
-  private complete(): IChainable {
-    const { functions, topic } = this.props;
-    const completed = new Succeed(this, 'RolloutCompleted');
-    const completeRollout = invoke(this, 'CompleteRollout', {
-      functions,
-      payload: { run },
-      resultPath: '$.step',
-    });
-    const notifyCompleted = notify(
-      this,
-      'NotifyCompleted',
-      topic,
-      'Encryption rollout completed',
-      JsonPath.stringAt('$.step.summary'),
-    );
-    // Complete it is, whoever heard of it.
-    onError(notifyCompleted, '$.unheard', completed).next(completed);
-    const scheduleChecks = invoke(this, 'ScheduleChecks', {
-      functions,
-      payload: { run },
-      resultPath: '$.checks',
-    });
-    // Nor is it rolled back because nobody would look after it; but somebody must hear that.
-    const notifyUnscheduled = notify(
-      this,
-      'NotifyChecksNotScheduled',
-      topic,
-      'Encryption rollout: checks not scheduled',
-      'The rollout is complete, but the checks of the next 30 days could not be scheduled. See the log of ScheduleChecks, then start another execution: it verifies every row, and schedules them.',
-    );
-    onError(notifyUnscheduled, '$.unheard', notifyCompleted).next(notifyCompleted);
-    onError(scheduleChecks, '$.unscheduled', notifyUnscheduled).next(notifyCompleted);
-    return onError(completeRollout, '$.step.reason', this.rollback).next(scheduleChecks);
-  }
-
-  /** Rolls back and fails with a cause that the person on call understands. */
-  private stop(): IChainable {
-    const { rollback, target, topic } = this.props;
-    const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
-    const advice = `The rollout was stopped, but its rollback did not finish. Disable the trigger by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback.`;
-    const failed = new Fail(this, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
-    const page = notify(this, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
-    onError(page, '$.unheard', failed).next(failed);
-    const task = execute(this, 'Rollback', {
-      machine: rollback,
-      name: childName('rollback'),
-      input: { run, reason: JsonPath.objectAt('$.step.reason') },
-      resultSelector: { summary: JsonPath.stringAt('$.Output.summary') },
-      resultPath: '$.step',
-      // Its steps take seconds; with every retry of every step it is still over by then.
-      timeout: Duration.hours(3),
-    });
-    // Another road was first: an alarm, or a person who stopped the execution. Its rollback runs, or has run.
-    task.addCatch(
-      new Fail(this, 'RolledBackFromOutside', {
-        error: 'RolloutStopped',
-        cause:
-          'The rollback was started from outside this execution: see the execution of Rollback that begins with the id of this run.',
-      }),
-      { errors: ['StepFunctions.ExecutionAlreadyExistsException'] },
-    );
-    return onError(task, '$.error', page).next(
-      new Fail(this, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
-    );
-  }
-}
-
-/** `<run>-<attempt>-<suffix>`: a UUID and some digits, well below the 80 characters that a name may have. */
-function childName(suffix: string, ...values: string[]): string {
-  return JsonPath.format(
-    `{}-{}-${suffix}`,
-    JsonPath.stringAt('$.run.id'),
-    JsonPath.stringAt('$.run.attempt'),
-    ...values,
-  );
 }
 
 function seconds(duration: Duration | undefined): number {
   return duration?.toSeconds() ?? 0;
-}
-
-function quoted(identifier: string): string {
-  return /^[a-z_][a-z0-9_]*$/.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
 }
