@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { publish } from './adapters/cloudwatch.ts';
-import { scanWhenDue } from './adapters/counts.ts';
+import { scanWhenDue, within } from './adapters/counts.ts';
 import { countErrors } from './adapters/encryption-errors.ts';
 import { readHealth, readNewRows } from './adapters/engine.ts';
 import { decidedHolds } from './adapters/holds.ts';
@@ -16,6 +16,9 @@ import { type Easing, easing, isOpen, PAUSED_SECONDS } from './core/throttle.ts'
 import type { Vitals } from './core/vitals.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, type Step, sessionName, unpublished } from './step.ts';
+
+/** A second scan, where the time of creation has no index; the function has this much time left after the longest count. */
+const NEW_ROWS_MILLISECONDS = 2 * 60_000;
 
 /**
  * The abort conditions: before every batch, and in every slice of a soak, there with a look at the whole table as often as
@@ -54,7 +57,9 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
       // The gate after the soak has its own look at the whole table, whenever the last one here was.
       const scanned = await scanWhenDue(client, target, 0, async () => ({
         health: await readHealth(client, target),
-        newRows: watchesNewRows ? await readNewRows(client, target, progress.startedAt) : undefined,
+        newRows: watchesNewRows
+          ? await within(client, NEW_ROWS_MILLISECONDS, () => readNewRows(client, target, progress.startedAt))
+          : undefined,
       }));
       criteria.push(...soakCriteria(errors, scanned));
     }

@@ -240,7 +240,8 @@ describe('Monitor of a table that takes long to be counted', () => {
           end $body$
         $sql$, pg_get_function_result('encryption_rollout.quick_health(text)'::regprocedure));
       end $do$`);
-    const inMonitor = "application_name = 'encryption-rollout' and wait_event = 'advisory'";
+    const inMonitor =
+      "datname = current_database() and application_name = 'encryption-rollout' and wait_event = 'advisory'";
     return {
       isWaiting: () =>
         expect
