@@ -44,13 +44,17 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
     [tableSql(settings.target), unattachedSession],
   );
   const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
-  // An alarm that does not exist is not one that is quiet.
-  const known = alarms !== null && settings.customerAlarms.every((name) => alarms.has(name));
+  const alarmsWith = (state: string | undefined) =>
+    settings.customerAlarms.filter((name) => alarms?.get(name) === state);
   return {
     cpuPercents: metrics?.cpuPercents ?? null,
     freeStorageBytes: metrics === null ? null : metrics.freeStorageBytes,
     replicaLagSeconds: metrics === null ? null : metrics.replicaLagSeconds,
-    customerAlarms: known ? settings.customerAlarms.filter((name) => alarms.get(name) === 'ALARM') : null,
+    customerAlarms: alarms && {
+      inAlarm: alarmsWith('ALARM'),
+      withoutData: alarmsWith('INSUFFICIENT_DATA'),
+      notFound: alarmsWith(undefined),
+    },
     longestLockWaitMilliseconds: wait,
     connections: { used, limit },
     slotLagBytes: slot_lag,

@@ -17,6 +17,8 @@ export interface World {
   readonly pendingSecrets?: ReadonlyMap<string, unknown>;
   /** Percent, answered as every one-minute reading. */
   cpuPercent: number;
+  /** For so long RDS has published nothing. */
+  silentMinutes?: number;
   /** Of the instance; 100 GiB when not given, null = not published. */
   freeStorageBytes?: number | null;
   /** Of every replica, in the metric's own unit; none when not given, null = not published. */
@@ -251,11 +253,12 @@ export class AwsStandIn {
   ) {
     const period = query.MetricStat?.Period ?? 60;
     const value = this.reading(query.MetricStat?.Metric.MetricName);
-    const count = value === null ? 0 : Math.floor((EndTime - StartTime) / period);
+    const since = EndTime - (this.world.silentMinutes ?? 0) * 60;
+    const count = value === null ? 0 : Math.max(0, Math.floor((since - StartTime) / period));
     return {
       Id: query.Id,
       StatusCode: 'Complete',
-      Timestamps: Array.from({ length: count }, (_, index) => Math.floor(EndTime) - (index + 1) * period),
+      Timestamps: Array.from({ length: count }, (_, index) => Math.floor(since) - (index + 1) * period),
       Values: Array.from({ length: count }, () => value),
     };
   }

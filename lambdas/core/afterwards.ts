@@ -5,7 +5,7 @@ import type { Plan } from './plan.ts';
 import type { Health } from './progress.ts';
 import type { ErrorSummary, KeyAccess } from './report.ts';
 import { successCriteria, type WholeMeasurements } from './success-metrics.ts';
-import { customerCriterion } from './vitals.ts';
+import { type CustomerAlarms, customerCriterion } from './vitals.ts';
 
 export interface AfterwardsMeasurements {
   readonly health: Health;
@@ -13,8 +13,8 @@ export interface AfterwardsMeasurements {
   readonly spotCheck: SpotCheck;
   /** Values whose ciphertext is there and whose plaintext is not. */
   readonly ciphertextOnlyRows: number;
-  /** Names of the operator's alarms in ALARM; null = could not be read. */
-  readonly customerAlarms: readonly string[] | null;
+  /** null = could not be read. */
+  readonly customerAlarms: CustomerAlarms | null;
   /** In the time that the check judges: a day, a week, or since the completion. */
   readonly period: {
     readonly name: string;

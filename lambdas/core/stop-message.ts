@@ -3,7 +3,7 @@ import type { Verdict } from './judgement.ts';
 import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
 import type { Purpose } from './purpose.ts';
-import type { Vitals } from './vitals.ts';
+import { alarmsInWords, type Vitals } from './vitals.ts';
 
 export interface JudgedGate {
   readonly gate: string;
@@ -99,7 +99,7 @@ function vitalsLine({
     `${connections.used} of ${connections.limit} connections`,
     customerAlarms === null
       ? 'customer alarms not measured'
-      : `customer alarms: ${customerAlarms.join(', ') || 'quiet'}`,
+      : `customer alarms in ALARM: ${alarmsInWords(customerAlarms)}`,
   ].join(', ');
 }
 

@@ -47,7 +47,9 @@ describe('a hold', () => {
   test('says what was measured, until when, and exactly how to answer', async () => {
     const { hold, message } = await inconclusive();
     expect(hold).toMatch(/^hold-[2-9a-z]{6}$/);
-    expect(message).toContain('Customer-facing alarms: expected none in ALARM, measured could not be read');
+    expect(message).toContain(
+      'Customer-facing alarms: expected none in ALARM, measured none; no such alarm: api-5xx',
+    );
     for (const decision of ['go', 'no-go', 'retry'])
       expect(message).toContain(`npm run rollout -- decide ${hold} ${decision} --stack Payments\n`);
     const { rows } = await world.client.query(
@@ -74,7 +76,7 @@ describe('a hold', () => {
     const judgement = await judge();
     expect(judgement.verdict).toBe('GO');
     expect(judgement.criteria).toContainEqual(
-      expect.objectContaining({ measured: 'could not be read; accepted by R. Roe', passed: true }),
+      expect.objectContaining({ measured: 'none; no such alarm: api-5xx; accepted by R. Roe', passed: true }),
     );
   });
 

@@ -14,13 +14,18 @@ beforeEach(async () => {
 afterEach(async () => {
   world.aws.world.freeStorageBytes = 100 * 2 ** 30;
   world.aws.world.replicaLag = 0;
+  world.aws.world.silentMinutes = 0;
+  world.aws.world.cpuPercent = 20;
   await world.stop();
 });
 
 /** As a handler reads them. Imported late: the SDK keeps the endpoint that it sees first. */
-async function vitals(database: Record<string, unknown> = { instanceIdentifier: 'db' }) {
+async function vitals(
+  database: Record<string, unknown> = { instanceIdentifier: 'db' },
+  customerAlarms: string[] = [],
+) {
   const { readVitals } = await import('../../lambdas/measurements.ts');
-  const step = { settings: Settings.parse({ database }), logger: new Logger() } as Step;
+  const step = { settings: Settings.parse({ database, customerAlarms }), logger: new Logger() } as Step;
   return readVitals(step, world.client);
 }
 const verdict = async (database?: Record<string, unknown>) =>
@@ -39,6 +44,18 @@ describe('vitals from CloudWatch', () => {
   test('a metric that is missing is not health', async () => {
     world.aws.world.freeStorageBytes = null;
     expect(await verdict()).toMatchObject({ verdict: 'INCONCLUSIVE' });
+  });
+
+  test('nor is a reading that is older than ten minutes', async () => {
+    world.aws.world.silentMinutes = 10;
+    expect(await vitals()).toMatchObject({ cpuPercents: null, freeStorageBytes: null });
+    world.aws.world.silentMinutes = 8;
+    expect(await verdict()).toMatchObject({ verdict: 'GO' });
+    world.aws.world.cpuPercent = 95;
+    expect(await verdict()).toMatchObject({
+      verdict: 'INCONCLUSIVE',
+      reason: expect.stringContaining('measured 95 %, 95 %, and 1 without a reading'),
+    });
   });
 
   test('the lag of replicas is asked where there are any', async () => {
@@ -72,6 +89,16 @@ describe('vitals from CloudWatch', () => {
     const found = await vitals();
     world.aws.world.disturb = undefined;
     expect(found).toMatchObject({ cpuPercents: null, freeStorageBytes: null, replicaLagSeconds: null });
+  });
+});
+
+describe('alarms of the customers', () => {
+  test('are told apart: in ALARM, without data, and none of that name', async () => {
+    world.aws.world.alarms.set('latency', 'ALARM').set('night-orders', 'INSUFFICIENT_DATA');
+    const customerAlarms = ['api-5xx', 'latency', 'night-orders', 'misspelt'];
+    expect(await vitals(undefined, customerAlarms)).toMatchObject({
+      customerAlarms: { inAlarm: ['latency'], withoutData: ['night-orders'], notFound: ['misspelt'] },
+    });
   });
 });
 

@@ -2,7 +2,10 @@ import { describe, expect, test } from 'vitest';
 import { type GateMeasurements, gateCriteria } from '../../../lambdas/core/gate-criteria.ts';
 import { judge } from '../../../lambdas/core/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
-import { healthy } from './healthy.ts';
+import type { Vitals } from '../../../lambdas/core/vitals.ts';
+import { healthy, quiet } from './healthy.ts';
+
+const ringing = { ...quiet, inAlarm: ['api-5xx'] };
 
 const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
 
@@ -60,7 +63,7 @@ describe('gates', () => {
     [
       'customers notice',
       'Customer-facing alarms',
-      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: ['api-5xx'] } }),
+      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: ringing } }),
     ],
   ];
   describe.each(allPhases)('phase %i', (phase) => {
@@ -175,6 +178,14 @@ describe('gates', () => {
   test.each<[string, (m: GateMeasurements) => GateMeasurements]>([
     ['no CPU reading', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: null } })],
     ['alarms that cannot be read', (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: null } })],
+    [
+      'an alarm that does not exist',
+      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: { ...quiet, notFound: ['api-5xx'] } } }),
+    ],
+    [
+      'two high readings of the CPU, and no third',
+      (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90] } }),
+    ],
     ['no row to check', (m) => ({ ...m, spotCheck: { checked: 0, mismatchedKeys: [] } })],
   ])('INCONCLUSIVE with %s: what is not measured is not health', (_, change) => {
     expect(verdictOf(3, change).verdict).toBe('INCONCLUSIVE');
@@ -187,7 +198,7 @@ describe('gates', () => {
   test('a failure outweighs a missing measurement', () => {
     const { verdict, reason } = verdictOf(3, (m) => ({
       ...m,
-      vitals: { ...m.vitals, cpuPercents: null, customerAlarms: ['api-5xx'] },
+      vitals: { ...m.vitals, cpuPercents: null, customerAlarms: ringing },
     }));
     expect(verdict).toBe('NO_GO');
     expect(reason).not.toContain('CPU');
@@ -200,6 +211,26 @@ describe('gates', () => {
       progress: { ...m.progress, rowsAttempted: 0 },
     });
     expect(verdictOf(2, beyond).verdict).toBe('GO');
+  });
+
+  test('one calm reading of the CPU is enough, whatever is missing', () => {
+    const calm = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
+    expect(verdictOf(3, calm).verdict).toBe('GO');
+  });
+
+  test('alarms: one that rings is not hidden by one that does not exist; one without data is named, and no more', () => {
+    const line = (customerAlarms: Vitals['customerAlarms']) =>
+      verdictOf(3, (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms } })).criteria.find(
+        ({ name }) => name === 'Customer-facing alarms',
+      );
+    expect(line({ ...ringing, notFound: ['checkout'] })).toMatchObject({
+      measured: 'api-5xx; no such alarm: checkout',
+      passed: false,
+    });
+    expect(line({ ...quiet, withoutData: ['night-orders'] })).toMatchObject({
+      measured: 'none; without data: night-orders',
+      passed: true,
+    });
   });
 
   test('one CPU spike is normal', () => {

@@ -2,9 +2,11 @@
 import type { GateMeasurements } from '../../../lambdas/core/gate-criteria.ts';
 import type { Vitals } from '../../../lambdas/core/vitals.ts';
 
+export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
+
 export const calm: Vitals = {
   cpuPercents: [20, 20, 20],
-  customerAlarms: [],
+  customerAlarms: quiet,
   longestLockWaitMilliseconds: 0,
   connections: { used: 5, limit: 100 },
   freeStorageBytes: 100 * 2 ** 30,
