@@ -85,7 +85,7 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
   return new Metric({
     namespace: metricNamespace,
     metricName,
-    dimensionsMap: { [metricDimension]: names.target },
+    dimensionsMap: { [metricDimension]: names.metricTarget },
     statistic,
     period: Duration.minutes(minutes),
   });

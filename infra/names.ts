@@ -1,4 +1,5 @@
 import { alertsOf } from '../lambdas/core/alerts.ts';
+import { metricTarget } from '../lambdas/core/plan.ts';
 import { planOf } from '../lambdas/core/settings.ts';
 import { serviceAlerts } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';
@@ -12,6 +13,8 @@ export interface Names {
   of(name: string): string;
   /** `<schema>.<table>` */
   readonly target: string;
+  /** What our metrics call it. */
+  readonly metricTarget: string;
   readonly dashboard: string;
   /** Of all alerts. */
   readonly alarms: readonly string[];
@@ -23,9 +26,11 @@ export interface Names {
 export function namesOf(config: RolloutConfig): Names {
   const alerts = alertsOf(planOf(config));
   const of = (name: string) => `${config.stackName}-${name}`;
+  const target = `${config.target.schema}.${config.target.table}`;
   return {
     of,
-    target: `${config.target.schema}.${config.target.table}`,
+    target,
+    metricTarget: metricTarget(config.stackName, target),
     dashboard: config.stackName,
     alarms: [...alerts, ...serviceAlerts].map(({ name }) => of(name)),
     stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),

@@ -28,7 +28,8 @@ export class CheckSchedules extends Construct {
       removalPolicy: RemovalPolicy.DESTROY,
     });
     this.role = new Role(this, 'Role', {
-      description: `Starts the checks after a rollout of ${names.target}`,
+      // IAM takes Latin letters here, which a table's name need not be made of.
+      description: `Starts the checks after a rollout, by the schedules of ${names.of('Checks')}`,
       assumedBy: new ServicePrincipal('scheduler.amazonaws.com', {
         conditions: { StringEquals: { 'aws:SourceAccount': account } },
       }),

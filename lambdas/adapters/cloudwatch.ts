@@ -6,21 +6,23 @@ import {
   PutMetricDataCommand,
 } from '@aws-sdk/client-cloudwatch';
 import { TransientError } from '../core/errors.ts';
-import { type MetricName, metricDimension, metricNamespace, metrics } from '../core/plan.ts';
+import { type MetricName, metricDimension, metricNamespace, metrics, metricTarget } from '../core/plan.ts';
 import type { Settings } from '../core/settings.ts';
+import { required } from './environment.ts';
 
 const client = new CloudWatchClient();
 
 /** Publishes values under our namespace with the one dimension, the target. @throws TransientError when AWS is at fault */
 export async function publish(target: string, values: Partial<Record<MetricName, number>>): Promise<void> {
   if (Object.keys(values).length === 0) return;
+  const dimension = { Name: metricDimension, Value: metricTarget(required('STACK_NAME'), target) };
   const command = new PutMetricDataCommand({
     Namespace: metricNamespace,
     MetricData: Object.entries(values).map(([name, value]) => ({
       MetricName: name,
       Unit: metrics[name as MetricName],
       Value: value,
-      Dimensions: [{ Name: metricDimension, Value: target }],
+      Dimensions: [dimension],
     })),
   });
   try {

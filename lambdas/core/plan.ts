@@ -184,9 +184,17 @@ export const defaultPlan: Plan = {
   afterwards: { dailyDays: 7, days: 30, maxErrorPercent: 0.01 },
 };
 
-/** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<schema>.<table>`. */
+/** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<stack>/<schema>.<table>`. */
 export const metricNamespace = 'EncryptionRollout';
 export const metricDimension = 'Target';
+
+/**
+ * Value of the dimension. A table of the same name in another database has a stack of its own, whose alarms must not
+ * hear of this one. CloudWatch takes ASCII; the stack alone makes it unique.
+ */
+export function metricTarget(stack: string, target: string): string {
+  return `${stack}/${target}`.replace(/[^ -~]/g, '_');
+}
 
 /** Metrics, with their CloudWatch units. The names are what an operator sees in the console. */
 export const metrics = {

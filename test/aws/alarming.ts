@@ -12,7 +12,7 @@ import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { cfnLint } from './emulator.ts';
-import { alarmNamed, theWorld } from './world.ts';
+import { alarmNamed, stackName, theWorld } from './world.ts';
 
 const run = promisify(execFile);
 
@@ -36,6 +36,7 @@ export function alarming(): void {
   test.each(alertsOf(defaultPlan))(
     '$name goes off by its metric, published as the handlers do',
     async (alert) => {
+      process.env.STACK_NAME = stackName;
       const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
       await publish('public.appointments', { [alert.metric]: breaching(alert) });
       await goesOff(alert.name);

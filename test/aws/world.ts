@@ -344,7 +344,7 @@ export async function sumOf(metric: string): Promise<number | undefined> {
     new GetMetricStatisticsCommand({
       Namespace: metricNamespace,
       MetricName: metric,
-      Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
+      Dimensions: [{ Name: 'Target', Value: `${stackName}/public.appointments` }],
       StartTime: new Date(Date.now() - 3_600_000),
       EndTime: new Date(Date.now() + 60_000),
       Period: 3_600,

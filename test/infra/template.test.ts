@@ -37,7 +37,7 @@ describe('alarms', () => {
     expect(alarmOf(alert.name)).toMatchObject({
       Namespace: metricNamespace,
       MetricName: alert.metric,
-      Dimensions: [{ Name: 'Target', Value: 'public.appointments' }],
+      Dimensions: [{ Name: 'Target', Value: 'EncryptionRollout/public.appointments' }],
       Statistic: alert.statistic,
       Period: alert.periodMinutes * 60,
       Threshold: alert.threshold,
@@ -412,6 +412,8 @@ describe("for somebody else's account", () => {
     parseConfig(
       {
         ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        stackName: 'Clinic',
+        target: { table: 'Wizyty w Łodzi' },
         createVpcEndpoints: true,
         stakeholders: { executives: ['chief@example.com'], support: ['help@example.com'] },
         databaseSecretKmsKeyArn: kmsKey,
@@ -430,6 +432,19 @@ describe("for somebody else's account", () => {
   test('alarms link to where the operator keeps the runbook', () => {
     for (const { AlarmDescription } of resources('AWS::CloudWatch::Alarm'))
       expect(AlarmDescription).toMatch(/ Runbook: https:\/\/wiki\.example\.com\/runbook#[a-z0-9]+$/);
+  });
+
+  test('alarms hear of no other stack, and take a name that is not in ASCII', () => {
+    const watched = (all: { Namespace?: string; Dimensions?: { Value: string }[] }[]) =>
+      all.flatMap(({ Namespace, Dimensions = [] }) =>
+        Namespace === metricNamespace ? Dimensions.map(({ Value }) => Value) : [],
+      );
+    expect(new Set(watched(resources('AWS::CloudWatch::Alarm')))).toEqual(
+      new Set(['Clinic/public.Wizyty w _odzi']),
+    );
+    // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
+    for (const { Description = '' } of resources('AWS::IAM::Role'))
+      expect(Description).toMatch(/^[\t\n\r\u0020-\u007e\u00a1-\u00ff]*$/);
   });
 
   test('endpoints are created on request only, for exactly the services that handlers call', () => {
@@ -476,13 +491,13 @@ describe("for somebody else's account", () => {
       resources('AWS::SNS::Topic')
         .map(({ TopicName }) => TopicName)
         .sort(),
-    ).toEqual(['Executives', 'OnCall', 'Support', 'Updates'].map((name) => `EncryptionRollout-${name}`));
+    ).toEqual(['Executives', 'OnCall', 'Support', 'Updates'].map((name) => `Clinic-${name}`));
     const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
     expect(telling).toHaveLength(2);
     for (const { EventPattern, Targets } of telling) {
       expect(EventPattern.detail.status).toEqual(['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT']);
       expect(Targets[0].InputTransformer.InputTemplate).toContain(
-        'Encryption rollout of public.appointments',
+        'Encryption rollout of public.Wizyty w Łodzi',
       );
     }
     for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);

@@ -182,7 +182,7 @@ describe('batches wait', () => {
     expect(await check('batch', 1, 2)).toMatchObject({ outcome: 'OK', slice: 3 });
     expect(await waitingFor()).toEqual({ waiting_for: null, waiting_since: null });
     expect(await events()).toEqual(['WAITING', 'GOING_ON']);
-    expect(shown()).toEqual([1, 1, 0].map((value) => [value, 'public.appointments']));
+    expect(shown()).toEqual([1, 1, 0].map((value) => [value, 'Payments/public.appointments']));
   });
 
   test('but no soak does, and a soak says nothing about waiting', async () => {

@@ -82,7 +82,7 @@ describe('EncryptBatch', () => {
     expect(world.aws.metrics).toContainEqual({
       name: 'RowsEncrypted',
       value: 48,
-      dimensions: { Target: 'public.appointments' },
+      dimensions: { Target: 'Payments/public.appointments' },
     });
   });
 

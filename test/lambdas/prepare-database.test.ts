@@ -55,7 +55,7 @@ describe('PrepareDatabase', () => {
     expect(world.aws.metrics).toContainEqual({
       name: 'KeyAccessFailures',
       value: 1,
-      dimensions: { Target: 'public.appointments' },
+      dimensions: { Target: 'Payments/public.appointments' },
     });
   });
 
