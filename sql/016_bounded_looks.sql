@@ -80,5 +80,24 @@ as $$
   ) as triggers
 $$;
 
-revoke all on function encryption_rollout.sample_rows(text, integer, bigint) from public;
+-- What somebody has dropped, a guard for instance, is made again by the next registration, and is in this table already.
+create function encryption_rollout.is_recorded_once()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from encryption_rollout.created_objects where kind = new.kind and name = new.name and parent = new.parent
+  ) then
+    return null;
+  end if;
+  return new;
+end
+$$;
+
+create trigger is_recorded_once before insert on encryption_rollout.created_objects
+for each row execute function encryption_rollout.is_recorded_once();
+
+revoke all on function encryption_rollout.sample_rows(text, integer, bigint), encryption_rollout.is_recorded_once() from public;
 select encryption_rollout.assign_rights();

@@ -339,6 +339,28 @@ describe('the guard on inserts', () => {
     expect(await state(await copyOf(id))).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
   });
 
+  test('comes back with the next registration when somebody has dropped it, as all that the engine needs does', async () => {
+    await client.query(`
+      drop trigger aa_clear_brought_ciphertext on public.appointments;
+      drop trigger zz_clear_stale_ciphertext on public.appointments;
+      drop trigger encrypt_appointment_pii on public.appointments;
+      alter table public.appointments drop column email_encrypted`);
+    const created = async () =>
+      (
+        await client.query(
+          'select kind, name, parent from encryption_rollout.created_objects order by 1, 2, 3',
+        )
+      ).rows;
+    const before = await created();
+    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    const { rows } = await client.query(
+      "select guard_enabled from encryption_rollout.health('public.appointments')",
+    );
+    expect(rows).toEqual([{ guard_enabled: true }]);
+    expect(await created()).toEqual(before);
+    expect(await state(await copyOf(id))).toMatchObject(nothing);
+  });
+
   test('comes to a table that was registered before there was one, and is watched over', async () => {
     const guarded = async () =>
       (await client.query("select guard_enabled from encryption_rollout.health('public.appointments')"))
