@@ -23,12 +23,13 @@ export interface RestoreFacts {
   readonly subnetGroup: string | undefined;
   readonly securityGroups: readonly string[];
   readonly parameterGroup: string | undefined;
+  /** IAM may log in, which a restored database forgets. */
+  readonly iam: boolean;
+  /** Capacity units of a serverless cluster, without which no instance can be made for it. */
+  readonly capacity: { readonly min: number; readonly max: number } | undefined;
 }
 
-type Database = Pick<
-  RestoreFacts,
-  'engine' | 'instanceClass' | 'subnetGroup' | 'securityGroups' | 'parameterGroup'
->;
+type Database = Omit<RestoreFacts, 'place' | 'region' | 'kind' | 'identifier' | keyof Snapshot>;
 type Snapshot = Pick<RestoreFacts, 'snapshot' | 'snapshotAt'>;
 
 /** Reads what RDS knows about the deployment's database. What it does not tell stays undefined. */
@@ -64,6 +65,8 @@ const nothing = {
   subnetGroup: undefined,
   securityGroups: [],
   parameterGroup: undefined,
+  iam: false,
+  capacity: undefined,
 };
 
 /** The page is worth having without it. */
@@ -84,11 +87,14 @@ async function readInstance(rds: RDSClient, DBInstanceIdentifier: string): Promi
     subnetGroup: found?.DBSubnetGroup?.DBSubnetGroupName,
     securityGroups: ids(found?.VpcSecurityGroups),
     parameterGroup: found?.DBParameterGroups?.[0]?.DBParameterGroupName,
+    iam: found?.IAMDatabaseAuthenticationEnabled ?? false,
+    capacity: undefined,
   };
 }
 
 async function readCluster(rds: RDSClient, DBClusterIdentifier: string): Promise<Database> {
   const { DBClusters: [found] = [] } = await rds.send(new DescribeDBClustersCommand({ DBClusterIdentifier }));
+  const { MinCapacity: min, MaxCapacity: max } = found?.ServerlessV2ScalingConfiguration ?? {};
   const member = found?.DBClusterMembers?.find(({ IsClusterWriter }) => IsClusterWriter);
   const { DBInstances: [writer] = [] } =
     member?.DBInstanceIdentifier === undefined
@@ -100,6 +106,8 @@ async function readCluster(rds: RDSClient, DBClusterIdentifier: string): Promise
     subnetGroup: found?.DBSubnetGroup,
     securityGroups: ids(found?.VpcSecurityGroups),
     parameterGroup: found?.DBClusterParameterGroup,
+    iam: found?.IAMDatabaseAuthenticationEnabled ?? false,
+    capacity: min === undefined || max === undefined ? undefined : { min, max },
   };
 }
 
@@ -134,7 +142,7 @@ function latest(
 
 /** The page, in Markdown: docs/runbook.md#restore-from-a-backup with this database's names. */
 export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deployment, 'commandLine'>): string {
-  const { kind, identifier, snapshot, snapshotAt, engine, instanceClass, subnetGroup } = facts;
+  const { kind, identifier, snapshot, snapshotAt, engine, instanceClass, subnetGroup, capacity } = facts;
   const filled = (value: string | undefined, placeholder: string) => value ?? `<${placeholder}>`;
   const restored = `${filled(identifier, 'database')}-restored`;
   const groups = facts.securityGroups.length > 0 ? facts.securityGroups.join(' ') : '<security groups>';
@@ -142,6 +150,7 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
     `--db-subnet-group-name ${filled(subnetGroup, 'subnet group')}`,
     `--vpc-security-group-ids ${groups}`,
     '--deletion-protection',
+    ...(facts.iam ? ['--enable-iam-database-authentication'] : []),
     `--region ${facts.region}`,
   ];
   const restore =
@@ -165,6 +174,11 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
             `--snapshot-identifier ${filled(snapshot, 'snapshot')}`,
             `--engine ${filled(engine, 'engine')}`,
             `--db-cluster-parameter-group-name ${filled(facts.parameterGroup, 'parameter group')}`,
+            ...(capacity === undefined
+              ? []
+              : [
+                  `--serverless-v2-scaling-configuration MinCapacity=${capacity.min},MaxCapacity=${capacity.max}`,
+                ]),
             ...common,
           ]),
           command('create-db-instance', [

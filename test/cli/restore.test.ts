@@ -17,6 +17,8 @@ describe('the page for restoring', () => {
     subnetGroup: 'private',
     securityGroups: ['sg-1', 'sg-2'],
     parameterGroup: 'tuned',
+    iam: false,
+    capacity: undefined,
   } as const;
 
   test('has the commands for this instance', () => {
@@ -39,6 +41,21 @@ describe('the page for restoring', () => {
       /restore-db-cluster-from-snapshot[\s\S]*create-db-instance[\s\S]*wait db-instance-available/,
     );
     expect(page).toContain('--engine aurora-postgresql');
+  });
+
+  test('restores what RDS would forget: the capacity of a serverless cluster, and who may log in', () => {
+    const serverless = {
+      ...facts,
+      kind: 'cluster',
+      instanceClass: 'db.serverless',
+      capacity: { min: 0.5, max: 2 },
+      iam: true,
+    } as const;
+    const [restore = '', create = ''] = restorePage(serverless, place).split('create-db-instance');
+    expect(restore).toContain('--serverless-v2-scaling-configuration MinCapacity=0.5,MaxCapacity=2 ');
+    expect(restore).toContain('--enable-iam-database-authentication ');
+    expect(create).not.toContain('--enable-iam-database-authentication');
+    expect(restorePage(facts, place)).not.toMatch(/serverless|iam-database/);
   });
 
   test('marks what could not be read', () => {
