@@ -10,6 +10,7 @@ interface Surroundings {
   readonly table: SampleTable;
   readonly fault: Fault | undefined;
   readonly options: Options;
+  readonly resumable: boolean;
   /** SQLSTATEs of failed live writes. */
   readonly failures: readonly string[];
 }
@@ -35,7 +36,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
       null,
     ],
   ]);
-  const { fault, options } = surroundings;
+  const { fault, options, resumable } = surroundings;
   if (fault) {
     display.line(
       completed
@@ -43,7 +44,8 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
         : `The fault was made good: ${fault.repair}`,
     );
   }
-  for (const line of completed ? whatNext(options) : [howToResume(options)]) display.line(line);
+  for (const line of completed ? whatNext(options) : resumable ? [howToResume(options)] : [])
+    display.line(line);
 }
 
 /** Where things are, and what to do with them. */

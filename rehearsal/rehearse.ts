@@ -184,7 +184,13 @@ async function run(
     virtualSeconds: Math.round(observer.seconds.virtual),
     wallSeconds: Math.round(performance.now() - started) / 1000,
   });
-  showOutcome(display, report, { table, fault, options, failures: [...traffic.failures] });
+  showOutcome(display, report, {
+    table,
+    fault,
+    options,
+    resumable: place.resumable,
+    failures: [...traffic.failures],
+  });
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
   place.completed = !stopped;
   return stopped ? 2 : 0;
@@ -193,6 +199,8 @@ async function run(
 interface Place {
   readonly connection: Connection;
   readonly keyFile: string;
+  /** After a stop. */
+  readonly resumable: boolean;
   /** Set at the end; the embedded database of a completed rehearsal is of no more use. */
   completed: boolean;
 }
@@ -202,10 +210,10 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
     const connection = connectionOf(options.databaseUrl);
     const { host, port, database } = connection;
     display.line(`PostgreSQL at ${host}:${port}, database ${database}.`);
-    return { connection, keyFile: keyFileFor(host, port, database), completed: false };
+    return { connection, keyFile: keyFileFor(host, port, database), resumable: true, completed: false };
   }
   const workplace = await takeWorkplace(options.rows, options.fresh || options.fault !== undefined);
-  const place = { keyFile: workplace.keyFile, completed: false };
+  const place = { keyFile: workplace.keyFile, resumable: workplace.resumable, completed: false };
   cleanups.push(() => workplace.release(!place.completed));
   if (workplace.note) display.line(workplace.note);
   await workplace.prepare();

@@ -42,6 +42,8 @@ export interface Workplace {
   readonly keyFile: string;
   /** What becomes of an earlier rehearsal, for the reader; empty when there was none. */
   readonly note: string;
+  /** What release keeps, a next rehearsal finds. */
+  readonly resumable: boolean;
   /** Takes the place into use, empty unless a rehearsal is resumed. */
   prepare(): Promise<void>;
   /** Gives it up: kept for the next rehearsal, or removed. */
@@ -60,6 +62,7 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
     return {
       ...within(temporary),
       note: 'Another rehearsal is running: this one works in a temporary directory and cannot be resumed.',
+      resumable: false,
       prepare: async () => undefined,
       release: () => remove(temporary),
     };
@@ -77,6 +80,7 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
         : fresh
           ? 'Starting over: the rehearsal that was stopped is removed.'
           : `Starting over: the rehearsal that was stopped had ${kept.rows} rows.`,
+    resumable: true,
     prepare: async () => {
       if (!resume && existsSync(directory)) {
         await stopOrphan(within(directory).data);

@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { takeLock } from '../../rehearsal/lock.ts';
 import { trafficOrganization } from '../../rehearsal/sample-table.ts';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 import { Bench } from './process.ts';
@@ -235,6 +236,21 @@ describe('on a database of the user', () => {
     timeout,
   );
 });
+
+it(
+  'beside another rehearsal it works elsewhere, and does not promise that it can be resumed',
+  async () => {
+    const own = path.join(bench.directory, '.rehearsal');
+    mkdirSync(own, { recursive: true });
+    const unlock = await takeLock(path.join(own, 'lock'));
+    const beside = bench.start('--rows', '100', '--fault', 'wrong-key');
+    expect(await beside.exit(), beside.output).toBe(2);
+    unlock?.();
+    expect(beside.output).toContain('works in a temporary directory and cannot be resumed');
+    expect(beside.output).not.toContain('To resume where it stopped');
+  },
+  timeout,
+);
 
 it(
   'keeps the embedded database when it is stopped, resumes on it, and removes it when complete',
