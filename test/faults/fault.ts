@@ -103,6 +103,29 @@ export function insteadOnce(
   };
 }
 
+/**
+ * For `instead`: the first batch of this phase stands in its middle, its first row locked and nothing committed, while
+ * `work` is done, and then goes on. `first` is done before the batch begins.
+ */
+export async function whileBatchStands(
+  scene: Scene,
+  phase: number,
+  work: () => Promise<unknown>,
+  first?: () => Promise<unknown>,
+) {
+  const gate = await gateInBatches(scene);
+  return insteadOnce(isBatch(phase), async (next) => {
+    await first?.();
+    await gate.close();
+    const batch = next();
+    batch.catch(() => {});
+    await gate.reached();
+    await work();
+    await gate.open();
+    return batch;
+  });
+}
+
 /** @throws with the reason when the execution did not complete the rollout */
 export function expectCompleted(ending: Ending): void {
   if (ending.status !== 'SUCCEEDED')

@@ -4,12 +4,12 @@ import {
   expectCompleted,
   expectStopped,
   type Fault,
-  gateInBatches,
   insteadOnce,
   isBatch,
   listed,
   once,
   until,
+  whileBatchStands,
 } from './fault.ts';
 import type { Scene } from './scene.ts';
 
@@ -161,20 +161,13 @@ export const locks: readonly Fault[] = [
     done: 'The database defaults to REPEATABLE READ, and the application updates a row while a batch that saw the old one stands before it.',
     holds: 'SQLSTATE 40001 is retried; the batch then sees the new row.',
     async run(scene) {
-      const gate = await gateInBatches(scene);
       await setForDatabase(scene, 'default_transaction_isolation', 'repeatable read');
       const ending = await scene.rollout({
-        instead: insteadOnce(isBatch(3), async (next) => {
-          await gate.close();
-          const batch = next();
-          batch.catch(() => {});
-          await gate.reached();
+        instead: await whileBatchStands(scene, 3, async () => {
           const { rows } = await scene.app.client.query(
             'select id from public.appointments where pii_iv is null and email is not null order by ctid offset 50 limit 1',
           );
           await scene.app.write(`update appointments set first_name = 'Serial' where id = '${rows[0].id}'`);
-          await gate.open();
-          return batch;
         }),
       });
       expectCompleted(ending);
@@ -187,16 +180,10 @@ export const locks: readonly Fault[] = [
     done: 'An administrator cancels the statement of a batch in its middle.',
     holds: 'The batch is tried once more, within the same call.',
     async run(scene) {
-      const gate = await gateInBatches(scene);
       const ending = await scene.rollout({
-        instead: insteadOnce(isBatch(3), async (next) => {
-          await gate.close();
-          const batch = next();
-          await gate.reached();
-          await scene.app.client.query('select pg_cancel_backend($1)', [await batchPid(scene)]);
-          await gate.open();
-          return batch;
-        }),
+        instead: await whileBatchStands(scene, 3, async () =>
+          scene.app.client.query('select pg_cancel_backend($1)', [await batchPid(scene)]),
+        ),
       });
       expectCompleted(ending);
       return `completed; ${listed(scene.failures)}`;
@@ -229,17 +216,10 @@ export const locks: readonly Fault[] = [
     holds: 'The half batch is rolled back and done again.',
     bounded: true,
     async run(scene) {
-      const gate = await gateInBatches(scene);
       const ending = await scene.rollout({
-        instead: insteadOnce(isBatch(3), async (next) => {
-          await gate.close();
-          const batch = next();
-          batch.catch(() => {});
-          await gate.reached();
-          await scene.app.client.query('select pg_terminate_backend($1)', [await batchPid(scene)]);
-          await gate.open();
-          return batch;
-        }),
+        instead: await whileBatchStands(scene, 3, async () =>
+          scene.app.client.query('select pg_terminate_backend($1)', [await batchPid(scene)]),
+        ),
       });
       expectCompleted(ending);
       expect(scene.failures.get('TransientError')).toBeGreaterThan(0);

@@ -1,14 +1,6 @@
 /** What the application does to its rows meanwhile, and rows that cannot be encrypted. */
 import { expect } from 'vitest';
-import {
-  expectCompleted,
-  expectStopped,
-  type Fault,
-  gateInBatches,
-  insteadOnce,
-  isBatch,
-  once,
-} from './fault.ts';
+import { expectCompleted, expectStopped, type Fault, isBatch, once, whileBatchStands } from './fault.ts';
 import type { Scene } from './scene.ts';
 
 /** A trigger of somebody else's that refuses the rows for which the condition on `old` is true, quoting them. */
@@ -30,22 +22,6 @@ const failedRows = (scene: Scene) =>
 async function expectNoLeak(scene: Scene): Promise<void> {
   const { rows } = await scene.app.client.query('select e::text as text from public.encryption_errors e');
   expect(JSON.stringify(rows)).not.toMatch(/example\.com|\+1555|Name\d/);
-}
-
-/** Work on the table while a batch of this phase stands in its middle, its first row locked. */
-async function whileBatchStands(scene: Scene, phase: number, work: () => Promise<unknown>) {
-  const gate = await gateInBatches(scene);
-  return scene.rollout({
-    instead: insteadOnce(isBatch(phase), async (next) => {
-      await gate.close();
-      const batch = next();
-      batch.catch(() => {});
-      await gate.reached();
-      await work();
-      await gate.open();
-      return batch;
-    }),
-  });
 }
 
 const last = (count: number) =>
@@ -158,9 +134,11 @@ export const rows: readonly Fault[] = [
     done: 'While a batch stands in its middle the application deletes 40 rows that it has looked up but not reached.',
     holds: 'They are gone and nothing else is.',
     async run(scene) {
-      const ending = await whileBatchStands(scene, 3, () =>
-        scene.app.write(`delete from appointments where ${last(40)}`),
-      );
+      const ending = await scene.rollout({
+        instead: await whileBatchStands(scene, 3, () =>
+          scene.app.write(`delete from appointments where ${last(40)}`),
+        ),
+      });
       expectCompleted(ending);
       return `completed; ${await scene.count('select count(*) from public.appointments')} of 400 rows are left, as the application wants it`;
     },
@@ -177,22 +155,17 @@ export const rows: readonly Fault[] = [
            select md5('new ${++n}' || i)::uuid, '00000000-0000-4000-8000-000000000001', '2031-01-01', '2031-01-02', 'new' || i || '@example.com', null
            from generate_series(1, ${rows}) i`,
         );
-      const gate = await gateInBatches(scene);
       const ending = await scene.rollout({
         before: once(
           (call) => call.name === 'Gate' && call.phase === 4,
           () => insert(100),
         ),
-        instead: insteadOnce(isBatch(3), async (next) => {
-          await insert(5);
-          await gate.close();
-          const batch = next();
-          batch.catch(() => {});
-          await gate.reached();
-          await insert(5);
-          await gate.open();
-          return batch;
-        }),
+        instead: await whileBatchStands(
+          scene,
+          3,
+          () => insert(5),
+          () => insert(5),
+        ),
       });
       expectCompleted(ending);
       return `completed; 110 rows more, ${await scene.count('select count(*) from public.appointments where pii_iv is not null')} of 490 encrypted`;
@@ -207,22 +180,17 @@ export const rows: readonly Fault[] = [
         scene.app.write(
           `update appointments set id = md5('moved' || id)::uuid where id in (select id from appointments where email is not null and ${only} order by start_at ${order} limit 20)`,
         );
-      const gate = await gateInBatches(scene);
       const ending = await scene.rollout({
         before: once(
           (call) => call.name === 'Gate' && call.phase === 4,
           () => change('asc offset 100'),
         ),
-        instead: insteadOnce(isBatch(3), async (next) => {
-          await change('asc');
-          await gate.close();
-          const batch = next();
-          batch.catch(() => {});
-          await gate.reached();
-          await change('desc');
-          await gate.open();
-          return batch;
-        }),
+        instead: await whileBatchStands(
+          scene,
+          3,
+          () => change('desc'),
+          () => change('asc'),
+        ),
       });
       expectCompleted(ending);
       return 'completed; 60 keys changed, every row opens under its new one';
@@ -264,14 +232,16 @@ export const rows: readonly Fault[] = [
     done: 'The application edits 30 rows that a standing batch has looked up, commits, and rolls back edits of 30 others.',
     holds: 'What is sealed is what is stored.',
     async run(scene) {
-      const ending = await whileBatchStands(scene, 3, async () => {
-        await scene.app.write(
-          `update appointments set email = 'edited@example.com', first_name = '' where ${last(30)}`,
-        );
-        const other = await scene.session();
-        await other.client.query(
-          "begin; update public.appointments set email = 'never@example.com' where id in (select id from public.appointments where pii_iv is null order by start_at desc offset 60 limit 30); rollback",
-        );
+      const ending = await scene.rollout({
+        instead: await whileBatchStands(scene, 3, async () => {
+          await scene.app.write(
+            `update appointments set email = 'edited@example.com', first_name = '' where ${last(30)}`,
+          );
+          const other = await scene.session();
+          await other.client.query(
+            "begin; update public.appointments set email = 'never@example.com' where id in (select id from public.appointments where pii_iv is null order by start_at desc offset 60 limit 30); rollback",
+          );
+        }),
       });
       expectCompleted(ending);
       return 'completed; 30 edits sealed as edited, 30 rolled back without a trace';

@@ -23,7 +23,7 @@ import type { OwnServer } from './server.ts';
 const recorded = (scene: Scene) => scene.count('select sum(rows_encrypted) from encryption_rollout.batches');
 
 /** Does something to the server while a batch of phase 3 stands in its middle; calls wait until it is up again. */
-function whileBatchStands(
+function serverHarmed(
   name: string,
   done: string,
   harm: (server: OwnServer, scene: Scene) => Promise<void>,
@@ -55,7 +55,7 @@ function whileBatchStands(
 }
 
 export const servers: readonly Fault[] = [
-  whileBatchStands(
+  serverHarmed(
     'PostgreSQL killed in the middle of a batch',
     'SIGKILL to every process of the server, which is started again.',
     async (server) => {
@@ -63,7 +63,7 @@ export const servers: readonly Fault[] = [
       await server.start();
     },
   ),
-  whileBatchStands(
+  serverHarmed(
     'Session’s process killed',
     'SIGKILL to the process of the batch’s session, upon which PostgreSQL ends every session and recovers.',
     async (server) => {
@@ -80,7 +80,7 @@ export const servers: readonly Fault[] = [
       );
     },
   ),
-  whileBatchStands(
+  serverHarmed(
     'PostgreSQL restarted',
     'A fast shutdown, as for maintenance, and a start.',
     async (server) => {
