@@ -1,5 +1,6 @@
 import { askPerson, type Hold } from './adapters/holds.ts';
 import { approvalCriterion } from './core/decisions.ts';
+import { number } from './core/judgement.ts';
 import { AskPersonInput, type AskPersonOutput } from './core/payloads.ts';
 import { handlerOf, type Step, sessionName } from './step.ts';
 
@@ -12,7 +13,11 @@ export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...q
 });
 
 /** What the person reads: what was measured, until when, and how to answer. */
-function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, { commandLine }: Step): string {
+function page(
+  { id, gate, reason, expiresAt, unknown }: Hold,
+  target: string,
+  { commandLine, plan: { goMinutes } }: Step,
+): string {
   const answer = (decision: string) => `  ${commandLine(`decide ${id} ${decision}`)}`;
   const approval = unknown.every((name) => name === approvalCriterion.name);
   return [
@@ -25,7 +30,7 @@ function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, { 
     `Answer before ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
     `Where it is: ${commandLine('status')}`,
     '',
-    approval ? 'Begin it:' : 'Go on without knowing, on your word:',
+    approval ? 'Begin it:' : `Go on without knowing, on your word, ${goStands(gate, goMinutes)}:`,
     answer('go'),
     'Stop, and roll back:',
     answer('no-go'),
@@ -33,4 +38,11 @@ function page({ id, gate, reason, expiresAt, unknown }: Hold, target: string, { 
     '',
     'No batch runs while the rollout waits. Plaintext is never deleted.',
   ].join('\n');
+}
+
+/** Vitals are looked at again and again, anything else once. */
+function goStands(gate: string, minutes: number): string {
+  if (!gate.endsWith(': CheckVitals')) return 'this once';
+  const time = minutes < 120 ? `${minutes} minutes` : `${number.format(minutes / 60)} hours`;
+  return `for ${time}, at most until the phase ends; then you are asked anew`;
 }

@@ -46,7 +46,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     const progress = await beginPhase(client, run, number);
     const vitals = await readVitals(step, client);
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
-    const decided = await decidedHolds(client, run, gate);
+    const decided = await decidedHolds(client, run, gate, plan.goMinutes);
     // A person who said no does not wait for the hour, or for the one who paused.
     if (wait?.judged === false && !decided.some(refuses)) return await waiting(wait.easing);
 

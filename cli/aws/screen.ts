@@ -28,6 +28,10 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
       ? []
       : [pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
     ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
+    ...status.accepted.map(
+      ({ criteria, by, until }) =>
+        `May be unknown, on the word of ${by}, for ${duration((Date.parse(until) - now.getTime()) / 1_000)} more in this phase: ${criteria.join(', ')}`,
+    ),
     '',
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
     `Last gate   ${gateLine(status, ago)}`,

@@ -157,12 +157,22 @@ export async function decide(
   });
 }
 
-/** Decided holds of this gate in this attempt, in the order in which they were asked. */
-export async function decidedHolds(client: Client, run: Run, gate: string): Promise<DecidedHold[]> {
+/**
+ * Decided holds of this gate in this attempt, in the order in which they were asked.
+ * @param goMinutes after which a `go` counts no more
+ */
+export async function decidedHolds(
+  client: Client,
+  run: Run,
+  gate: string,
+  goMinutes: number,
+): Promise<DecidedHold[]> {
   const { rows } = await client.query<DecidedHold>(
     `select id, unknown, decision, decided_by as by from encryption_rollout.holds
-     where run_id = $1 and attempt = $2 and gate = $3 and decision is not null order by asked_at, id`,
-    [run.id, run.attempt, gate],
+     where run_id = $1 and attempt = $2 and gate = $3 and decision is not null
+       and (decision <> 'go' or decided_at > clock_timestamp() - make_interval(mins => $4))
+     order by asked_at, id`,
+    [run.id, run.attempt, gate, goMinutes],
   );
   return rows;
 }

@@ -70,6 +70,10 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
         : null,
     tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
     holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
+    accepted:
+      run.status === 'ACTIVE' && phase !== null
+        ? await readAccepted(client, run.id, run.attempt, phase.number, plan.goMinutes)
+        : [],
     lastGate: await readLastGate(client, run.id),
     triggerEnabled: run.trigger_enabled,
     errors: await countErrors(client, target, run.id, run.attempt),
@@ -88,6 +92,7 @@ function nothing(target: string): RolloutStatus {
     waiting: null,
     tuned: { batchRows: null, pauseSeconds: null },
     holds: [],
+    accepted: [],
     lastGate: null,
     triggerEnabled: null,
     errors: {},
@@ -142,6 +147,25 @@ async function readOpenHolds(client: Client, run: string, attempt: number): Prom
     askedAt: asked_at.toISOString(),
     expiresAt: expires_at.toISOString(),
   }));
+}
+
+/** A `go` about a gate has done its work; one about the vitals stands for a while. */
+async function readAccepted(
+  client: Client,
+  run: string,
+  attempt: number,
+  phase: PhaseNumber,
+  goMinutes: number,
+): Promise<RolloutStatus['accepted']> {
+  const { rows } = await client.query(
+    `select unknown as criteria, decided_by as by, until
+     from encryption_rollout.holds, lateral (select decided_at + make_interval(mins => $4) as until) as _
+     where run_id = $1 and attempt = $2 and phase = $3 and gate like '%: CheckVitals'
+       and decision = 'go' and until > clock_timestamp()
+     order by decided_at`,
+    [run, attempt, phase, goMinutes],
+  );
+  return rows.map(({ criteria, by, until }) => ({ criteria, by, until: until.toISOString() }));
 }
 
 async function readLastGate(client: Client, run: string): Promise<RolloutStatus['lastGate']> {

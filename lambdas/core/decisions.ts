@@ -20,7 +20,7 @@ export function refuses({ decision }: DecidedHold): boolean {
 
 /**
  * The criteria as they stand after the decisions of this run, attempt and gate. `go` accepts what was unknown when the
- * person was asked, as long as it is; what has failed since fails. `no-go` and `expired` add a failed criterion.
+ * person was asked, whenever it is unknown; what has failed since fails. `no-go` and `expired` add a failed criterion.
  * `retry` changes nothing: it is judged afresh.
  */
 export function withDecisions(

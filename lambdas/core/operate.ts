@@ -65,6 +65,12 @@ export interface RolloutStatus {
     readonly askedAt: string;
     readonly expiresAt: string;
   }[];
+  /** What may be unknown in the phase under way, on whose word, and until when. */
+  readonly accepted: readonly {
+    readonly criteria: readonly string[];
+    readonly by: string;
+    readonly until: string;
+  }[];
   readonly lastGate: {
     readonly gate: string;
     readonly verdict: Verdict;

@@ -66,6 +66,8 @@ const schema = z.strictObject({
     .number()
     .min(1 / 60)
     .max(500_000),
+  // With less a slow retry of the step would ask again at once.
+  goMinutes: rows.min(10).max(500_000),
   maxMillisecondsPerRow: positive,
   writeLatency: z
     .strictObject({ samples: z.int().min(3).max(1_000), maxAddedMilliseconds: positive })

@@ -70,6 +70,8 @@ export interface Plan {
   };
   /** How long an execution waits for a person; no answer is NO_GO. */
   readonly holdMinutes: number;
+  /** How long a person's `go` stands for what could not be measured: a shift. Then somebody is asked anew. */
+  readonly goMinutes: number;
   /** Gate limit for a phase's batches, in milliseconds per row ("performance within acceptable range"). */
   readonly maxMillisecondsPerRow: number;
   readonly writeLatency: {
@@ -177,6 +179,7 @@ export const defaultPlan: Plan = {
     lookSeconds: 60,
   },
   holdMinutes: 12 * 60,
+  goMinutes: 12 * 60,
   maxMillisecondsPerRow: 5,
   writeLatency: { samples: 20, maxAddedMilliseconds: 5 },
   backupMaxAgeHours: 24,

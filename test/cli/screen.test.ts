@@ -27,6 +27,7 @@ A person is asked, for 2 h more; no answer is no-go. Phase 3 Bulk Migration: Gat
   npm run rollout -- decide hold-7k2m9q go --stack Rollout --profile 'night shift'
   npm run rollout -- decide hold-7k2m9q no-go --stack Rollout --profile 'night shift'
   npm run rollout -- decide hold-7k2m9q retry --stack Rollout --profile 'night shift'
+May be unknown, on the word of R. Roe, for 3 h 30 min more in this phase: Replica lag
 
 Last gate   GO Phase 2 Expanded Batch: SoakGate, 10 min ago
 Trigger     off

@@ -30,6 +30,7 @@ export const status: RolloutStatus = {
       expiresAt: '2026-11-23T14:00:00Z',
     },
   ],
+  accepted: [{ criteria: ['Replica lag'], by: 'R. Roe', until: '2026-11-23T15:30:00Z' }],
   lastGate: {
     gate: 'Phase 2 Expanded Batch: SoakGate',
     verdict: 'GO',

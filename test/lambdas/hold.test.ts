@@ -176,6 +176,72 @@ describe('a hold', () => {
   });
 });
 
+describe('a go about the vitals', () => {
+  const look = () => world.invoke('check-vitals', { run, phase: 1, during: 'batch', slice: 0 });
+  const accepted = async () => (await world.invoke('operate', { command: 'status' })).status.accepted;
+  /** As if the answer had been given so long ago. */
+  const age = (minutes: number) =>
+    world.client.query(
+      'update encryption_rollout.holds set decided_at = decided_at - make_interval(mins => $1)',
+      [minutes],
+    );
+  const vanish = () => world.aws.world.alarms.delete('api-5xx');
+  let page: string;
+  beforeEach(async () => {
+    vanish();
+    const { gate } = await look();
+    const { hold, message } = await ask('hold-1', gate);
+    page = message;
+    await decide(hold, 'go');
+  });
+
+  test('stands for the time that page and status say; then somebody is asked anew', async () => {
+    expect(page).toContain(
+      'on your word, for 12 hours, at most until the phase ends; then you are asked anew:',
+    );
+    await age(12 * 60 - 1);
+    expect(await look()).toMatchObject({ outcome: 'OK' });
+    expect(await accepted()).toEqual([
+      {
+        criteria: ['Customer-facing alarms'],
+        by: 'R. Roe',
+        until: expect.stringMatching(/^20.*Z$/),
+      },
+    ]);
+    await age(1);
+    expect(await look()).toMatchObject({ outcome: 'HOLD' });
+    expect(await accepted()).toEqual([]);
+  });
+
+  test('stands as long as the deployment says', async () => {
+    world.configure({ plan: { goMinutes: 30 } });
+    await age(31);
+    expect(await look()).toMatchObject({ outcome: 'HOLD' });
+    expect((await ask('hold-2', 'Phase 1 Initial Batch: CheckVitals')).message).toContain('for 30 minutes,');
+  });
+
+  test('does not help what comes back and fails, and stands when it vanishes again', async () => {
+    world.aws.world.alarms.set('api-5xx', 'ALARM');
+    expect(await look()).toMatchObject({
+      outcome: 'BREACH',
+      reason: expect.stringContaining('measured api-5xx'),
+    });
+    world.aws.world.alarms.set('api-5xx', 'OK');
+    expect(await look()).toMatchObject({ outcome: 'OK' });
+    vanish();
+    expect(await look()).toMatchObject({ outcome: 'OK' });
+  });
+
+  test('is no word about the next phase, nor in the next attempt', async () => {
+    const next = { run, phase: 2, during: 'batch', slice: 0 };
+    expect(await world.invoke('check-vitals', next)).toMatchObject({ outcome: 'HOLD' });
+    expect(await accepted()).toEqual([]);
+    world.running.clear();
+    run = await world.prepare('two');
+    expect(await look()).toMatchObject({ outcome: 'HOLD' });
+  });
+});
+
 describe('an approval', () => {
   const approve = () => world.invoke('gate', { run, phase: 3, stage: 'approval' });
   const name = 'Phase 3 Bulk Migration: Approval';

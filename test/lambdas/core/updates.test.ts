@@ -28,6 +28,7 @@ const inPhase = (number: PhaseNumber): RolloutStatus => ({
   waiting: null,
   tuned: { batchRows: null, pauseSeconds: null },
   holds: [],
+  accepted: [],
   lastGate: {
     gate: 'Phase 2 Expanded Batch: SoakGate',
     verdict: 'GO',
