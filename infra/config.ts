@@ -64,7 +64,9 @@ const everywhere = {
     })
     .optional(),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
-  customerAlarms: z.array(z.string().min(1)).default([]),
+  customerAlarms: z
+    .array(text(/^(?!arn:)./, 'expected the name of an alarm, not its ARN'), 'expected a list')
+    .default([]),
   /** Takes a snapshot when the latest backup is too old, and waits for it, instead of refusing to begin. */
   takeBackup: z.boolean().default(false),
   /** Phases that begin only when a person has said so. */

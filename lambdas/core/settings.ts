@@ -47,14 +47,19 @@ export type Target = z.infer<typeof Target>;
 
 const oneDatabase = 'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}';
 
+/** RDS keeps identifiers in lower case, and CloudWatch's dimensions tell the cases apart. */
+const identifier = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,62}$/, 'expected an identifier of RDS in lower case, like appointments-1');
+
 /** An instance or a cluster of RDS, by its identifier. */
 export const Database = z
   .strictObject(
     {
-      instanceIdentifier: z.string().min(1).optional(),
-      clusterIdentifier: z.string().min(1).optional(),
+      instanceIdentifier: identifier.optional(),
+      clusterIdentifier: identifier.optional(),
       /** Read replicas of an instance, whose lag is watched. */
-      replicas: z.array(z.string().min(1)).default([]),
+      replicas: z.array(identifier).default([]),
     },
     oneDatabase,
   )

@@ -90,6 +90,23 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ plan: { spotCheckRows: 20_000 } }, 'plan.spotCheckRows: found 20000, expected at most 10000'],
     [{ plan: { spotCheckRows: 1.5 } }, 'plan.spotCheckRows: found 1.5, expected a whole number'],
     [{ customerAlarms: 'a' }, 'customerAlarms: found "a", expected a list'],
+    [
+      { customerAlarms: ['arn:aws:cloudwatch:eu-west-1:123456789012:alarm:api'] },
+      'customerAlarms.0: found "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:api", expected the name of an alarm, not its ARN',
+    ],
+    [
+      { database: { instanceIdentifier: 'Appointments' } },
+      'database.instanceIdentifier: found "Appointments", expected an identifier of RDS in lower case, like appointments-1',
+    ],
+    [
+      {
+        database: {
+          instanceIdentifier: 'appointments',
+          replicas: ['reader.abc.eu-west-1.rds.amazonaws.com'],
+        },
+      },
+      'database.replicas.0: found "reader.abc.eu-west-1.rds.amazonaws.com", expected an identifier of RDS in lower case, like appointments-1',
+    ],
     [{ plan: { phases: { 6: {} } } }, 'plan.phases.6: unknown setting'],
     [{ plan: { phases: { 4: { batchRows: 10 } } } }, 'plan.phases.4.batchRows: unknown setting'],
     [
