@@ -9,9 +9,8 @@ import {
   WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import type { Plan } from '../lambdas/core/plan.ts';
-import { invoke, type MachineProps, machine } from './tasks.ts';
-import { checkVitals } from './vitals-states.ts';
+import { invoke, machine } from './tasks.ts';
+import { checkVitals, type WatchedMachineProps } from './vitals-states.ts';
 
 /**
  * One stretch of a phase: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to wait it looks
@@ -21,11 +20,7 @@ import { checkVitals } from './vitals-states.ts';
 export class EncryptBatchesMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(
-    scope: Construct,
-    id: string,
-    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
-  ) {
+  constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
     const begin = new Pass(this, 'Begin', {
       parameters: {

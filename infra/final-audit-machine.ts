@@ -8,9 +8,8 @@ import {
   Succeed,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import type { Plan } from '../lambdas/core/plan.ts';
-import { invoke, type MachineProps, machine } from './tasks.ts';
-import { checkVitals } from './vitals-states.ts';
+import { invoke, machine } from './tasks.ts';
+import { checkVitals, type WatchedMachineProps } from './vitals-states.ts';
 
 /**
  * One stretch of the final audit: a look at the vitals, then AuditRows, until it says otherwise. Reading the whole table
@@ -20,11 +19,7 @@ import { checkVitals } from './vitals-states.ts';
 export class FinalAuditMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(
-    scope: Construct,
-    id: string,
-    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
-  ) {
+  constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
     const run = JsonPath.objectAt('$.run');
     const begin = new Pass(this, 'Begin', {

@@ -33,6 +33,12 @@ interface RolloutMachineProps extends MachineProps {
 
 const run = JsonPath.objectAt('$.run');
 
+/** Of a child that says why it ended. */
+const outcomeAndReason = {
+  outcome: JsonPath.stringAt('$.Output.outcome'),
+  reason: JsonPath.stringAt('$.Output.reason'),
+};
+
 /** The longest pause that a person may tune; no wait between two looks is longer. */
 const longestPauseSeconds = 3_600;
 
@@ -194,10 +200,7 @@ export class RolloutMachine extends Construct {
       machine: encryptBatches,
       name: childName(`p${phase.number}-{}`, JsonPath.stringAt('$.loop.stretch')),
       input: { run, phase: phase.number },
-      resultSelector: {
-        outcome: JsonPath.stringAt('$.Output.outcome'),
-        reason: JsonPath.stringAt('$.Output.reason'),
-      },
+      resultSelector: outcomeAndReason,
       resultPath: '$.step',
       // Every call as slow as it may be: longer than that, something hangs.
       timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
@@ -218,10 +221,7 @@ export class RolloutMachine extends Construct {
       machine: this.props.soak,
       name: childName(`p${phase.number}-soak`),
       input: { run, phase: phase.number },
-      resultSelector: {
-        outcome: JsonPath.stringAt('$.Output.outcome'),
-        reason: JsonPath.stringAt('$.Output.reason'),
-      },
+      resultSelector: outcomeAndReason,
       resultPath: '$.step',
       // The looks at the vitals take time, too; and any of them may have to wait for a person.
       timeout: Duration.seconds(

@@ -1,9 +1,8 @@
 import { Duration } from 'aws-cdk-lib';
 import { JsonPath, Pass, type StateMachine, Succeed, Wait, WaitTime } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import type { Plan } from '../lambdas/core/plan.ts';
-import { type MachineProps, machine } from './tasks.ts';
-import { checkVitals } from './vitals-states.ts';
+import { machine } from './tasks.ts';
+import { checkVitals, type WatchedMachineProps } from './vitals-states.ts';
 
 /**
  * A watched wait: it ends early on a breach. CheckVitals counts the slices. What cannot be measured is put to a person.
@@ -12,11 +11,7 @@ import { checkVitals } from './vitals-states.ts';
 export class SoakMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(
-    scope: Construct,
-    id: string,
-    { names, functions, plan, hold }: MachineProps & { readonly plan: Plan; readonly hold: StateMachine },
-  ) {
+  constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
     const begin = new Pass(this, 'Begin', {
       parameters: {

@@ -11,14 +11,16 @@ import {
 import type { LambdaInvoke } from 'aws-cdk-lib/aws-stepfunctions-tasks';
 import type { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import type { Functions } from './functions.ts';
 import { askAgain } from './hold-machine.ts';
-import { invoke } from './tasks.ts';
+import { invoke, type MachineProps } from './tasks.ts';
 
-interface Look {
-  readonly functions: Functions;
-  readonly hold: StateMachine;
+/** What a machine is drawn from that looks at the vitals. */
+export interface WatchedMachineProps extends MachineProps {
   readonly plan: Plan;
+  readonly hold: StateMachine;
+}
+
+interface Look extends Pick<WatchedMachineProps, 'functions' | 'hold' | 'plan'> {
   /** A number, or its JSON path. */
   readonly phase: number;
   /** In a soak nothing has to wait, and no stretch ends early. */
