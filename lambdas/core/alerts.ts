@@ -87,6 +87,7 @@ export function alertsOf(plan: Plan): Alert[] {
       whenMissing: 'notBreaching',
       story:
         'The encryption trigger failed for a write, or is off although the rollout is complete. The writes went through unencrypted.',
+      stopsRollout: true,
     },
     {
       name: 'KeyAccessFailures',

@@ -85,6 +85,47 @@ describe('the machine Hold', () => {
     expect((await approve()).verdict).toBe('GO');
   });
 
+  test('waits in vain when an alarm stops the rollout: the rollback waits for nobody, and no answer changes that', async () => {
+    process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+    await world.client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+       values ($1, 1, 'Preflight', 'GO', '', '[]')`,
+      [run.id],
+    );
+    await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    const state = async () =>
+      (
+        await world.client.query(
+          `select r.status, t.tgenabled from encryption_rollout.runs r, pg_trigger t
+           where t.tgname = 'encrypt_appointment_pii'`,
+        )
+      ).rows;
+    const stopped = [{ status: 'STOPPED', tgenabled: 'D' }];
+    onWaiting = async (hold) => {
+      await world.invoke('stop-rollout', {
+        'detail-type': 'CloudWatch Alarm State Change',
+        detail: { alarmName: 'Payments-TriggerFailures', state: { value: 'ALARM' } },
+      });
+      expect(world.aws.executions.get('one')).toMatchObject({ status: 'ABORTED' });
+      const [arn, { input }] = [...world.aws.executions].find(([name]) => name.includes('X-Rollback')) as [
+        string,
+        { input: unknown },
+      ];
+      const name = arn.split(':').at(-1) as string;
+      expect(await stateMachines.execute('Rollback', name, input)).toMatchObject({ status: 'SUCCEEDED' });
+      expect(await state()).toEqual(stopped);
+      await expect(answer('go')(hold)).rejects.toMatchObject({
+        name: 'InvalidInput',
+        message: expect.stringContaining('which is over'),
+      });
+    };
+    // Step Functions stops this one, too, as well as it can. Here it outlives its rollout, to its time-out.
+    expect(await hold()).toMatchObject({ status: 'SUCCEEDED' });
+    expect(pages.at(-1)).toMatch(/^Encryption rollout stopped\n.*Payments-TriggerFailures went off/);
+    expect(await state()).toEqual(stopped);
+    await expect(approve()).rejects.toMatchObject({ name: 'RunSuperseded' });
+  });
+
   test('takes silence for no-go', async () => {
     expect(await hold()).toMatchObject({ status: 'SUCCEEDED' });
     expect((await approve()).reason).toContain('no answer in time');

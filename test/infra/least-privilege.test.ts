@@ -73,7 +73,10 @@ describe('least privilege', () => {
         Properties: { FunctionName: `EncryptionRollout-${name}` },
       }),
     ).Properties;
-    const role = Role['Fn::GetAtt'][0];
+    return statementsOf(Role);
+  }
+  function statementsOf(arn: { 'Fn::GetAtt': [string, 'Arn'] }): Statement[] {
+    const role = arn['Fn::GetAtt'][0];
     return Object.values(template.findResources('AWS::IAM::Policy'))
       .filter(({ Properties }) => Properties.Roles.some((each: { Ref: string }) => each.Ref === role))
       .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
@@ -171,6 +174,24 @@ describe('least privilege', () => {
           .flatMap(actions)
           .filter((action) => action.startsWith('states:')),
       ).toEqual([]);
+  });
+
+  test('whoever stops a machine stops its children: it may stop every execution that it waits for', () => {
+    const refs = (resource: unknown) => JSON.stringify(resource).match(/(?<="Ref":")\w+(?=")/g) ?? [];
+    const machines = template.findResources('AWS::StepFunctions::StateMachine');
+    const ofMachines = (all: Statement[], action: string) =>
+      all
+        .filter((each) => actions(each).includes(action))
+        .flatMap(({ Resource }) => refs(Resource))
+        .filter((ref) => ref in machines);
+    const children = Object.values(machines).flatMap(({ Properties }) => {
+      const granted = statementsOf(Properties.RoleArn);
+      const started = ofMachines(granted, 'states:StartExecution');
+      expect(ofMachines(granted, 'states:StopExecution').sort()).toEqual(started.sort());
+      return started;
+    });
+    // EncryptionRollout, EncryptBatches, Soak and FinalAudit all wait for people.
+    expect(children.filter((child) => /Hold/.test(child)).length).toBeGreaterThanOrEqual(4);
   });
 
   test.each(['AwaitDecision', 'Operate'])('%s can answer executions of Hold, and of nothing else', (name) => {

@@ -301,7 +301,7 @@ describe('the roads to the rollback from outside the machine', () => {
       Targets: [{ Arn: { 'Fn::GetAtt': [stopRollout, 'Arn'] } }],
     });
     expect(alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => name)).toEqual(
-      expect.arrayContaining(['DecryptionFailures', 'MissingIvs']),
+      expect.arrayContaining(['DecryptionFailures', 'MissingIvs', 'TriggerFailures']),
     );
   });
 });
