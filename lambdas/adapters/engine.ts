@@ -171,6 +171,22 @@ export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): s
   return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
 }
 
+/**
+ * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
+ * sealed, which asks for columns that only a prepared table has.
+ */
+export function columnsSql({ columns }: Target) {
+  const named = columns.map((column) => ({
+    plain: pg.escapeIdentifier(column),
+    sealed: pg.escapeIdentifier(`${column}_encrypted`),
+  }));
+  const any = (condition: (column: { plain: string; sealed: string }) => string) =>
+    named.map(condition).join(' or ');
+  const holds = any(({ plain }) => `${plain} is not null`);
+  const missing = any(({ plain, sealed }) => `(${plain} is not null and ${sealed} is null)`);
+  return { columns: named, holds, unsealed: `(${holds}) and (pii_iv is null or ${missing})` };
+}
+
 /** Rows for which the operator's priority condition is true. */
 export async function countPriorityRows(client: Client, target: Target, condition: string): Promise<number> {
   const table = tableSql(target);
@@ -194,11 +210,7 @@ export async function countPlaintext(
   target: Target,
 ): Promise<{ plaintextRows: number; ciphertextOnlyRows: number }> {
   const table = tableSql(target);
-  const columns = target.columns.map((column) => ({
-    plain: pg.escapeIdentifier(column),
-    sealed: pg.escapeIdentifier(`${column}_encrypted`),
-  }));
-  const holds = columns.map(({ plain }) => `${plain} is not null`).join(' or ');
+  const { columns, holds } = columnsSql(target);
   const lost = columns
     .map(({ plain, sealed }) => `(${plain} is null and ${sealed} is not null)`)
     .join(' or ');

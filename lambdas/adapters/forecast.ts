@@ -1,8 +1,8 @@
 /** What the forecast starts from: sizes out of the catalogs, rows out of a sample. Reads only, and needs no engine. */
-import pg from 'pg';
+import type pg from 'pg';
 import type { Slot, TableSample } from '../core/forecast.ts';
 import type { Target } from '../core/settings.ts';
-import { tableSql } from './engine.ts';
+import { columnsSql, tableSql } from './engine.ts';
 
 /** Pages that the sample reads: seconds at most, on any table. */
 const SAMPLE_PAGES = 2_000;
@@ -21,15 +21,8 @@ export async function sampleTable(client: pg.ClientBase, target: Target): Promis
     [table],
   );
   const { prepared, ...size } = sizes.rows[0];
-  const columns = target.columns.map((column) => ({
-    plain: pg.escapeIdentifier(column),
-    sealed: pg.escapeIdentifier(`${column}_encrypted`),
-  }));
-  const holds = columns.map(({ plain }) => `${plain} is not null`).join(' or ');
-  const unsealed = columns
-    .map(({ plain, sealed }) => `(${plain} is not null and ${sealed} is null)`)
-    .join(' or ');
-  const todo = prepared ? `(${holds}) and (pii_iv is null or ${unsealed})` : `(${holds})`;
+  const { columns, holds, unsealed } = columnsSql(target);
+  const todo = prepared ? unsealed : holds;
   // Format 1: 3 bytes of header, whole blocks of 16, 32 bytes of tag; PostgreSQL adds the value's length.
   const sealedBytes = columns
     .map(

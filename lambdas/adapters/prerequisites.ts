@@ -1,8 +1,8 @@
-import pg from 'pg';
+import type pg from 'pg';
 import type { Criterion } from '../core/judgement.ts';
 import { type Health, percentage } from '../core/progress.ts';
 import type { Target } from '../core/settings.ts';
-import { hasEngineTable, tableSql } from './engine.ts';
+import { columnsSql, hasEngineTable, tableSql } from './engine.ts';
 
 /** Whether the engine is installed and knows the table. */
 export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
@@ -129,23 +129,16 @@ export async function readPrerequisites(client: pg.ClientBase, target: Target): 
 /** Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down. */
 export async function scanHealth(client: pg.ClientBase, target: Target): Promise<Health> {
   const table = tableSql(target);
-  const { rows: columns } = await client.query(
+  const { rowCount } = await client.query(
     "select attname from pg_attribute where attrelid = $1::regclass and attname = 'pii_iv' and not attisdropped",
     [table],
   );
-  const prepared = columns.length === 1;
-  const quoted = target.columns.map((name) => [
-    pg.escapeIdentifier(name),
-    pg.escapeIdentifier(`${name}_encrypted`),
-  ]);
-  const holds = quoted.map(([plain]) => `${plain} is not null`).join(' or ');
-  const unsealed = quoted
-    .map(([plain, sealed]) => `(${plain} is not null and ${sealed} is null)`)
-    .join(' or ');
-  const sealed = quoted.map(([, sealed]) => `${sealed} is not null`).join(' or ');
+  const prepared = rowCount === 1;
+  const { columns, holds, unsealed } = columnsSql(target);
+  const sealed = columns.map(({ sealed }) => `${sealed} is not null`).join(' or ');
   const { rows } = await client.query(
     `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
-       count(*) filter (where ${prepared ? `(${holds}) and (pii_iv is null or ${unsealed})` : holds})::float8 as todo,
+       count(*) filter (where ${prepared ? unsealed : holds})::float8 as todo,
        count(*) filter (where ${prepared ? `pii_iv is null and (${sealed})` : 'false'})::float8 as "missingIv",
        exists (
          select from pg_trigger where tgrelid = $1::regclass and tgname = $2 and tgenabled <> 'D'
