@@ -9,7 +9,11 @@ interface TriggerState {
   readonly guard: boolean;
 }
 
-/** The guard, one trigger for updates and one for inserts, must always be on, the encryption trigger once a rollout is complete. Returns whether they are. */
+/**
+ * The guard must always be on: one trigger for updates, and one for inserts, unless the table was registered by an engine
+ * that did not know that one and never since. The encryption trigger must be on once a rollout is complete.
+ * @returns whether they are
+ */
 export async function checkTriggers(
   client: pg.ClientBase,
   target: Target,
@@ -32,9 +36,15 @@ export async function checkTriggers(
      where t.tgrelid = to_regclass($1) and t.tgname = any ($2)`,
     [target.table, expected.map(({ name }) => name)],
   );
+  const created = await client.query<{ name: string }>(
+    "select name from encryption_rollout.created_objects where kind = 'trigger' and to_regclass(parent) = to_regclass($1)",
+    [target.table],
+  );
   const state = { trigger: true, guard: true };
   for (const { name, calls, type, invariant } of expected) {
     const found = rows.find((row) => row.name === name);
+    const isWanted = name !== 'aa_clear_brought_ciphertext' || created.rows.some((row) => row.name === name);
+    if (found === undefined && !isWanted) continue;
     if (!found?.enabled) state[invariant] = false;
     if (invariant === 'trigger' && !complete) continue;
     findings.check(invariant);

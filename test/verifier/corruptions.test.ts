@@ -250,7 +250,15 @@ describe('what is switched off or recorded wrongly', () => {
 
   test('the guard on inserts', async () => {
     await client.query('alter table appointments disable trigger aa_clear_brought_ciphertext');
-    expect(await found()).toEqual({ guard: ['trigger aa_clear_brought_ciphertext'] });
+    const guard = ['trigger aa_clear_brought_ciphertext'];
+    expect(await found()).toEqual({ guard });
+    await client.query('drop trigger aa_clear_brought_ciphertext on appointments');
+    expect(await found()).toEqual({ guard });
+    // As on a table whose last rollout began with a release that had no such trigger.
+    await client.query(
+      "delete from encryption_rollout.created_objects where name = 'aa_clear_brought_ciphertext'",
+    );
+    expect(await found()).toEqual({});
   });
 
   test('coverage: a health function that reports more than there is', async () => {
