@@ -5,6 +5,7 @@ import { type PhaseNumber, phaseOf } from '../core/plan.ts';
 import { hoursLeft, percentage } from '../core/progress.ts';
 import { planOf, type Settings } from '../core/settings.ts';
 import { targetName } from '../core/verification.ts';
+import { countErrorsByType } from './encryption-errors.ts';
 import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
@@ -76,7 +77,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
         : [],
     lastGate: await readLastGate(client, run.id),
     triggerEnabled: run.trigger_enabled,
-    errors: await countErrors(client, target, run.id, run.attempt),
+    errors: await countErrorsByType(client, { id: run.id, attempt: run.attempt, target }),
   };
 }
 
@@ -177,20 +178,4 @@ async function readLastGate(client: Client, run: string): Promise<RolloutStatus[
   if (rows[0] === undefined) return null;
   const { gate, verdict, reason, judged_at } = rows[0];
   return { gate, verdict, reason, judgedAt: judged_at.toISOString() };
-}
-
-async function countErrors(
-  client: Client,
-  target: string,
-  run: string,
-  attempt: number,
-): Promise<RolloutStatus['errors']> {
-  const { rows } = await client.query(
-    `select error_type, count(*) as count from public.encryption_errors
-     where target = $1 and error_timestamp >= (
-       select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
-     group by error_type`,
-    [target, run, attempt],
-  );
-  return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
 }
