@@ -48,7 +48,9 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
     for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'])
       delete process.env[name];
   }
-  if (region !== undefined) process.env.AWS_REGION = region;
+  // The AWS CLI's own variable, which the SDK passes over.
+  const inShell = process.env.AWS_REGION || process.env.AWS_DEFAULT_REGION;
+  if (region ?? inShell) process.env.AWS_REGION = region ?? inShell;
   const sts = new STSClient();
   const inRegion = await sts.config.region().catch(() => {
     throw new UsageError(

@@ -122,6 +122,9 @@ describe('against AWS', () => {
       GetCallerIdentity: identity,
       DescribeStacks: failure('ValidationError', 'Stack with id Rollout does not exist'),
     };
+    expect(await rollout(['status'], { AWS_REGION: '', AWS_DEFAULT_REGION: 'ap-south-1' })).toMatchObject(
+      refused(/^Found no stack Rollout in account \d+, ap-south-1, /),
+    );
     expect(await rollout(['status'])).toMatchObject(
       refused(/^Found no stack Rollout in account 123456789012, eu-west-1, expected .*--stack.*\n$/),
     );
