@@ -199,7 +199,7 @@ describe('a go about the vitals', () => {
     expect(page).toContain(
       'on your word, for 12 hours, at most until the phase ends; then you are asked anew:',
     );
-    await age(12 * 60 - 1);
+    await age(11 * 60);
     expect(await look()).toMatchObject({ outcome: 'OK' });
     expect(await accepted()).toEqual([
       {
@@ -208,7 +208,7 @@ describe('a go about the vitals', () => {
         until: expect.stringMatching(/^20.*Z$/),
       },
     ]);
-    await age(1);
+    await age(60);
     expect(await look()).toMatchObject({ outcome: 'HOLD' });
     expect(await accepted()).toEqual([]);
   });
