@@ -29,7 +29,7 @@ export interface World {
   /** When the latest snapshot of the database was taken. */
   snapshotAt: Date;
   /** Those that a handler has begun. */
-  snapshots?: { readonly id: string; status: string; takenAt?: Date }[];
+  snapshots?: { readonly id: string; status: string; takenAt?: Date; readonly ofAwsBackup?: true }[];
   /** True while the process that runs this execution lives. */
   isRunning(executionArn: string): Promise<boolean>;
   /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
@@ -300,7 +300,11 @@ export class AwsStandIn {
       result = describe({ id, status: 'creating' });
     } else {
       const automated = { id: 'rds:automated', status: 'available', takenAt: this.world.snapshotAt };
-      result = `<${kind}s>${[automated, ...this.world.snapshots].map(describe).join('')}</${kind}s>`;
+      const ofAwsBackup = input.get('SnapshotType') === 'awsbackup';
+      const found = [automated, ...this.world.snapshots].filter(
+        (snapshot) => 'ofAwsBackup' in snapshot === ofAwsBackup,
+      );
+      result = `<${kind}s>${found.map(describe).join('')}</${kind}s>`;
     }
     return (
       `<${action}Response xmlns="http://rds.amazonaws.com/doc/2014-10-31/">` +

@@ -11,7 +11,7 @@ const client = new RDSClient();
 
 type Database = Settings['database'];
 
-/** A snapshot, automated or manual. */
+/** A snapshot: automated, manual, or of AWS Backup. */
 export interface Backup {
   readonly id: string;
   /** `available`, `creating`, `failed`, … */
@@ -24,13 +24,16 @@ export interface Backup {
 export async function listBackups(database: Database): Promise<Backup[]> {
   const backups: Backup[] = [];
   if (database.clusterIdentifier === undefined) {
-    const pages = paginateDescribeDBSnapshots(
-      { client },
-      { DBInstanceIdentifier: database.instanceIdentifier },
-    );
-    for await (const { DBSnapshots = [] } of pages)
-      for (const { DBSnapshotIdentifier: id = '', Status: status = '', SnapshotCreateTime } of DBSnapshots)
-        backups.push({ id, status, takenAt: SnapshotCreateTime });
+    // RDS lists those of AWS Backup on request only; for a cluster it knows no such kind.
+    for (const type of [{}, { SnapshotType: 'awsbackup' }]) {
+      const pages = paginateDescribeDBSnapshots(
+        { client },
+        { DBInstanceIdentifier: database.instanceIdentifier, ...type },
+      );
+      for await (const { DBSnapshots = [] } of pages)
+        for (const { DBSnapshotIdentifier: id = '', Status: status = '', SnapshotCreateTime } of DBSnapshots)
+          backups.push({ id, status, takenAt: SnapshotCreateTime });
+    }
   } else {
     const pages = paginateDescribeDBClusterSnapshots(
       { client },

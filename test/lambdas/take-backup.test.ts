@@ -35,6 +35,15 @@ describe('TakeBackup', () => {
     expect(world.aws.world.snapshots).toEqual([]);
   });
 
+  test('READY when AWS Backup has taken one, which RDS tells only who asks for it', async () => {
+    world.aws.world.snapshots = [
+      { id: 'awsbackup:job-1', status: 'available', takenAt: new Date(), ofAwsBackup: true },
+    ];
+    expect(await take()).toEqual({ outcome: 'READY' });
+    expect(world.aws.world.snapshots).toHaveLength(1);
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+  });
+
   test.each(['instanceIdentifier', 'clusterIdentifier'])(
     'takes one of %s, waits, then preflight is content',
     async (kind) => {
