@@ -1,0 +1,233 @@
+/** What settings change in the template. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Template } from 'aws-cdk-lib/assertions';
+import { describe, expect, test } from 'vitest';
+import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
+import { endpointServices } from '../../infra/endpoints.ts';
+import { functionNames } from '../../infra/functions.ts';
+import { synthesizeRollout } from '../../infra/synthesis.ts';
+import { defaultPlan, metricNamespace } from '../../lambdas/core/plan.ts';
+import { planOf, Settings, Target } from '../../lambdas/core/settings.ts';
+
+const config = readConfig('config/example.json') as GivenConfig;
+const template = Template.fromJSON(
+  structuredClone(synthesizeRollout(config).template) as object as Record<string, unknown>,
+);
+
+describe('a plan of its own', () => {
+  const {
+    template: own,
+    machines,
+    functions,
+  } = synthesizeRollout(
+    parseConfig(
+      {
+        ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        plan: {
+          soakSliceMinutes: 2,
+          overdueHours: 100,
+          holdMinutes: 7 * 24 * 60,
+          maxMillisecondsPerRow: 8,
+          abort: { errorPercent: 2 },
+          phases: { 3: { soakMinutes: 60 }, 4: { soakMinutes: 0 } },
+        },
+      },
+      'test',
+    ),
+  );
+
+  test('draws the machines', () => {
+    const states = Object.keys(machines.EncryptionRollout.definition.States as object);
+    expect(states).toContain('Phase 3 Bulk Migration: Soak');
+    expect(states).not.toContain('Phase 4 Enable Trigger: Soak');
+    expect(JSON.stringify(machines.Soak.definition)).toContain('"Seconds":120');
+  });
+
+  test('keeps every time-out to what Step Functions takes, however long a person may think', () => {
+    const timeouts = [...JSON.stringify(machines).matchAll(/"TimeoutSeconds":(\d+)/g)].map(([, value]) =>
+      Number(value),
+    );
+    expect(timeouts).toContain(7 * 24 * 3_600);
+    // https://docs.aws.amazon.com/step-functions/latest/dg/state-task.html
+    expect(Math.max(...timeouts)).toBeLessThanOrEqual(99_999_999);
+  });
+
+  test('sets the alarms, and what they say', () => {
+    const alarm = (name: string) =>
+      Object.values(own.Resources).find(
+        ({ Properties }) => Properties?.AlarmName === `EncryptionRollout-${name}`,
+      )?.Properties;
+    expect(alarm('BatchErrorRate')).toMatchObject({
+      Threshold: 2,
+      AlarmDescription: expect.stringContaining('More than 2 % of the rows'),
+    });
+    expect(alarm('BatchesSlow')).toMatchObject({
+      Threshold: 8,
+      AlarmDescription: expect.stringContaining('more than 8 ms a row'),
+    });
+    expect(alarm('RolloutOverdue')).toMatchObject({
+      Threshold: 100,
+      AlarmDescription: expect.stringContaining('100 hours'),
+    });
+  });
+
+  test('reaches the handlers', () => {
+    const plan = planOf(Settings.parse(JSON.parse(functions.Gate?.environment.ROLLOUT_SETTINGS ?? '')));
+    expect(plan.phases.map(({ soakMinutes }) => soakMinutes)).toEqual([30, 120, 60, 0, 0]);
+    expect({ ...plan, phases: [] }).toEqual({
+      ...defaultPlan,
+      phases: [],
+      soakSliceMinutes: 2,
+      overdueHours: 100,
+      holdMinutes: 7 * 24 * 60,
+      maxMillisecondsPerRow: 8,
+      abort: { ...defaultPlan.abort, errorPercent: 2 },
+    });
+  });
+});
+
+describe("for somebody else's account", () => {
+  const kmsKey = 'arn:aws:kms:us-east-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef';
+  const { template: custom } = synthesizeRollout(
+    parseConfig(
+      {
+        ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        stackName: 'Clinic',
+        target: { table: 'Wizyty w Łodzi' },
+        createVpcEndpoints: true,
+        stakeholders: { executives: ['chief@example.com'], support: ['help@example.com'] },
+        databaseSecretKmsKeyArn: kmsKey,
+        tags: { CostCenter: '4711' },
+        runbookUrl: 'https://wiki.example.com/runbook',
+      },
+      'test',
+    ),
+  );
+  const resources = (type: string) =>
+    Object.values(custom.Resources)
+      .filter(({ Type }) => Type === type)
+      // biome-ignore lint/suspicious/noExplicitAny: a template
+      .map(({ Properties }) => Properties as any);
+
+  test('alarms link to where the operator keeps the runbook', () => {
+    for (const { AlarmDescription } of resources('AWS::CloudWatch::Alarm'))
+      expect(AlarmDescription).toMatch(/ Runbook: https:\/\/wiki\.example\.com\/runbook#[a-z0-9]+$/);
+  });
+
+  test('alarms hear of no other stack, and take a name that is not in ASCII', () => {
+    const watched = (all: { Namespace?: string; Dimensions?: { Value: string }[] }[]) =>
+      all.flatMap(({ Namespace, Dimensions = [] }) =>
+        Namespace === metricNamespace ? Dimensions.map(({ Value }) => Value) : [],
+      );
+    expect(new Set(watched(resources('AWS::CloudWatch::Alarm')))).toEqual(
+      new Set(['Clinic/public.Wizyty w _odzi']),
+    );
+    // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
+    for (const { Description = '' } of resources('AWS::IAM::Role'))
+      expect(Description).toMatch(/^[\t\n\r\u0020-\u007e\u00a1-\u00ff]*$/);
+  });
+
+  test('endpoints are created on request only, for exactly the services that handlers call', () => {
+    template.resourceCountIs('AWS::EC2::VPCEndpoint', 0);
+    const clients = readdirSync('lambdas/adapters')
+      .flatMap((file) =>
+        readFileSync(join('lambdas/adapters', file), 'utf8').match(/@aws-sdk\/client-[a-z-]+/g),
+      )
+      .filter((client) => client !== null);
+    const serviceOf: Record<string, string> = {
+      '@aws-sdk/client-secrets-manager': 'secretsmanager',
+      '@aws-sdk/client-cloudwatch': 'monitoring',
+      '@aws-sdk/client-rds': 'rds',
+      '@aws-sdk/client-sfn': 'states',
+      '@aws-sdk/client-scheduler': 'scheduler',
+    };
+    expect(new Set(clients.map((client) => serviceOf[client]))).toEqual(new Set(endpointServices));
+    const endpoints = resources('AWS::EC2::VPCEndpoint');
+    expect(endpoints.map(({ ServiceName }) => ServiceName['Fn::Join'][1].at(-1))).toEqual(
+      endpointServices.map((service) => `.${service}`),
+    );
+    for (const endpoint of endpoints)
+      expect(endpoint).toMatchObject({
+        VpcId: config.vpcId,
+        SubnetIds: config.subnetIds,
+        VpcEndpointType: 'Interface',
+        PrivateDnsEnabled: true,
+      });
+  });
+
+  test('every function may decrypt the secret of the database with the key that was named, and only through Secrets Manager', () => {
+    const decrypting = resources('AWS::IAM::Policy')
+      .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+      .filter(({ Resource }) => Resource === kmsKey);
+    expect(decrypting).toHaveLength(functionNames.length);
+    for (const { Action, Condition } of decrypting) {
+      expect(Action).toBe('kms:Decrypt');
+      expect(JSON.stringify(Condition)).toContain('kms:ViaService');
+    }
+  });
+
+  test('stakeholders that have an address get a topic, and are told of beginnings and ends', () => {
+    expect(
+      resources('AWS::SNS::Topic')
+        .map(({ TopicName }) => TopicName)
+        .sort(),
+    ).toEqual(['Executives', 'OnCall', 'Support', 'Updates'].map((name) => `Clinic-${name}`));
+    const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
+    expect(telling).toHaveLength(2);
+    for (const { EventPattern, Targets } of telling) {
+      expect(EventPattern.detail.status).toEqual(['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT']);
+      expect(Targets[0].InputTransformer.InputTemplate).toContain(
+        'Encryption rollout of public.Wizyty w Łodzi',
+      );
+    }
+    for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
+  });
+
+  test('nobody is told of a dry run, which changes nothing', () => {
+    for (const { EventPattern } of resources('AWS::Events::Rule').filter(({ Name }) =>
+      Name.includes('Tell'),
+    )) {
+      const [{ 'anything-but': untold }] = EventPattern.detail.input;
+      const heard = (input: string) =>
+        !untold.wildcard.some((each: string) => input.includes(each.replaceAll('*', '')));
+      expect(heard('{}')).toBe(true);
+      expect(heard('{"dryRun":false,"untilPhase":1}')).toBe(true);
+      expect(heard(JSON.stringify({ dryRun: true }))).toBe(false);
+      expect(heard(readFileSync('config/inputs/dry-run.json', 'utf8'))).toBe(false);
+    }
+  });
+
+  test('both those who publish to an encrypted topic may use its key, rules without a condition', () => {
+    const [{ KeyPolicy }] = resources('AWS::KMS::Key');
+    const conditionOf = (service: string) =>
+      KeyPolicy.Statement.filter(({ Principal }: { Principal: { Service?: string } }) =>
+        JSON.stringify(Principal).includes(service),
+      ).map(({ Condition }: { Condition?: object }) => Condition);
+    expect(conditionOf('cloudwatch.amazonaws.com')).toEqual([
+      { StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } } },
+    ]);
+    // "Adding the aws:SourceAccount … to a KMS policy is not supported for EventBridge-to-encrypted topics."
+    expect(conditionOf('events.amazonaws.com')).toEqual([undefined]);
+  });
+
+  test('tags are on every function, machine and log', () => {
+    for (const type of ['AWS::Lambda::Function', 'AWS::StepFunctions::StateMachine', 'AWS::Logs::LogGroup'])
+      for (const { Tags } of resources(type))
+        expect(Tags).toEqual(
+          expect.arrayContaining([
+            { Key: 'Application', Value: 'encryption-rollout' },
+            { Key: 'CostCenter', Value: '4711' },
+          ]),
+        );
+  });
+
+  test('docs/configuration.md has a row for every setting', () => {
+    const page = readFileSync('docs/configuration.md', 'utf8');
+    const documented = [...page.matchAll(/^\|([^|]*)\|/gm)].flatMap(([, cell = '']) =>
+      [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
+    );
+    for (const setting of [...settingNames, ...Object.keys(Target.shape)])
+      expect(documented, setting).toContain(setting);
+  });
+});
