@@ -1,40 +1,19 @@
-import { ArnFormat, Duration, RemovalPolicy, Stack, Token } from 'aws-cdk-lib';
-import { Effect, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { Duration, RemovalPolicy, Token } from 'aws-cdk-lib';
+import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Code, type IVersion, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
-import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
-import { metricNamespace } from '../lambdas/core/plan.ts';
-import type { Database, Settings } from '../lambdas/core/settings.ts';
+import type { Settings } from '../lambdas/core/settings.ts';
 import { handlerOf, runtimeOfFunctions, withBundle } from './bundles.ts';
 import { ConfigurationError, type RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';
+import { grantNeeds, machineArn, type Needs, type ReadableSecret } from './permissions.ts';
 import type { CheckSchedules } from './schedules.ts';
-import { allowNetworkInterfaces, grantSecret, type Surroundings } from './surroundings.ts';
+import { allowNetworkInterfaces, type Surroundings } from './surroundings.ts';
 
-interface Needs {
+interface FunctionDefinition extends Needs {
   /** The function's own limit. Its task's is a little longer, so that the function's error is what people see. */
   readonly minutes: number;
-  /** Reads the encryption key. */
-  readonly key?: true;
-  /** Publishes metrics. */
-  readonly metrics?: true;
-  /** Reads the database's and the customers' alarms and metrics. */
-  readonly vitals?: true;
-  /** Reads what preflight asks for: dashboard, backups. */
-  readonly readiness?: true;
-  /** Takes a backup of the database. */
-  readonly backups?: true;
-  /** Asks whether the execution that holds a run, or clears it, is still alive. */
-  readonly executions?: true;
-  /** Stops an execution and starts its rollback. */
-  readonly stops?: true;
-  /** Starts a rollback or a clearing that a person has asked for. */
-  readonly requests?: true;
-  /** Creates the schedules of the checks after a rollout. */
-  readonly schedules?: true;
-  /** Passes a person's answer on to the execution that waits for it. */
-  readonly answers?: true;
 }
 
 /** Every function, and the least that it needs besides the database's secret. */
@@ -67,13 +46,11 @@ const functions = {
   Monitor: { minutes: 15, key: true, metrics: true },
   StopRollout: { minutes: 1, stops: true },
   Operate: { minutes: 1, answers: true, executions: true, requests: true },
-} as const satisfies Record<string, Needs>;
+} as const satisfies Record<string, FunctionDefinition>;
 
 export type FunctionName = keyof typeof functions;
 
 export const functionNames = Object.keys(functions) as FunctionName[];
-
-export type ReadableSecret = Pick<ISecret, 'secretArn' | 'grantRead'>;
 
 /** What Lambda allows for names and values together, and what an ARN that is known only on deployment takes of it at most. */
 const environmentBytes = 4096;
@@ -135,7 +112,7 @@ export class Functions extends Construct {
     code: Code,
     { config, names, settings, surroundings, keySecret, logGroup, checks }: FunctionsProps,
   ): LambdaFunction {
-    const needs: Needs = functions[name];
+    const needs: FunctionDefinition = functions[name];
     const role = new Role(this, `${name}Role`, {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       description: `${name} of ${config.stackName}`,
@@ -163,142 +140,22 @@ export class Functions extends Construct {
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
         NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
         ...(needs.stops || needs.requests
-          ? { ROLLBACK_MACHINE_ARN: this.machineArn(names, 'Rollback') }
+          ? { ROLLBACK_MACHINE_ARN: machineArn(this, names, 'Rollback') }
           : {}),
-        ...(needs.requests ? { CLEAR_MACHINE_ARN: this.machineArn(names, 'ClearCiphertext') } : {}),
+        ...(needs.requests ? { CLEAR_MACHINE_ARN: machineArn(this, names, 'ClearCiphertext') } : {}),
         ...(needs.schedules
           ? {
               SCHEDULE_GROUP: checks.group.scheduleGroupName,
-              CHECKS_MACHINE_ARN: this.machineArn(names, 'PostRolloutChecks'),
+              CHECKS_MACHINE_ARN: machineArn(this, names, 'PostRolloutChecks'),
               CHECKS_ROLE_ARN: checks.role.roleArn,
             }
           : {}),
       }),
     });
 
-    const allow = (
-      actions: string[],
-      resources: string[],
-      conditions?: Record<string, Record<string, string>>,
-    ) =>
-      role.addToPolicy(
-        new PolicyStatement({
-          effect: Effect.ALLOW,
-          actions,
-          resources,
-          ...(conditions === undefined ? {} : { conditions }),
-        }),
-      );
     logGroup.grantWrite(role);
     allowNetworkInterfaces(role);
-    surroundings.login.grant(role);
-    if (needs.key) grantSecret(role, keySecret, config.keySecretKmsKeyArn);
-    // Nor do most of CloudWatch's; a namespace is the finest limit there is.
-    if (needs.metrics)
-      allow(['cloudwatch:PutMetricData'], ['*'], {
-        StringEquals: { 'cloudwatch:namespace': metricNamespace },
-      });
-    if (needs.vitals) allow(['cloudwatch:DescribeAlarms', 'cloudwatch:GetMetricData'], ['*']);
-    if (needs.readiness || needs.backups)
-      allow(['rds:DescribeDBSnapshots', 'rds:DescribeDBClusterSnapshots'], ['*']);
-    if (needs.backups && config.takeBackup) this.allowBackups(allow, surroundings.database);
-    if (needs.readiness)
-      allow(
-        ['cloudwatch:GetDashboard'],
-        [
-          Stack.of(this).formatArn({
-            service: 'cloudwatch',
-            region: '',
-            resource: 'dashboard',
-            resourceName: names.dashboard,
-          }),
-        ],
-      );
-    if (needs.executions)
-      allow(
-        ['states:DescribeExecution'],
-        [this.executionsArn(names, 'EncryptionRollout'), this.executionsArn(names, 'ClearCiphertext')],
-      );
-    if (needs.stops) {
-      allow(['states:StopExecution'], [this.executionsArn(names, 'EncryptionRollout')]);
-      allow(['states:StartExecution'], [this.machineArn(names, 'Rollback')]);
-      // Of the rollout's, who stopped it and why; of a rollback's, how it fares.
-      allow(
-        ['states:DescribeExecution'],
-        [this.executionsArn(names, 'EncryptionRollout'), this.executionsArn(names, 'Rollback')],
-      );
-    }
-    if (needs.requests) {
-      allow(
-        ['states:StartExecution'],
-        [this.machineArn(names, 'Rollback'), this.machineArn(names, 'ClearCiphertext')],
-      );
-      // Of a name that is taken, how its execution fares.
-      allow(
-        ['states:DescribeExecution'],
-        [this.executionsArn(names, 'Rollback'), this.executionsArn(names, 'ClearCiphertext')],
-      );
-    }
-    if (needs.schedules) {
-      allow(
-        ['scheduler:CreateSchedule', 'scheduler:DeleteSchedule'],
-        [
-          Stack.of(this).formatArn({
-            service: 'scheduler',
-            resource: 'schedule',
-            resourceName: `${names.of('Checks')}/*`,
-          }),
-        ],
-      );
-      allow(['iam:PassRole'], [checks.role.roleArn], {
-        StringEquals: { 'iam:PassedToService': 'scheduler.amazonaws.com' },
-      });
-    }
-    if (needs.answers) allow(['states:SendTaskSuccess'], [this.machineArn(names, 'Hold')]);
+    grantNeeds(role, needs, { config, names, surroundings, keySecret, checks });
     return lambda;
-  }
-
-  /** Of this database, under names of ours. */
-  private allowBackups(
-    allow: (actions: string[], resources: string[]) => void,
-    { instanceIdentifier, clusterIdentifier }: Database,
-  ): void {
-    const arn = (resource: string, resourceName: string) =>
-      Stack.of(this).formatArn({
-        service: 'rds',
-        resource,
-        resourceName,
-        arnFormat: ArnFormat.COLON_RESOURCE_NAME,
-      });
-    if (clusterIdentifier !== undefined)
-      allow(
-        ['rds:CreateDBClusterSnapshot'],
-        [arn('cluster', clusterIdentifier), arn('cluster-snapshot', 'encryption-rollout-*')],
-      );
-    else
-      allow(
-        ['rds:CreateDBSnapshot'],
-        [arn('db', instanceIdentifier ?? ''), arn('snapshot', 'encryption-rollout-*')],
-      );
-  }
-
-  // By name, because the machines are drawn from these functions.
-
-  private machineArn(names: Names, machine: string): string {
-    return Stack.of(this).formatArn({
-      service: 'states',
-      resource: 'stateMachine',
-      resourceName: names.of(machine),
-      arnFormat: ArnFormat.COLON_RESOURCE_NAME,
-    });
-  }
-
-  private executionsArn(names: Names, machine: string): string {
-    return Stack.of(this).formatArn({
-      service: 'states',
-      resource: 'execution',
-      resourceName: `${names.of(machine)}:*`,
-      arnFormat: ArnFormat.COLON_RESOURCE_NAME,
-    });
   }
 }
