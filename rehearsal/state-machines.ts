@@ -1,7 +1,7 @@
 /**
  * Runs synthesized state machines on this machine: Lambda tasks through the given functions, child executions through
- * itself, notifications to the listener, tasks that wait for an answer by their token, waits and retry pauses in compressed time while a virtual clock advances by
- * the real seconds. Counts history events as AWS Step Functions would record them.
+ * itself, notifications to the listener, tasks that wait for an answer by their token, waits and retry pauses in compressed
+ * time while a virtual clock advances by the real seconds. Counts history events as AWS Step Functions would record them.
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
@@ -11,9 +11,9 @@ import {
   ExecutionTimeoutError,
   StateMachine,
 } from 'aws-local-stepfunctions';
+import { maxTimeoutSeconds, named, prepare, type State, waitSeconds } from './definitions.ts';
 import { InvocationError } from './functions.ts';
 
-type Definition = ConstructorParameters<typeof StateMachine>[0];
 type Json = Awaited<ReturnType<StateMachine['run']>['result']>;
 
 /** An execution's history, counted. https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html */
@@ -57,8 +57,6 @@ const tokenPlaceholder = 'TOKEN-OF-THIS-TASK';
 const compressedMs = 2;
 /** What AWS allows between two states. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html */
 const maxPayloadBytes = 262_144;
-/** AWS's default for a task is 99,999,999 s. A timer holds no more than 2³¹−1 ms. */
-const maxTimeoutSeconds = 2_147_483;
 
 const account = 'us-east-1:123456789012';
 
@@ -293,47 +291,6 @@ interface StartExecution {
   readonly StateMachineArn: string;
   readonly Name?: string;
   readonly Input?: unknown;
-}
-
-interface State {
-  readonly Type: string;
-  readonly Resource?: string;
-  readonly Retry?: unknown;
-  readonly Seconds?: number;
-  readonly SecondsPath?: string;
-  readonly TimeoutSeconds?: number;
-}
-
-/** The definition with AWS's limits where the runner's own defaults differ. */
-function prepare(definition: unknown): Definition {
-  const copy = structuredClone(definition) as {
-    TimeoutSeconds?: number;
-    States: Record<string, State & { TimeoutSeconds?: number }>;
-  };
-  const limited = (seconds: number | undefined) => Math.min(seconds ?? maxTimeoutSeconds, maxTimeoutSeconds);
-  if (copy.TimeoutSeconds !== undefined) copy.TimeoutSeconds = limited(copy.TimeoutSeconds);
-  for (const [name, state] of Object.entries(copy.States)) {
-    if (state.Type !== 'Task') continue;
-    copy.States[name] = { ...state, TimeoutSeconds: limited(state.TimeoutSeconds) };
-  }
-  return copy as Definition;
-}
-
-function named(states: Record<string, State>, wanted: (state: State) => boolean): string[] {
-  return Object.entries(states)
-    .filter(([, state]) => wanted(state))
-    .map(([name]) => name);
-}
-
-function waitSeconds(state: State, input: unknown): number {
-  if (state.Seconds !== undefined) return state.Seconds;
-  const seconds = (state.SecondsPath ?? '')
-    .split('.')
-    .slice(1)
-    .reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
-  if (typeof seconds !== 'number')
-    throw new Error('the rehearsal runs waits with Seconds or SecondsPath only');
-  return seconds;
 }
 
 function checked(result: unknown): unknown {
