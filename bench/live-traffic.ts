@@ -8,12 +8,13 @@ import { Command } from 'commander';
 import { startPostgres } from '../rehearsal/embedded-postgres.ts';
 import type { Kind, Operation } from './live-traffic-load.ts';
 import { measureTraffic } from './measure-traffic.ts';
+import { atLeast } from './options.ts';
 
 const { rows, sessions, rate } = new Command('npm run bench:traffic --')
   .description('Measures the latency of live traffic with and without a rollout, in turn')
-  .option('--rows <number>', 'rows of the table', Number, 500_000)
-  .option('--sessions <number>', 'connections of the application', Number, 8)
-  .option('--rate <number>', 'operations per second of each', Number, 25)
+  .option('--rows <number>', 'rows of the table', atLeast(1_000), 500_000)
+  .option('--sessions <number>', 'connections of the application', atLeast(1), 8)
+  .option('--rate <number>', 'operations per second of each', atLeast(1), 25)
   .parse()
   .opts<{ rows: number; sessions: number; rate: number }>();
 

@@ -10,24 +10,19 @@ import { readFile, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import pg from 'pg';
 import { createSampleTable, migrate } from '../lambdas/adapters/migrations.ts';
 import { Target } from '../lambdas/core/settings.ts';
 import { startPostgres } from '../rehearsal/embedded-postgres.ts';
+import { atLeast } from './options.ts';
 
 const batchRows = 5_000;
 const warmUpRounds = 2;
 const insertsPerRound = 200;
 const insertRounds = 10;
 
-const atLeast = (least: number) => (text: string) => {
-  const rows = Number(text);
-  if (!Number.isInteger(rows) || rows < least)
-    throw new InvalidArgumentError(`a whole number of at least ${least} expected`);
-  return rows;
-};
-const { rows } = new Command('bench')
+const { rows } = new Command('npm run bench --')
   .description('Measures batches against their limit, and inserts with and without the trigger')
   .option('--rows <number>', 'rows of the table', atLeast(batchRows * 3 * (warmUpRounds + 3)), 300_000)
   .parse()
