@@ -2,8 +2,8 @@ import { type Stack, Validations } from 'aws-cdk-lib';
 import type { CfnFunction } from 'aws-cdk-lib/aws-lambda';
 import { CfnScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import { CfnStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
+import { namesOfExecutions } from './execution-names.ts';
 import { type Functions, functionNames } from './functions.ts';
-import { namesOfExecutions } from './tasks.ts';
 
 /** Findings of cdk-nag's AwsSolutions pack that stay, each with its reason. All others fail the synthesis. */
 export function acknowledgeFindings(stack: Stack, functions: Functions): void {

@@ -1,4 +1,5 @@
-import { JsonPath } from 'aws-cdk-lib/aws-stepfunctions';
+import type { Stack } from 'aws-cdk-lib';
+import { type CfnStateMachine, JsonPath } from 'aws-cdk-lib/aws-stepfunctions';
 
 /** Name of a child of the rollout, `<run>-<attempt>-<suffix>`: a UUID and some digits, well below the 80 characters allowed. */
 export function childName(suffix: string, ...values: string[]): string {
@@ -8,4 +9,10 @@ export function childName(suffix: string, ...values: string[]): string {
     JsonPath.stringAt('$.run.attempt'),
     ...values,
   );
+}
+
+/** How a policy names all executions of a machine: by its name, or as StepFunctionsStartExecution derives it. */
+export function namesOfExecutions(stack: Stack, machine: CfnStateMachine): string[] {
+  const derived = { 'Fn::Select': [6, { 'Fn::Split': [':', { Ref: stack.getLogicalId(machine) }] }] };
+  return [`${machine.stateMachineName}:*`, `${JSON.stringify(derived)}*`];
 }

@@ -1,8 +1,7 @@
-import { Duration, RemovalPolicy, type Stack } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import {
-  type CfnStateMachine,
   Choice,
   Condition,
   DefinitionBody,
@@ -259,10 +258,4 @@ export function machine(
       }),
     },
   });
-}
-
-/** How a policy names all executions of a machine: by its name, or as StepFunctionsStartExecution derives it. */
-export function namesOfExecutions(stack: Stack, machine: CfnStateMachine): string[] {
-  const derived = { 'Fn::Select': [6, { 'Fn::Split': [':', { Ref: stack.getLogicalId(machine) }] }] };
-  return [`${machine.stateMachineName}:*`, `${JSON.stringify(derived)}*`];
 }
