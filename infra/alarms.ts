@@ -13,7 +13,8 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import { type Alert, alertsOf } from '../lambdas/core/alerts.ts';
-import { type MetricName, metricDimension, metricNamespace, type Plan } from '../lambdas/core/plan.ts';
+import { type MetricName, metricDimension, metricNamespace } from '../lambdas/core/metrics.ts';
+import type { Plan } from '../lambdas/core/plan.ts';
 import type { Names } from './names.ts';
 
 const comparisons = {

@@ -1,5 +1,5 @@
 import { alertsOf } from '../lambdas/core/alerts.ts';
-import { metricTarget } from '../lambdas/core/plan.ts';
+import { metricTarget } from '../lambdas/core/metrics.ts';
 import { planOf } from '../lambdas/core/settings.ts';
 import { serviceAlerts } from './alarms.ts';
 import type { RolloutConfig } from './config.ts';

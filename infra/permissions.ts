@@ -3,7 +3,7 @@ import { ArnFormat, Stack } from 'aws-cdk-lib';
 import { Effect, PolicyStatement, type Role } from 'aws-cdk-lib/aws-iam';
 import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
-import { metricNamespace } from '../lambdas/core/plan.ts';
+import { metricNamespace } from '../lambdas/core/metrics.ts';
 import type { Database } from '../lambdas/core/settings.ts';
 import type { RolloutConfig } from './config.ts';
 import type { Names } from './names.ts';

@@ -11,8 +11,9 @@ import { inTransaction } from './adapters/transaction.ts';
 import { readTuning } from './adapters/wishes.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { breach } from './core/judgement.ts';
+import type { MetricName } from './core/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
-import { type MetricName, type Phase, phaseOf } from './core/plan.ts';
+import { type Phase, phaseOf } from './core/plan.ts';
 import { aimRows, hoursLeft, percentage, settledPercent } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 

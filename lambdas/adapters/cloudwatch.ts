@@ -6,7 +6,7 @@ import {
   PutMetricDataCommand,
 } from '@aws-sdk/client-cloudwatch';
 import { TransientError } from '../core/errors.ts';
-import { type MetricName, metricDimension, metricNamespace, metrics, metricTarget } from '../core/plan.ts';
+import { type MetricName, metricDimension, metricNamespace, metrics, metricTarget } from '../core/metrics.ts';
 import type { Settings } from '../core/settings.ts';
 import { required } from './environment.ts';
 

@@ -1,5 +1,6 @@
 /** When people are told, as data: infra makes an alarm of each, and docs/runbook.md has a heading for it. */
-import type { MetricName, Plan } from './plan.ts';
+import type { MetricName } from './metrics.ts';
+import type { Plan } from './plan.ts';
 
 export interface Alert {
   /** Alarm name suffix and runbook heading. */

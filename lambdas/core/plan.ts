@@ -187,53 +187,6 @@ export const defaultPlan: Plan = {
   afterwards: { dailyDays: 7, days: 30, maxErrorPercent: 0.01 },
 };
 
-/** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<stack>/<schema>.<table>`. */
-export const metricNamespace = 'EncryptionRollout';
-export const metricDimension = 'Target';
-
-/**
- * Value of the dimension. A table of the same name in another database has a stack of its own, whose alarms must not
- * hear of this one. CloudWatch takes ASCII; the stack alone makes it unique.
- */
-export function metricTarget(stack: string, target: string): string {
-  return `${stack}/${target}`.replace(/[^ -~]/g, '_');
-}
-
-/** Metrics, with their CloudWatch units. The names are what an operator sees in the console. */
-export const metrics = {
-  EncryptionPercentage: 'Percent',
-  RowsEncrypted: 'Count',
-  BatchMilliseconds: 'Milliseconds',
-  /** Of one batch. */
-  MillisecondsPerRow: 'Milliseconds',
-  /** Rows of one batch that failed, when it tried enough for a percentage to mean something. */
-  ErrorPercent: 'Percent',
-  /** 1 while the batches pause: on a person's wish, outside the off-peak windows, or for a pressure that can ease. */
-  Waiting: 'None',
-  /** Counted while the rollout runs; EncryptionPercentage is measured, after it. */
-  ProgressPercent: 'Percent',
-  /** Estimate until the rollout is complete, with the waits that are planned. */
-  HoursLeft: 'None',
-  /** Since the execution under way began; 0 when there is none. */
-  RunHours: 'None',
-  /** Since anything was recorded of the run under way; 0 while a person is asked, or when there is none. */
-  StalledMinutes: 'None',
-  /** Since the count of the table that EncryptionPercentage and MissingIvs are from. */
-  CountAgeHours: 'None',
-  /** 1 for every measurement of Monitor. */
-  Heartbeat: 'Count',
-  /** Rows that could not be encrypted, by a batch or by the trigger. */
-  EncryptionErrors: 'Count',
-  DecryptionFailures: 'Count',
-  MissingIvs: 'Count',
-  TriggerFailures: 'Count',
-  KeyAccessFailures: 'Count',
-  /** 1 for every execution that was stopped. */
-  RolloutStopped: 'Count',
-} as const;
-
-export type MetricName = keyof typeof metrics;
-
 /** What only people know: required in the execution's input (or the configuration), each with the name of who attests. */
 export const attestations = {
   stagingTestsPassed: 'All staging tests completed successfully',

@@ -28,7 +28,7 @@ import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
 import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import pg from 'pg';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { metricNamespace } from '../../lambdas/core/plan.ts';
+import { metricNamespace } from '../../lambdas/core/metrics.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 

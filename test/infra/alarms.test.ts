@@ -5,7 +5,8 @@ import { serviceAlerts } from '../../infra/alarms.ts';
 import { readConfig } from '../../infra/config.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { alertsOf } from '../../lambdas/core/alerts.ts';
-import { defaultPlan, metricNamespace, metrics } from '../../lambdas/core/plan.ts';
+import { metricNamespace, metrics } from '../../lambdas/core/metrics.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { Settings } from '../../lambdas/core/settings.ts';
 
 const alerts = alertsOf(defaultPlan);

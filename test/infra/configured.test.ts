@@ -7,7 +7,8 @@ import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../i
 import { endpointServices } from '../../infra/endpoints.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { defaultPlan, metricNamespace } from '../../lambdas/core/plan.ts';
+import { metricNamespace } from '../../lambdas/core/metrics.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { planOf, Settings, Target } from '../../lambdas/core/settings.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;

@@ -7,7 +7,7 @@ import { type GivenConfig, readConfig } from '../../infra/config.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { metricNamespace } from '../../lambdas/core/plan.ts';
+import { metricNamespace } from '../../lambdas/core/metrics.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(synthesizeRollout(config).template as object as Record<string, unknown>);

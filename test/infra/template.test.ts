@@ -8,7 +8,8 @@ import { type GivenConfig, readConfig } from '../../infra/config.ts';
 import { functionNames } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { alertsOf } from '../../lambdas/core/alerts.ts';
-import { defaultPlan, metrics } from '../../lambdas/core/plan.ts';
+import { metrics } from '../../lambdas/core/metrics.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const alerts = alertsOf(defaultPlan);
