@@ -14,7 +14,7 @@ import { breach } from './core/judgement.ts';
 import type { MetricName } from './core/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
 import { type Phase, phaseOf } from './core/plan.ts';
-import { aimRows, hoursLeft, percentage, settledPercent } from './core/progress.ts';
+import { aimRows, hoursLeft, percentage, settledPercent, type Tuned } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
 type Input = { run: Run; request: string; phase: Phase };
@@ -76,7 +76,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     const milliseconds = performance.now() - started;
     await client.query('reset lock_timeout');
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step, phase, result, progress, milliseconds));
+    await publish(step.target, measurements(step, phase, result, progress, milliseconds, tuning));
     return {
       pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,
@@ -95,6 +95,7 @@ function measurements(
   { encrypted, failed }: BatchResult,
   progress: { rowsWithPii: number; rowsEncryptedNow: number },
   milliseconds: number,
+  tuning: Tuned,
 ): Partial<Record<MetricName, number>> {
   const attempted = encrypted + failed;
   const perRow = milliseconds / Math.max(1, encrypted);
@@ -107,7 +108,7 @@ function measurements(
     ...(attempted < plan.abort.errorPercentMinRows
       ? {}
       : { ErrorPercent: (100 * failed) / attempted, MillisecondsPerRow: perRow }),
-    HoursLeft: hoursLeft(plan, phase, progress, perRow, settings.offPeak, new Date()),
+    HoursLeft: hoursLeft(plan, phase, progress, perRow, settings.offPeak, new Date(), tuning),
   };
 }
 

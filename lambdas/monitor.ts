@@ -7,6 +7,7 @@ import { compareKeys } from './adapters/keys.ts';
 import { closeWindow, openWindow, stalledMinutes } from './adapters/monitoring.ts';
 import { activeRun, isEncrypted, isWatched, latestRunStatus } from './adapters/run-status.ts';
 import type { EncryptionKeys } from './adapters/secrets.ts';
+import { readStatus } from './adapters/status.ts';
 import { MonitorInput, type MonitorOutput } from './core/payloads.ts';
 import { spotCheck } from './measurements.ts';
 import { handlerOf, type Step, unattachedSession } from './step.ts';
@@ -64,11 +65,14 @@ async function measure(
   const window = await openWindow(client, target, PERIOD_MILLISECONDS);
   const errors = await countErrors(client, target, window.since, window.until);
   const active = await activeRun(client, target);
+  const { hoursLeft } = await readStatus(client, step.settings);
   const triggerIsOff = completed && !(await isTriggerEnabled(client, target)) ? 1 : 0;
   await publish(target, {
     Heartbeat: 1,
     RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
     StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
+    // Batches tell it, too, but not in a soak, nor while they wait.
+    ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     EncryptionErrors: errors.trigger,
     ...(checked === undefined ? {} : { DecryptionFailures: checked.mismatchedKeys.length }),
     TriggerFailures: errors.trigger + triggerIsOff,

@@ -63,6 +63,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
             pace.millisecondsPerRow,
             settings.offPeak,
             new Date(),
+            { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
           )
         : null,
     waiting:

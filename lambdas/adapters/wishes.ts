@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
+import type { Tuned } from '../core/progress.ts';
 import { recordEvent } from './events.ts';
 import { politely } from './migrations.ts';
 import { latestRunStatus } from './run-status.ts';
@@ -53,12 +54,9 @@ export async function noteWaiting(client: Client, run: Run, reason: string | nul
   });
 }
 
-/** The run's batches as a person has tuned them; null = as the plan has it. */
-export async function readTuning(
-  client: Client,
-  run: Run,
-): Promise<{ readonly batchRows: number | null; readonly pauseSeconds: number | null }> {
-  const { rows } = await client.query(
+/** How a person has tuned the run. */
+export async function readTuning(client: Client, run: Run): Promise<Tuned> {
+  const { rows } = await client.query<Tuned>(
     `select batch_rows as "batchRows", pause_seconds as "pauseSeconds"
      from encryption_rollout.runs where id = $1`,
     [run.id],

@@ -58,6 +58,12 @@ export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health
   return next?.number ?? 5;
 }
 
+/** The batches as a person has tuned them; null = as the plan has it. */
+export interface Tuned {
+  readonly batchRows: number | null;
+  readonly pauseSeconds: number | null;
+}
+
 /**
  * Estimate of the hours until the rollout is complete: batches as fast as the last one, and every wait to come. Where
  * batches wait for off-peak windows, `now` tells how long those are closed.
@@ -69,13 +75,15 @@ export function hoursLeft(
   millisecondsPerRow: number,
   offPeak: OffPeak | null = null,
   now: Date = new Date(0),
+  { batchRows, pauseSeconds }: Tuned = { batchRows: null, pauseSeconds: null },
 ): number {
   const rows = Math.max(0, rowsWithPii - rowsEncryptedNow);
-  const batches = rows / Math.max(...plan.phases.map(({ batchRows }) => batchRows));
+  const batches = rows / (batchRows ?? Math.max(...plan.phases.map((each) => each.batchRows)));
   const soakMinutes = plan.phases
     .filter(({ number }) => number >= phase.number)
     .reduce((minutes, each) => minutes + each.soakMinutes, 0);
-  const work = (rows * millisecondsPerRow) / 3_600_000 + (batches * phase.pauseSeconds) / 3_600;
+  const work =
+    (rows * millisecondsPerRow) / 3_600_000 + (batches * (pauseSeconds ?? phase.pauseSeconds)) / 3_600;
   // The bulk of the batches lies in the phases that wait, or the windows would be of no use.
   const waits = offPeak?.phases.some((number) => number >= phase.number) ? offPeak : null;
   return (waits === null ? work : hoursThroughWindows(waits, work, now)) + soakMinutes / 60;

@@ -89,6 +89,16 @@ describe('Monitor', () => {
     expect((await published()).StalledMinutes).toBe(0);
   });
 
+  test('tells when a rollout under way will be done, also while no batch does', async () => {
+    const run = await world.prepare('one');
+    await world.encrypt(run, 1);
+    await world.invoke('operate', { command: 'pause', by: 'R. Roe', reason: '' });
+    // The soaks of the phases 1, 2 and 4.
+    expect((await published()).HoursLeft).toBeCloseTo(0.5 + 2 + 4, 0);
+    expect((await complete()).id).toBe(run.id);
+    expect(await published()).not.toHaveProperty('HoursLeft');
+  });
+
   test('reports coverage once a rollout has completed', async () => {
     await complete();
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
