@@ -1,4 +1,5 @@
 /** The registered tables, and how their rows are read. */
+import { once } from 'node:events';
 import pg from 'pg';
 import Cursor from 'pg-cursor';
 import { CannotVerify } from './cannot-verify.ts';
@@ -67,16 +68,20 @@ export function columnList(target: Target, suffix = ''): string[] {
 /** Rows in memory at a time: few, because each may hold megabytes. */
 const rowsPerRead = 100;
 
-/** Rows of a query as arrays, a few at a time. One stream of a client at a time. */
+/** Rows of a query as arrays, a few at a time. One stream of a client at a time. @throws what ended the session, too */
 export async function* stream<Row extends unknown[]>(
   client: pg.ClientBase,
   sql: string,
 ): AsyncGenerator<Row, void, undefined> {
   const cursor = client.query(new Cursor<Row>(sql, [], { rowMode: 'array' }));
+  // A cursor waits for an answer to its closing, which a session that is lost will not give.
+  const reading = new AbortController();
+  const lost = once(client, 'end', { signal: reading.signal }).catch(() => undefined);
   try {
     for (let rows = await cursor.read(rowsPerRead); rows.length > 0; rows = await cursor.read(rowsPerRead))
       yield* rows;
   } finally {
-    await cursor.close();
+    await Promise.race([cursor.close(), lost]);
+    reading.abort();
   }
 }

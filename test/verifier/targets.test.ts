@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { invariants } from '../../verifier/findings.ts';
+import { stream } from '../../verifier/targets.ts';
 import { verify } from '../../verifier/verify.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
@@ -122,4 +123,36 @@ test('every target is verified when none is named; all is read as of one moment'
   expect(verifications.flatMap(({ results }) => results.filter(({ violations }) => violations > 0))).toEqual(
     [],
   );
+});
+
+test.each([
+  [
+    'while it reads',
+    'select n, pg_sleep(case when n > 200 then 60 end) from generate_series(1, 300) as n',
+    false,
+  ],
+  ['between two reads', 'select n from generate_series(1, 300) as n', true],
+])('a session that is lost %s ends the reading, and says why', async (_when, sql, before) => {
+  const reader = await database.connect();
+  reader.on('error', () => undefined);
+  const { rows } = await reader.query('select pg_backend_pid() as pid');
+  const read = async () => {
+    for await (const [n] of stream<[number]>(reader, sql)) {
+      if (n !== 200) continue;
+      const terminated = client.query('select pg_terminate_backend($1, 5000)', [rows[0].pid]);
+      if (before) await terminated;
+    }
+  };
+  await expect(read()).rejects.toThrow(/terminat/);
+});
+
+test('a reading ends that is given up after its session was lost', async () => {
+  const reader = await database.connect();
+  reader.on('error', () => undefined);
+  const { rows } = await reader.query('select pg_backend_pid() as pid');
+  for await (const _row of stream(reader, 'select n from generate_series(1, 300) as n')) {
+    await client.query('select pg_terminate_backend($1, 5000)', [rows[0].pid]);
+    break;
+  }
+  await expect(reader.query('select 1')).rejects.toThrow();
 });
