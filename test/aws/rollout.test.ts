@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { alarming } from './alarming.ts';
+import { deploying } from './deploying.ts';
 import { operating, undoing } from './operating.ts';
 import { stopping } from './stopping.ts';
 import { watching } from './watching.ts';
@@ -17,3 +18,4 @@ describe('in the days after', watching);
 describe('back again', undoing);
 describe('from the console, and by an alarm', stopping);
 describe('alarms and templates', alarming);
+describe('from a pipeline', deploying);
