@@ -16,7 +16,10 @@ import {
   start,
   startMachine,
   statusOfRun,
+  subscribe,
   sumOf,
+  theWorld,
+  unsubscribe,
 } from './world.ts';
 
 const caller = /^arn:aws:\w+::\d{12}:/;
@@ -73,6 +76,14 @@ export function operating(): void {
     expect(await query('select xmin, * from public.appointments order by id')).toEqual(before2);
     expect(await sumOf('RowsEncrypted')).toBeUndefined();
     expect(await paged()).toBe('');
+  });
+
+  test('who starts it hears that nobody is paged', async () => {
+    const dryRun = () => rollout('start', '--dry-run', '--input', 'config/example-input.json');
+    expect((await dryRun()).stderr).not.toContain('paged');
+    await unsubscribe('pages');
+    expect((await dryRun()).stderr).toMatch(/Nobody is paged: .*OnCall, expected .*Confirm/);
+    await subscribe('pages', theWorld().outputs.OnCallTopicArn);
   });
 
   test('before the first rollout, the commands say so', async () => {

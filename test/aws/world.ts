@@ -24,7 +24,12 @@ import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { CreateDBInstanceCommand, CreateDBSnapshotCommand, RDSClient } from '@aws-sdk/client-rds';
 import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
-import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
+import {
+  ListSubscriptionsCommand,
+  SNSClient,
+  SubscribeCommand,
+  UnsubscribeCommand,
+} from '@aws-sdk/client-sns';
 import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import pg from 'pg';
 import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
@@ -214,12 +219,22 @@ async function deploy(folder: string, databaseSecretArn: string): Promise<Output
   return JSON.parse(await readFile(outputs, 'utf8'))[stackName];
 }
 
-/** A queue that gets what the topic's subscribers get. */
-async function subscribe(name: string, TopicArn: string): Promise<string> {
+const queueArn = (name: string) => `arn:aws:sqs:us-east-1:000000000000:${name}`;
+
+/** A queue that gets what the topic's subscribers get. Returns its URL, the same when there is one already. */
+export async function subscribe(name: string, TopicArn: string): Promise<string> {
   const { QueueUrl = '' } = await new SQSClient().send(new CreateQueueCommand({ QueueName: name }));
-  const Endpoint = `arn:aws:sqs:us-east-1:000000000000:${QueueUrl.split('/').at(-1)}`;
+  const Endpoint = queueArn(name);
   await new SNSClient().send(new SubscribeCommand({ TopicArn, Protocol: 'sqs', Endpoint }));
   return QueueUrl;
+}
+
+/** The queue gets nothing any more. */
+export async function unsubscribe(name: string): Promise<void> {
+  const sns = new SNSClient();
+  const { Subscriptions = [] } = await sns.send(new ListSubscriptionsCommand());
+  for (const { Endpoint, SubscriptionArn } of Subscriptions)
+    if (Endpoint === queueArn(name)) await sns.send(new UnsubscribeCommand({ SubscriptionArn }));
 }
 
 /**
