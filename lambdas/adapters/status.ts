@@ -10,7 +10,7 @@ import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
 
-/** Batches of this many minutes say how fast it is. */
+/** Batches of this many minutes say how fast it is: the last ones, or those before it began to wait. */
 const PACE_MINUTES = 15;
 
 /** The table's latest run. Null and empty before the first one, or without an engine. */
@@ -53,7 +53,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
       percentage: percentage(phase.rowsEncryptedNow, phase.rowsWithPii),
     },
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
-    millisecondsPerRow: pace?.millisecondsPerRow ?? null,
+    millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
     hoursLeft:
       isOpen && phase && pace
         ? hoursLeft(
@@ -119,20 +119,30 @@ async function readPhase(
   return rows[0] ?? null;
 }
 
-/** With the pauses between the batches, and without them; null when there were no rows. */
+/**
+ * With the pauses between the batches, null when the last minutes had none; and without the pauses, by the latest batches,
+ * however long ago: a soak lasts hours. Null when there were no rows.
+ */
 async function readPace(
   client: Client,
   run: string,
-): Promise<{ rowsPerSecond: number; millisecondsPerRow: number } | null> {
+): Promise<{ rowsPerSecond: number | null; millisecondsPerRow: number } | null> {
   const { rows } = await client.query(
-    `select sum(rows_encrypted) / greatest(extract(epoch from clock_timestamp() - min(started_at)), 0.001) as pace,
+    `select sum(rows_encrypted) filter (where is_recent)
+         / greatest(extract(epoch from clock_timestamp() - min(started_at) filter (where is_recent)), 0.001) as pace,
        sum(milliseconds) / nullif(sum(rows_encrypted), 0) as each
-     from encryption_rollout.batches
-     where run_id = $1 and started_at > clock_timestamp() - make_interval(mins => $2)`,
+     from (
+       select *, started_at > clock_timestamp() - make_interval(mins => $2) as is_recent,
+         started_at > max(started_at) over () - make_interval(mins => $2) as is_latest
+       from encryption_rollout.batches where run_id = $1 and rows_encrypted > 0
+     ) as batches
+     where is_latest`,
     [run, PACE_MINUTES],
   );
   const { pace, each } = rows[0];
-  return each === null ? null : { rowsPerSecond: Number(pace), millisecondsPerRow: Number(each) };
+  return each === null
+    ? null
+    : { rowsPerSecond: pace === null ? null : Number(pace), millisecondsPerRow: Number(each) };
 }
 
 async function readOpenHolds(client: Client, run: string, attempt: number): Promise<RolloutStatus['holds']> {

@@ -95,6 +95,13 @@ describe('Monitor', () => {
     await world.invoke('operate', { command: 'pause', by: 'R. Roe', reason: '' });
     // The soaks of the phases 1, 2 and 4.
     expect((await published()).HoursLeft).toBeCloseTo(0.5 + 2 + 4, 0);
+    await world.client.query("update encryption_rollout.batches set started_at = now() - interval '3 hours'");
+    expect((await published()).HoursLeft).toBeCloseTo(0.5 + 2 + 4, 0);
+    const { status } = await world.invoke('operate', { command: 'status' });
+    expect(status, 'no batch in the last minutes').toMatchObject({
+      rowsPerSecond: null,
+      millisecondsPerRow: null,
+    });
     expect((await complete()).id).toBe(run.id);
     expect(await published()).not.toHaveProperty('HoursLeft');
   });
