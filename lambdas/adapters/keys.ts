@@ -175,8 +175,9 @@ export async function retireKeys(client: Client): Promise<Retirement> {
 }
 
 /**
- * Records what the run is for. With the trigger on it moves rows to the current key, when more than one is in use; or it
- * is new, and the one before it has completed the table. A run that began so stays so, as long as the trigger is on.
+ * Records what the run is for. With the trigger on it moves rows to the current key, when more than one is in use; or no
+ * attempt of it has passed preflight yet, and one before it has completed the table, so that somebody else has switched
+ * the trigger on. A run that began so stays so, as long as the trigger is on.
  */
 export async function recordPurpose(client: Client, run: Run): Promise<void> {
   await client.query(
@@ -185,8 +186,11 @@ export async function recordPurpose(client: Client, run: Run): Promise<void> {
        when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
          and (r.purpose = 'rotate' or cardinality(encryption_rollout.keys_in_use()) > 1) then 'rotate'
        when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
-         and (r.purpose = 'verify' or r.attempt = 1 and exists (
+         and (r.purpose = 'verify' or exists (
            select from encryption_rollout.runs as before where before.target = r.target and before.status = 'COMPLETED'
+         ) and not exists (
+           select from encryption_rollout.gates as g
+           where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
          )) then 'verify'
        else 'encrypt' end
      from encryption_rollout.targets as t

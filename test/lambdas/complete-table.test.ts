@@ -79,3 +79,16 @@ test('phase 4 does not switch the trigger off to measure without it', async () =
   await world.invoke('enable-trigger', { run });
   expect((await world.client.query('select tag from public.altered')).rows).toEqual([]);
 });
+
+test('an execution that broke off before it was known what it is for changes nothing for the next', async () => {
+  // As it was opened, or as an earlier release had it when preflight refused it.
+  await world.client.query(
+    `delete from encryption_rollout.gates where run_id = '${run.id}';
+     update encryption_rollout.runs set purpose = 'encrypt' where id = '${run.id}'`,
+  );
+  world.running.clear();
+  run = await world.prepare('third');
+  expect(run.attempt).toBe(2);
+  await rollBack('a breach');
+  expect(await triggerState()).toBe('O');
+});
