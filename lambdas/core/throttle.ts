@@ -1,6 +1,6 @@
 /**
  * Why batches wait although nothing is wrong: the time of the day, and pressures that ease by themselves. Pure. What does
- * not ease is an abort condition (criteria.ts).
+ * not ease is an abort condition (abort-criteria.ts).
  */
 import { maxStretches, type PhaseNumber, type Plan } from './plan.ts';
 import type { OffPeak } from './settings.ts';
