@@ -35,7 +35,10 @@ describe('deploy.yml', () => {
     expect(text).toMatch(
       / {2}workflow_run:\n {4}workflows: \[CI\]\n {4}types: \[completed\]\n {4}branches: \[main\]\n/,
     );
-    expect(readFileSync('.github/workflows/ci.yml', 'utf8')).toMatch(/^name: CI$/m);
+    const ci = readFileSync('.github/workflows/ci.yml', 'utf8');
+    expect(ci).toMatch(/^name: CI$/m);
+    // What cancels the run of a push must be a later push, whose run is deployed in its place.
+    expect(ci).toMatch(/^ {2}group: .*github\.event_name/m);
     expect(deploy).toContain("github.event.workflow_run.event == 'push'");
     expect(deploy).toContain("github.event.workflow_run.conclusion == 'success'");
     expect(deploy).toMatch(
