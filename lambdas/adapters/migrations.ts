@@ -16,16 +16,20 @@ const lockTimeoutMilliseconds = 300;
 const lockRetries = 30;
 
 /**
- * Applies the files that the database does not have yet, all in one transaction, and returns their names.
+ * Applies the files that the database does not have yet, all in one transaction, and returns their names. Politely: the
+ * records that they alter may be those of another table's rollout, under way, and a dump may hold them for hours.
  * Throws when an applied file was changed since, or when the database has one that this version does not know.
  */
 export async function migrate(client: pg.ClientBase): Promise<string[]> {
   const directory = sqlDirectory();
   const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort();
-  return inTransaction(client, async () => {
+  return politely(client, async () => {
     // Bodies and defaults are parsed now: others may be able to create objects in the schemas of the session's path.
     await client.query('set local search_path = pg_catalog, pg_temp');
+    // For another installer, for whom nobody queues.
+    await client.query('set local lock_timeout = 0');
     await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [installationLock]);
+    await client.query(`set local lock_timeout = ${lockTimeoutMilliseconds}`);
     const known = await appliedMigrations(client);
     const unknown = [...known.keys()].find((name) => !names.includes(name));
     if (unknown) {

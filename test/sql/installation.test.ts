@@ -25,6 +25,21 @@ const register = () =>
 const uninstall = () => client.query('select encryption_rollout.uninstall()');
 const rowsOf = async (sql: string) => (await client.query(sql)).rows;
 
+/** As an earlier release has left it, whose last file comes before this number. */
+async function installUntil(number: string): Promise<void> {
+  const directory = join(import.meta.dirname, '..', '..', 'sql');
+  for (const name of (await readdir(directory))
+    .filter((each) => each < number && each.endsWith('.sql'))
+    .sort()) {
+    const sql = await readFile(join(directory, name), 'utf8');
+    await client.query(sql);
+    await client.query('insert into encryption_rollout.migrations (name, sha256) values ($1, $2)', [
+      name,
+      createHash('sha256').update(sql).digest('hex'),
+    ]);
+  }
+}
+
 /** Everything in the database that is not PostgreSQL's own. */
 const inventory = async () =>
   rowsOf(`
@@ -60,17 +75,7 @@ describe('migrate', () => {
   });
 
   test('does not call a table unguarded that another deployment has registered with an earlier release', async () => {
-    const directory = join(import.meta.dirname, '..', '..', 'sql');
-    for (const name of (await readdir(directory))
-      .filter((each) => each < '015' && each.endsWith('.sql'))
-      .sort()) {
-      const sql = await readFile(join(directory, name), 'utf8');
-      await client.query(sql);
-      await client.query('insert into encryption_rollout.migrations (name, sha256) values ($1, $2)', [
-        name,
-        createHash('sha256').update(sql).digest('hex'),
-      ]);
-    }
+    await installUntil('015');
     await createSampleTable(client);
     await seedAppointments(client, 20);
     await register();
@@ -91,6 +96,27 @@ describe('migrate', () => {
     expect(await health()).toMatchObject({ guard_enabled: true });
     await client.query('drop trigger aa_clear_brought_ciphertext on public.appointments');
     expect(await health()).toEqual({ guard_enabled: false, health_status: 'CRITICAL' });
+  });
+
+  test('never makes a rollout under way queue behind it while somebody reads the records', async () => {
+    await installUntil('017');
+    const [dump, rollout] = await Promise.all([database.connect(), database.connect()]);
+    await dump.query('begin; lock table encryption_rollout.runs in access share mode');
+    const migration = migrate(client);
+    await expect
+      .poll(
+        async () =>
+          (
+            await dump.query(
+              `select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())`,
+            )
+          ).rowCount,
+        { timeout: 10_000, interval: 20 },
+      )
+      .toBeGreaterThan(0);
+    await rollout.query("set statement_timeout = '10s'; select id from encryption_rollout.runs for share");
+    await dump.query('commit');
+    expect(await migration).toContain('017_purpose_verify.sql');
   });
 
   test('refuses a file that was changed after it was applied, and a database from the future', async () => {
