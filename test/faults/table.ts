@@ -162,7 +162,8 @@ export const table: readonly Fault[] = [
   {
     name: 'Guard trigger switched off by hand',
     done: 'Before phase 5 somebody disables the guard and the encryption trigger, edits 5 rows, and enables the encryption trigger again.',
-    holds: 'The stale ciphertext does not pass the final audit.',
+    holds:
+      'The stale ciphertext does not pass the verification outside the database: a gate’s sample, or the audit of all rows.',
     async run(scene) {
       const { client } = scene.app;
       const stale = await (async () => {
@@ -187,7 +188,7 @@ export const table: readonly Fault[] = [
           update public.appointments set pii_iv = null, email_encrypted = null, e164_encrypted = null, first_name_encrypted = null
           where first_name = 'Stale'`),
       );
-      return `stopped by the final audit, which names ${stale} rows`;
+      return `stopped by the verification outside the database, which had found ${stale} of the 5 by then`;
     },
   },
   {

@@ -9,11 +9,6 @@ let run: PrepareDatabaseOutput;
 beforeEach(async () => {
   world = await testWorld(400);
   world.aws.schedules.clear();
-  Object.assign(process.env, {
-    SCHEDULE_GROUP: 'Rollout-Checks',
-    CHECKS_MACHINE_ARN: 'arn:aws:states:us-east-1:123456789012:stateMachine:PostRolloutChecks',
-    CHECKS_ROLE_ARN: 'arn:aws:iam::123456789012:role/checks',
-  });
   run = await world.prepare('one');
   await rollOut(world, run);
 });
