@@ -195,7 +195,7 @@ export class Observer implements Listener {
       this.display.progress(
         'watching',
         watched,
-        `${this.looks} looks at the vitals, all well`,
+        `vitals looked at ${this.looks === 1 ? 'once' : `${this.looks} times`}, all well`,
         this.seconds.virtual,
       );
     }

@@ -1,9 +1,12 @@
+import { statSync } from 'node:fs';
+import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { connectionOf, UsageError } from '../cli/connection.ts';
 import { faults } from './faults.ts';
 
 export interface Options {
-  readonly rows: number;
+  /** undefined = as many as the rehearsal has that is resumed, else the default */
+  readonly rows?: number;
   /** A PostgreSQL of the user's own; undefined = the embedded one. */
   readonly databaseUrl?: string;
   readonly fault?: string;
@@ -14,11 +17,21 @@ export interface Options {
 }
 
 const maxRows = 10_000_000;
+export const defaultRows = 10_000;
 
 function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
   if (Number.isInteger(rows) && rows >= 100 && rows <= maxRows) return rows;
   throw new InvalidArgumentError(`Expected a whole number from 100 to ${maxRows}, e.g. --rows 10000.`);
+}
+
+/** The report is written at the end: what keeps it from that should be known before. */
+function checkFile(json: string): void {
+  const directory = path.dirname(json);
+  if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
+    throw new UsageError(`Found no directory ${directory} for the report, expected one. Check --json.`);
+  if (statSync(json, { throwIfNoEntry: false })?.isDirectory())
+    throw new UsageError(`Found a directory ${json}, expected the name of a file. Check --json.`);
 }
 
 /**
@@ -30,9 +43,10 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
   const command = new Command('npm start --')
     .description('Rehearses the whole rollout on this machine, against a real PostgreSQL.')
     .addOption(
-      new Option('--rows <n>', 'appointments to seed into an empty table')
-        .argParser(parseRows)
-        .default(10_000),
+      new Option(
+        '--rows <n>',
+        `appointments to seed into an empty table (default: ${defaultRows}, or as before when it resumes)`,
+      ).argParser(parseRows),
     )
     .addOption(
       new Option(
@@ -72,6 +86,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
   }
   const options = command.opts<Options>();
   if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
+  if (options.json !== undefined) checkFile(options.json);
   if (options.databaseUrl !== undefined && options.fresh) {
     throw new UsageError(
       'Found --fresh with --database-url: a database of yours is never emptied here.\n' +

@@ -44,7 +44,11 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
         : `The fault was made good: ${fault.repair}`,
     );
   }
-  for (const line of completed ? whatNext(options) : resumable ? [howToResume(options)] : [])
+  for (const line of completed
+    ? whatNext(options)
+    : resumable
+      ? [`To resume where it stopped: ${resumeCommand(options)}`]
+      : [])
     display.line(line);
 }
 
@@ -61,9 +65,9 @@ function whatNext({ databaseUrl, json }: Options): string[] {
   ];
 }
 
-function howToResume({ rows, databaseUrl }: Options): string {
-  const given = rows === 10_000 ? '' : ` -- --rows ${rows}`;
-  return `To resume where it stopped: npm start${databaseUrl === undefined ? given : ' -- --database-url …'}`;
+/** What to type to go on with this rehearsal. */
+export function resumeCommand({ databaseUrl }: Options): string {
+  return databaseUrl === undefined ? 'npm start' : 'npm start -- --database-url …';
 }
 
 function completion({ rows, triggerEnabled }: Report): Row[] {

@@ -22,8 +22,8 @@ import { faults } from './faults.ts';
 import { Functions } from './functions.ts';
 import { executionLives, holdExecution } from './liveness.ts';
 import { Observer } from './observer.ts';
-import type { Options } from './options.ts';
-import { showOutcome } from './outcome.ts';
+import { defaultRows, type Options } from './options.ts';
+import { resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
 import { plaintextChecksum, prepareTable, type SampleTable } from './sample-table.ts';
 import { executionArn, StateMachines } from './state-machines.ts';
@@ -62,7 +62,7 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
     return 1;
   } finally {
     display.endProgress();
-    if (interruption.signal.aborted) display.problem('Stopped. Run npm start again to resume.');
+    if (interruption.signal.aborted) display.problem(`Stopped. To resume: ${resumeCommand(options)}`);
     for (const cleanup of cleanups.reverse()) {
       try {
         await cleanup();
@@ -86,7 +86,7 @@ async function run(
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());
-  const table = await prepareTable(admin, options.rows, (text) => display.line(text));
+  const table = await prepareTable(admin, place.rows, (text) => display.line(text));
   introduce(table, options, display);
   const unfinished = table.fresh ? undefined : await findUnfinishedRun(admin);
   if (unfinished) display.line(unfinished);
@@ -156,7 +156,7 @@ async function run(
     await admin.query('select').catch(() => {
       throw new UsageError(
         `The connection to PostgreSQL at ${connection.host}:${connection.port} was lost in the middle of the rollout.\n` +
-          'Nothing is lost with it: once the server runs, run npm start again to resume.',
+          `Nothing is lost with it: once the server runs, resume: ${resumeCommand(options)}`,
       );
     });
     throw new UsageError(
@@ -184,6 +184,7 @@ async function run(
     virtualSeconds: Math.round(observer.seconds.virtual),
     wallSeconds: Math.round(performance.now() - started) / 1000,
   });
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
   showOutcome(display, report, {
     table,
     fault,
@@ -191,7 +192,6 @@ async function run(
     resumable: place.resumable,
     failures: [...traffic.failures],
   });
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
   place.completed = !stopped;
   return stopped ? 2 : 0;
 }
@@ -199,6 +199,8 @@ async function run(
 interface Place {
   readonly connection: Connection;
   readonly keyFile: string;
+  /** To seed into an empty table. */
+  readonly rows: number;
   /** After a stop. */
   readonly resumable: boolean;
   /** Set at the end; the embedded database of a completed rehearsal is of no more use. */
@@ -210,10 +212,12 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
     const connection = connectionOf(options.databaseUrl);
     const { host, port, database } = connection;
     display.line(`PostgreSQL at ${host}:${port}, database ${database}.`);
-    return { connection, keyFile: keyFileFor(host, port, database), resumable: true, completed: false };
+    const rows = options.rows ?? defaultRows;
+    return { connection, keyFile: keyFileFor(host, port, database), rows, resumable: true, completed: false };
   }
   const workplace = await takeWorkplace(options.rows, options.fresh || options.fault !== undefined);
-  const place = { keyFile: workplace.keyFile, resumable: workplace.resumable, completed: false };
+  const { keyFile, rows, resumable } = workplace;
+  const place = { keyFile, rows, resumable, completed: false };
   cleanups.push(() => workplace.release(!place.completed));
   if (workplace.note) display.line(workplace.note);
   await workplace.prepare();
@@ -223,12 +227,12 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
   return Object.assign(place, { connection: connectionOf(server.url) });
 }
 
-function introduce(table: SampleTable, { rows }: Options, display: Display): void {
+function introduce(table: SampleTable, { rows, databaseUrl }: Options, display: Display): void {
   const counted = `public.appointments: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
   if (table.fresh) display.line(`${counted}, all of them fictitious.`);
   else if (table.seeded) {
     display.line(
-      `${counted}, seeded by an earlier rehearsal${table.rows === rows ? '' : ' (--rows does not apply)'}.`,
+      `${counted}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
     );
   } else {
     display.line(

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { postgresHome, stopOrphan } from './embedded-postgres.ts';
 import { takeLock } from './lock.ts';
+import { defaultRows } from './options.ts';
 
 /** In the current directory. */
 const home = '.rehearsal';
@@ -40,6 +41,8 @@ export interface Workplace {
   /** Data directory for startPostgres. */
   readonly data: string;
   readonly keyFile: string;
+  /** Of the rehearsal that is resumed, else as asked for. */
+  readonly rows: number;
   /** What becomes of an earlier rehearsal, for the reader; empty when there was none. */
   readonly note: string;
   /** What release keeps, a next rehearsal finds. */
@@ -52,15 +55,17 @@ export interface Workplace {
 
 /**
  * Takes `.rehearsal`, or a temporary directory when another rehearsal is using it.
+ * @param asked rows; undefined resumes whatever was stopped
  * @param fresh never resume
  */
-export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workplace> {
+export async function takeWorkplace(asked: number | undefined, fresh: boolean): Promise<Workplace> {
   mkdirSync(home, { recursive: true });
   const unlock = await takeLock(path.resolve(home, 'lock'));
   if (!unlock) {
     const temporary = mkdtempSync(path.join(tmpdir(), 'rehearsal-'));
     return {
       ...within(temporary),
+      rows: asked ?? defaultRows,
       note: 'Another rehearsal is running: this one works in a temporary directory and cannot be resumed.',
       resumable: false,
       prepare: async () => undefined,
@@ -70,9 +75,11 @@ export async function takeWorkplace(rows: number, fresh: boolean): Promise<Workp
   const directory = path.resolve(home, 'embedded');
   const notes = path.join(directory, 'rehearsal.json');
   const kept = existsSync(notes) ? (JSON.parse(readFileSync(notes, 'utf8')) as { rows: number }) : undefined;
-  const resume = kept?.rows === rows && !fresh;
+  const resume = kept !== undefined && (asked ?? kept.rows) === kept.rows && !fresh;
+  const rows = resume ? kept.rows : (asked ?? defaultRows);
   return {
     ...within(directory),
+    rows,
     note: !kept
       ? ''
       : resume

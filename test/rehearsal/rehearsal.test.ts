@@ -263,10 +263,11 @@ it(
     );
     stopped.child.kill('SIGTERM');
     expect(await stopped.exit()).toBe(1);
-    expect(stopped.output).toContain('Run npm start again to resume.');
+    expect(stopped.output).toMatch(/Stopped\. To resume: npm start$/m);
     expect(() => process.kill(pid, 0)).toThrow(/ESRCH/);
 
-    const resumed = bench.start('--rows', '500');
+    // As the hint has it: without --rows it is as many as before.
+    const resumed = bench.start();
     expect(await resumed.exit(), resumed.output).toBe(0);
     expect(resumed.output.split('\n').slice(0, 6).join('\n')).toContain(
       'Resuming the rehearsal that was stopped',
@@ -291,11 +292,10 @@ it(
     );
     process.kill(pid, 'SIGKILL');
     expect(await orphaned.exit()).toBe(1);
-    expect(orphaned.output).toMatch(
-      /The connection to PostgreSQL at .* was lost.*\n.*run npm start again to resume/,
-    );
+    expect(orphaned.output).toMatch(/The connection to PostgreSQL at .* was lost.*\n.*resume: npm start$/m);
 
-    const resumed = bench.start('--rows', '400');
+    // As the hint has it: without --rows it is as many as before.
+    const resumed = bench.start();
     expect(await resumed.exit(), resumed.output).toBe(0);
   },
   timeout,
@@ -309,6 +309,8 @@ it.each([
     /argument 'gremlins' is invalid. Allowed choices are decryption-failure, error-spike/,
   ],
   [['--rows', 'many'], /argument 'many' is invalid. Expected a whole number from 100/],
+  [['--json', '/nowhere/report.json'], /Found no directory \/nowhere for the report.*Check --json/],
+  [['--json', '/'], /Found a directory \/, expected the name of a file/],
   [['--rows', '7'], /argument '7' is invalid. Expected a whole number from 100/],
   [
     ['--database-url', 'mysql://root:seekrit@localhost/x'],
