@@ -54,18 +54,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     },
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
     millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
-    hoursLeft:
-      isOpen && phase && pace
-        ? hoursLeft(
-            plan,
-            phaseOf(plan, phase.number),
-            phase,
-            pace.millisecondsPerRow,
-            settings.offPeak,
-            new Date(),
-            { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
-          )
-        : null,
+    hoursLeft: isOpen && phase && pace ? await readHoursLeft(client, run, phase, pace, settings) : null,
     waiting:
       isOpen && run.waiting_for !== null
         ? { for: run.waiting_for, since: run.waiting_since.toISOString() }
@@ -101,11 +90,15 @@ function nothing(target: string): RolloutStatus {
   };
 }
 
+interface PhaseBegun {
+  readonly number: PhaseNumber;
+  readonly startedAt: Date;
+  readonly rowsWithPii: number;
+  readonly rowsEncryptedNow: number;
+}
+
 /** The phase that was begun last, with its carried counts; null when its ciphertext was cleared since. */
-async function readPhase(
-  client: Client,
-  run: string,
-): Promise<{ number: PhaseNumber; startedAt: Date; rowsWithPii: number; rowsEncryptedNow: number } | null> {
+async function readPhase(client: Client, run: string): Promise<PhaseBegun | null> {
   const { rows } = await client.query(
     `select number, started_at as "startedAt", rows_with_pii as "rowsWithPii",
        rows_encrypted_now as "rowsEncryptedNow"
@@ -143,6 +136,30 @@ async function readPace(
   return each === null
     ? null
     : { rowsPerSecond: pace === null ? null : Number(pace), millisecondsPerRow: Number(each) };
+}
+
+/** The estimate, less what the phase under way has soaked already. */
+async function readHoursLeft(
+  client: Client,
+  run: { id: string; attempt: number; batch_rows: number | null; pause_seconds: number | null },
+  begun: PhaseBegun,
+  { millisecondsPerRow }: { millisecondsPerRow: number },
+  settings: Settings,
+): Promise<number> {
+  const plan = planOf(settings);
+  const phase = phaseOf(plan, begun.number);
+  const hours = hoursLeft(plan, phase, begun, millisecondsPerRow, settings.offPeak, new Date(), {
+    batchRows: run.batch_rows,
+    pauseSeconds: run.pause_seconds,
+  });
+  // The soak begins when the gate before it has passed.
+  const { rows } = await client.query(
+    `select coalesce(extract(epoch from clock_timestamp() - min(judged_at)), 0)::float8 / 3600 as soaked
+     from encryption_rollout.gates
+     where run_id = $1 and attempt = $2 and gate = $3 and verdict = 'GO' and judged_at >= $4`,
+    [run.id, run.attempt, `${phase.title}: Gate`, begun.startedAt],
+  );
+  return hours - Math.min(rows[0].soaked, phase.soakMinutes / 60);
 }
 
 async function readOpenHolds(client: Client, run: string, attempt: number): Promise<RolloutStatus['holds']> {

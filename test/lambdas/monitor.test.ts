@@ -102,6 +102,17 @@ describe('Monitor', () => {
       rowsPerSecond: null,
       millisecondsPerRow: null,
     });
+    expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+    await world.client.query(
+      `update encryption_rollout.phases set started_at = started_at - interval '24 minutes';
+       update encryption_rollout.gates set judged_at = judged_at - interval '24 minutes'`,
+    );
+    expect((await published()).HoursLeft, 'most of a soak is over').toBeCloseTo(0.1 + 2 + 4, 1);
+    await world.client.query("update encryption_rollout.gates set judged_at = judged_at - interval '1 hour'");
+    await world.client.query(
+      "update encryption_rollout.phases set started_at = started_at - interval '1 hour'",
+    );
+    expect((await published()).HoursLeft, 'one that takes longer').toBeCloseTo(2 + 4, 1);
     expect((await complete()).id).toBe(run.id);
     expect(await published()).not.toHaveProperty('HoursLeft');
   });
