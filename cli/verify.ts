@@ -144,7 +144,7 @@ const number = new Intl.NumberFormat('en-US');
 function describe({ target, counts, complete, runStatus, results }: Verification, json?: string): string {
   const table = new Table({
     head: ['', 'Invariant', 'Checked', 'Violations'],
-    style: { head: [], border: [] },
+    style: { head: [], border: [], compact: true },
     colAligns: ['left', 'left', 'right', 'right'],
   });
   for (const { invariant, checked, violations } of results)

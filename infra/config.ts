@@ -199,6 +199,8 @@ function expectedBy(issue: z.core.$ZodIssue): string {
   if (issue.code === 'too_big' && issue.origin === 'number') return `expected at most ${issue.maximum}`;
   if (issue.code === 'too_small' && issue.origin === 'number')
     return `expected ${issue.inclusive ? 'at least' : 'more than'} ${Number(Number(issue.minimum).toPrecision(2))}`;
+  if (issue.code === 'too_small' && issue.message.startsWith('Too small'))
+    return issue.origin === 'array' ? 'expected at least one' : 'expected some text';
   if (issue.code === 'invalid_type' && issue.message.startsWith('Invalid '))
     return `expected ${kinds[issue.expected] ?? issue.expected}`;
   // Of zod's own "Invalid input: expected …, received …" only the middle is news.

@@ -5,7 +5,7 @@ import { PhaseNumber } from './payloads.ts';
 import { attestations } from './plan.ts';
 import { priorityProblem } from './priority.ts';
 
-export const RolloutInput = z.strictObject({
+const fields = {
   /** Preflight, forecast and every check that reads, and nothing is written. */
   dryRun: z.boolean().default(false),
   /** The execution ends after this phase, and the next one goes on from there. */
@@ -23,6 +23,13 @@ export const RolloutInput = z.strictObject({
       z.string().trim().min(1, 'expected the name of the person who attests'),
     )
     .default({}),
+};
+
+export const RolloutInput = z.strictObject(fields, {
+  error: ({ code, keys }) =>
+    code === 'unrecognized_keys'
+      ? `found ${(keys as string[]).join(', ')}, expected some of ${Object.keys(fields).join(', ')}`
+      : undefined,
 });
 export type RolloutInput = z.infer<typeof RolloutInput>;
 

@@ -16,7 +16,11 @@ export const Target = z.strictObject({
   schema: z.string().min(1).default('public'),
   table: z.string().min(1).default('appointments'),
   keyColumn: z.string().min(1).default('id'),
-  columns: z.array(z.string().min(1)).min(1).default(['email', 'e164', 'first_name']),
+  columns: z
+    .array(z.string().min(1))
+    .min(1)
+    .refine((names) => new Set(names).size === names.length, 'expected each column once')
+    .default(['email', 'e164', 'first_name']),
   trigger: z.string().min(1).default('encrypt_appointment_pii'),
   /** SQL condition on the table's columns; rows for which it is true are encrypted first. null = none. */
   priority: z

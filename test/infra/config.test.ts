@@ -40,6 +40,12 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ vpcId: 'main' }, 'vpcId: found "main", expected an id like vpc-0123456789abcdef0'],
     [{ vpcId: undefined }, 'vpcId: found nothing, expected an id like vpc-0123456789abcdef0'],
     [{ subnetIds: [] }, 'subnetIds: found [], expected at least one subnet id'],
+    [{ target: { keyColumn: '' } }, 'target.keyColumn: found "", expected some text'],
+    [{ target: { columns: [] } }, 'target.columns: found [], expected at least one'],
+    [
+      { target: { columns: ['email', 'email'] } },
+      'target.columns: found ["email","email"], expected each column once',
+    ],
     [
       { subnetIds: ['subnet-x'] },
       'subnetIds.0: found "subnet-x", expected an id like subnet-0123456789abcdef0',

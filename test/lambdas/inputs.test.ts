@@ -109,7 +109,7 @@ describe('an input that is wrong', () => {
   test.each([
     [{ untilPhase: 7 }, 'untilPhase'],
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
-    [{ untilphase: 2 }, 'untilphase'],
+    [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, priority, '],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
     await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
       name: 'InvalidInput',
