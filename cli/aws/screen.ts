@@ -28,7 +28,8 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
       ? []
       : [pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
     ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
-    ...status.accepted.map(
+    // A deployment of an earlier release does not tell.
+    ...(status.accepted ?? []).map(
       ({ criteria, by, until }) =>
         `May be unknown, on the word of ${by}, for ${duration((Date.parse(until) - now.getTime()) / 1_000)} more in this phase: ${criteria.join(', ')}`,
     ),

@@ -2,6 +2,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
 import { commandLine } from '../../lambdas/core/hints.ts';
+import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 import { status } from './status.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
@@ -14,6 +15,13 @@ const place = {
 const plain = (text: string) => stripVTControlCharacters(text);
 
 describe('the screen of status', () => {
+  test('shows what a deployment of an earlier release tells, which is not brought up to date while it is at work', () => {
+    const { accepted: _, ...earlier } = status;
+    expect(plain(statusScreen(earlier as RolloutStatus, place, now))).toBe(
+      plain(statusScreen({ ...status, accepted: [] }, place, now)),
+    );
+  });
+
   test('says where the rollout is, what it waits for and how to answer', () => {
     expect(plain(statusScreen(status, place, now))).toBe(
       `public.appointments, stack Rollout (account 123456789012, eu-west-1)
