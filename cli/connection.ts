@@ -21,7 +21,10 @@ const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-
  * `disable`; `require` and the `verify-…` modes ask for it here, too.
  * @throws UsageError that does not repeat the URL, since it may hold a password
  */
-export function connectionOf(databaseUrl: string): Connection {
+export function connectionOf(databaseUrl: string | undefined): Connection {
+  // Not commander's required option: that would hide a misspelt --database-url behind one that is missing.
+  if (databaseUrl === undefined)
+    throw new UsageError('Found no --database-url, expected postgresql://user:password@host:port/database.');
   const url = URL.parse(databaseUrl);
   // Of a socket: postgresql:///database?host=/var/run/postgresql, or the folder as an encoded host.
   const host = decodeURIComponent(url?.hostname || (url?.searchParams.get('host') ?? '')).replace(

@@ -15,7 +15,7 @@ import { addVerifyCommand } from './verify.ts';
 const say = (text: string) => process.stdout.write(`${text}\n`);
 const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
 
-async function installCommand({ databaseUrl, generateKey }: { databaseUrl: string; generateKey?: true }) {
+async function installCommand({ databaseUrl, generateKey }: { databaseUrl?: string; generateKey?: true }) {
   const connection = connectionOf(databaseUrl);
   const client = await connect(connection, 'encryption-rollout install');
   try {
@@ -36,7 +36,7 @@ async function installCommand({ databaseUrl, generateKey }: { databaseUrl: strin
   }
 }
 
-async function uninstallCommand({ databaseUrl, yes }: { databaseUrl: string; yes?: true }) {
+async function uninstallCommand({ databaseUrl, yes }: { databaseUrl?: string; yes?: true }) {
   const connection = connectionOf(databaseUrl);
   const client = await connect(connection, 'encryption-rollout uninstall');
   try {
@@ -99,7 +99,7 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
   program
     .command('install')
     .description('install the engine, and prepare public.appointments; again: bring it up to date')
-    .requiredOption(...databaseUrl)
+    .option(...databaseUrl)
     .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
     .addHelpText(
       'after',
@@ -114,7 +114,7 @@ Example:
   program
     .command('uninstall')
     .description('remove what install, or a rollout, added; refused while a rollout is active')
-    .requiredOption(...databaseUrl)
+    .option(...databaseUrl)
     .option('--yes', 'do not ask')
     .addHelpText(
       'after',

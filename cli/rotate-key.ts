@@ -22,7 +22,7 @@ const retirementLooks = 10;
 const violationsFound = 3;
 
 interface Flags {
-  readonly databaseUrl: string;
+  readonly databaseUrl?: string;
   readonly batch: number;
   readonly yes?: true;
 }
@@ -32,7 +32,7 @@ export function addRotateKeyCommand(program: Command): void {
   program
     .command('rotate-key')
     .description('give the database a new random key and move every row to it, while it is in use')
-    .requiredOption('--database-url <url>', 'postgresql://user:password@host:port/database')
+    .option('--database-url <url>', 'postgresql://user:password@host:port/database')
     .option('--batch <rows>', 'rows that one transaction moves', rowsOf, defaultBatchRows)
     .option('--yes', 'do not ask')
     .addHelpText(

@@ -12,7 +12,7 @@ import { connect, connectionOf, UsageError } from './connection.ts';
 const violationsFound = 3;
 
 interface Flags {
-  readonly databaseUrl: string;
+  readonly databaseUrl?: string;
   readonly target: string[];
   readonly complete: boolean;
   readonly keyFile: string[];
@@ -27,7 +27,7 @@ export function addVerifyCommand(program: Command): void {
   program
     .command('verify')
     .description('check that every row is encrypted as recorded and opens to its plaintext; changes nothing')
-    .requiredOption('--database-url <url>', 'postgresql://user:password@host:port/database')
+    .option('--database-url <url>', 'postgresql://user:password@host:port/database')
     .option(
       '--target <schema.table>',
       'a registered table, several times for several (default: all)',

@@ -171,7 +171,11 @@ it('says what is wrong with the table, the login or the address', async () => {
 
   expect(await rollout('install')).toMatchObject({
     code: 1,
-    output: expect.stringContaining("required option '--database-url <url>' not specified"),
+    output: expect.stringContaining('Found no --database-url, expected postgresql://'),
+  });
+  expect(await rollout('install', '--databse-url', 'x')).toMatchObject({
+    code: 1,
+    output: expect.stringMatching(/unknown option '--databse-url'\n\(Did you mean --database-url\?\)/),
   });
   expect(await rollout('demolish')).toMatchObject({ code: 1, output: expect.stringContaining('demolish') });
 });
