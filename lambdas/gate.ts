@@ -32,7 +32,7 @@ export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number,
     const measurements = stage === 'approval' ? null : await measure(client, run, phase, step);
     const gate = `${phase.title}: ${stageNames[stage]}`;
     const criteria = measurements ? gateCriteria(step.plan, phase, measurements) : [approvalCriterion];
-    const decided = await decidedHolds(client, run, gate, step.plan.goMinutes);
+    const decided = await decidedHolds(client, run, gate);
     const judgement = judge(gate, withDecisions(criteria, decided));
     await recordJudgement(client, run, judgement, number, stage === lastStage(phase));
     if (measurements)

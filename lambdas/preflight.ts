@@ -44,7 +44,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
       ),
       exposure: await readExposure(client, target),
     });
-    const decided = await decidedHolds(client, run, 'Preflight', plan.goMinutes);
+    const decided = await decidedHolds(client, run, 'Preflight');
     const judgement = judge('Preflight', withDecisions(criteria, decided));
     await recordJudgement(client, run, judgement, null, false);
     if (judgement.verdict === 'NO_GO') await closeRun(client, run, 'STOPPED', judgement.reason);

@@ -159,18 +159,18 @@ export async function decide(
 
 /**
  * Decided holds of this gate in this attempt, in the order in which they were asked.
- * @param goMinutes after which a `go` counts no more
+ * @param goMinutes after which a `go` counts no more; none of one that is asked for once, whose next judgement may take longer
  */
 export async function decidedHolds(
   client: Client,
   run: Run,
   gate: string,
-  goMinutes: number,
+  goMinutes: number | null = null,
 ): Promise<DecidedHold[]> {
   const { rows } = await client.query<DecidedHold>(
     `select id, unknown, decision, decided_by as by from encryption_rollout.holds
      where run_id = $1 and attempt = $2 and gate = $3 and decision is not null
-       and (decision <> 'go' or decided_at > clock_timestamp() - make_interval(mins => $4))
+       and (decision <> 'go' or $4::integer is null or decided_at > clock_timestamp() - make_interval(mins => $4))
      order by asked_at, id`,
     [run.id, run.attempt, gate, goMinutes],
   );

@@ -67,6 +67,16 @@ describe('a hold', () => {
     expect((await events()).filter(({ event }) => event === 'HOLD_ASKED')).toHaveLength(2);
   });
 
+  test('go: a gate that takes long to judge once more does not ask again', async () => {
+    world.configure({ plan: { goMinutes: 10 } });
+    const { hold } = await inconclusive();
+    await decide(hold, 'go');
+    await world.client.query(
+      "update encryption_rollout.holds set decided_at = decided_at - interval '14 minutes'",
+    );
+    expect((await judge()).verdict).toBe('GO');
+  });
+
   test('go: the execution goes on, and the gate passes with what was unknown accepted', async () => {
     const { hold } = await inconclusive();
     await wait(hold);
