@@ -84,7 +84,8 @@ export const locks: readonly Fault[] = [
         while (!switched) {
           const started = performance.now();
           await writer.client.query(
-            "update public.appointments set status = 'seen' where id = (select min(id::text)::uuid from public.appointments)",
+            // Not a row of the holder's, which any write would wait for.
+            "update public.appointments set status = 'seen' where id = (select min(id::text)::uuid from public.appointments where email is not null)",
           );
           longest = Math.max(longest, performance.now() - started);
           writes += 1;
