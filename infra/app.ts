@@ -6,7 +6,7 @@ import { EncryptionRolloutStack } from './stack.ts';
 
 try {
   const app = new App();
-  const config = configOf(app.node);
+  const config = configOf(app.node, console.error);
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   new EncryptionRolloutStack(app, config.stackName, { config });
   app.synth();

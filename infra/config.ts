@@ -258,12 +258,20 @@ const exampleFile = fileURLToPath(new URL('../config/example.json', import.meta.
 /**
  * The configuration that CDK's context gives: `encryptionRollout` (the settings themselves, e.g. in cdk.json), else
  * the JSON file that `config` names, else the committed example.
+ * @param warn is told of the example: nobody should deploy it because -c was forgotten
  * @throws ConfigurationError
  */
-export function configOf(context: { tryGetContext(key: string): unknown }): RolloutConfig {
+export function configOf(
+  context: { tryGetContext(key: string): unknown },
+  warn: (text: string) => void,
+): RolloutConfig {
   const inline = context.tryGetContext('encryptionRollout');
   if (inline !== undefined) return parseConfig(inline, 'context encryptionRollout');
   const file = context.tryGetContext('config') ?? exampleFile;
+  if (file === exampleFile)
+    warn(
+      'Found no -c config=FILE: this is config/example.json, whose network and database do not exist. Name yours before you deploy.',
+    );
   if (typeof file !== 'string')
     throw new ConfigurationError(`context config: found ${sample(file)}, expected the path of a JSON file`);
   return readConfig(file);

@@ -22,7 +22,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     await publish(target, { EncryptionPercentage: health.encryptionPercentage }).catch(unpublished(step));
     return {
       summary: [
-        `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
+        `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database by the audit, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
         ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
         ...kept.map(
           ({ number, reason }) =>

@@ -259,18 +259,22 @@ describe('a wrong setting is named with what was found and what is expected', ()
 describe('where the configuration comes from', () => {
   const context = (values: Record<string, unknown>) => ({ tryGetContext: (key: string) => values[key] });
 
-  test('the committed example, when nothing is said', () => {
-    expect(configOf(context({}))).toMatchObject({
+  test('the committed example, when nothing is said: with a warning', () => {
+    const warnings: string[] = [];
+    expect(configOf(context({}), (text) => warnings.push(text))).toMatchObject({
       stackName: 'EncryptionRollout',
       databaseTls: 'verify-full',
     });
+    expect(warnings).toEqual([
+      expect.stringMatching(/^Found no -c config=FILE: this is config\/example.json/),
+    ]);
   });
 
   test('the settings themselves come before the file', () => {
     const inline = { ...right, stackName: 'Customers' };
-    expect(configOf(context({ encryptionRollout: inline, config: 'nowhere.json' })).stackName).toBe(
-      'Customers',
-    );
+    const given = context({ encryptionRollout: inline, config: 'nowhere.json' });
+    const warn = () => expect.unreachable();
+    expect(configOf(given, warn).stackName).toBe('Customers');
   });
 
   test('a file that is not there, or is not JSON', () => {
