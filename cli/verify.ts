@@ -50,8 +50,10 @@ export function addVerifyCommand(program: Command): void {
     .addHelpText(
       'after',
       `
-Rows are named by key, never by content. A snapshot holds no plaintext, but values that can be guessed can be tried
-against it: keep it like the data, and delete it when it is no longer needed.
+In the table, ✓ holds, ✗ does not, and – had nothing to check. Rows are named by key, never by content.
+
+A snapshot holds no plaintext, but values that can be guessed can be tried against it: keep it like the data, and delete
+it when it is no longer needed.
 
 The table is read once (with a snapshot twice, sorted), in one read-only transaction, which holds back its vacuum for so long.
 
