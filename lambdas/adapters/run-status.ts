@@ -57,11 +57,15 @@ export async function isWatched(client: Client, target: string, days: number): P
   return rows[0].answer;
 }
 
-/** Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. */
+/**
+ * Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. One under
+ * way that began in a table that was encrypted does not: its trigger stays on.
+ */
 export async function isEncrypted(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
     `select status from encryption_rollout.runs as r
-     where target = $1 and ${changesExpectations} order by started_at desc limit 1`,
+     where target = $1 and ${changesExpectations} and (r.purpose = 'encrypt' or r.status <> 'ACTIVE')
+     order by started_at desc limit 1`,
     [target],
   );
   return rows[0]?.status === 'COMPLETED';

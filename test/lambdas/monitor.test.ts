@@ -138,6 +138,15 @@ describe('Monitor', () => {
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
   });
 
+  test('goes on reporting both while a table that was complete is verified again', async () => {
+    await complete();
+    await world.prepare('two');
+    expect(await published()).toMatchObject({ TriggerFailures: 0, EncryptionPercentage: 100 });
+    await loseCoverage();
+    await countIsDue();
+    expect(await published()).toMatchObject({ TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
   test('goes on reporting both after a rotation of the key that was stopped, until a person has the trigger switched off', async () => {
     await complete();
     world.setKey({
