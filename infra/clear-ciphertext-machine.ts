@@ -10,7 +10,7 @@ import {
   WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
+import { heardOrNot, invoke, type MachineProps, machine, notify, onError, readable, set } from './tasks.ts';
 
 /**
  * Option 2 of the plan's rollback, never started by anything but a person: takes the ciphertext of a stopped run away,
@@ -67,7 +67,7 @@ export class ClearCiphertextMachine extends Construct {
       resultPath: '$.failed',
     });
     explained.next(notifyFailed);
-    onError(notifyFailed, '$.unheard', failed).next(failed);
+    heardOrNot(notifyFailed, failed);
     onError(clearCiphertext, '$.error', readable(this, 'ClearCiphertext', '$.cause', explained)).next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)
@@ -75,7 +75,7 @@ export class ClearCiphertextMachine extends Construct {
     );
     pause.next(clearCiphertext);
     // Cleared it is, whoever heard of it.
-    onError(notifyOnCall, '$.unheard', finished).next(finished);
+    heardOrNot(notifyOnCall, finished);
 
     this.machine = machine(
       this,

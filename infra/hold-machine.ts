@@ -8,7 +8,16 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../lambdas/core/plan.ts';
-import { awaitAnswer, execute, invoke, type MachineProps, machine, notify, onError, set } from './tasks.ts';
+import {
+  awaitAnswer,
+  execute,
+  heardOrNot,
+  invoke,
+  type MachineProps,
+  machine,
+  notify,
+  set,
+} from './tasks.ts';
 
 /**
  * Asks a person about a judgement that is INCONCLUSIVE, and waits for the answer. Nothing is decided here: what asked is
@@ -57,7 +66,7 @@ export class HoldMachine extends Construct {
 
     askPerson.next(page);
     // Whoever looks at the status sees the question all the same.
-    onError(page, '$.unheard', awaitDecision).next(awaitDecision);
+    heardOrNot(page, awaitDecision);
     awaitDecision.addCatch(expireHold, { errors: ['States.Timeout'], resultPath: JsonPath.DISCARD });
     awaitDecision.next(over);
     expireHold.next(over);

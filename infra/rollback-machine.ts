@@ -8,7 +8,7 @@ import {
   Succeed,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { invoke, type MachineProps, machine, notify, onError } from './tasks.ts';
+import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from './tasks.ts';
 
 /**
  * Stops a rollout safely and tells the people on call. A step that fails does not keep the later ones from being
@@ -63,7 +63,7 @@ export class RollbackMachine extends Construct {
     onError(gatherEvidence, '$.failure', noEvidence).next(notifyOnCall);
     noEvidence.next(notifyOnCall);
     // The rollback stands, whoever heard of it. The parent execution fails for all to see.
-    onError(notifyOnCall, '$.unheard', complete).next(complete);
+    heardOrNot(notifyOnCall, complete);
 
     this.machine = machine(
       this,

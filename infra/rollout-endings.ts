@@ -4,7 +4,7 @@ import { Fail, type IChainable, type IStateMachine, JsonPath, Succeed } from 'aw
 import type { Construct } from 'constructs';
 import type { Target } from '../lambdas/core/settings.ts';
 import { childName } from './execution-names.ts';
-import { execute, invoke, type MachineProps, notify, onError } from './tasks.ts';
+import { execute, heardOrNot, invoke, type MachineProps, notify, onError } from './tasks.ts';
 
 type EndingProps = Pick<MachineProps, 'functions' | 'topic'>;
 
@@ -27,7 +27,7 @@ export function completed(scope: Construct, props: EndingProps, rollback: IChain
     JsonPath.stringAt('$.step.summary'),
   );
   // Complete it is, whoever heard of it.
-  onError(notifyCompleted, '$.unheard', done).next(done);
+  heardOrNot(notifyCompleted, done);
   const scheduleChecks = invoke(scope, 'ScheduleChecks', {
     functions,
     payload: { run },
@@ -41,7 +41,7 @@ export function completed(scope: Construct, props: EndingProps, rollback: IChain
     'Encryption rollout: checks not scheduled',
     'The rollout is complete, but the checks of the next 30 days could not be scheduled. See the log of ScheduleChecks, then start another execution: it verifies every row, and schedules them.',
   );
-  onError(notifyUnscheduled, '$.unheard', notifyCompleted).next(notifyCompleted);
+  heardOrNot(notifyUnscheduled, notifyCompleted);
   onError(scheduleChecks, '$.unscheduled', notifyUnscheduled).next(notifyCompleted);
   return onError(completeRollout, '$.step.reason', rollback).next(scheduleChecks);
 }
@@ -62,7 +62,7 @@ export function phaseFinished(scope: Construct, props: EndingProps, rollback: IC
     'Encryption rollout: phase finished',
     JsonPath.stringAt('$.step.summary'),
   );
-  onError(page, '$.unheard', finished).next(finished);
+  heardOrNot(page, finished);
   return onError(endPhase, '$.step.reason', rollback).next(page);
 }
 
@@ -76,7 +76,7 @@ export function stopped(
   const advice = `The rollout was stopped, but its rollback did not finish. Disable the trigger by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback.`;
   const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
   const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
-  onError(page, '$.unheard', failed).next(failed);
+  heardOrNot(page, failed);
   const task = execute(scope, 'Rollback', {
     machine: rollback,
     name: childName('rollback'),

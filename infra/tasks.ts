@@ -201,6 +201,11 @@ export function onError<T extends Pick<TaskStateBase, 'addCatch'>>(
   return task;
 }
 
+/** After the message comes `next`, whether anybody could be told or not. */
+export function heardOrNot(message: SnsPublish, next: IChainable): void {
+  onError(message, '$.unheard', next).next(next);
+}
+
 /**
  * States that make of a caught error at `$.error` what people can read, `{Error, Cause}` at `path`; returns the first. Lambda
  * wraps the handler's message in JSON; people get the message alone.
