@@ -2,6 +2,7 @@
 import { number } from './judgement.ts';
 import type { RolloutStatus } from './operate.ts';
 import type { Plan } from './plan.ts';
+import { type Purpose, purposeInWords } from './purpose.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
 const TOLERANCE_HOURS = 0.1;
@@ -53,6 +54,13 @@ export function dueUpdates(
   };
 }
 
+/** What is known of the rows before the first phase. */
+const notBegun: Readonly<Record<Purpose, string>> = {
+  encrypt: 'nothing encrypted yet',
+  rotate: 'no row moved to the new key yet, each is encrypted with the key before',
+  verify: 'encrypted by an earlier rollout, nothing verified yet',
+};
+
 /**
  * The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next.
  * @param commandLine makes a command of `npm run rollout` one that reaches this stack
@@ -63,8 +71,10 @@ export function statusUpdate(
   commandLine: (words: string) => string,
 ): { subject: string; message: string } {
   const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
-  const percent = rows === null ? '' : `, ${rows.percentage} %`;
-  const inPhase = `${phase?.title ?? 'before phase 1'}${percent}`;
+  const purpose = run?.purpose ?? 'encrypt';
+  const underNewKey = purpose === 'rotate' ? ' under the new key' : '';
+  const percent = rows === null ? '' : `, ${rows.percentage} %${underNewKey}`;
+  const inPhase = `${phase?.title ?? (purpose === 'verify' ? 'before its first phase' : 'before phase 1')}${percent}`;
   const where = {
     COMPLETED: 'complete',
     STOPPING: 'being stopped',
@@ -72,10 +82,14 @@ export function statusUpdate(
     ACTIVE: inPhase,
   }[run?.status ?? 'ACTIVE'];
   const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  const since =
+    run?.status === 'COMPLETED'
+      ? ', as counted when it ended'
+      : phase && `; in ${phase.title} since ${phase.startedAt}`;
   const lines = [
-    `Encryption of ${target} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
+    `Encryption of ${target}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
     '',
-    `Where: ${rows === null ? 'nothing encrypted yet' : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data (${rows.percentage} %)`}${phase === null ? '' : `; in ${phase.title} since ${phase.startedAt}`}.`,
+    `Where: ${rows === null ? notBegun[purpose] : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data${underNewKey} (${rows.percentage} %)`}${since ?? ''}.`,
     ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
       ? [`${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.`]
       : [
@@ -104,6 +118,8 @@ function nextStep(
   if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
   if (holds.length > 0) return `somebody answers; ${commandLine('status')} says how.`;
   if (waiting !== null) return 'the batches go on by themselves when the wait is over.';
+  if (phase === null && run?.purpose === 'verify')
+    return 'what is missing is encrypted, then every row is opened.';
   const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);
   return following === undefined
     ? 'the final audit opens every row, then the rollout is complete.'

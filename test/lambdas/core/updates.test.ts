@@ -160,10 +160,37 @@ describe('an update says', () => {
     expect(message).not.toMatch(/null|undefined|NaN/);
   });
 
+  test.each([
+    ['rotate', 'no row moved to the new key yet', 'a rotation of the key', 'Next: Phase 1 Initial Batch.'],
+    [
+      'verify',
+      'encrypted by an earlier rollout',
+      'a verification of a table that was complete',
+      'Next: what is',
+    ],
+  ] as const)('of a run to %s that the table was encrypted before', (purpose, where, words, next) => {
+    const { run, ...rest } = inPhase(3);
+    const status = { ...rest, run: run && { ...run, purpose } };
+    const { message } = statusUpdate({ ...status, phase: null, rows: null });
+    expect(message).toContain(`Encryption of public.appointments, ${words} (run run, attempt 2): before`);
+    expect(message).toContain(`Where: ${where}`);
+    expect(message).toContain(next);
+    // 42 % of the rows moved to the next key are not a coverage of 42 %.
+    expect(statusUpdate(status).subject.endsWith('42 % under the new key')).toBe(purpose === 'rotate');
+  });
+
+  test('after the completion when its numbers were counted', () => {
+    expect(statusUpdate(ended('COMPLETED', 100)).message).toContain('(42 %), as counted when it ended.');
+  });
+
   test('fits the subject of a mail: at most 100 characters of ASCII', () => {
     for (const { number } of defaultPlan.phases)
       for (const status of [inPhase(number), ended('COMPLETED', 1), ended('STOPPED', 1)]) {
-        const { subject } = statusUpdate(status);
+        const { subject } = statusUpdate({
+          ...status,
+          run: status.run && { ...status.run, purpose: 'rotate' },
+          rows: { withPersonalData: 1e9, encrypted: 1, percentage: 99.99 },
+        });
         expect(subject).toMatch(/^[ -~]{1,99}$/);
       }
   });
