@@ -2,7 +2,7 @@ import { setTrigger } from './adapters/engine.ts';
 import { recordEvent } from './adapters/events.ts';
 import { purposeOf } from './adapters/keys.ts';
 import { politely } from './adapters/migrations.ts';
-import { requestedRollback } from './adapters/rollback-requests.ts';
+import { switchesOff } from './adapters/rollback-requests.ts';
 import { isOver } from './adapters/runs.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from './core/payloads.ts';
 import { handlerOf, unattachedSession } from './step.ts';
@@ -25,8 +25,7 @@ export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({
       return { triggerDisabled: false, milliseconds: 0, reason };
     };
     const purpose = await purposeOf(client, run);
-    if (purpose !== 'encrypt' && (await requestedRollback(client, run)) === undefined)
-      return leave(leftOn[purpose]);
+    if (purpose !== 'encrypt' && !(await switchesOff(client, run, purpose))) return leave(leftOn[purpose]);
     const started = performance.now();
     // In one transaction, lest an execution take the run over between the look and the switch.
     const changed = await politely(client, async () =>

@@ -4,8 +4,9 @@ import { readHealth } from './adapters/engine.ts';
 import { readPlaintextProof, recordEvent } from './adapters/events.ts';
 import { readLastGates } from './adapters/judgements.ts';
 import { purposeOf } from './adapters/keys.ts';
+import { switchesOff } from './adapters/rollback-requests.ts';
 import { readRunningQueries } from './adapters/running-queries.ts';
-import { closeRun } from './adapters/runs.ts';
+import { closeRun, fenceRun } from './adapters/runs.ts';
 import { explainReason } from './core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from './core/payloads.ts';
 import { stopMessage } from './core/stop-message.ts';
@@ -27,9 +28,13 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     await recordEvent(client, run, 'EVIDENCE', evidence);
     const purpose = await purposeOf(client, run);
     const proof = await readPlaintextProof(client, run);
-    await closeRun(client, run, 'STOPPED', why);
-    // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
-    await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
+    // With the trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
+    if (health.triggerEnabled && (await switchesOff(client, run, purpose))) await fenceRun(client, run);
+    else {
+      await closeRun(client, run, 'STOPPED', why);
+      // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
+      await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
+    }
     return {
       summary: stopMessage({ ...evidence, target, runId: run.id, why, purpose, proof, commandLine }),
     };

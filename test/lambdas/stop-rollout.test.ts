@@ -100,6 +100,23 @@ describe('an execution that ended before its time', () => {
     },
   );
 
+  test('a rollback that could not switch the trigger off, as while something holds the table, is followed by another', async () => {
+    const run = await begun();
+    await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    const rollback = { run, reason: 'a test wants it' };
+    // DisableTrigger has failed in between.
+    await world.invoke('cancel-batches', rollback);
+    expect((await world.invoke('gather-evidence', rollback)).summary).toContain('trigger STILL ENABLED');
+    world.aws.executions.set(rollbackArn(run), { status: 'FAILED' });
+    expect(await stopRollout(ended(rollbackArn(run), 'FAILED'))).toMatchObject({ outcome: 'ROLLBACK' });
+    expect(world.aws.executions.has(rollbackArn(run, '-2'))).toBe(true);
+    // When it finds the table free, all is done.
+    await world.invoke('disable-trigger', rollback);
+    await world.invoke('gather-evidence', rollback);
+    const { rows } = await world.client.query('select status from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'STOPPED' }]);
+  });
+
   test('rollbacks are not started for ever: the function fails, and its alarm pages', async () => {
     const run = await begun();
     for (const suffix of ['', '-2', '-3']) {
