@@ -12,15 +12,16 @@ import type { Names } from './names.ts';
 
 type Stakeholder = keyof RolloutConfig['stakeholders'];
 
-const beginningAndEnd = ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'];
-
-/** What each hears of an execution of the rollout, by the plan's communication plan. */
-export const heard: Record<Stakeholder, readonly string[]> = {
-  executives: beginningAndEnd,
-  security: beginningAndEnd,
-  support: beginningAndEnd,
-  incidents: ['FAILED', 'ABORTED', 'TIMED_OUT'],
-};
+/**
+ * What each hears of, by the plan's communication plan. An end before its time may be that of a rollout that was refused
+ * and changed no row, which is nothing to tell customers: their incidents are rollbacks.
+ */
+export const heard = {
+  executives: 'beginnings and ends',
+  security: 'beginnings and ends',
+  support: 'beginnings and ends',
+  incidents: 'rollbacks',
+} as const satisfies Record<Stakeholder, string>;
 
 interface NotificationsProps {
   readonly names: Names;
@@ -85,30 +86,36 @@ export class Notifications extends Construct {
     this.key.grant(publisher, 'kms:Decrypt', 'kms:GenerateDataKey*');
   }
 
-  /** Tells the stakeholders when an execution of the rollout begins and ends. A dry run is none: it changes nothing. */
-  tellOf(rollout: IStateMachine): void {
+  /** Tells the stakeholders what they hear of. A dry run is nothing: it changes nothing. */
+  tellOf(rollout: IStateMachine, rollback: IStateMachine): void {
     const { names } = this.props;
+    const details = `Plaintext is never deleted. Details: dashboard ${names.dashboard}, execution ${EventField.fromPath('$.detail.executionArn')}`;
+    const tidings = {
+      'beginnings and ends': {
+        detail: {
+          stateMachineArn: [rollout.stateMachineArn],
+          status: ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'],
+          // The input as it was written, in one string.
+          input: Match.anythingButWildcard('*"dryRun":true*', '*"dryRun": true*'),
+        },
+        text: `Encryption rollout of ${names.target}: ${EventField.fromPath('$.detail.status')} at ${EventField.time}. RUNNING: it has begun. SUCCEEDED: it has done what it was started for. Otherwise it has ended early: it was refused before it changed a row, or stopped; the next start goes on from there. ${details}`,
+      },
+      rollbacks: {
+        detail: { stateMachineArn: [rollback.stateMachineArn], status: ['RUNNING'] },
+        text: `The encryption rollout of ${names.target} was stopped, and is being rolled back since ${EventField.time}. The people on call know why, and whether customers notice anything. ${details}`,
+      },
+    };
     for (const [stakeholder, topic] of this.stakeholders) {
+      const { detail, text } = tidings[heard[stakeholder]];
       new Rule(this, `Tell${stakeholder}`, {
         ruleName: names.of(`Tell-${stakeholder}`),
-        description: `Tells ${stakeholder} of executions of the encryption rollout`,
+        description: `Tells ${stakeholder} of ${heard[stakeholder]} of the encryption rollout`,
         eventPattern: {
           source: ['aws.states'],
           detailType: ['Step Functions Execution Status Change'],
-          detail: {
-            stateMachineArn: [rollout.stateMachineArn],
-            status: [...heard[stakeholder]],
-            // The input as it was written, in one string.
-            input: Match.anythingButWildcard('*"dryRun":true*', '*"dryRun": true*'),
-          },
+          detail,
         },
-        targets: [
-          new SnsTopic(topic, {
-            message: RuleTargetInput.fromText(
-              `Encryption rollout of ${names.target}: ${EventField.fromPath('$.detail.status')} at ${EventField.time}. Plaintext is never deleted. Details: dashboard ${names.dashboard}, execution ${EventField.fromPath('$.detail.executionArn')}`,
-            ),
-          }),
-        ],
+        targets: [new SnsTopic(topic, { message: RuleTargetInput.fromText(text) })],
       });
     }
   }

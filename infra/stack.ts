@@ -134,7 +134,7 @@ export class EncryptionRolloutStack extends Stack {
 
     for (const publisher of [hold, rollback, rollout, clearCiphertext, postRolloutChecks, statusUpdates])
       notifications.grantEncryption(publisher);
-    notifications.tellOf(rollout);
+    notifications.tellOf(rollout, rollback);
 
     const alarms = new Alarms(this, 'Alarms', {
       names,

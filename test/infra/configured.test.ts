@@ -5,7 +5,7 @@ import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
-import { functionNames } from '../../infra/functions.ts';
+import { functionsInVpc } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/metrics.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
@@ -97,7 +97,11 @@ describe("for somebody else's account", () => {
         stackName: 'Clinic',
         target: { table: 'Wizyty w Łodzi' },
         createVpcEndpoints: true,
-        stakeholders: { executives: ['chief@example.com'], support: ['help@example.com'] },
+        stakeholders: {
+          executives: ['chief@example.com'],
+          support: ['help@example.com'],
+          incidents: ['letters@example.com'],
+        },
         databaseSecretKmsKeyArn: kmsKey,
         tags: { CostCenter: '4711' },
         runbookUrl: 'https://wiki.example.com/runbook',
@@ -161,33 +165,43 @@ describe("for somebody else's account", () => {
     const decrypting = resources('AWS::IAM::Policy')
       .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
       .filter(({ Resource }) => Resource === kmsKey);
-    expect(decrypting).toHaveLength(functionNames.length);
+    expect(decrypting).toHaveLength(functionsInVpc.length);
     for (const { Action, Condition } of decrypting) {
       expect(Action).toBe('kms:Decrypt');
       expect(JSON.stringify(Condition)).toContain('kms:ViaService');
     }
   });
 
-  test('stakeholders that have an address get a topic, and are told of beginnings and ends', () => {
+  test('stakeholders that have an address get a topic, and are told of beginnings and ends, those who write to customers of rollbacks', () => {
     expect(
       resources('AWS::SNS::Topic')
         .map(({ TopicName }) => TopicName)
         .sort(),
-    ).toEqual(['Executives', 'OnCall', 'Support', 'Updates'].map((name) => `Clinic-${name}`));
+    ).toEqual(['Executives', 'Incidents', 'OnCall', 'Support', 'Updates'].map((name) => `Clinic-${name}`));
     const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
-    expect(telling).toHaveLength(2);
-    for (const { EventPattern, Targets } of telling) {
-      expect(EventPattern.detail.status).toEqual(['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT']);
+    const all = ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'];
+    const machines = (name: string) =>
+      Object.entries(custom.Resources)
+        .filter(([, { Properties }]) => Properties?.StateMachineName === `Clinic-${name}`)
+        .map(([Ref]) => ({ Ref }));
+    expect(
+      telling.map(({ Name, EventPattern: { detail } }) => [Name, detail.stateMachineArn, detail.status]),
+    ).toEqual([
+      ['Clinic-Tell-executives', machines('EncryptionRollout'), all],
+      ['Clinic-Tell-support', machines('EncryptionRollout'), all],
+      // One that was refused has changed no row, and begins none.
+      ['Clinic-Tell-incidents', machines('Rollback'), ['RUNNING']],
+    ]);
+    for (const { Targets } of telling)
       expect(Targets[0].InputTransformer.InputTemplate).toContain(
-        'Encryption rollout of public.Wizyty w Łodzi',
+        'ncryption rollout of public.Wizyty w Łodzi',
       );
-    }
     for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
   });
 
   test('nobody is told of a dry run, which changes nothing', () => {
     for (const { EventPattern } of resources('AWS::Events::Rule').filter(({ Name }) =>
-      Name.includes('Tell'),
+      /Tell-(executives|support)/.test(Name),
     )) {
       const [{ 'anything-but': untold }] = EventPattern.detail.input;
       const heard = (input: string) =>
