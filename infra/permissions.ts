@@ -144,16 +144,22 @@ function allowBackups(
       resourceName,
       arnFormat: ArnFormat.COLON_RESOURCE_NAME,
     });
-  if (clusterIdentifier !== undefined)
-    allow(
-      ['rds:CreateDBClusterSnapshot'],
-      [arn('cluster', clusterIdentifier), arn('cluster-snapshot', 'encryption-rollout-*')],
-    );
-  else
-    allow(
-      ['rds:CreateDBSnapshot'],
-      [arn('db', instanceIdentifier ?? ''), arn('snapshot', 'encryption-rollout-*')],
-    );
+  const [create, database, snapshots] =
+    clusterIdentifier !== undefined
+      ? [
+          'rds:CreateDBClusterSnapshot',
+          arn('cluster', clusterIdentifier),
+          arn('cluster-snapshot', 'encryption-rollout-*'),
+        ]
+      : [
+          'rds:CreateDBSnapshot',
+          arn('db', instanceIdentifier ?? ''),
+          arn('snapshot', 'encryption-rollout-*'),
+        ];
+  allow([create], [database, snapshots]);
+  // A database that copies its tags to its snapshots does so in the name of whoever takes one.
+  // https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonrds.html
+  allow(['rds:AddTagsToResource'], [snapshots]);
 }
 
 // By name, because the machines are drawn from these functions.
