@@ -52,7 +52,8 @@ export const serviceAlerts: readonly {
   },
   {
     name: 'RollbackFailed',
-    story: 'A rollback did not finish: the trigger may still be enabled. Disable it by hand, now.',
+    story:
+      'A rollback did not finish: the trigger may still be enabled. Disable it by hand, now, unless the key was being rotated or a complete table verified: there it was on before.',
     metric: ({ rollback }) => rollback.metricFailed({ period: Duration.minutes(1) }),
   },
   {
@@ -76,7 +77,7 @@ export const serviceAlerts: readonly {
   {
     name: 'StopRolloutFailed',
     story:
-      'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed. Disable the trigger by hand, now.',
+      'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed. Stop it by hand, now: the runbook says how.',
     metric: ({ stopRollout }) => stopRollout.metricErrors({ period: Duration.minutes(1) }),
   },
 ];
@@ -97,7 +98,7 @@ interface AlarmsProps extends Deployed {
   readonly plan: Plan;
   /** Path or URL of the runbook. */
   readonly runbook: string;
-  /** Who is told when an alarm goes off, and when it is over. */
+  /** Who is told when an alarm goes off; of a level also when it is over. */
   readonly topics: readonly ITopic[];
 }
 
@@ -116,6 +117,8 @@ export class Alarms extends Construct {
           comparisonOperator: comparisons[alert.comparison],
           threshold: alert.threshold,
           treatMissingData: alert.whenMissing as TreatMissingData,
+          // A count of failures is back at zero within minutes, mended or not. A level is not.
+          tellsWhenOver: alert.whenMissing !== 'notBreaching',
         }),
       ),
       ...serviceAlerts.map((alert) =>
@@ -124,6 +127,7 @@ export class Alarms extends Construct {
           comparisonOperator: ComparisonOperator.GREATER_THAN_THRESHOLD,
           threshold: 0,
           treatMissingData: TreatMissingData.NOT_BREACHING,
+          tellsWhenOver: false,
         }),
       ),
     ];
@@ -132,11 +136,15 @@ export class Alarms extends Construct {
   private alarm(
     name: string,
     story: string,
-    how: {
+    {
+      tellsWhenOver,
+      ...how
+    }: {
       metric: IMetric;
       comparisonOperator: ComparisonOperator;
       threshold: number;
       treatMissingData: TreatMissingData;
+      tellsWhenOver: boolean;
     },
   ): Alarm {
     const { names, runbook, topics } = this.props;
@@ -148,7 +156,7 @@ export class Alarms extends Construct {
     });
     for (const topic of topics) {
       alarm.addAlarmAction(new SnsAction(topic));
-      alarm.addOkAction(new SnsAction(topic));
+      if (tellsWhenOver) alarm.addOkAction(new SnsAction(topic));
     }
     return alarm;
   }

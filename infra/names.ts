@@ -1,4 +1,5 @@
 import { alertsOf } from '../lambdas/core/alerts.ts';
+import { commandLine } from '../lambdas/core/hints.ts';
 import { metricTarget } from '../lambdas/core/metrics.ts';
 import { planOf } from '../lambdas/core/settings.ts';
 import { serviceAlerts } from './alarms.ts';
@@ -16,6 +17,8 @@ export interface Names {
   /** What our metrics call it. */
   readonly metricTarget: string;
   readonly dashboard: string;
+  /** A command of `npm run rollout`, as it is typed to reach this stack. */
+  commandLine(words: string): string;
   /** Of all alerts. */
   readonly alarms: readonly string[];
   /** Of the alerts that stop a rollout under way. */
@@ -32,6 +35,7 @@ export function namesOf(config: RolloutConfig): Names {
     target,
     metricTarget: metricTarget(config.stackName, target),
     dashboard: config.stackName,
+    commandLine: (words) => commandLine({ stack: config.stackName }, words),
     alarms: [...alerts, ...serviceAlerts].map(({ name }) => of(name)),
     stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),
   };

@@ -6,7 +6,7 @@ import type { Target } from '../lambdas/core/settings.ts';
 import { childName } from './execution-names.ts';
 import { execute, heardOrNot, invoke, type MachineProps, notify, onError } from './tasks.ts';
 
-type EndingProps = Pick<MachineProps, 'functions' | 'topic'>;
+type EndingProps = Pick<MachineProps, 'names' | 'functions' | 'topic'>;
 
 const run = JsonPath.objectAt('$.run');
 
@@ -69,11 +69,11 @@ export function phaseFinished(scope: Construct, props: EndingProps, rollback: IC
 /** Rolls back and fails with a cause that the person on call understands. */
 export function stopped(
   scope: Construct,
-  { topic, target }: EndingProps & { readonly target: Target },
+  { names, topic, target }: EndingProps & { readonly target: Target },
   rollback: IStateMachine,
 ): IChainable {
   const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
-  const advice = `The rollout was stopped, but its rollback did not finish. Disable the trigger by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback.`;
+  const advice = `The rollout was stopped, but its rollback did not finish, and the trigger may still be on. If the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), it was on before: leave it. Otherwise disable it by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback, and docs/runbook.md#rollbackfailed.`;
   const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
   const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
   heardOrNot(page, failed);

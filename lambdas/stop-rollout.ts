@@ -65,7 +65,7 @@ async function rollBack(run: Run, name: string, reason: string): Promise<StopRol
     if (status === 'RUNNING' || status === 'SUCCEEDED') return { outcome: 'ROLLBACK', reason };
   }
   throw new Error(
-    `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. Disable the trigger by hand, see docs/runbook.md#rollbackfailed.`,
+    `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. The trigger may still be on: docs/runbook.md#rollbackfailed says what to do by hand.`,
   );
 }
 

@@ -102,6 +102,11 @@ describe('alarms', () => {
     expect(AlarmActions).toEqual([{ Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] }]);
   });
 
+  test('an end is told of levels alone: that a failure is not repeated does not mend it', () => {
+    const told = all.map(({ name }) => name).filter((name) => alarmOf(name).OKActions !== undefined);
+    expect(told).toEqual(['CoverageBelow99', 'MissingIvs', 'RolloutOverdue', 'MonitorSilent']);
+  });
+
   test('the numbers in the stories are those of the plan', () => {
     const storyOf = (name: string) => alerts.find((alert) => alert.name === name)?.story;
     expect(storyOf('BatchErrorRate')).toContain(`More than ${defaultPlan.abort.errorPercent} %`);

@@ -70,6 +70,13 @@ describe('a rollback that fails', () => {
       const { ending, calls, notes } = await rollOut({ ...stopped, [step]: failure('DatabaseUnreachable') });
       expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
       expect(ending).toHaveProperty('cause', expect.stringContaining(byHand));
+      // In a rotation that would leave new rows in plaintext only.
+      expect(ending).toHaveProperty(
+        'cause',
+        expect.stringMatching(
+          /key was being rotated.* \(npm run rollout -- status says so\).*: leave it\. Otherwise/,
+        ),
+      );
       expect(calls).toContain('DisableTrigger');
       expect(calls.at(-1)).toBe('GatherEvidence');
       expect(notes).toEqual([

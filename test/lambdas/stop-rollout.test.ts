@@ -122,7 +122,7 @@ describe('an execution that ended before its time', () => {
     for (const suffix of ['', '-2', '-3']) {
       world.aws.executions.set(rollbackArn(run, suffix), { status: 'FAILED' });
     }
-    await expect(stopRollout(ended(execution))).rejects.toThrow(/Disable the trigger by hand/);
+    await expect(stopRollout(ended(execution))).rejects.toThrow(/trigger may still be on/);
   });
 
   test('before the first rollout there is nothing to stop', async () => {
