@@ -39,7 +39,7 @@ export class RolloutDashboard extends Construct {
         [
           value('Where are we?', metricOf(names, 'ProgressPercent', 'Maximum', 1), '% of rows encrypted'),
           value('How fast?', rowsPerSecond, 'rows per second'),
-          value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, soaks included'),
+          value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, if it goes on now'),
           value('Waiting?', metricOf(names, 'Waiting', 'Maximum', 1), '1: the batches wait', 4),
           value('Errors', metricOf(names, 'EncryptionErrors', 'Sum', 60), 'rows failed in the hour'),
         ],

@@ -12,7 +12,7 @@ import { refuses, withDecisions } from './core/decisions.ts';
 import { judge } from './core/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from './core/payloads.ts';
 import { type PhaseNumber, phaseOf } from './core/plan.ts';
-import { type Easing, easing, isOpen, PAUSED_SECONDS } from './core/throttle.ts';
+import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from './core/throttle.ts';
 import type { Vitals } from './core/vitals.ts';
 import { readVitals } from './measurements.ts';
 import { handlerOf, type Step, sessionName, unpublished } from './step.ts';
@@ -99,7 +99,7 @@ async function reasonToWait(
   if (pause)
     return {
       easing: {
-        reason: `Paused by ${pause.by}${pause.reason === '' ? '' : `: ${pause.reason}`}`,
+        reason: pausedBy(pause.by, pause.reason),
         waitSeconds: PAUSED_SECONDS,
       },
       judged: false,

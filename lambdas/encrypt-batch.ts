@@ -14,7 +14,7 @@ import { breach } from './core/judgement.ts';
 import type { MetricName } from './core/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from './core/payloads.ts';
 import { type Phase, phaseOf } from './core/plan.ts';
-import { aimRows, hoursLeft, percentage, settledPercent, type Tuned } from './core/progress.ts';
+import { aimRows, percentage, settledPercent } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
 type Input = { run: Run; request: string; phase: Phase };
@@ -76,7 +76,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     const milliseconds = performance.now() - started;
     await client.query('reset lock_timeout');
     const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step, phase, result, progress, milliseconds, tuning));
+    await publish(step.target, measurements(step, result, progress, milliseconds));
     return {
       pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,
@@ -90,15 +90,12 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
 
 /** What one batch tells the alarms and the dashboard. */
 function measurements(
-  { plan, settings }: Step,
-  phase: Phase,
+  { plan }: Step,
   { encrypted, failed }: BatchResult,
   progress: { rowsWithPii: number; rowsEncryptedNow: number },
   milliseconds: number,
-  tuning: Tuned,
 ): Partial<Record<MetricName, number>> {
   const attempted = encrypted + failed;
-  const perRow = milliseconds / Math.max(1, encrypted);
   return {
     RowsEncrypted: encrypted,
     EncryptionErrors: failed,
@@ -107,8 +104,10 @@ function measurements(
     // A handful of rows says nothing about a rate, or about speed.
     ...(attempted < plan.abort.errorPercentMinRows
       ? {}
-      : { ErrorPercent: (100 * failed) / attempted, MillisecondsPerRow: perRow }),
-    HoursLeft: hoursLeft(plan, phase, progress, perRow, settings.offPeak, new Date(), tuning),
+      : {
+          ErrorPercent: (100 * failed) / attempted,
+          MillisecondsPerRow: milliseconds / Math.max(1, encrypted),
+        }),
   };
 }
 

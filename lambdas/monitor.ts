@@ -71,7 +71,6 @@ async function measure(
     Heartbeat: 1,
     RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
     StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
-    // Batches tell it, too, but not in a soak, nor while they wait.
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     EncryptionErrors: errors.trigger,
     ...(checked === undefined ? {} : { DecryptionFailures: checked.mismatchedKeys.length }),

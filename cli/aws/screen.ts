@@ -4,6 +4,8 @@ import type { Criterion } from '../../lambdas/core/judgement.ts';
 import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords } from '../../lambdas/core/purpose.ts';
+import { waitOf } from '../../lambdas/core/throttle.ts';
+import { isPutOff } from '../../lambdas/core/time-left.ts';
 import { count, duration } from '../../rehearsal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -26,7 +28,10 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
     ...progressLines(status),
     ...(status.waiting === null
       ? []
-      : [pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`)]),
+      : [
+          pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`),
+          ...(waitOf(status.waiting.for) === 'person' ? [`  ${place.commandLine('resume')}`] : []),
+        ]),
     ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
     // A deployment of an earlier release does not tell.
     ...(status.accepted ?? []).map(
@@ -59,13 +64,18 @@ function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string)
     : `${phase.title}, begun ${ago(phase.startedAt)}${until}`;
 }
 
-function progressLines({ rows, rowsPerSecond, millisecondsPerRow, hoursLeft }: RolloutStatus): string[] {
+function progressLines(status: RolloutStatus): string[] {
+  const { rows, rowsPerSecond, millisecondsPerRow, hoursLeft } = status;
   if (rows === null) return [];
   const filled = Math.min(barCells, Math.floor((rows.percentage / 100) * barCells));
   const facts = [
     rowsPerSecond === null ? [] : [`${count(rowsPerSecond)} rows/s`],
     millisecondsPerRow === null ? [] : [`${millisecondsPerRow.toFixed(2)} ms a row`],
-    hoursLeft === null ? [] : [`${duration(hoursLeft * 3_600)} left, waits included`],
+    hoursLeft === null
+      ? []
+      : [
+          `${duration(hoursLeft * 3_600)} left${isPutOff(status) ? ' if it goes on now' : ''}, waits included`,
+        ],
   ].flat();
   return [
     `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${rows.percentage.toFixed(1)} %  ${count(rows.encrypted)} of ${count(rows.withPersonalData)} rows`,

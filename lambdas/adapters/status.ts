@@ -2,11 +2,13 @@
 import type pg from 'pg';
 import type { RolloutStatus } from '../core/operate.ts';
 import { type PhaseNumber, phaseOf } from '../core/plan.ts';
-import { hoursLeft, percentage } from '../core/progress.ts';
+import { percentage } from '../core/progress.ts';
 import { planOf, type Settings } from '../core/settings.ts';
+import { pausedBy, waitOf } from '../core/throttle.ts';
 import { targetName } from '../core/verification.ts';
 import { countErrorsByType } from './encryption-errors.ts';
 import { hasEngineTable } from './engine.ts';
+import { type PhaseBegun, readHoursLeft } from './time-left.ts';
 
 type Client = pg.ClientBase;
 
@@ -54,11 +56,11 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     },
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
     millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
-    hoursLeft: isOpen && phase && pace ? await readHoursLeft(client, run, phase, pace, settings) : null,
-    waiting:
-      isOpen && run.waiting_for !== null
-        ? { for: run.waiting_for, since: run.waiting_since.toISOString() }
+    hoursLeft:
+      run.status === 'ACTIVE' && phase
+        ? await readHoursLeft(client, run, phase, pace?.millisecondsPerRow ?? null, settings)
         : null,
+    waiting: isOpen ? waitingOf(run) : null,
     tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
     holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
     accepted:
@@ -88,13 +90,6 @@ function nothing(target: string): RolloutStatus {
     triggerEnabled: null,
     errors: {},
   };
-}
-
-interface PhaseBegun {
-  readonly number: PhaseNumber;
-  readonly startedAt: Date;
-  readonly rowsWithPii: number;
-  readonly rowsEncryptedNow: number;
 }
 
 /** The phase that was begun last, with its carried counts; null when its ciphertext was cleared since. */
@@ -138,28 +133,19 @@ async function readPace(
     : { rowsPerSecond: pace === null ? null : Number(pace), millisecondsPerRow: Number(each) };
 }
 
-/** The estimate, less what the phase under way has soaked already. */
-async function readHoursLeft(
-  client: Client,
-  run: { id: string; attempt: number; batch_rows: number | null; pause_seconds: number | null },
-  begun: PhaseBegun,
-  { millisecondsPerRow }: { millisecondsPerRow: number },
-  settings: Settings,
-): Promise<number> {
-  const plan = planOf(settings);
-  const phase = phaseOf(plan, begun.number);
-  const hours = hoursLeft(plan, phase, begun, millisecondsPerRow, settings.offPeak, new Date(), {
-    batchRows: run.batch_rows,
-    pauseSeconds: run.pause_seconds,
-  });
-  // The soak begins when the gate before it has passed.
-  const { rows } = await client.query(
-    `select coalesce(extract(epoch from clock_timestamp() - min(judged_at)), 0)::float8 / 3600 as soaked
-     from encryption_rollout.gates
-     where run_id = $1 and attempt = $2 and gate = $3 and verdict = 'GO' and judged_at >= $4`,
-    [run.id, run.attempt, `${phase.title}: Gate`, begun.startedAt],
-  );
-  return hours - Math.min(rows[0].soaked, phase.soakMinutes / 60);
+/** A person's pause is shown at once, also in a soak, after which no batch will begin; the rest as the last look found it. */
+function waitingOf(run: {
+  readonly paused_at: Date | null;
+  readonly paused_by: string;
+  readonly pause_reason: string | null;
+  readonly waiting_for: string | null;
+  readonly waiting_since: Date;
+}): RolloutStatus['waiting'] {
+  if (run.paused_at !== null)
+    return { for: pausedBy(run.paused_by, run.pause_reason ?? ''), since: run.paused_at.toISOString() };
+  // Resumed since that look.
+  if (run.waiting_for === null || waitOf(run.waiting_for) === 'person') return null;
+  return { for: run.waiting_for, since: run.waiting_since.toISOString() };
 }
 
 async function readOpenHolds(client: Client, run: string, attempt: number): Promise<RolloutStatus['holds']> {

@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
 import type { Tuned } from '../core/progress.ts';
+import { waitOf } from '../core/throttle.ts';
 import { recordEvent } from './events.ts';
 import { politely } from './migrations.ts';
 import { latestRunStatus } from './run-status.ts';
@@ -32,7 +33,10 @@ export async function noteLook(client: Client, run: Run): Promise<void> {
   );
 }
 
-/** Says what the batches wait for; null = for nothing. An event tells when the waiting began, and when it was over. */
+/**
+ * Says what the batches wait for; null = for nothing. Events tell when a wait began, for a person, the hour or a pressure,
+ * and when they went on.
+ */
 export async function noteWaiting(client: Client, run: Run, reason: string | null): Promise<void> {
   await inTransaction(client, async () => {
     const { rows } = await client.query(
@@ -42,14 +46,15 @@ export async function noteWaiting(client: Client, run: Run, reason: string | nul
     );
     if (rows[0] === undefined) return;
     const { before, since } = rows[0];
+    // What is measured changes from look to look; that is not news.
+    const begins = reason !== null && (before === null || waitOf(before) !== waitOf(reason));
     await client.query(
       `update encryption_rollout.runs set waiting_for = $2,
-         waiting_since = case when $2::text is not null then coalesce(waiting_since, clock_timestamp()) end
+         waiting_since = case when $3 then clock_timestamp() when $2::text is not null then waiting_since end
        where id = $1`,
-      [run.id, reason],
+      [run.id, reason, begins],
     );
-    // What is measured changes from look to look; that is not news.
-    if (before === null) await recordEvent(client, run, 'WAITING', { for: reason });
+    if (begins) await recordEvent(client, run, 'WAITING', { for: reason });
     else if (reason === null) await recordEvent(client, run, 'GOING_ON', { for: before, since });
   });
 }

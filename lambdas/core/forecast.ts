@@ -1,8 +1,8 @@
 /** What a rollout will write, from sizes and a sample of the table, and whether there is room for it. Pure. */
 import type { Criterion } from './judgement.ts';
 import { type Plan, phaseOf } from './plan.ts';
-import { hoursLeft } from './progress.ts';
 import type { OffPeak } from './settings.ts';
+import { ASSUMED_MILLISECONDS_PER_ROW, batchesLeft, hoursLeft, noPace, type Way } from './time-left.ts';
 
 /** A sample of `fraction` of the table's pages, and the sizes that PostgreSQL knows. Bytes are averages per row to encrypt. */
 export interface TableSample {
@@ -36,8 +36,6 @@ export interface Forecast {
   readonly walBytes: number;
 }
 
-/** Of a batch's rows, before any has been measured: several times what a small server takes. */
-const ASSUMED_MILLISECONDS_PER_ROW = 0.2;
 /** An update's record, the lock's before it, and their block references. */
 const RECORD_BYTES = 150;
 /** An index entry's record, without the entry. */
@@ -64,15 +62,16 @@ export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | nul
   const indexGrowth = sample.indexBytes.reduce((sum, bytes) => sum + bytes * share, 0);
   const tableBytes = rows * (newRow + POINTER_BYTES) + indexGrowth;
 
-  const batches = plan.phases
-    .filter(({ aimPercent }) => aimPercent > 0)
-    .reduce(
-      ({ count, done }, { aimPercent, maxRows, batchRows }) => {
-        const until = Math.max(done, Math.min((rows * aimPercent) / 100, maxRows ?? rows));
-        return { count: count + Math.ceil((until - done) / batchRows), done: until };
-      },
-      { count: 0, done: 0 },
-    ).count;
+  const rowsWithPii = Math.max(rows, Math.round(sample.withPii / sample.fraction));
+  const way: Way = {
+    from: 1,
+    until: 5,
+    rowsWithPii,
+    rowsEncryptedNow: rowsWithPii - rows,
+    hoursSoaked: null,
+    rowsAudited: 0,
+  };
+  const batches = batchesLeft(plan, way, noPace.tuned).reduce((sum, each) => sum + each.batches, 0);
   const bulk = phaseOf(plan, 3);
   const workSeconds = batches * bulk.pauseSeconds + (rows * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
 
@@ -90,11 +89,10 @@ export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | nul
     0,
   );
   const walBytes = records + (sample.fullPageWrites ? (heapPages + indexPages) * sample.pageBytes : 0);
-  const progress = { rowsWithPii: rows, rowsEncryptedNow: 0 };
   return {
     rowsToEncrypt: rows,
     batches,
-    hours: hoursLeft(plan, phaseOf(plan, 1), progress, ASSUMED_MILLISECONDS_PER_ROW, offPeak, now),
+    hours: hoursLeft(plan, offPeak, now, way, noPace),
     tableBytes: Math.round(tableBytes),
     walBytes: Math.round(walBytes),
   };

@@ -1,6 +1,4 @@
 import { type Phase, type PhaseNumber, type Plan, phaseOf } from './plan.ts';
-import type { OffPeak } from './settings.ts';
-import { hoursThroughWindows } from './throttle.ts';
 
 /** Coverage of the table with the current key, by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
 export interface Health {
@@ -62,29 +60,4 @@ export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health
 export interface Tuned {
   readonly batchRows: number | null;
   readonly pauseSeconds: number | null;
-}
-
-/**
- * Estimate of the hours until the rollout is complete: batches as fast as the last one, and every wait to come. Where
- * batches wait for off-peak windows, `now` tells how long those are closed.
- */
-export function hoursLeft(
-  plan: Plan,
-  phase: Phase,
-  { rowsWithPii, rowsEncryptedNow }: { rowsWithPii: number; rowsEncryptedNow: number },
-  millisecondsPerRow: number,
-  offPeak: OffPeak | null = null,
-  now: Date = new Date(0),
-  { batchRows, pauseSeconds }: Tuned = { batchRows: null, pauseSeconds: null },
-): number {
-  const rows = Math.max(0, rowsWithPii - rowsEncryptedNow);
-  const batches = rows / (batchRows ?? Math.max(...plan.phases.map((each) => each.batchRows)));
-  const soakMinutes = plan.phases
-    .filter(({ number }) => number >= phase.number)
-    .reduce((minutes, each) => minutes + each.soakMinutes, 0);
-  const work =
-    (rows * millisecondsPerRow) / 3_600_000 + (batches * (pauseSeconds ?? phase.pauseSeconds)) / 3_600;
-  // The bulk of the batches lies in the phases that wait, or the windows would be of no use.
-  const waits = offPeak?.phases.some((number) => number >= phase.number) ? offPeak : null;
-  return (waits === null ? work : hoursThroughWindows(waits, work, now)) + soakMinutes / 60;
 }

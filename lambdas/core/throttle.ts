@@ -17,6 +17,24 @@ export function longestPauseDays({ batchesPerExecution }: Plan): number {
   return Math.floor((maxStretches * batchesPerExecution * PAUSED_SECONDS) / 86_400);
 }
 
+/** How the reason of a wait begins, by what it is that is waited for: all that the records keep of it. */
+export const waitBegins = {
+  person: 'Paused by',
+  hour: 'Outside the off-peak windows',
+  pressure: 'Pressure that can ease',
+} as const;
+
+/** What a wait with this reason is for. */
+export function waitOf(reason: string): keyof typeof waitBegins {
+  if (reason.startsWith(waitBegins.person)) return 'person';
+  return reason.startsWith(waitBegins.hour) ? 'hour' : 'pressure';
+}
+
+/** The reason of a wait for the person who has paused the run. */
+export function pausedBy(by: string, why: string): string {
+  return `${waitBegins.person} ${by}${why === '' ? '' : `: ${why}`}`;
+}
+
 /** What the batches wait for, as a sentence for people, and when to look again. */
 export interface Easing {
   readonly reason: string;
@@ -36,14 +54,14 @@ export function easing(
 ): Easing | null {
   if (offPeak?.phases.includes(phase) && !isOpen(offPeak, now))
     return {
-      reason: `Outside the off-peak windows: ${describe(offPeak)}`,
+      reason: `${waitBegins.hour}: ${describe(offPeak)}`,
       waitSeconds: secondsUntilOpen(offPeak, now),
     };
   const found = pressures(plan, vitals);
   return found.length === 0
     ? null
     : {
-        reason: `Pressure that can ease: ${found.join('; ')}`,
+        reason: `${waitBegins.pressure}: ${found.join('; ')}`,
         waitSeconds: Math.min(plan.throttle.lookSeconds, MAX_WAIT_SECONDS),
       };
 }

@@ -3,6 +3,8 @@ import { number } from './judgement.ts';
 import type { RolloutStatus } from './operate.ts';
 import type { Plan } from './plan.ts';
 import { type Purpose, purposeInWords } from './purpose.ts';
+import { waitOf } from './throttle.ts';
+import { isPutOff } from './time-left.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
 const TOLERANCE_HOURS = 0.1;
@@ -94,10 +96,10 @@ export function statusUpdate(
       ? [`${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.`]
       : [
           `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
-          `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours, soaks included`}.`,
+          `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
         ]),
     `Health: errors in this attempt: ${failed.join(', ') || 'none'}; trigger ${status.triggerEnabled === null ? 'unknown' : status.triggerEnabled ? 'enabled' : 'disabled'}; ${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
-    ...(waiting === null ? [] : [`Waiting: for ${waiting.for}, since ${waiting.since}.`]),
+    ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
     ...holds.map(
       ({ id, gate, reason, expiresAt }) =>
         `A person is asked: ${gate} (${id}): ${reason} Without an answer by ${expiresAt} it is a no.`,
@@ -117,7 +119,10 @@ function nextStep(
     return 'a new execution goes on from here; why it was stopped is in the page to the people on call.';
   if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
   if (holds.length > 0) return `somebody answers; ${commandLine('status')} says how.`;
-  if (waiting !== null) return 'the batches go on by themselves when the wait is over.';
+  if (waiting !== null)
+    return waitOf(waiting.for) === 'person'
+      ? `no batch begins until somebody resumes: ${commandLine('resume')}`
+      : 'the batches go on by themselves when the wait is over.';
   if (phase === null && run?.purpose === 'verify')
     return 'what is missing is encrypted, then every row is opened.';
   const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);

@@ -137,9 +137,9 @@ export function operating(): void {
     await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(before);
     const paused = await rolloutJson('pause', '--reason', 'a sale', '--yes');
     expect(paused.done).toMatch(/^Paused/);
-    await expect
-      .poll(async () => (await rolloutJson('status')).waiting?.for, waiting)
-      .toMatch(/Paused by arn:aws:.*: a sale/);
+    expect(paused.status.waiting.for).toMatch(/^Paused by arn:aws:.*: a sale$/);
+    const waits = 'select from encryption_rollout.runs where waiting_for is not null';
+    await expect.poll(() => query(waits), waiting).toHaveLength(1);
     // The first update of an attempt is due at once; the schedule would ask within the hour.
     expect(await endOf(await startMachine('StatusUpdates'))).toMatchObject({ status: 'SUCCEEDED' });
     await expect.poll(() => paged('updates'), waiting).toMatch(/Phase 3 Bulk Migration.*a sale/s);

@@ -28,8 +28,9 @@ describe('the screen of status', () => {
 
 ACTIVE  Phase 3 Bulk Migration, begun 10 min ago
 ████████████████████████░░░░░░░░░░░░░░░░ 61.2 %  612,000 of 1,000,000 rows
-480 rows/s · 0.08 ms a row · 4 h 30 min left, waits included
+480 rows/s · 0.08 ms a row · 4 h 30 min left if it goes on now, waits included
 Waiting, begun 5 min ago: Paused by R. Roe: a sale
+  npm run rollout -- resume --stack Rollout --profile 'night shift'
 A person is asked, for 2 h more; no answer is no-go. Phase 3 Bulk Migration: Gate
   CPU could not be measured
   npm run rollout -- decide hold-7k2m9q go --stack Rollout --profile 'night shift'

@@ -246,6 +246,21 @@ describe('batches wait', () => {
     expect(await events()).toEqual(['WAITING', 'GOING_ON']);
   });
 
+  test('for one thing after another: when a person pauses what a pressure held up, that wait begins then', async () => {
+    world.aws.world.cpuPercent = 70;
+    await check('batch');
+    await world.client.query("update encryption_rollout.runs set waiting_since = now() - interval '1 hour'");
+    await operate({ command: 'pause' });
+    await check('batch');
+    const { waiting_for, waiting_since } = await waitingFor();
+    expect(waiting_for).toBe('Paused by R. Roe');
+    expect(Date.now() - waiting_since).toBeLessThan(60_000);
+    await operate({ command: 'resume' });
+    world.aws.world.cpuPercent = 20;
+    await check('batch');
+    expect(await events()).toEqual(['WAITING', 'WAITING', 'GOING_ON']);
+  });
+
   test('outside the off-peak windows, whatever the day does to the database', async () => {
     // The day after tomorrow, so that this hour is in no window.
     const day = new Intl.DateTimeFormat('en-US', { weekday: 'short', timeZone: 'UTC' }).format(

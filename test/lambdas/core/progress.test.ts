@@ -1,15 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../lambdas/core/plan.ts';
-import {
-  aimRows,
-  type Health,
-  hoursLeft,
-  percentage,
-  resumePhase,
-  type Tuned,
-} from '../../../lambdas/core/progress.ts';
-import type { OffPeak } from '../../../lambdas/core/settings.ts';
+import { aimRows, type Health, percentage, resumePhase } from '../../../lambdas/core/progress.ts';
 
 const phase = (number: PhaseNumber) => phaseOf(defaultPlan, number);
 
@@ -89,28 +81,4 @@ describe('resumePhase', () => {
   ])('%s → phase %i', (_, expected, passed, percent, trigger) => {
     expect(resume(passed, percent, trigger)).toBe(expected);
   });
-});
-
-test('the hours left count the waits: pauses, soaks, and windows that are closed', () => {
-  const phase = phaseOf(defaultPlan, 3);
-  // 50,000 rows in ten batches of 36 s with their pauses, after that the soak of phase 4.
-  const left = (offPeak: OffPeak | null, tuned?: Tuned) =>
-    hoursLeft(
-      defaultPlan,
-      phase,
-      { rowsWithPii: 60_000, rowsEncryptedNow: 10_000 },
-      5.2,
-      offPeak,
-      new Date('2030-01-02T12:00:00Z'),
-      tuned,
-    );
-  expect(left(null)).toBeCloseTo(0.1 + 4);
-  // Fifty batches with a minute between them, in place of ten with ten seconds.
-  expect(left(null, { batchRows: 1_000, pauseSeconds: 60 })).toBeCloseTo(
-    0.1 + (50 * 60 - 10 * 10) / 3_600 + 4,
-  );
-  const window = { days: ['Wed' as const], from: '22:00', to: '23:00' };
-  expect(left({ timeZone: 'UTC', windows: [window], phases: [3] })).toBeCloseTo(10 + 0.1 + 4);
-  // Past the phase that waits.
-  expect(left({ timeZone: 'UTC', windows: [window], phases: [2] })).toBeCloseTo(0.1 + 4);
 });

@@ -114,13 +114,16 @@ describe('an update says', () => {
     expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
-    expect(message).toContain('When done: in about 7.5 hours, soaks included.');
+    expect(message).toContain('When done: in about 7.5 hours, waits included.');
     expect(message).toContain('errors in this attempt: 2 encryption; trigger disabled; last gate: Phase 2');
     expect(message).toMatch(/Next: its gate, then Phase 4 Enable Trigger\.$/);
   });
 
   test('what is waited for, and whom', () => {
-    const waiting = { for: 'the off-peak window', since: ago(2).toISOString() };
+    const waiting = {
+      for: 'Outside the off-peak windows: Mon 22:00–05:00 (UTC)',
+      since: ago(2).toISOString(),
+    };
     const hold = {
       id: 'hold-7k2m9q',
       gate: 'Phase 3 Bulk Migration: Gate',
@@ -129,8 +132,14 @@ describe('an update says', () => {
       expiresAt: ago(-11).toISOString(),
     };
     const waits = statusUpdate({ ...inPhase(3), waiting }).message;
-    expect(waits).toContain(`Waiting: for the off-peak window, since ${waiting.since}.`);
+    expect(waits).toContain(`Waiting since ${waiting.since}: ${waiting.for}.`);
+    expect(waits).toContain('When done: in about 7.5 hours, waits included.');
     expect(waits).toMatch(/Next: the batches go on by themselves when the wait is over\.$/);
+    const paused = statusUpdate({ ...inPhase(3), waiting: { ...waiting, for: 'Paused by R. Roe' } }).message;
+    expect(paused).toContain('When done: in about 7.5 hours if it goes on now, waits included.');
+    expect(paused).toMatch(
+      /Next: no batch begins until somebody resumes: npm run rollout -- resume --stack Payments$/,
+    );
     const held = statusUpdate({ ...inPhase(3), holds: [hold] }).message;
     expect(held).toContain('A person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q): CPU: no reading.');
     expect(held).toMatch(/Next: somebody answers; npm run rollout -- status --stack Payments says how\.$/);
