@@ -47,6 +47,7 @@ const passingTrouble: RetryProps = {
     'Lambda.ServiceException',
     'Lambda.AWSLambdaException',
     'Lambda.SdkClientException',
+    'Lambda.ClientExecutionTimeoutException',
     // More invocations than the account may have at once.
     'Lambda.TooManyRequestsException',
   ],
@@ -60,8 +61,21 @@ const slowOnce = {
   jitterStrategy: JitterType.FULL,
 } satisfies RetryProps;
 
+/**
+ * A function in a VPC that nobody has called for some weeks has lost its way into it. The call that finds that out fails,
+ * and so do those of the next minute or so. Asked at short intervals, since what is woken may be a rollback.
+ * https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
+ */
+const asleep: RetryProps = {
+  errors: ['Lambda.ResourceNotReadyException', 'Lambda.ResourceConflictException'],
+  interval: Duration.seconds(5),
+  maxAttempts: 60,
+  backoffRate: 1,
+};
+
 const retries: readonly RetryProps[] = [
   passingTrouble,
+  asleep,
   { ...slowOnce, errors: ['States.Timeout', 'Sandbox.Timedout'] },
 ];
 
@@ -122,6 +136,7 @@ export function awaitAnswer(
     retryOnServiceExceptions: false,
   });
   task.addRetry(passingTrouble);
+  task.addRetry(asleep);
   // The function's own time-out is trouble.
   task.addRetry({ ...slowOnce, errors: ['Sandbox.Timedout'] });
   return task;
@@ -181,7 +196,15 @@ export function notify(
   // Throttled or lost: better paged twice than not at all.
   task.addRetry({
     ...patience,
-    errors: ['SNS.AmazonSNSException', 'SNS.SdkClientException', 'States.Timeout'],
+    errors: [
+      'SNS.AmazonSNSException',
+      'SNS.SdkClientException',
+      // Those that SNS has names for: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+      'SNS.InternalErrorException',
+      'SNS.ThrottledException',
+      'SNS.KMSThrottlingException',
+      'States.Timeout',
+    ],
   });
   return task;
 }

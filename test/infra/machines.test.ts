@@ -55,6 +55,23 @@ describe('retries', () => {
     expect(calls).toBe(3 + 4);
   });
 
+  test('a rollback wakes functions that lost their network while nobody called them', async () => {
+    let calls = 0;
+    const { ending } = await rollOut(
+      {
+        DisableTrigger: (input) => {
+          calls += 1;
+          if (calls <= 20) failure('Lambda.ResourceNotReadyException')();
+          return allGoesWell.DisableTrigger?.(input);
+        },
+      },
+      'Rollback',
+      { run, reason: 'why' },
+    );
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(calls).toBe(21);
+  });
+
   test('an error that will not go away is not tried again', async () => {
     const { calls } = await rollOut({ EnableTrigger: failure('WrongKey') });
     expect(calls.filter((call) => call === 'EnableTrigger')).toHaveLength(1);
