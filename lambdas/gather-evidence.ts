@@ -4,7 +4,7 @@ import { readHealth } from './adapters/engine.ts';
 import { readPlaintextProof, recordEvent } from './adapters/events.ts';
 import { readLastGates } from './adapters/judgements.ts';
 import { purposeOf } from './adapters/keys.ts';
-import { switchesOff } from './adapters/rollback-requests.ts';
+import { switchesOff } from './adapters/rollback.ts';
 import { readRunningQueries } from './adapters/running-queries.ts';
 import { closeRun, fenceRun } from './adapters/runs.ts';
 import { explainReason } from './core/errors.ts';

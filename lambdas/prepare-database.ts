@@ -4,7 +4,8 @@ import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
 import { migrate, politely } from './adapters/migrations.ts';
 import { passedPhases } from './adapters/phases.ts';
-import { endAfter, openRun, refuseWhileActive } from './adapters/runs.ts';
+import { switchOff } from './adapters/rollback.ts';
+import { endAfter, fenceRun, openRun, refuseWhileActive } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
 import { parseInput } from './core/input.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from './core/payloads.ts';
@@ -25,7 +26,12 @@ export const handler = handlerOf(
     const keys = await step.key();
 
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
-      await refuseWhileActive(client, target, execution, isRunning);
+      const left = await refuseWhileActive(client, target, execution, isRunning);
+      if (left !== undefined) {
+        // Its rollback has not got there yet, and would find the run taken over: what that does first is done here.
+        await fenceRun(client, left);
+        await switchOff(client, left);
+      }
       await migrate(client);
       await politely(client, () => registerTarget(client, registration));
       // Before a run is opened or anything is written: a wrong key leaves no trace.

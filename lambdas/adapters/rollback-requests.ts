@@ -2,7 +2,6 @@
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
 import type { Run } from '../core/payloads.ts';
-import type { Purpose } from '../core/purpose.ts';
 import { latestDetail, recordEvent } from './events.ts';
 import { startExecution } from './executions.ts';
 import { latestRunStatus } from './run-status.ts';
@@ -77,9 +76,4 @@ async function request(
 /** Number of the latest rollback that a person has requested of this attempt; undefined when nobody has. */
 export async function requestedRollback(client: Client, run: Run): Promise<number | undefined> {
   return (await latestDetail<{ number: number }>(client, run, 'ROLLBACK_REQUESTED'))?.number;
-}
-
-/** Whether a rollback of this attempt switches the trigger off: unless it was on when the run began, and nobody has asked. */
-export async function switchesOff(client: Client, run: Run, purpose: Purpose): Promise<boolean> {
-  return purpose === 'encrypt' || (await requestedRollback(client, run)) !== undefined;
 }

@@ -84,6 +84,7 @@ function alreadyActive(
 /**
  * Before anything is changed for an execution: it would change it under another one that is at work. openRun asks again,
  * for those that begin at the same moment.
+ * @returns the run that an execution which is dead has begun, and no rollback has ended
  * @throws RunAlreadyActive
  */
 export async function refuseWhileActive(
@@ -91,9 +92,10 @@ export async function refuseWhileActive(
   target: string,
   execution: string,
   isRunning: (execution: string) => Promise<boolean>,
-): Promise<void> {
+): Promise<Run | undefined> {
   const active = await activeRun(client, target);
-  if (active === undefined || active.execution === execution || !(await isRunning(active.execution))) return;
+  if (active === undefined || active.execution === execution) return undefined;
+  if (!(await isRunning(active.execution))) return active.passedPreflight ? active.run : undefined;
   throw alreadyActive(target, { id: active.run.id, execution: active.execution });
 }
 

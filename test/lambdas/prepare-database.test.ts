@@ -49,6 +49,35 @@ describe('PrepareDatabase', () => {
     expect(await world.prepare('two')).toMatchObject({ id: first.id, attempt: 2 });
   });
 
+  test('quicker than the rollback of the execution that was stopped, switches the trigger off in its place', async () => {
+    const run = await world.prepare('one');
+    await world.client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+       values ($1, 1, 'Preflight', 'GO', '', '[]')`,
+      [run.id],
+    );
+    await world.invoke('enable-trigger', { run });
+    // Somebody aborts it because customers complain, and starts it anew before the rollback has got the table.
+    world.running.delete('one');
+    await world.invoke('cancel-batches', { run, reason: 'aborted' });
+    const next = await world.prepare('two');
+    expect(await world.invoke('disable-trigger', { run, reason: 'aborted' })).toMatchObject({
+      triggerDisabled: false,
+    });
+    world.aws.world.alarms.set('api-5xx', 'ALARM');
+    expect(
+      await world.invoke('preflight', { run: next, input: {}, onCall: { subscribers: 1 } }),
+    ).toMatchObject({
+      verdict: 'NO_GO',
+    });
+    // Refused, which rolls nothing back.
+    const { rows } = await world.client.query(
+      `select r.status, t.tgenabled from encryption_rollout.runs r, pg_trigger t
+       where t.tgname = 'encrypt_appointment_pii'`,
+    );
+    expect(rows).toEqual([{ status: 'STOPPED', tgenabled: 'D' }]);
+  });
+
   test('refuses a key that is not the one in the database', async () => {
     world.setKey({ number: 1, key: 'ab'.repeat(32) });
     await expect(world.prepare()).rejects.toMatchObject({ name: 'WrongKey' });
