@@ -8,7 +8,7 @@ import { lockWatch } from './adapters/lock-watch.ts';
 import { beginPhase, findBatch, recordBatch, recountPhase } from './adapters/phases.ts';
 import { holdWork } from './adapters/runs.ts';
 import { inTransaction } from './adapters/transaction.ts';
-import { readTuning } from './adapters/wishes.ts';
+import { readPause, readTuning } from './adapters/wishes.ts';
 import { KeyUnavailable, WrongKey } from './core/errors.ts';
 import { breach } from './core/judgement.ts';
 import type { MetricName } from './core/metrics.ts';
@@ -18,6 +18,8 @@ import { aimRows, percentage, settledPercent } from './core/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from './step.ts';
 
 type Input = { run: Run; request: string; phase: Phase };
+
+const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
 /** Encrypts one batch and records it in the same transaction. Delivered twice, it does and counts the work once. */
 export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
@@ -60,14 +62,14 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         await holdWork(client, run);
         const served = await findBatch(client, run, request);
         if (served) return served;
+        // Since the look at the vitals somebody was told that no further batch begins.
+        if (await readPause(client, run)) return nothing;
         const progress = await beginPhase(client, run, phase.number);
         const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
         // The last phase encrypts whatever there is, the count being only what it was at the start.
         const limit = phase.aimPercent === 100 ? batchRows : Math.min(batchRows, missing);
         const batch: BatchResult =
-          limit > 0
-            ? await encryptBatch(client, step.target, limit, key.checkValue)
-            : { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+          limit > 0 ? await encryptBatch(client, step.target, limit, key.checkValue) : nothing;
         await recordBatch(client, run, phase.number, request, batch, performance.now() - started);
         return batch;
       }),

@@ -121,6 +121,17 @@ describe('pause and resume', () => {
     ]);
   });
 
+  test('a batch that was about to begin does not: nobody paused it when the vitals were looked at', async () => {
+    const look = { run, phase: 1, during: 'batch', slice: 0 };
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    await operate({ command: 'pause' });
+    expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 0 });
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'WAIT' });
+    await operate({ command: 'resume' });
+    // Asked once more, also the same batch.
+    expect((await batch(1, 0)).encrypted).toBeGreaterThan(0);
+  });
+
   test('do not make a batch at work give way: they wait for its end', async () => {
     const working = await world.connect();
     await working.query('begin');
