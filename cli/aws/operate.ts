@@ -1,7 +1,9 @@
 /** The one function of the stack that knows the rollout's records. */
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import pRetry from 'p-retry';
 import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
+import { tell } from './command.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 
 /**
@@ -9,14 +11,32 @@ import { type Deployment, explainedAws } from './deployment.ts';
  * @throws UsageError with the function's own message when it refuses
  */
 export async function operate(deployment: Deployment, input: OperateInput): Promise<OperateOutput> {
-  const { Payload, FunctionError } = await new LambdaClient()
-    .send(new InvokeCommand({ FunctionName: deployment.operateFunctionName, Payload: JSON.stringify(input) }))
-    .catch((error) => {
-      throw explainedAws(error);
-    });
+  const command = new InvokeCommand({
+    FunctionName: deployment.operateFunctionName,
+    Payload: JSON.stringify(input),
+  });
+  const lambda = new LambdaClient();
+  const { Payload, FunctionError } = await pRetry(() => lambda.send(command), {
+    retries: 90,
+    minTimeout: 2_000,
+    factor: 1,
+    shouldRetry: ({ error, attemptNumber }) => {
+      if (!isAsleep(error)) return false;
+      if (attemptNumber === 1)
+        tell('Nobody has asked for weeks, so Lambda has to connect the function again: up to some minutes.');
+      return true;
+    },
+  }).catch((error) => {
+    throw explainedAws(error);
+  });
   const answer = JSON.parse(Buffer.from(Payload ?? []).toString() || 'null');
   if (FunctionError !== undefined) throw new UsageError(String(answer?.errorMessage ?? FunctionError));
   return answer;
+}
+
+/** https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html */
+function isAsleep({ name }: Error): boolean {
+  return name === 'ResourceNotReadyException' || name === 'ResourceConflictException';
 }
 
 /** Where the rollout is. @throws UsageError */

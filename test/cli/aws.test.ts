@@ -172,6 +172,23 @@ describe('against AWS', () => {
     });
   });
 
+  it('wakes the function when nobody has asked it for weeks', async () => {
+    const asleep = { status: 502, body: JSON.stringify({ __type: 'ResourceNotReadyException' }) };
+    const answers = [asleep, { body: JSON.stringify({ done: 'Paused.', status }) }];
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      get Invoke() {
+        return answers.shift() ?? asleep;
+      },
+    };
+    expect(await rollout(['pause', '--yes', '--json'])).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('"done": "Paused."'),
+      stderr: expect.stringMatching(/^Nobody has asked for weeks, .*\n$/),
+    });
+  });
+
   it('changes nothing without a terminal and without --yes, and says what it would do', async () => {
     cloud.answers = {
       GetCallerIdentity: identity,
