@@ -9,6 +9,7 @@ import { currentCheckValue, keysInUse, retireKeys, rotateKey } from '../lambdas/
 import { politely } from '../lambdas/adapters/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/transaction.ts';
 import { keyCheckValue } from '../lambdas/core/aead.ts';
+import { counted, number } from '../lambdas/core/judgement.ts';
 import { verify } from '../verifier/verify.ts';
 import { connect, connectionOf, UsageError } from './connection.ts';
 
@@ -51,12 +52,11 @@ Exit codes: 0 done, 3 a row does not open (both keys stay), 1 not finished; call
 function rowsOf(text: string): number {
   const rows = Number(text);
   if (!Number.isInteger(rows) || rows < 1 || rows > 100_000)
-    throw new InvalidArgumentError('A whole number from 1 to 100000 is expected.');
+    throw new InvalidArgumentError('Expected a whole number from 1 to 100,000.');
   return rows;
 }
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
-const count = new Intl.NumberFormat('en-US');
 
 async function run({ databaseUrl, batch, yes }: Flags): Promise<void> {
   const connection = connectionOf(databaseUrl);
@@ -65,6 +65,11 @@ async function run({ databaseUrl, batch, yes }: Flags): Promise<void> {
     const [current, ...old] = await usableKeys(client);
     const resuming = old.length > 0;
     const place = `${connection.host}:${connection.port}, database ${connection.database}`;
+    // Told before anything is sealed anew: afterwards nobody can see that it was broken.
+    if ((await readEveryRow(client)).violated)
+      say(
+        'Rotating seals every row anew from its plaintext. To see first which rows these are: npm run rollout -- verify --database-url URL',
+      );
     if (!yes && !(await agreed(resuming ? current : current + 1, resuming, place))) {
       say('Nothing was changed.');
       return;
@@ -166,7 +171,7 @@ async function move(client: pg.Client, target: string, batchRows: number): Promi
   const { failedRows } = await readHealth(client, target);
   if (failedRows > 0)
     throw new UsageError(
-      `${count.format(failedRows)} rows of ${target} could not be written; public.encryption_errors names them and the reason. Both keys stay valid. Correct the cause, then call rotate-key again.`,
+      `${counted(failedRows, 'row')} of ${target} could not be written; public.encryption_errors names them and the reason. Both keys stay valid. Correct the cause, then call rotate-key again.`,
     );
   return moved;
 }
@@ -179,24 +184,32 @@ function progress(target: string, total: number, before: number): (moved: number
     const tenth = Math.min(10, Math.floor((moved * 10) / Math.max(1, total)));
     if (tenth > shown)
       say(
-        `${target}: ${count.format(Math.min(moved, total))} of ${count.format(total)} rows under the new key.`,
+        `${target}: ${number.format(Math.min(moved, total))} of ${counted(total, 'row')} under the new key.`,
       );
     shown = Math.max(shown, tenth);
   };
 }
 
 async function everyRowOpens(client: pg.Client): Promise<boolean> {
+  const { violated, encrypted } = await readEveryRow(client);
+  say(
+    violated
+      ? 'No key was retired. See which rows with: npm run rollout -- verify --database-url URL'
+      : `Verified: ${counted(encrypted, 'row opens', 'rows open')} to their plaintext.`,
+  );
+  return !violated;
+}
+
+/** Says what does not hold. */
+async function readEveryRow(client: pg.Client): Promise<{ violated: boolean; encrypted: number }> {
   const found = await verify(client);
   const violated = found.flatMap(({ target, results }) =>
     results.filter(({ violations }) => violations > 0).map((result) => ({ target, ...result })),
   );
   for (const { target, invariant, violations } of violated)
-    say(`✗ ${target}: ${invariant}: ${count.format(violations)} violations.`);
-  if (violated.length > 0)
-    say('No key was retired. See which rows with: npm run rollout -- verify --database-url URL');
-  else
-    say(
-      `Verified: ${count.format(found.reduce((sum, { counts }) => sum + counts.encrypted, 0))} rows open to their plaintext.`,
-    );
-  return violated.length === 0;
+    say(`✗ ${target}: ${invariant}: ${counted(violations, 'violation')}.`);
+  return {
+    violated: violated.length > 0,
+    encrypted: found.reduce((sum, { counts }) => sum + counts.encrypted, 0),
+  };
 }

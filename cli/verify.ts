@@ -3,6 +3,7 @@ import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import pc from 'picocolors';
+import { counted, number } from '../lambdas/core/judgement.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
 import { type Verification, verify } from '../verifier/verify.ts';
@@ -141,8 +142,6 @@ class JsonReport {
   }
 }
 
-const number = new Intl.NumberFormat('en-US');
-
 function describe({ target, counts, complete, runStatus, results }: Verification, json?: string): string {
   const table = new Table({
     head: ['', 'Invariant', 'Checked', 'Violations'],
@@ -152,7 +151,7 @@ function describe({ target, counts, complete, runStatus, results }: Verification
   for (const { invariant, checked, violations } of results)
     table.push([markOf(checked, violations), invariant, number.format(checked), number.format(violations)]);
   return [
-    `${target}: ${number.format(counts.rows)} rows, ${number.format(counts.withPii)} with personal data, ${number.format(counts.encrypted)} encrypted. ` +
+    `${target}: ${counted(counts.rows, 'row')}, ${number.format(counts.withPii)} with personal data, ${number.format(counts.encrypted)} encrypted. ` +
       `Latest run: ${runStatus ?? 'none'}; judged as ${complete ? 'complete' : 'under way'}.`,
     table.toString(),
     ...results.filter(({ violations }) => violations > 0).flatMap((result) => listed(result, json)),
@@ -182,7 +181,7 @@ function printable(text: string): string {
 /** On a terminal only, and not for every row. */
 function showProgress(target: string, rows: number): void {
   if (process.stderr.isTTY && rows % 5_000 === 0)
-    process.stderr.write(`\r${target}: ${number.format(rows)} rows`);
+    process.stderr.write(`\r${target}: ${counted(rows, 'row')}`);
 }
 
 function clearProgress(): void {

@@ -33,6 +33,11 @@ export function none(name: string, count: number): Criterion {
 
 export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
 
+/** `1 row`, `12,345 rows` */
+export function counted(count: number, one: string, more = `${one}s`): string {
+  return `${number.format(count)} ${count === 1 ? one : more}`;
+}
+
 /** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
 export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
   const failed = criteria.filter(({ passed }) => passed === false);

@@ -1,5 +1,5 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
-import type { Criterion } from './judgement.ts';
+import { type Criterion, counted, number } from './judgement.ts';
 import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 
@@ -8,8 +8,6 @@ const MAX_BYTES = 120_000;
 /** Of a list that is longer, its beginning and its end are shown. */
 const MAX_LINES = 120;
 const MAX_LINE = 400;
-
-const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
 
 /** The report as Markdown. Gates, measurements, waits, holds and rollbacks as recorded; headed blanks for people. */
 export function postMortem(report: Report): string {
@@ -141,7 +139,7 @@ function issues(report: Report): string[] {
       .filter(({ rowsMismatched }) => rowsMismatched > 0)
       .map(
         ({ attempt, rowsMismatched }) =>
-          `- ${number.format(rowsMismatched)} rows did not open to their plaintext in the audit of attempt ${attempt}`,
+          `- ${counted(rowsMismatched, 'row')} did not open to their plaintext in the audit of attempt ${attempt}`,
       ),
     ...breaches.map(({ judgedAt, verdict, reason }) => `- ${minute(judgedAt)} ${verdict}: ${reason}`),
     ...waits(report),
@@ -200,7 +198,7 @@ export function keyLine({
   failures,
   last,
 }: Report['keyAccess'][number]): string {
-  return `- ${by}, ${purpose}: ${number.format(accesses)} times for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
+  return `- ${by}, ${purpose}: ${counted(accesses, 'time')} for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
 }
 
 function attestations({ run }: Report): string[] {
@@ -224,10 +222,6 @@ function capped(text: string): string {
   if (Buffer.byteLength(text) <= MAX_BYTES) return text;
   const kept = Buffer.from(text).subarray(0, MAX_BYTES).toString();
   return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more.\n`;
-}
-
-function counted(count: number, one: string, more = `${one}s`): string {
-  return `${number.format(count)} ${count === 1 ? one : more}`;
 }
 
 function minutes(from: string, to: string): number {

@@ -93,6 +93,19 @@ it('killed on the way it has lost nothing, and the next call goes on without a t
   await expectAllOpen();
 });
 
+it('says what was broken before it seals it anew', async () => {
+  await seedAppointments(database.client, 40);
+  await one('select public.batch_encrypt_appointments()');
+  await database.client.query(
+    "update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 255 - get_byte(email_encrypted, 20)) where email = 'person3@example.com'",
+  );
+  const { code, output } = await rotateKey('--yes');
+  expect(output).toMatch(
+    /^✗ public.appointments: Values open .*: 1 violation\.\nRotating seals every row anew [\s\S]*Key 2 is the current one[\s\S]*Verified: \d+ rows open/,
+  );
+  expect(code).toBe(0);
+});
+
 it('retires no key while a row does not open', async () => {
   await seedAppointments(database.client, 40);
   await one('select public.batch_encrypt_appointments()');
@@ -118,7 +131,7 @@ it.each([
     "insert into encryption_rollout.runs (target, execution, status) values ('public.appointments', 'x', 'COMPLETED')",
     /start the state machine/,
   ],
-  ['the batch is no number', ['--yes', '--batch', 'all'], '', /A whole number/],
+  ['the batch is no number', ['--yes', '--batch', 'all'], '', /a whole number/],
 ])('changes nothing when %s', async (_, options, sql, message) => {
   await database.client.query(sql);
   const { code, output } = await rotateKey(...options);
