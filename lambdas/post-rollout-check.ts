@@ -43,6 +43,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
       ...judgement,
       ...checkMessage(judgement, queries, {
         run: run.id,
+        input: { run, check },
         target: step.target,
         day: Math.round((queries.now.getTime() - completedAt.getTime()) / DAY_MILLISECONDS),
         days: step.plan.afterwards.days,

@@ -57,31 +57,28 @@ export async function isWatched(client: Client, target: string, days: number): P
   return rows[0].answer;
 }
 
-/**
- * Whether the table is meant to be encrypted, all of it: by the latest run that changes what one may expect of it. One under
- * way that began in a table that was encrypted does not: its trigger stays on.
- */
+/** Whether the table is meant to be encrypted, all of it: by the latest run that says what one may expect of it. */
 export async function isEncrypted(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
     `select status from encryption_rollout.runs as r
-     where target = $1 and ${changesExpectations} and (r.purpose = 'encrypt' or r.status <> 'ACTIVE')
-     order by started_at desc limit 1`,
+     where target = $1 and ${changesExpectations} order by started_at desc limit 1`,
     [target],
   );
   return rows[0]?.status === 'COMPLETED';
 }
 
 /**
- * Of a run `r`: not one that was refused by its preflight, after which everything is as it was, nor one that began in a
- * table that was encrypted and was stopped with the trigger left on, after which every row is as encrypted as before.
+ * Of a run `r`: whether it changes what one may expect of its table. Not one that its preflight refused, after which
+ * everything is as it was; nor one that began in a table that was encrypted, whose trigger stays on and every row as
+ * encrypted as before, until it is complete or somebody has had the trigger switched off.
  */
-export const changesExpectations = `(r.status <> 'STOPPED' or case r.purpose
-     when 'encrypt' then exists (
+export const changesExpectations = `case r.purpose
+     when 'encrypt' then r.status <> 'STOPPED' or exists (
        select from encryption_rollout.gates as g
        where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO')
-     else exists (
+     else r.status = 'COMPLETED' or exists (
        select from encryption_rollout.events as e
-       where e.run_id = r.id and e.event = 'TRIGGER_DISABLED') end)`;
+       where e.run_id = r.id and e.event = 'TRIGGER_DISABLED') end`;
 
 /** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
 export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {

@@ -19,21 +19,14 @@ export interface CheckQueries {
 /** Lines of a list in a message; the rest is in PostgreSQL. */
 const MAX_LINES = 40;
 
-/** What to do about a verdict, for whoever reads it. */
-const nextStep = {
-  GO: 'Next: nothing.',
-  NO_GO:
-    'Next: docs/runbook.md has a heading for each kind of failure; plaintext is never deleted, so nothing is lost.',
-  INCONCLUSIVE:
-    'Next: a person looks at what could not be measured. Start PostRolloutChecks again with the same input once it can.',
-} as const;
-
 /** Subject and text; on the last day with the report's post-mortem. */
 export function checkMessage(
   { gate, verdict, reason, criteria }: Judgement,
   { period, health, dailyErrors, errors, keyAccess }: CheckQueries,
   about: {
     readonly run: string;
+    /** Of the execution that makes this check once more. */
+    readonly input: unknown;
     readonly target: string;
     readonly day: number;
     readonly days: number;
@@ -43,9 +36,9 @@ export function checkMessage(
   const lines = [
     `${gate} of the encryption of ${about.target}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
     reason,
-    nextStep[verdict],
+    nextStep(verdict, about.input),
     '',
-    `Health: ${number.format(health.encryptedRows)} of ${number.format(health.rowsWithPii)} rows encrypted (${health.encryptionPercentage} %), trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
+    `Health: ${coverage(health)}, trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
     '',
     'Errors per day and type, last 7 days:',
     ...listed(dailyErrors.map(({ day, type, count }) => `- ${day} ${type}: ${number.format(count)}`)),
@@ -65,6 +58,24 @@ export function checkMessage(
     ...(about.report === undefined ? [] : ['', postMortem(about.report)]),
   ];
   return { subject: `Encryption rollout: ${gate} ${verdict}`, message: lines.join('\n') };
+}
+
+/** What to do about a verdict, for whoever reads it. */
+function nextStep(verdict: Judgement['verdict'], input: unknown): string {
+  const again = `To look again, start an execution of PostRolloutChecks with ${JSON.stringify(input)}`;
+  return {
+    GO: 'Next: nothing.',
+    NO_GO: `Next: find out what has failed; docs/runbook.md has a heading for each alarm. The rollout itself never deletes plaintext. ${again}`,
+    INCONCLUSIVE: `Next: a person looks at what could not be measured. ${again}`,
+  }[verdict];
+}
+
+/** While the key is rotated every row may be encrypted, and few of them with the new key. */
+function coverage({ encryptedRows, rowsWithPii, encryptionPercentage, readablePercentage }: Health): string {
+  const [some, all] = [number.format(encryptedRows), number.format(rowsWithPii)];
+  return encryptionPercentage === readablePercentage
+    ? `${some} of ${all} rows encrypted (${encryptionPercentage} %)`
+    : `${readablePercentage} % of ${all} rows encrypted, ${some} of them with the newest key`;
 }
 
 function listed(lines: readonly string[]): string[] {

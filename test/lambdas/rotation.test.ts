@@ -109,6 +109,31 @@ describe('a secret with a new key and the one before it', () => {
     expect(await rollOut(world, await world.prepare('third'))).toContain('is encrypted');
   });
 
+  test('is no reason to leave the table unchecked meanwhile', async () => {
+    await completedWorld(200);
+    const [completed] = await query('select id, attempt, target from encryption_rollout.runs');
+    world.setKey(rotation);
+    const run = await world.prepare('second');
+    await walkPhase(world, run, 1);
+    const check = { run: completed, check: 'daily' };
+    const { verdict, message } = await world.invoke('post-rollout-check', check);
+    expect([verdict, message]).toEqual([
+      'GO',
+      expect.stringMatching(
+        /Next: nothing\.\n\nHealth: 100 % of 190 rows encrypted, \d+ of them with the newest key, trigger enabled/,
+      ),
+    ]);
+    await query('alter table public.appointments disable trigger encrypt_appointment_pii');
+    await world.invoke('cancel-batches', { run, reason: 'a test wants it' });
+    const noticed = await world.invoke('post-rollout-check', check);
+    expect([noticed.verdict, noticed.message]).toEqual([
+      'NO_GO',
+      expect.stringContaining(
+        `To look again, start an execution of PostRolloutChecks with ${JSON.stringify(check)}`,
+      ),
+    ]);
+  });
+
   test('every step delivered twice does its work once', async () => {
     await encryptedWorld(600);
     world.setKey(rotation);
