@@ -6,7 +6,8 @@ import { ScheduleChecksInput, type ScheduleChecksOutput } from './core/payloads.
 import { handlerOf, required, unattachedSession } from './step.ts';
 
 /**
- * Schedules the checks after a completed rollout: they end by themselves. Those of an earlier run of the table end here.
+ * Schedules the checks after a completed rollout: they end by themselves. Those of an earlier
+ * completion of the table end here.
  * Asked twice it finds what it has made.
  */
 export const handler = handlerOf('ScheduleChecks', ScheduleChecksInput, async ({ run }, step) => {
@@ -18,7 +19,7 @@ export const handler = handlerOf('ScheduleChecks', ScheduleChecksInput, async ({
       throw new Error(
         `Run ${run.id} is ${found?.status ?? 'unknown'}: checks are scheduled for a completed rollout only.`,
       );
-    const schedules = checkSchedules(step.plan, run.id, found.endedAt);
+    const schedules = checkSchedules(step.plan, run, found.endedAt);
     const { id, attempt, target: name } = run;
     for (const schedule of schedules)
       await createSchedule(group, schedule, target, {

@@ -44,15 +44,15 @@ export async function recordCheck(client: Client, run: Run, judgement: Judgement
   );
 }
 
-/** Names of the schedules that other runs of the table have left, as far as they may still exist. */
+/** Names of the schedules that other runs of the table, or other attempts of this one, have left, as far as they may still exist. */
 export async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
   const { rows } = await client.query(
     `select distinct jsonb_array_elements_text(e.detail -> 'schedules') as name
      from encryption_rollout.events e join encryption_rollout.runs r on r.id = e.run_id
-     where r.target = $1 and r.id <> $2 and e.event = 'CHECKS_SCHEDULED'
-       and e.happened_at > clock_timestamp() - make_interval(days => $3 + 1)
+     where r.target = $1 and (r.id, e.attempt) <> ($2, $3) and e.event = 'CHECKS_SCHEDULED'
+       and e.happened_at > clock_timestamp() - make_interval(days => $4 + 1)
      order by name`,
-    [run.target, run.id, days],
+    [run.target, run.id, run.attempt, days],
   );
   return rows.map(({ name }) => name);
 }

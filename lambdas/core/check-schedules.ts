@@ -1,4 +1,5 @@
 /** When a finished rollout is looked at. Pure. */
+import type { Run } from './payloads.ts';
 import type { Plan } from './plan.ts';
 import type { Check } from './report.ts';
 
@@ -15,12 +16,17 @@ export interface CheckSchedule {
 
 /**
  * The checks after a rollout: daily in the first days, weekly until the last, and the judgement on that day. They begin
- * a period after the completion and end by themselves. The same run has the same schedules, however often it is asked.
+ * a period after the completion and end by themselves. The same attempt has the same schedules, however often it is asked;
+ * a run that is rolled back and completed once more has others, whose days begin anew.
  */
-export function checkSchedules({ afterwards }: Plan, runId: string, completedAt: Date): CheckSchedule[] {
+export function checkSchedules(
+  { afterwards }: Plan,
+  { id, attempt }: Pick<Run, 'id' | 'attempt'>,
+  completedAt: Date,
+): CheckSchedule[] {
   const day = (number: number, hours = 0) =>
     new Date(completedAt.getTime() + number * DAY_MILLISECONDS + hours * 3_600_000);
-  const name = (kind: string) => `${kind}-${runId.slice(0, 8)}`;
+  const name = (kind: string) => `${kind}-${id.slice(0, 8)}-${attempt}`;
   const { dailyDays, days } = afterwards;
   const schedules: CheckSchedule[] = [
     // The hour lets the last one still begin; on the last day of all it is the final one's turn.

@@ -15,7 +15,7 @@ const GroupName = `${stackName}-Checks`;
 /** What the schedule of this kind starts, and with which input. */
 async function targetOf(kind: 'Daily' | 'Weekly' | 'Final') {
   const { run } = await rolloutJson('status');
-  const Name = `${kind}-${run.id.slice(0, 8)}`;
+  const Name = `${kind}-${run.id.slice(0, 8)}-${run.attempt}`;
   const { Target, EndDate } = await new SchedulerClient().send(new GetScheduleCommand({ GroupName, Name }));
   if (Target?.Arn === undefined) throw new Error(`the schedule ${Name} has no target`);
   return { Target, EndDate };

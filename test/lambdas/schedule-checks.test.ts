@@ -16,15 +16,15 @@ afterEach(() => world.stop());
 
 const scheduled = () => [...world.aws.schedules.keys()].sort();
 const schedule = (of = run) => world.invoke('schedule-checks', { run: of });
-const names = ({ id }: PrepareDatabaseOutput) =>
-  ['Daily', 'Final', 'Weekly'].map((kind) => `Rollout-Checks/${kind}-${id.slice(0, 8)}`);
+const names = ({ id, attempt }: PrepareDatabaseOutput) =>
+  ['Daily', 'Final', 'Weekly'].map((kind) => `Rollout-Checks/${kind}-${id.slice(0, 8)}-${attempt}`);
 
 describe('ScheduleChecks', () => {
   test('creates schedules that end by themselves and start the machine for this run', async () => {
     const { schedules } = await schedule();
     expect(scheduled()).toEqual(names(run));
     expect(schedules).toHaveLength(3);
-    const daily = world.aws.schedules.get(`Rollout-Checks/Daily-${run.id.slice(0, 8)}`);
+    const daily = world.aws.schedules.get(`Rollout-Checks/Daily-${run.id.slice(0, 8)}-1`);
     expect(daily).toMatchObject({
       ScheduleExpression: 'rate(1 day)',
       ActionAfterCompletion: 'DELETE',
@@ -40,7 +40,7 @@ describe('ScheduleChecks', () => {
       },
     });
     // The last check is the one whose absence nobody would tell.
-    expect(world.aws.schedules.get(`Rollout-Checks/Final-${run.id.slice(0, 8)}`)).toMatchObject({
+    expect(world.aws.schedules.get(`Rollout-Checks/Final-${run.id.slice(0, 8)}-1`)).toMatchObject({
       Target: { RetryPolicy: { MaximumEventAgeInSeconds: 86_400 } },
     });
     expect(
@@ -68,6 +68,27 @@ describe('ScheduleChecks', () => {
     // Gone already: no error.
     await schedule(next);
     expect(scheduled()).toEqual(names(next));
+  });
+
+  test('of a run that was rolled back and completed once more, the days begin anew', async () => {
+    // Three weeks ago.
+    await world.client.query("update encryption_rollout.runs set ended_at = ended_at - interval '21 days'");
+    await schedule();
+    process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+    world.running.clear();
+    await world.invoke('operate', { command: 'rollback', by: 'R. Roe', reason: 'writes are slow' });
+    for (const step of ['cancel-batches', 'disable-trigger', 'gather-evidence'])
+      await world.invoke(step, { run, reason: 'writes are slow' });
+    const next = await world.prepare('two');
+    expect(next).toMatchObject({ id: run.id, attempt: 2 });
+    await rollOut(world, next);
+    await schedule(next);
+    expect(scheduled()).toEqual(names(next));
+    const { rows } = await world.client.query(
+      "select to_char(ended_at at time zone 'UTC' + interval '30 days', 'YYYY-MM-DD\"T\"HH24:MI:SS') as day from encryption_rollout.runs",
+    );
+    const final = world.aws.schedules.get(`Rollout-Checks/Final-${run.id.slice(0, 8)}-2`);
+    expect(final).toMatchObject({ ScheduleExpression: `at(${rows[0].day})` });
   });
 
   test('is refused for a run that is not complete', async () => {

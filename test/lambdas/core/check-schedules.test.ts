@@ -3,7 +3,7 @@ import { checkSchedules, plannedChecks } from '../../../lambdas/core/check-sched
 import { defaultPlan } from '../../../lambdas/core/plan.ts';
 
 const completedAt = new Date('2026-11-23T10:30:00.123Z');
-const runId = '6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001';
+const run = { id: '6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001', attempt: 3 };
 const day = (number: number) => completedAt.getTime() + number * 86_400_000;
 const planOf = (dailyDays: number, days: number) => ({
   ...defaultPlan,
@@ -12,7 +12,7 @@ const planOf = (dailyDays: number, days: number) => ({
 /** Times at which a schedule with this rate fires. */
 function firings(dailyDays: number, days: number): Record<string, number[]> {
   return Object.fromEntries(
-    checkSchedules(planOf(dailyDays, days), runId, completedAt).map(({ check, start, end }) => {
+    checkSchedules(planOf(dailyDays, days), run, completedAt).map(({ check, start, end }) => {
       const every = { daily: 1, weekly: 7, final: 1_000 }[check] * 86_400_000;
       const times: number[] = [];
       for (let time = start.getTime(); time < end.getTime(); time += every)
@@ -45,11 +45,11 @@ describe('the schedules of the checks', () => {
   });
 
   test('have the names and the expressions that EventBridge Scheduler takes', () => {
-    const schedules = checkSchedules(defaultPlan, runId, completedAt);
+    const schedules = checkSchedules(defaultPlan, run, completedAt);
     expect(schedules.map(({ name }) => name)).toEqual([
-      'Daily-6f1c1f3e',
-      'Weekly-6f1c1f3e',
-      'Final-6f1c1f3e',
+      'Daily-6f1c1f3e-3',
+      'Weekly-6f1c1f3e-3',
+      'Final-6f1c1f3e-3',
     ]);
     expect(schedules.map(({ expression }) => expression)).toEqual([
       'rate(1 day)',
