@@ -1,6 +1,6 @@
 /** The report of a check after a rollout, as people get it. Pure. */
 import { type Judgement, number } from './judgement.ts';
-import { criterionLine, keyLine, postMortem } from './post-mortem.ts';
+import { criterionLine, keyLine, postMortemMessage } from './post-mortem.ts';
 import type { Health } from './progress.ts';
 import type { ErrorSummary, KeyAccess, Report } from './report.ts';
 
@@ -55,7 +55,7 @@ export function checkMessage(
     '',
     'Judged by:',
     ...criteria.map(criterionLine),
-    ...(about.report === undefined ? [] : ['', postMortem(about.report)]),
+    ...(about.report === undefined ? [] : ['', postMortemMessage(about.report)]),
   ];
   return { subject: `Encryption rollout: ${gate} ${verdict}`, message: lines.join('\n') };
 }

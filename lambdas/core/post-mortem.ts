@@ -3,40 +3,46 @@ import { type Criterion, counted, number } from './judgement.ts';
 import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 
-/** UTF-8. A message of SNS and the data of a state take 256 KiB, other things beside this. */
+/** Of a message, in UTF-8: one of SNS and the data of a state take 256 KiB, other things beside this. */
 const MAX_BYTES = 120_000;
-/** Of a list that is longer, its beginning and its end are shown. */
-const MAX_LINES = 120;
+/** Of a section that is longer, its beginning and its end are shown. Three of them grow with the run. */
+const MAX_SECTION_BYTES = 34_000;
 const MAX_LINE = 400;
+
+/** The report as Markdown, short enough for a message. */
+export function postMortemMessage(report: Report): string {
+  return capped(markdown(report, shortened));
+}
 
 /** The report as Markdown. Gates, measurements, waits, holds and rollbacks as recorded; headed blanks for people. */
 export function postMortem(report: Report): string {
+  return markdown(report, (lines) => lines);
+}
+
+type Lines = readonly string[];
+
+function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
   const { run, target } = report;
-  return capped(
-    [
-      `# Post-mortem: encryption of ${target}`,
-      '',
-      `Run ${run.id}, ${run.status}, ${run.purpose === 'encrypt' ? '' : `${purposeInWords[run.purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
-      ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
-      ...section('Timeline', timeline(report)),
-      ...section('Gates, expected and measured', gates(report)),
-      ...section('Performance, measured against expected', performance(report)),
-      ...section('Unexpected issues', issues(report)),
-      ...section('Use of the key', keyUse(report)),
-      ...section('Attested by people', attestations(report)),
-      ...section('What went well', ['<!-- for people to fill in -->']),
-      ...section('What could be improved', ['<!-- for people to fill in -->']),
-      ...section('Recommendations for future migrations', ['<!-- for people to fill in -->']),
-      '',
-    ].join('\n'),
-  );
+  const section = (title: string, lines: Lines) => ['', `## ${title}`, '', ...fitted(lines)];
+  return [
+    `# Post-mortem: encryption of ${target}`,
+    '',
+    `Run ${run.id}, ${run.status}, ${run.purpose === 'encrypt' ? '' : `${purposeInWords[run.purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+    ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
+    ...section('Timeline', timeline(report)),
+    ...section('Gates, expected and measured', gates(report)),
+    ...section('Performance, measured against expected', performance(report)),
+    ...section('Unexpected issues', issues(report)),
+    ...section('Use of the key', keyUse(report)),
+    ...section('Attested by people', attestations(report)),
+    ...section('What went well', ['<!-- for people to fill in -->']),
+    ...section('What could be improved', ['<!-- for people to fill in -->']),
+    ...section('Recommendations for future migrations', ['<!-- for people to fill in -->']),
+    '',
+  ].join('\n');
 }
 
-function section(title: string, lines: readonly string[]): string[] {
-  return ['', `## ${title}`, '', ...shortened(lines)];
-}
-
-function timeline({ events, gates, holds }: Report): string[] {
+function timeline({ events, gates }: Report): string[] {
   return [
     ...events.map(({ at, event, attempt, detail }) => ({
       at,
@@ -46,12 +52,6 @@ function timeline({ events, gates, holds }: Report): string[] {
       at: judgedAt,
       text: `${gate}: **${verdict}** · attempt ${attempt}`,
     })),
-    ...holds.flatMap(({ id, gate, askedAt, decidedAt, decision, decidedBy }) => [
-      { at: askedAt, text: `${gate}: a person is asked (${id})` },
-      ...(decidedAt === null
-        ? []
-        : [{ at: decidedAt, text: `${id}: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}` }]),
-    ]),
   ]
     .sort((a, b) => a.at.localeCompare(b.at))
     .map(({ at, text }) => `- ${second(at)} ${text}`);
@@ -60,7 +60,7 @@ function timeline({ events, gates, holds }: Report): string[] {
 /** The values of an event that fit into a line. */
 function details(detail: EventReport['detail']): string {
   const values = Object.entries(detail)
-    .filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value))
+    .filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value) && value !== '')
     .map(([name, value]) => `${name}: ${typeof value === 'number' ? number.format(value) : value}`);
   return values.length === 0 ? '' : ` (${values.join(', ')})`;
 }
@@ -145,7 +145,7 @@ function issues(report: Report): string[] {
     ...waits(report),
     ...holds.map(
       ({ gate, reason, decision, decidedBy, askedAt, decidedAt, comment }) =>
-        `- Held at ${gate}: ${reason} ${
+        `- Held at ${gate}: ${reason.replace(/\.?$/, '.')} ${
           decidedAt === null
             ? 'Not decided.'
             : `Decided after ${number.format(minutes(askedAt, decidedAt))} min: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}${comment ? ` (${comment})` : ''}.`
@@ -206,22 +206,33 @@ function attestations({ run }: Report): string[] {
   return given.length === 0 ? ['None was recorded.'] : given.map(([line, by]) => `- ${line}: ${by}`);
 }
 
-function shortened(lines: readonly string[]): string[] {
+function shortened(lines: Lines): Lines {
   const cut = lines.map((line) => (line.length > MAX_LINE ? `${line.slice(0, MAX_LINE - 1)}…` : line));
-  if (cut.length <= MAX_LINES) return cut;
-  const half = MAX_LINES / 2;
+  if (fitting(cut, MAX_SECTION_BYTES) === cut.length) return cut;
+  const first = fitting(cut, MAX_SECTION_BYTES / 2);
+  const last = fitting(cut.toReversed(), MAX_SECTION_BYTES / 2);
   return [
-    ...cut.slice(0, half),
-    `- … ${cut.length - MAX_LINES} lines left out; PostgreSQL has them …`,
-    ...cut.slice(-half),
+    ...cut.slice(0, first),
+    `- … ${cut.length - first - last} lines left out; PostgreSQL has them …`,
+    ...cut.slice(-last),
   ];
+}
+
+/** How many of the lines, from the first one on, fit into so many bytes. */
+function fitting(lines: readonly string[], bytes: number): number {
+  let left = bytes;
+  const tooLong = lines.findIndex((line) => {
+    left -= Buffer.byteLength(line) + 1;
+    return left < 0;
+  });
+  return tooLong === -1 ? lines.length : tooLong;
 }
 
 /** Cuts a text to what a message takes, between two lines. */
 function capped(text: string): string {
   if (Buffer.byteLength(text) <= MAX_BYTES) return text;
   const kept = Buffer.from(text).subarray(0, MAX_BYTES).toString();
-  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more.\n`;
+  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more. npm run rollout -- report has all of it.\n`;
 }
 
 function minutes(from: string, to: string): number {

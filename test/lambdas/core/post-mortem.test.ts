@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { postMortem } from '../../../lambdas/core/post-mortem.ts';
+import { postMortem, postMortemMessage } from '../../../lambdas/core/post-mortem.ts';
 import type { Report } from '../../../lambdas/core/report.ts';
 
 const at = (minutes: number) => new Date(Date.UTC(2026, 10, 23, 10) + minutes * 60_000).toISOString();
@@ -66,8 +66,10 @@ const report: Report = {
   audits: [],
   events: [
     event('STARTED', 0),
+    event('HOLD_ASKED', 1, { hold: 'hold-abc' }),
     event('WAITING', 3, { for: 'the off-peak window' }),
     event('GOING_ON', 18),
+    event('HOLD_DECIDED', 21, { hold: 'hold-abc', decision: 'go' }),
     event('STOPPING', 40),
     event('TRIGGER_DISABLED', 40.05, { milliseconds: 3 }),
     event('PLAINTEXT_PROVEN', 40.1),
@@ -111,11 +113,9 @@ describe('the post-mortem', () => {
     );
   });
 
-  test('tells events, gates and holds in the order in which they happened', () => {
+  test('tells events and gates in the order in which they happened', () => {
     const line = (part: string) => text.split('\n').findIndex((each) => each.includes(part));
-    const order = ['STARTED', 'a person is asked', 'Gate: **GO**', 'WAITING', 'hold-abc: go', 'STOPPING'].map(
-      line,
-    );
+    const order = ['STARTED', 'HOLD_ASKED', 'Gate: **GO**', 'WAITING', 'HOLD_DECIDED', 'STOPPING'].map(line);
     expect(order).toEqual([...order].sort((a, b) => a - b));
     expect(Math.min(...order)).toBeGreaterThan(0);
   });
@@ -129,9 +129,30 @@ describe('the post-mortem', () => {
       expect(text).toContain(`\n## ${heading}\n\n<!-- for people to fill in -->\n`);
   });
 
-  test('fits into a message however long the run was, with its beginning and its end', () => {
+  test('has every gate of an ordinary rollout and its checks, with all that was asked', () => {
+    const criteria = Array.from({ length: 18 }, (_, index) => ({
+      name: `Criterion ${index}`,
+      expected: 'what the plan asks for, in some words',
+      measured: 'what was found, in some words',
+      passed: true,
+    }));
+    const gates = Array.from({ length: 22 }, (_, index) => ({
+      attempt: 1,
+      gate: `Gate ${index}`,
+      phase: 1,
+      verdict: 'GO' as const,
+      reason: '',
+      criteria,
+      judgedAt: at(index),
+    }));
+    const text = postMortemMessage({ ...report, gates });
+    expect(text.match(/ ✓ Criterion /g)).toHaveLength(22 * 18);
+    expect(text).not.toContain('left out');
+  });
+
+  test('fits into a message however long the run was, with its beginning and its end; a file takes all of it', () => {
     const long = 'wörter '.repeat(2_000);
-    const text = postMortem({
+    const lengthy: Report = {
       ...report,
       events: Array.from({ length: 500 }, (_, index) => event(`EVENT_${index}_`, index, { reason: long })),
       gates: Array.from({ length: 500 }, (_, index) => ({
@@ -144,12 +165,16 @@ describe('the post-mortem', () => {
         judgedAt: at(index),
       })),
       errors: Array.from({ length: 500 }, () => ({ type: long, count: 1, first: at(0), last: at(0) })),
-    });
+    };
+    const text = postMortemMessage(lengthy);
     expect(Buffer.byteLength(text)).toBeLessThan(256 * 1024);
     expect(text).toContain('EVENT_0_');
     expect(text).toContain('Gate 499');
-    expect(text).toContain('880 lines left out');
+    expect(text).toMatch(/\d{3} lines left out/);
     expect(text).toContain('## Recommendations for future migrations');
+    const whole = postMortem(lengthy);
+    expect(whole.match(/^- \*\*Gate \d+\*\* NO_GO/gm)).toHaveLength(500);
+    expect(whole.includes(`expected ${long}; measured ${long}`)).toBe(true);
   });
 
   test('says what there is not', () => {
