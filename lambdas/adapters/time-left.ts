@@ -21,7 +21,7 @@ export interface PhaseBegun {
   readonly rowsEncryptedNow: number;
 }
 
-/** The estimate. What pressures have taken so far is in the events; a soak stands still while a person is asked. */
+/** The estimate. What waits have taken so far is in the events; a soak stands still while a person is asked. */
 export async function readHoursLeft(
   client: pg.ClientBase,
   run: RunUnderWay,
@@ -33,26 +33,29 @@ export async function readHoursLeft(
   const { title } = phaseOf(plan, begun.number);
   const { rows } = await client.query(
     `with waits as (
-       select event, detail ->> 'for' as reason,
-         lead(happened_at, 1, clock_timestamp()) over (order by id) - happened_at as time
+       select event, happened_at, lead(happened_at, 1, clock_timestamp()) over (order by id) - happened_at as time,
+         starts_with(detail ->> 'for', $5) as is_pressure
        from encryption_rollout.events
        where run_id = $1 and attempt = $2 and event in ('WAITING', 'GOING_ON')
      ), worked as (
        select min(judged_at) as passed_at from encryption_rollout.gates
        where run_id = $1 and attempt = $2 and gate = $3 || ': Gate' and verdict = 'GO' and judged_at >= $4
-     ), asked as (
-       select sum(coalesce(decided_at, clock_timestamp()) - asked_at) as time
-       from encryption_rollout.holds, worked
-       where run_id = $1 and attempt = $2 and gate = $3 || ': CheckVitals' and asked_at >= passed_at
+     ), idle as (
+       select coalesce(sum(time), '0') as time from (
+         select time from waits, worked
+         where event = 'WAITING' and not is_pressure and happened_at >= passed_at
+         union all
+         select coalesce(decided_at, clock_timestamp()) - asked_at from encryption_rollout.holds, worked
+         where run_id = $1 and attempt = $2 and gate = $3 || ': CheckVitals' and asked_at >= passed_at
+       ) as both_kinds
      )
      select
        (select coalesce(extract(epoch from sum(time)), 0)::float8 from waits
-        where event = 'WAITING' and starts_with(reason, $5)) as eased,
+        where event = 'WAITING' and is_pressure) as eased,
        (select coalesce(sum(rows_encrypted), 0)::float8 from encryption_rollout.batches
         where run_id = $1 and started_at >= (
           select min(started_at) from encryption_rollout.phases where run_id = $1 and attempt = $2)) as encrypted,
-       (select extract(epoch from clock_timestamp() - passed_at - coalesce(asked.time, interval '0'))::float8 / 3600
-        from worked, asked) as soaked,
+       (select extract(epoch from clock_timestamp() - passed_at - idle.time)::float8 / 3600 from worked, idle) as soaked,
        coalesce(
          (select rows_verified from encryption_rollout.audits where run_id = $1 and attempt = $2), 0) as audited`,
     [run.id, run.attempt, title, begun.startedAt, waitBegins.pressure],

@@ -5,10 +5,8 @@ import { aimRows, type Tuned } from './progress.ts';
 import type { OffPeak } from './settings.ts';
 import { hoursThroughWindows, waitOf } from './throttle.ts';
 
-/** Of a batch's rows, before any has been measured: several times what a small server takes. */
+/** Of rows to encrypt, and of rows to audit, before any have been: several times what a small server takes. */
 export const ASSUMED_MILLISECONDS_PER_ROW = 0.2;
-/** Of the final audit's rows: decrypted in a function, with a look at the vitals every `auditRows`. */
-const AUDIT_MILLISECONDS_PER_ROW = 0.1;
 /** The waits of an attempt are spread over this share of the table at least: one early vacuum foretells no hundred. */
 const TELLING_SHARE = 0.1;
 
@@ -18,7 +16,7 @@ export interface Way {
   readonly until: PhaseNumber;
   readonly rowsWithPii: number;
   readonly rowsEncryptedNow: number;
-  /** Since the gate after the batches of the phase under way; null before it. */
+  /** Since the gate after the batches of the phase under way, less waits for a person or the hour; null before it. */
   readonly hoursSoaked: number | null;
   readonly rowsAudited: number;
 }
@@ -77,10 +75,18 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
     work(phase, (rows * perRow) / 3_600_000 + (batches * (tuned.pauseSeconds ?? phase.pauseSeconds)) / 3_600);
     const soaked = phase.number === way.from ? (way.hoursSoaked ?? 0) : 0;
     hours += Math.max(0, phase.soakMinutes / 60 - soaked);
-    if (phase.number === 5)
-      work(phase, (Math.max(0, way.rowsWithPii - way.rowsAudited) * AUDIT_MILLISECONDS_PER_ROW) / 3_600_000);
+    if (phase.number === 5) work(phase, hoursOfAudit(way));
   }
   return hours;
+}
+
+/** As fast as it went so far, once it has begun. */
+function hoursOfAudit({ rowsWithPii, rowsAudited, hoursSoaked }: Way): number {
+  const each =
+    rowsAudited > 0 && hoursSoaked !== null
+      ? hoursSoaked / rowsAudited
+      : ASSUMED_MILLISECONDS_PER_ROW / 3_600_000;
+  return Math.max(0, rowsWithPii - rowsAudited) * each;
 }
 
 /** Whether the end moves on with every minute: something is waited for, and not the hour, which is known beforehand. */

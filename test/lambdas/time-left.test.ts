@@ -89,6 +89,27 @@ test('a soak does not get on while a person is asked', async () => {
   expect(await hoursLeft()).toBeCloseTo(0.1 + 2 + 4, 1);
 });
 
+test('the audit takes as long a row as it did so far, less a pause', async () => {
+  await world.client.query('select public.batch_encrypt_appointments(null)');
+  await check('batch', 5);
+  await world.encrypt(run, 5);
+  await world.client.query(
+    `insert into encryption_rollout.gates (run_id, attempt, gate, phase, verdict, reason, criteria)
+     select id, attempt, 'Phase 5 Complete Remaining: Gate', 5, 'GO', '', '[]' from encryption_rollout.runs`,
+  );
+  expect(await hoursLeft()).toBeCloseTo(0, 2);
+  await pass('1 hour');
+  await operate({ command: 'pause' });
+  await check('batch', 5);
+  await pass('5 hours');
+  await operate({ command: 'resume' });
+  await check('batch', 5);
+  await world.client.query(
+    'insert into encryption_rollout.audits (run_id, attempt, rows_verified) select id, attempt, 95 from encryption_rollout.runs',
+  );
+  expect(await hoursLeft(), 'an hour for a quarter of 380 rows').toBeCloseTo(3, 1);
+});
+
 test('nothing is left after the phase with which the execution ends, or once it is being stopped', async () => {
   await check('batch');
   await world.client.query('update encryption_rollout.runs set until_phase = 1');
