@@ -34,9 +34,10 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
 
   if (event['detail-type'] === 'Step Functions Execution Status Change') {
     const { executionArn } = event.detail;
-    const ofThisRun = executionArn === execution || executionArn.split(':').at(-1)?.startsWith(rollback);
+    const ended = executionArn.split(':').at(-1);
+    const ofThisRun = executionArn === execution || ended?.startsWith(rollback);
     if (!ofThisRun) return nothing('the execution is not that of the run under way');
-    return rollBack(run, rollback, await endOf(event.detail));
+    return rollBack(run, rollback, await endOf(event.detail), ended);
   }
 
   // The machine is rolling back already. To stop its execution now would stop its rollback.
@@ -54,14 +55,14 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
 /**
  * Starts the rollback under the name that the machine itself gives it, so that of all roads only the first one does.
  * A rollback of that name that was cut short, as by stopping the execution that waits for it, is followed by the next.
+ * @param ended name of the execution whose end this is about, which may still be described as running
  */
-async function rollBack(run: Run, name: string, reason: string): Promise<StopRolloutOutput> {
+async function rollBack(run: Run, name: string, reason: string, ended?: string): Promise<StopRolloutOutput> {
   const machine = required('ROLLBACK_MACHINE_ARN');
   for (let number = 1; number <= MAX_ROLLBACKS; number++) {
-    const status = await startExecution(machine, number === 1 ? name : `${name}-${number}`, {
-      run,
-      reason,
-    });
+    const each = number === 1 ? name : `${name}-${number}`;
+    if (each === ended) continue;
+    const status = await startExecution(machine, each, { run, reason });
     if (status === 'RUNNING' || status === 'SUCCEEDED') return { outcome: 'ROLLBACK', reason };
   }
   throw new Error(

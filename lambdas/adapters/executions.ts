@@ -42,13 +42,15 @@ export async function startExecution(
   stateMachineArn: string,
   name: string,
   input: unknown,
-): Promise<ExecutionStatus | undefined> {
+): Promise<ExecutionStatus> {
   try {
     await client.send(new StartExecutionCommand({ stateMachineArn, name, input: JSON.stringify(input) }));
     return 'RUNNING';
   } catch (error) {
     if ((error as Error).name !== 'ExecutionAlreadyExists') throw error;
-    return statusOf(`${stateMachineArn.replace(':stateMachine:', ':execution:')}:${name}`);
+    const arn = `${stateMachineArn.replace(':stateMachine:', ':execution:')}:${name}`;
+    // What was started this moment may not be known yet: DescribeExecution is eventually consistent.
+    return (await statusOf(arn)) ?? 'RUNNING';
   }
 }
 

@@ -55,7 +55,9 @@ export function explainReason(reason: string | { Error: string; Cause: string })
   if (typeof reason === 'string') return reason;
   let { Error: error, Cause: cause } = reason;
   for (;;) {
-    let parsed: { Error?: unknown; Cause?: unknown; errorType?: unknown; errorMessage?: unknown };
+    let parsed: Partial<
+      Record<'ExecutionArn' | 'Status' | 'Error' | 'Cause' | 'errorType' | 'errorMessage', unknown>
+    >;
     try {
       parsed = JSON.parse(cause);
     } catch {
@@ -63,7 +65,10 @@ export function explainReason(reason: string | { Error: string; Cause: string })
     }
     if (typeof parsed !== 'object' || parsed === null) return `${error}: ${cause}`;
     if (typeof parsed.errorType === 'string') return `${parsed.errorType}: ${String(parsed.errorMessage)}`;
-    if (typeof parsed.Error !== 'string') return `${error}: ${cause}`;
+    if (typeof parsed.Error !== 'string')
+      return typeof parsed.ExecutionArn === 'string'
+        ? `The execution ${parsed.ExecutionArn} ended as ${parsed.Status}`
+        : `${error}: ${cause}`;
     error = parsed.Error;
     cause = typeof parsed.Cause === 'string' ? parsed.Cause : '';
   }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import { AwsError } from '../../rehearsal/aws.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
@@ -123,6 +124,26 @@ describe('an execution that ended before its time', () => {
       world.aws.executions.set(rollbackArn(run, suffix), { status: 'FAILED' });
     }
     await expect(stopRollout(ended(execution))).rejects.toThrow(/trigger may still be on/);
+  });
+
+  // DescribeExecution is eventually consistent: it may know nothing yet of what has just happened.
+  test('several causes at once: a rollback that was started this moment is not started a second time', async () => {
+    const run = await begun();
+    world.aws.executions.set(rollbackArn(run), { status: 'RUNNING' });
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'DescribeExecution') throw new AwsError('ExecutionDoesNotExist', 'not yet');
+    };
+    await stopRollout(alarm('X-MissingIvs')).finally(() => {
+      world.aws.world.disturb = undefined;
+    });
+    expect([...world.aws.executions.keys()]).toEqual([rollbackArn(run), execution]);
+  });
+
+  test('a rollback that has ended this moment is not taken for one that runs', async () => {
+    const run = await begun();
+    world.aws.executions.set(rollbackArn(run), { status: 'RUNNING' });
+    await stopRollout(ended(rollbackArn(run)));
+    expect(world.aws.executions.has(rollbackArn(run, '-2'))).toBe(true);
   });
 
   test('before the first rollout there is nothing to stop', async () => {

@@ -22,6 +22,17 @@ describe('explainReason', () => {
     expect(explainReason({ Error: 'States.TaskFailed', Cause: child })).toBe('RunSuperseded: taken over');
   });
 
+  test('a child that somebody stopped, in the console without a word, is named', () => {
+    const hold = { ExecutionArn: 'arn:hold', Input: '{"run":{}}', Name: 'hold', Status: 'ABORTED' };
+    const batches = { ExecutionArn: 'arn:batches', Status: 'FAILED', Error: 'States.TaskFailed' };
+    const reason = { Error: 'States.TaskFailed', Cause: JSON.stringify(hold) };
+    expect(explainReason(reason)).toBe('The execution arn:hold ended as ABORTED');
+    const outer = JSON.stringify({ ...batches, Cause: reason.Cause });
+    expect(explainReason({ Error: 'States.TaskFailed', Cause: outer })).toBe(
+      'The execution arn:hold ended as ABORTED',
+    );
+  });
+
   test('a cause that is no JSON is told as it is', () => {
     expect(explainReason({ Error: 'States.Timeout', Cause: '' })).toBe('States.Timeout: no cause given');
     expect(explainReason({ Error: 'States.Runtime', Cause: 'no path' })).toBe('States.Runtime: no path');
