@@ -174,7 +174,7 @@ describe('the post-mortem', () => {
     expect(text).toContain('## Recommendations for future migrations');
     const whole = postMortem(lengthy);
     expect(whole.match(/^- \*\*Gate \d+\*\* NO_GO/gm)).toHaveLength(500);
-    expect(whole.includes(`expected ${long}; measured ${long}`)).toBe(true);
+    expect(whole.includes('…')).toBe(false);
   });
 
   test('says what there is not', () => {
