@@ -1,9 +1,9 @@
 /** Option 3 of the plan: how to restore a backup of this database. Nothing here changes anything. */
 import {
-  DescribeDBClusterSnapshotsCommand,
   DescribeDBClustersCommand,
   DescribeDBInstancesCommand,
-  DescribeDBSnapshotsCommand,
+  paginateDescribeDBClusterSnapshots,
+  paginateDescribeDBSnapshots,
   RDSClient,
 } from '@aws-sdk/client-rds';
 import { tell } from './command.ts';
@@ -115,16 +115,19 @@ function ids(groups: readonly { VpcSecurityGroupId?: string | undefined }[] = []
   return groups.flatMap(({ VpcSecurityGroupId }) => (VpcSecurityGroupId ? [VpcSecurityGroupId] : []));
 }
 
-async function latestSnapshot(rds: RDSClient, DBInstanceIdentifier: string): Promise<Snapshot> {
-  const { DBSnapshots = [] } = await rds.send(new DescribeDBSnapshotsCommand({ DBInstanceIdentifier }));
-  return latest(DBSnapshots.map((each) => ({ ...each, id: each.DBSnapshotIdentifier })));
+async function latestSnapshot(client: RDSClient, DBInstanceIdentifier: string): Promise<Snapshot> {
+  const all = [];
+  for await (const { DBSnapshots = [] } of paginateDescribeDBSnapshots({ client }, { DBInstanceIdentifier }))
+    all.push(...DBSnapshots.map((each) => ({ ...each, id: each.DBSnapshotIdentifier })));
+  return latest(all);
 }
 
-async function latestClusterSnapshot(rds: RDSClient, DBClusterIdentifier: string): Promise<Snapshot> {
-  const { DBClusterSnapshots = [] } = await rds.send(
-    new DescribeDBClusterSnapshotsCommand({ DBClusterIdentifier }),
-  );
-  return latest(DBClusterSnapshots.map((each) => ({ ...each, id: each.DBClusterSnapshotIdentifier })));
+async function latestClusterSnapshot(client: RDSClient, DBClusterIdentifier: string): Promise<Snapshot> {
+  const pages = paginateDescribeDBClusterSnapshots({ client }, { DBClusterIdentifier });
+  const all = [];
+  for await (const { DBClusterSnapshots = [] } of pages)
+    all.push(...DBClusterSnapshots.map((each) => ({ ...each, id: each.DBClusterSnapshotIdentifier })));
+  return latest(all);
 }
 
 function latest(

@@ -1,8 +1,50 @@
-import { describe, expect, test } from 'vitest';
-import { restorePage } from '../../cli/aws/restore.ts';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { readFacts, restorePage } from '../../cli/aws/restore.ts';
 import { commandLine } from '../../lambdas/core/hints.ts';
 
 const place = { commandLine: (words: string) => commandLine({ stack: 'Rollout' }, words) };
+
+/** RDS that has an answer to one action, in two pages: the newest snapshot is in the second. */
+async function snapshotsInTwoPages(kind: string): Promise<void> {
+  const describeSnapshots = `Describe${kind}s`;
+  const page = (day: number, marker: string) =>
+    `<${describeSnapshots}Response><${describeSnapshots}Result>${marker}<${kind}s><${kind}>` +
+    `<${kind}Identifier>day-${day}</${kind}Identifier><Status>available</Status>` +
+    `<SnapshotCreateTime>2026-11-0${day}T03:00:00Z</SnapshotCreateTime>` +
+    `</${kind}></${kind}s></${describeSnapshots}Result></${describeSnapshots}Response>`;
+  const server = createServer(async (request, response) => {
+    const input = new URLSearchParams(await text(request));
+    if (input.get('Action') !== describeSnapshots) response.statusCode = 400;
+    response.end(input.get('Marker') === 'more' ? page(2, '') : page(1, '<Marker>more</Marker>'));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void server.close());
+  vi.stubEnv('AWS_ENDPOINT_URL', `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY']) vi.stubEnv(name, 'test');
+  vi.stubEnv('AWS_REGION', 'eu-west-1');
+  onTestFinished(() => void vi.unstubAllEnvs());
+}
+
+test.each([
+  ['an instance', 'DBSnapshot', { DatabaseInstance: 'appointments' }],
+  ['a cluster', 'DBClusterSnapshot', { DatabaseCluster: 'appointments' }],
+])('the latest snapshot of %s is found on whichever page it is', async (_, kind, outputs) => {
+  await snapshotsInTwoPages(kind);
+  const facts = await readFacts({
+    ...place,
+    stack: 'Rollout',
+    region: 'eu-west-1',
+    account: '123456789012',
+    caller: '',
+    stateMachineArn: '',
+    operateFunctionName: '',
+    outputs,
+  });
+  expect(facts).toMatchObject({ snapshot: 'day-2', snapshotAt: '2026-11-02T03:00:00.000Z' });
+});
 
 describe('the page for restoring', () => {
   const facts = {
