@@ -53,6 +53,9 @@ const passingTrouble: RetryProps = {
   ],
 };
 
+/** What a function is that ran out of its time. As AWS says, some are still told of by the second name. */
+const timedOut = ['Sandbox.Timedout', 'Lambda.Unknown'];
+
 /** Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike. */
 const slowOnce = {
   interval: Duration.seconds(10),
@@ -76,7 +79,7 @@ const asleep: RetryProps = {
 const retries: readonly RetryProps[] = [
   passingTrouble,
   asleep,
-  { ...slowOnce, errors: ['States.Timeout', 'Sandbox.Timedout'] },
+  { ...slowOnce, errors: ['States.Timeout', ...timedOut] },
 ];
 
 /** What every state machine is drawn from. */
@@ -138,7 +141,7 @@ export function awaitAnswer(
   task.addRetry(passingTrouble);
   task.addRetry(asleep);
   // The function's own time-out is trouble.
-  task.addRetry({ ...slowOnce, errors: ['Sandbox.Timedout'] });
+  task.addRetry({ ...slowOnce, errors: timedOut });
   return task;
 }
 
