@@ -26,6 +26,20 @@ describe('the steps of a rollback', () => {
     await expect(batch).rejects.toMatchObject({ name: 'RunSuperseded' });
   });
 
+  test('CancelBatches does not wait for a batch that began after its first look', async () => {
+    const session = await world.connect();
+    session.on('error', () => {});
+    await session.query('begin');
+    const { rows } = await session.query(
+      'select pg_backend_pid() as pid from encryption_rollout.runs for share',
+    );
+    const cancelling = step('cancel-batches');
+    const waits = 'select from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+    while ((await world.client.query(waits, [rows[0].pid])).rowCount === 0);
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
+    expect(await cancelling).toEqual({ cancelled: 1 });
+  });
+
   test('CancelBatches of an old attempt leaves the new one alone', async () => {
     world.running.delete('one');
     const next = await world.prepare('two');
