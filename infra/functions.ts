@@ -2,6 +2,7 @@ import { Duration, RemovalPolicy, Token } from 'aws-cdk-lib';
 import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Code, type IVersion, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import type { Settings } from '../lambdas/core/settings.ts';
 import { handlerOf, runtimeOfFunctions, withBundle } from './bundles.ts';
@@ -22,6 +23,7 @@ const functions = {
   PrepareDatabase: { minutes: 15, key: true, metrics: true, executions: true },
   DryRun: { minutes: 15, key: true, vitals: true, readiness: true },
   TakeBackup: { minutes: 1, backups: true },
+  CountSubscribers: { minutes: 1, subscribers: true },
   Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
   CheckVitals: { minutes: 15, metrics: true, vitals: true },
   EncryptBatch: { minutes: 15, key: true, metrics: true },
@@ -52,6 +54,9 @@ export type FunctionName = keyof typeof functions;
 
 export const functionNames = Object.keys(functions) as FunctionName[];
 
+/** Those that reach the database. From their subnets there need not be a way to SNS. */
+export const functionsInVpc = functionNames.filter((name) => name !== 'CountSubscribers');
+
 /** What Lambda allows for names and values together, and what an ARN that is known only on deployment takes of it at most. */
 const environmentBytes = 4096;
 const arnBytes = 160;
@@ -76,9 +81,11 @@ interface FunctionsProps {
   readonly keySecret: ReadableSecret;
   readonly logGroup: ILogGroup;
   readonly checks: CheckSchedules;
+  /** Of the people on call. */
+  readonly topic: ITopic;
 }
 
-/** The handlers as Lambda functions in the operator's VPC, each with a role of its own. */
+/** The handlers as Lambda functions, in the operator's VPC but for one, each with a role of its own. */
 export class Functions extends Construct {
   private readonly byName: ReadonlyMap<FunctionName, LambdaFunction>;
 
@@ -110,7 +117,7 @@ export class Functions extends Construct {
   private create(
     name: FunctionName,
     code: Code,
-    { config, names, settings, surroundings, keySecret, logGroup, checks }: FunctionsProps,
+    { config, names, settings, surroundings, keySecret, logGroup, checks, topic }: FunctionsProps,
   ): LambdaFunction {
     const needs: FunctionDefinition = functions[name];
     const role = new Role(this, `${name}Role`, {
@@ -125,15 +132,16 @@ export class Functions extends Construct {
       handler: handlerOf(name),
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
-      ...surroundings.network,
+      ...(needs.subscribers ? {} : surroundings.network),
       role,
       logGroup,
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was
       // rolled back does not: Lambda makes no second version of the same code, so the next attempt could not either.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE },
       environment: fitting({
-        ...surroundings.login.environment,
-        KEY_SECRET_ARN: keySecret.secretArn,
+        ...(needs.subscribers
+          ? { ON_CALL_TOPIC_ARN: topic.topicArn }
+          : { ...surroundings.login.environment, KEY_SECRET_ARN: keySecret.secretArn }),
         ROLLOUT_SETTINGS: JSON.stringify(settings),
         STACK_NAME: config.stackName,
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
@@ -154,8 +162,8 @@ export class Functions extends Construct {
     });
 
     logGroup.grantWrite(role);
-    allowNetworkInterfaces(role);
-    grantNeeds(role, needs, { config, names, surroundings, keySecret, checks });
+    if (!needs.subscribers) allowNetworkInterfaces(role);
+    grantNeeds(role, needs, { config, names, surroundings, keySecret, checks, topic });
     return lambda;
   }
 }

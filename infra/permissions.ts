@@ -2,6 +2,7 @@
 import { ArnFormat, Stack } from 'aws-cdk-lib';
 import { Effect, PolicyStatement, type Role } from 'aws-cdk-lib/aws-iam';
 import type { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { Construct } from 'constructs';
 import { metricNamespace } from '../lambdas/core/metrics.ts';
 import type { Database } from '../lambdas/core/settings.ts';
@@ -10,7 +11,7 @@ import type { Names } from './names.ts';
 import type { CheckSchedules } from './schedules.ts';
 import { grantSecret, type Surroundings } from './surroundings.ts';
 
-/** Besides the way to the database, which every function has. */
+/** Besides the way to the database, which every function has but the one that counts subscribers. */
 export interface Needs {
   /** Reads the encryption key. */
   readonly key?: true;
@@ -32,6 +33,8 @@ export interface Needs {
   readonly schedules?: true;
   /** Passes a person's answer on to the execution that waits for it. */
   readonly answers?: true;
+  /** Counts whom a page reaches: outside of the VPC, and without a way to the database or the key. */
+  readonly subscribers?: true;
 }
 
 export type ReadableSecret = Pick<ISecret, 'secretArn' | 'grantRead'>;
@@ -48,13 +51,14 @@ interface Granted {
   readonly surroundings: Surroundings;
   readonly keySecret: ReadableSecret;
   readonly checks: CheckSchedules;
+  readonly topic: ITopic;
 }
 
-/** Allows the role what is needed, and the way to the database. */
+/** Allows the role what is needed, and the way to the database, if that is needed. */
 export function grantNeeds(
   role: Role,
   needs: Needs,
-  { config, names, surroundings, keySecret, checks }: Granted,
+  { config, names, surroundings, keySecret, checks, topic }: Granted,
 ): void {
   const allow: Allow = (actions, resources, conditions) =>
     role.addToPolicy(
@@ -65,7 +69,8 @@ export function grantNeeds(
         ...(conditions === undefined ? {} : { conditions }),
       }),
     );
-  surroundings.login.grant(role);
+  if (needs.subscribers) allow(['sns:ListSubscriptionsByTopic'], [topic.topicArn]);
+  else surroundings.login.grant(role);
   if (needs.key) grantSecret(role, keySecret, config.keySecretKmsKeyArn);
   // Most actions of CloudWatch know no resources; a namespace is the finest limit there is.
   if (needs.metrics)

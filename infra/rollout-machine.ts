@@ -32,6 +32,7 @@ interface RolloutMachineProps extends MachineProps {
 }
 
 const run = JsonPath.objectAt('$.run');
+const onCall = JsonPath.objectAt('$.onCall');
 
 /** Of a child that says why it ended. */
 const outcomeAndReason = {
@@ -86,9 +87,10 @@ export class RolloutMachine extends Construct {
     });
     const preflight = invoke(this, 'Preflight', {
       functions,
-      payload: { run, input: JsonPath.objectAt('$.input') },
+      payload: { run, input: JsonPath.objectAt('$.input'), onCall },
       resultPath: '$.step',
     });
+    const countSubscribers = this.countSubscribers('CountSubscribers', preflight);
     const resumeAt = new Choice(this, 'ResumeAt');
     const failure = readable(this, 'PrepareDatabase', '$.refusal', refused);
     begin.next(
@@ -113,14 +115,14 @@ export class RolloutMachine extends Construct {
     });
     onError(prepareDatabase, '$.error', failure).next(takeBackup);
     // Whether there is a backup, preflight judges.
-    onError(takeBackup, '$.backup', preflight).next(preflight);
+    onError(takeBackup, '$.backup', countSubscribers).next(countSubscribers);
     // Like its refusal: nothing was changed, and the trigger may be on since an earlier, completed rollout.
     onError(preflight, '$.error', failure).next(
       new Choice(this, 'Preflight: Verdict')
         .when(Condition.stringEquals('$.step.verdict', 'GO'), resumeAt)
         .when(
           Condition.stringEquals('$.step.verdict', 'INCONCLUSIVE'),
-          this.hold('Preflight: Hold', preflight, (task) => onError(task, '$.error', failure)),
+          this.hold('Preflight: Hold', countSubscribers, (task) => onError(task, '$.error', failure)),
         )
         .otherwise(
           set(this, 'Preflight: Refusal', '$.refusal', {
@@ -159,12 +161,22 @@ export class RolloutMachine extends Construct {
   private dryRun(failure: IChainable): IChainable {
     const dryRun = invoke(this, 'DryRun', {
       functions: this.props.functions,
-      payload: { input: JsonPath.objectAt('$.input') },
+      payload: { input: JsonPath.objectAt('$.input'), onCall },
       resultPath: '$.step',
     });
-    return onError(dryRun, '$.error', failure).next(
-      new Succeed(this, 'DryRunFinished', { outputPath: '$.step' }),
+    onError(dryRun, '$.error', failure).next(new Succeed(this, 'DryRunFinished', { outputPath: '$.step' }));
+    return this.countSubscribers('DryRun: CountSubscribers', dryRun);
+  }
+
+  /** Whom a page reaches. When it cannot be counted, the checklist says that. */
+  private countSubscribers(id: string, next: IChainable): IChainable {
+    const count = invoke(
+      this,
+      'CountSubscribers',
+      { functions: this.props.functions, payload: {}, resultPath: '$.onCall' },
+      id,
     );
+    return onError(count, '$.onCall', next).next(next);
   }
 
   /** The states of one phase; returns its first. */

@@ -85,6 +85,7 @@ export class EncryptionRolloutStack extends Stack {
       surroundings,
       keySecret: this.keySecret(config),
       logGroup,
+      topic,
     });
     if (config.slack !== undefined)
       new Chat(this, 'Chat', {

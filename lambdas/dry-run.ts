@@ -14,7 +14,7 @@ import { handlerOf, type Step, unattachedSession } from './step.ts';
  * The checklist of preflight, what PrepareDatabase needs, and the forecast, in a session that cannot write; for a database
  * with and without the engine. Publishes and records nothing.
  */
-export const handler = handlerOf('DryRun', DryRunInput, async ({ input }, step): Promise<DryRunOutput> => {
+export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }, step) => {
   const parsed = parseInput(input);
   const { target } = step.settings;
   return step.database(unattachedSession, async (client): Promise<DryRunOutput> => {
@@ -30,6 +30,7 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input }, step):
     const criteria = checklistCriteria(step.plan, {
       ...readiness,
       ...(await keyState(step, client, registered)),
+      subscribers: onCall.subscribers,
       health: await scanHealth(client, target),
       canaryProblem: null,
       exposure: await readExposure(client, registered ? step.target : target),

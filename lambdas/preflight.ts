@@ -19,7 +19,7 @@ import { handlerOf, sessionName } from './step.ts';
  * The pre-rollout checklist. NO_GO closes the run: nothing was changed, so nothing is rolled back. INCONCLUSIVE leaves it
  * open, because a person decides.
  */
-export const handler = handlerOf('Preflight', PreflightInput, async ({ run, input }, step) => {
+export const handler = handlerOf('Preflight', PreflightInput, async ({ run, input, onCall }, step) => {
   const { settings, plan, target } = step;
   const keys = await step.key();
   return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
@@ -28,6 +28,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     if (refused !== undefined) return refused;
     const criteria = checklistCriteria(plan, {
       ...(await readReadiness(step, client, parseInput(input))),
+      subscribers: onCall.subscribers,
       backupProblem: await readBackupProblem(client, run),
       health: await readHealth(client, target),
       keyMatches: (await compareKeys(client, keys)) === 'same',

@@ -13,7 +13,7 @@ import type { Step } from './step.ts';
 
 type Readiness = Omit<
   ChecklistMeasurements,
-  'health' | 'keyMatches' | 'expectedTrigger' | 'canaryProblem' | 'exposure'
+  'subscribers' | 'health' | 'keyMatches' | 'expectedTrigger' | 'canaryProblem' | 'exposure'
 >;
 
 /** Reads only. */

@@ -1,7 +1,7 @@
 /**
  * Stands in for AWS at the edge of the SDK: an HTTP server for AWS_ENDPOINT_URL that answers what the handlers ask of
- * Secrets Manager, CloudWatch, RDS, Step Functions and Scheduler. JSON 1.0/1.1 (`X-Amz-Target`); for RDS the query
- * protocol, for Scheduler REST.
+ * Secrets Manager, CloudWatch, RDS, SNS, Step Functions and Scheduler. JSON 1.0/1.1 (`X-Amz-Target`); for RDS and SNS the
+ * query protocol, for Scheduler REST.
  * https://smithy.io/2.0/aws/protocols/index.html
  */
 import { createServer, type IncomingMessage, type Server } from 'node:http';
@@ -30,6 +30,8 @@ export interface World {
   snapshotAt: Date;
   /** Those that a handler has begun. */
   snapshots?: { readonly id: string; status: string; takenAt?: Date; readonly ofAwsBackup?: true }[];
+  /** Of every topic, in SNS's words; one confirmed e-mail when not given. */
+  subscriptions?: readonly Readonly<Record<'SubscriptionArn' | 'Protocol' | 'Endpoint', string>>[];
   /** True while the process that runs this execution lives. */
   isRunning(executionArn: string): Promise<boolean>;
   /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
@@ -76,6 +78,12 @@ interface Input {
   readonly StartTime?: number;
   readonly EndTime?: number;
 }
+
+const confirmed = (topic: string) => ({
+  SubscriptionArn: `${topic}:1`,
+  Protocol: 'email',
+  Endpoint: 'on-call@example.com',
+});
 
 /** An execution that a handler started or stopped. */
 export interface RequestedExecution {
@@ -283,6 +291,16 @@ export class AwsStandIn {
     if (action === 'Publish') {
       this.published.push({ topic: input.get('TopicArn') ?? '', message: input.get('Message') ?? '' });
       return '<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>';
+    }
+    if (action === 'ListSubscriptionsByTopic') {
+      const { subscriptions = [confirmed(input.get('TopicArn') ?? '')] } = this.world;
+      const members = subscriptions.map(
+        (subscription) =>
+          `<member>${Object.entries(subscription)
+            .map(([name, value]) => `<${name}>${value}</${name}>`)
+            .join('')}</member>`,
+      );
+      return `<${action}Response><${action}Result><Subscriptions>${members.join('')}</Subscriptions></${action}Result></${action}Response>`;
     }
     const [, verb, kind] = /^(Describe|Create)(DB(?:Cluster)?Snapshot)s?$/.exec(action) ?? [];
     if (kind === undefined) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);

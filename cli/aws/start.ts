@@ -10,7 +10,6 @@ import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, follow, runningRollouts, startRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
-import { warnWhenNobodyIsPaged } from './paging.ts';
 import { dryRunScreen, statusScreen } from './screen.ts';
 
 /** Between two lines about a rollout that is followed. */
@@ -74,7 +73,6 @@ async function run(options: Flags): Promise<void> {
     throw new UsageError(
       `Found an execution under way: ${other}. A table has one rollout at a time. Look at it (${deployment.commandLine('status')}), then wait for its end, or abort it (${deployment.commandLine('abort')}).`,
     );
-  await warnWhenNobodyIsPaged(deployment);
   if (
     !dryRun &&
     !(await agreed(

@@ -30,6 +30,8 @@ export interface ChecklistMeasurements {
   /** Those that exist and have never had anything to judge. */
   readonly silentAlarms: readonly string[];
   readonly dashboardExists: boolean | undefined;
+  /** Whom a page reaches; undefined = could not be read. */
+  readonly subscribers: number | undefined;
   /** `any`: this rollout, or a completed one before it, may have switched it on. `enabled`: the key is being rotated. */
   readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
   /** SQL condition of the priority rows and how many they are; null = the operator named none. */
@@ -85,6 +87,17 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
       passed: m.dashboardExists ?? null,
     },
     alarmsCriterion(m),
+    {
+      name: 'Somebody is paged',
+      expected: 'at least one confirmed subscription of the on-call topic',
+      measured:
+        m.subscribers === undefined
+          ? 'could not be read'
+          : m.subscribers > 0
+            ? String(m.subscribers)
+            : 'none: confirm the e-mails that it has sent, or add addresses to the setting onCall, deploy, and confirm',
+      passed: m.subscribers === undefined ? null : m.subscribers > 0,
+    },
     {
       name: 'Health check runs',
       expected: 'no row with ciphertext and no IV',

@@ -31,8 +31,18 @@ export type PrepareDatabaseOutput = Run & {
   readonly untilPhase: z.infer<typeof PhaseNumber>;
 };
 
+// CountSubscribers --------------------------------------------------------------------------------------------------
+export const CountSubscribersInput = z.unknown();
+/** How many a page reaches; nothing when it failed, and the machine went on with its error. */
+export const OnCall = z.object({ subscribers: z.int().nonnegative().optional() });
+export type CountSubscribersOutput = Required<z.infer<typeof OnCall>>;
+
 // Preflight ---------------------------------------------------------------------------------------------------------
-export const PreflightInput = z.object({ run: Run.extend({ resumeAt: PhaseNumber }), input: z.unknown() });
+export const PreflightInput = z.object({
+  run: Run.extend({ resumeAt: PhaseNumber }),
+  input: z.unknown(),
+  onCall: OnCall,
+});
 export type PreflightOutput = Judgement;
 
 // CheckVitals -------------------------------------------------------------------------------------------------------
@@ -118,7 +128,7 @@ export interface TakeBackupOutput {
 }
 
 // DryRun ------------------------------------------------------------------------------------------------------------
-export const DryRunInput = z.object({ input: z.unknown() });
+export const DryRunInput = z.object({ input: z.unknown(), onCall: OnCall });
 export type DryRunOutput = Judgement & {
   readonly forecast: {
     readonly rowsToEncrypt: number;

@@ -78,11 +78,11 @@ export function operating(): void {
     expect(await paged()).toBe('');
   });
 
-  test('who starts it hears that nobody is paged', async () => {
-    const dryRun = () => rollout('start', '--dry-run', '--input', 'config/example-input.json');
-    expect((await dryRun()).stderr).not.toContain('paged');
+  test('nothing begins while nobody would be paged', async () => {
     await unsubscribe('pages');
-    expect((await dryRun()).stderr).toMatch(/Nobody is paged: .*OnCall, expected .*Confirm/);
+    const { code, stdout } = await rollout('start', '--dry-run', '--input', 'config/example-input.json');
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/✗ Somebody is paged.*confirm the e-mails/);
     await subscribe('pages', theWorld().outputs.OnCallTopicArn);
   });
 

@@ -184,6 +184,7 @@ describe('the end of a rollout', () => {
       PrepareDatabase: () => ({ ...run, id: randomUUID(), resumeAt: 5, untilPhase: 5 }),
       Preflight: () => ({ gate: 'Preflight', verdict: 'GO', reason: '' }),
       TakeBackup: () => ({ outcome: 'READY' }),
+      CountSubscribers: () => ({ subscribers: 1 }),
       CheckVitals: () => ({ outcome: 'OK', slice: 1, waitSeconds: 0, reason: '', gate: '' }),
       EncryptBatch: () => ({ outcome: 'DONE', batch: 1, pauseSeconds: 0, reason: '' }),
       Gate: () => ({ gate: 'Gate', verdict: 'GO', reason: '' }),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parseConfig } from '../../infra/config.ts';
-import { functionNames } from '../../infra/functions.ts';
-import { synthesizeRollout } from '../../infra/synthesis.ts';
+import { functionsInVpc } from '../../infra/functions.ts';
+import { type SynthesizedFunction, synthesizeRollout } from '../../infra/synthesis.ts';
 
 const { template, functions } = synthesizeRollout(
   parseConfig(
@@ -36,7 +36,7 @@ const allowing = (action: string) => statements.filter(({ Action }) => [Action].
 describe('with databaseAuthentication "iam"', () => {
   test('every function may connect as the one user of the one database, and as nobody else', () => {
     const connecting = allowing('rds-db:connect');
-    expect(connecting).toHaveLength(functionNames.length);
+    expect(connecting).toHaveLength(functionsInVpc.length);
     for (const { Action, Resource } of connecting)
       expect({ Action, Resource }).toEqual({
         Action: 'rds-db:connect',
@@ -67,7 +67,8 @@ describe('with databaseAuthentication "iam"', () => {
   });
 
   test('the functions are told where the database is, and verify that it is the one', () => {
-    for (const { environment } of Object.values(functions)) {
+    for (const name of functionsInVpc) {
+      const { environment } = functions[name] as SynthesizedFunction;
       expect(environment).toMatchObject({
         DATABASE_HOST: 'main.cluster-abc.us-east-1.rds.amazonaws.com',
         DATABASE_PORT: '5433',

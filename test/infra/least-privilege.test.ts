@@ -4,7 +4,7 @@ import { Template } from 'aws-cdk-lib/assertions';
 import { AwsSolutionsChecks } from 'cdk-nag';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, readConfig } from '../../infra/config.ts';
-import { functionNames } from '../../infra/functions.ts';
+import { functionNames, functionsInVpc } from '../../infra/functions.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/metrics.ts';
@@ -107,9 +107,28 @@ describe('least privilege', () => {
     );
   });
 
-  test('every function reads the secret of the database, by its ARN', () => {
+  test('every function but one reads the secret of the database, by its ARN', () => {
     const { databaseSecretArn } = JSON.parse(readFileSync('config/example.json', 'utf8'));
-    for (const name of functionNames) expect(secretsOf(name)).toContain(databaseSecretArn);
+    for (const name of functionsInVpc) expect(secretsOf(name)).toContain(databaseSecretArn);
+  });
+
+  test('CountSubscribers may ask who is paged and nothing else: outside of the VPC, it has no way to the database', () => {
+    const { VpcConfig, Environment } = only(
+      template.findResources('AWS::Lambda::Function', {
+        Properties: { FunctionName: 'EncryptionRollout-CountSubscribers' },
+      }),
+    ).Properties;
+    expect(VpcConfig).toBeUndefined();
+    expect(Object.keys(Environment.Variables).filter((name) => /DATABASE|KEY/.test(name))).toEqual([]);
+    const rights = statements('CountSubscribers').map((each) => [
+      actions(each).join(),
+      JSON.stringify(each.Resource),
+    ]);
+    expect(rights).toEqual([
+      ['xray:PutTraceSegments,xray:PutTelemetryRecords', '"*"'],
+      ['logs:CreateLogStream,logs:PutLogEvents', expect.stringMatching(/"Log/)],
+      ['sns:ListSubscriptionsByTopic', expect.stringMatching(/^{"Ref":"NotificationsOnCall\w+"}$/)],
+    ]);
   });
 
   test('metrics can be published in our namespace alone', () => {

@@ -44,6 +44,7 @@ const reasonOf = (input: Input) =>
 export const allGoesWell: Handlers = {
   PrepareDatabase: () => ({ ...run, resumeAt: 1, untilPhase: 5 }),
   TakeBackup: () => ({ outcome: 'READY' }),
+  CountSubscribers: () => ({ subscribers: 1 }),
   Preflight: () => ({ verdict: 'GO', reason: '' }),
   CheckVitals: ({ during, slice = 0, phase = 1 }) => ({
     outcome:

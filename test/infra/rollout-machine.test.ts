@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
+import { OnCall } from '../../lambdas/core/payloads.ts';
 import { InvocationError } from '../../rehearsal/functions.ts';
 import {
   allGoesWell,
@@ -21,6 +22,7 @@ describe('the way through', () => {
     expect(once).toEqual([
       'PrepareDatabase',
       'TakeBackup',
+      'CountSubscribers',
       'Preflight',
       ...[1, 2].flatMap((phase) => [
         `CheckVitals ${phase} batch`,
@@ -98,7 +100,7 @@ describe('refused before anything was changed: no rollback', () => {
       Preflight: () => ({ verdict: 'NO_GO', reason: 'Preflight: backup too old' }),
     });
     expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'Preflight: backup too old' });
-    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'CountSubscribers', 'Preflight']);
     expect(notes).toEqual([]);
   });
 
@@ -119,7 +121,21 @@ describe('refused before anything was changed: no rollback', () => {
       error: 'KeyUnavailable',
       cause: 'what KeyUnavailable says',
     });
-    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'CountSubscribers', 'Preflight']);
+  });
+
+  test('whom nobody could count, preflight hears about; a person is asked, and it is counted again', async () => {
+    const counted = [failure('AuthorizationErrorException'), () => ({ subscribers: 2 })];
+    const heard: unknown[] = [];
+    const { ending } = await rollOut({
+      CountSubscribers: () => counted.shift()?.(),
+      Preflight: ({ onCall }) => {
+        heard.push(OnCall.parse(onCall));
+        return { gate: 'Preflight', verdict: heard.length === 1 ? 'INCONCLUSIVE' : 'GO', reason: '' };
+      },
+    });
+    expect(ending.status).toBe('SUCCEEDED');
+    expect(heard).toEqual([{}, { subscribers: 2 }]);
   });
 
   test('no answer at all is not blamed on another step', () => {
@@ -152,7 +168,7 @@ describe('what the input asks for', () => {
         status: 'SUCCEEDED',
         output: { verdict, forecast: { rowsToEncrypt: 7 } },
       });
-      expect(calls).toEqual(['DryRun']);
+      expect(calls).toEqual(['CountSubscribers', 'DryRun']);
       expect(notes).toEqual([]);
     }
   });
@@ -180,7 +196,7 @@ describe('what the input asks for', () => {
       PrepareDatabase: () => ({ ...run, resumeAt: 3, untilPhase: 2 }),
     });
     expect(ending).toMatchObject({ status: 'SUCCEEDED' });
-    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight', 'EndPhase 2']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'CountSubscribers', 'Preflight', 'EndPhase 2']);
   });
 });
 
@@ -202,7 +218,7 @@ describe('a backup', () => {
       Preflight: () => ({ verdict: 'NO_GO', reason: 'no backup' }),
     });
     expect(ending).toEqual({ status: 'FAILED', error: 'RolloutRefused', cause: 'no backup' });
-    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'Preflight']);
+    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'CountSubscribers', 'Preflight']);
   });
 });
 

@@ -5,7 +5,7 @@ import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { fileOf } from '../../infra/bundles.ts';
 import { type GivenConfig, readConfig } from '../../infra/config.ts';
-import { functionNames } from '../../infra/functions.ts';
+import { functionNames, functionsInVpc } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { alertsOf } from '../../lambdas/core/alerts.ts';
 import { metrics } from '../../lambdas/core/metrics.ts';
@@ -43,13 +43,18 @@ describe('functions', () => {
     expect(readdirSync(join(directory, 'sql'))).toEqual(readdirSync('sql'));
   });
 
-  test("all run on Node 24 in the operator's network", () => {
+  test("all run on Node 24, in the operator's network but for the one that counts subscribers", () => {
     template.allResourcesProperties('AWS::Lambda::Function', {
       Runtime: 'nodejs24.x',
-      VpcConfig: { SubnetIds: config.subnetIds, SecurityGroupIds: [config.securityGroupId] },
       LoggingConfig: { LogFormat: 'JSON' },
       TracingConfig: { Mode: 'Active' },
     });
+    const VpcConfig = { SubnetIds: config.subnetIds, SecurityGroupIds: [config.securityGroupId] };
+    for (const name of functionsInVpc)
+      template.hasResourceProperties('AWS::Lambda::Function', {
+        FunctionName: `${config.stackName}-${name}`,
+        VpcConfig,
+      });
   });
 
   test('the environment fits into the 4 KB that Lambda allows', () => {

@@ -11,7 +11,9 @@ beforeEach(async () => {
   await rollOut(world, await world.prepare('first'));
   world.running.clear();
   run = await world.prepare('second');
-  expect(await world.invoke('preflight', { run, input: {} })).toMatchObject({ verdict: 'GO' });
+  expect(await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } })).toMatchObject({
+    verdict: 'GO',
+  });
   expect(run.resumeAt).toBe(5);
 });
 afterEach(() => world.stop());

@@ -289,7 +289,7 @@ describe('an approval', () => {
 });
 
 test('preflight without a verdict leaves the run open for a person; their no-go closes it', async () => {
-  const preflight = () => world.invoke('preflight', { run, input: {} });
+  const preflight = () => world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
   const status = async () =>
     (await world.client.query('select status from encryption_rollout.runs')).rows[0].status;
   world.aws.world.alarms.delete('api-5xx');

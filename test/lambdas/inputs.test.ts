@@ -19,7 +19,7 @@ afterEach(() => world.stop());
 async function start(input: unknown, execution = 'one') {
   world.running.add(execution);
   const run = await world.invoke('prepare-database', { input, execution });
-  return { run, judgement: await world.invoke('preflight', { run, input }) };
+  return { run, judgement: await world.invoke('preflight', { run, input, onCall: { subscribers: 1 } }) };
 }
 
 describe('the samples of inputs', () => {
@@ -54,7 +54,9 @@ describe('the samples of inputs', () => {
   });
 
   test('dry-run', async () => {
-    expect(await world.invoke('dry-run', { input: sample('dry-run') })).toMatchObject({
+    expect(
+      await world.invoke('dry-run', { input: sample('dry-run'), onCall: { subscribers: 1 } }),
+    ).toMatchObject({
       verdict: 'GO',
       forecast: { rowsToEncrypt: 190 },
     });

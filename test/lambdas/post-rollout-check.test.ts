@@ -109,7 +109,9 @@ describe('PostRolloutCheck', () => {
   test('is made after an execution that was refused, which left all as it was', async () => {
     world.configure({ attestations: {} });
     const refused = await world.prepare('two');
-    expect(await world.invoke('preflight', { run: refused, input: {} })).toMatchObject({ verdict: 'NO_GO' });
+    expect(
+      await world.invoke('preflight', { run: refused, input: {}, onCall: { subscribers: 1 } }),
+    ).toMatchObject({ verdict: 'NO_GO' });
     expect(await check('daily')).toMatchObject({ verdict: 'GO', reason: expect.stringContaining('passed') });
   });
 

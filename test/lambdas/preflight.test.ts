@@ -10,7 +10,8 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const preflight = (input: unknown = {}) => world.invoke('preflight', { run, input });
+const preflight = (input: unknown = {}) =>
+  world.invoke('preflight', { run, input, onCall: { subscribers: 1 } });
 const failed = (judgement: { criteria: { name: string; passed: boolean | null }[] }) =>
   judgement.criteria.filter(({ passed }) => passed !== true).map(({ name }) => name);
 
@@ -63,6 +64,16 @@ describe('Preflight', () => {
   test('refuses when an alarm or the dashboard of this deployment is missing', async () => {
     world.configure({ ownAlarms: ['rollout-MissingIvs'], dashboard: 'rollout' });
     expect(failed(await preflight())).toEqual(['Monitoring dashboard configured', 'Alerting rules set up']);
+  });
+
+  test('refuses while nobody is paged, and says what to do; whom nobody could count is asked about', async () => {
+    const onCall = (answer: object) => world.invoke('preflight', { run, input: {}, onCall: answer });
+    const unread = await onCall({ Error: 'AuthorizationErrorException', Cause: 'not authorized' });
+    expect(unread).toMatchObject({ verdict: 'INCONCLUSIVE' });
+    expect(failed(unread)).toEqual(['Somebody is paged']);
+    const nobody = await onCall({ subscribers: 0 });
+    expect(nobody).toMatchObject({ verdict: 'NO_GO', reason: expect.stringMatching(/confirm the e-mails/) });
+    expect(failed(nobody)).toEqual(['Somebody is paged']);
   });
 
   test('counts the priority rows', async () => {

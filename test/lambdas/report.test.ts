@@ -18,7 +18,7 @@ test('there is none before the first run', async () => {
 test('of a rollout that was stopped, resumed and completed: both attempts, and nothing of anybody', async () => {
   world = await testWorld(600);
   const stopped = await world.prepare('one');
-  await world.invoke('preflight', { run: stopped, input: {} });
+  await world.invoke('preflight', { run: stopped, input: {}, onCall: { subscribers: 1 } });
   await walkPhase(world, stopped, 1);
   const rollback = { run: stopped, reason: 'A test wants it' };
   for (const handler of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])

@@ -20,7 +20,7 @@ afterEach(async () => {
 });
 
 const take = () => world.invoke('take-backup', { run });
-const preflight = () => world.invoke('preflight', { run, input: {} });
+const preflight = () => world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
 const events = async () =>
   (await world.client.query("select event, detail from encryption_rollout.events where event like 'BACKUP%'"))
     .rows;

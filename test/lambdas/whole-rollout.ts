@@ -62,7 +62,7 @@ export async function rollOut(
   walk: Walk = {},
 ): Promise<string> {
   const times = walk.times ?? 1;
-  const preflight = await deliver(world, times, 'preflight', { run, input: {} });
+  const preflight = await deliver(world, times, 'preflight', { run, input: {}, onCall: { subscribers: 1 } });
   expect(preflight.reason).toContain('criteria passed');
   for (const { number } of defaultPlan.phases)
     if (number >= run.resumeAt) await walkPhase(world, run, number, walk);

@@ -82,6 +82,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     KEY_SECRET_ARN: keySecret,
     DATABASE_TLS: 'off',
     STACK_NAME: 'Payments',
+    ON_CALL_TOPIC_ARN: 'arn:aws:sns:us-east-1:123456789012:Payments-OnCall',
     SCHEDULE_GROUP: 'Rollout-Checks',
     CHECKS_MACHINE_ARN: 'arn:aws:states:us-east-1:123456789012:stateMachine:PostRolloutChecks',
     CHECKS_ROLE_ARN: 'arn:aws:iam::123456789012:role/checks',

@@ -32,7 +32,7 @@ test('WriteUpdate tells a run by the cadence of its phase, once, and the securit
   });
   expect(await due()).toEqual([false, false]);
 
-  await world.invoke('preflight', { run, input: {} });
+  await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
   await walkPhase(world, run, 1);
   const update = await write();
   expect(update).toMatchObject({ due: true, security: false });

@@ -245,9 +245,15 @@ describe('with everything logged and everything failing', () => {
     world.running.add('one');
     expect(run).toMatchObject({ attempt: 1 });
     world.configure({ target: { canary: { note: 'poison', email: 'x@example.com' } } } as never);
-    await call('preflight', { run: { ...run, id: randomUUID() }, input: {} });
+    await call('preflight', { run: { ...run, id: randomUUID() }, input: {}, onCall: { subscribers: 1 } });
     world.configure({});
-    expect(await call('preflight', { run, input: { acknowledgedTriggers: ['touchy'] } })).toMatchObject({
+    expect(
+      await call('preflight', {
+        run,
+        input: { acknowledgedTriggers: ['touchy'] },
+        onCall: { subscribers: 1 },
+      }),
+    ).toMatchObject({
       verdict: 'GO',
     });
 
@@ -479,7 +485,7 @@ describe('a server that logs what functions compute', () => {
     expect(found(derived(), await logWith(setting, value))).not.toEqual([]);
     world.running.clear();
     const run = await world.invoke('prepare-database', { input: {}, execution: setting });
-    const judgement = await world.invoke('preflight', { run, input: {} });
+    const judgement = await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
     expect(judgement.verdict).toBe('NO_GO');
     expect(judgement.reason).toContain(`set ${setting} = ${safe} on the server`);
     await root.query(`alter database shop reset ${setting}`);

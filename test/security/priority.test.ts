@@ -58,7 +58,7 @@ test('a backslash in quotes is one of its letters, whatever the server makes of 
   // To such a server the first quotation ends before the semicolon.
   const priority = "email = '\\' or email = '); drop table public.precious; select (true --'";
   await world.invoke('prepare-database', { input: { priority }, execution: 'one' });
-  await world.invoke('dry-run', { input: { dryRun: true, priority } });
+  await world.invoke('dry-run', { input: { dryRun: true, priority }, onCall: { subscribers: 1 } });
   const { rows } = await world.client.query('select n from public.precious');
   expect(rows).toEqual([{ n: 1 }]);
 });
@@ -78,7 +78,9 @@ test('a condition that is one is used', async () => {
 test.each(['no_such_column', 'email =', '1'])(
   'what is no condition is named by a dry run: %s',
   async (priority) => {
-    await expect(world.invoke('dry-run', { input: { dryRun: true, priority } })).rejects.toMatchObject({
+    await expect(
+      world.invoke('dry-run', { input: { dryRun: true, priority }, onCall: { subscribers: 1 } }),
+    ).rejects.toMatchObject({
       name: 'UnusableTarget',
       message: expect.stringContaining(`The priority condition "${priority}" cannot be evaluated`),
     });
@@ -86,7 +88,10 @@ test.each(['no_such_column', 'email =', '1'])(
 );
 
 test('one that fails for a row is named without the row’s datum', async () => {
-  const refused = world.invoke('dry-run', { input: { dryRun: true, priority: 'email::integer = 1' } });
+  const refused = world.invoke('dry-run', {
+    input: { dryRun: true, priority: 'email::integer = 1' },
+    onCall: { subscribers: 1 },
+  });
   await expect(refused).rejects.toMatchObject({ message: expect.stringContaining('SQLSTATE 22P02') });
   await expect(refused).rejects.not.toMatchObject({ message: expect.stringContaining('@') });
 });

@@ -29,6 +29,7 @@ const ready: ChecklistMeasurements = {
   forecast: { rowsToEncrypt: 9_900, batches: 4, hours: 7, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 },
   slots: [],
   dashboardExists: true,
+  subscribers: 1,
   expectedTrigger: 'disabled',
   priority: null,
   canaryProblem: '',
@@ -53,6 +54,7 @@ describe('the pre-rollout checklist', () => {
       { now: new Date('2030-01-02T00:00:01Z') },
     ],
     ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
+    ['nobody is paged', 'Somebody is paged', { subscribers: 0 }],
     ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
     ['the trigger is on', 'Trigger before the start', { health: { ...ready.health, triggerEnabled: true } }],
     [
@@ -103,6 +105,7 @@ describe('the pre-rollout checklist', () => {
     ['backups', { latestBackup: undefined }],
     ['alarms', { missingAlarms: undefined }],
     ['the dashboard', { dashboardExists: undefined }],
+    ['the subscriptions', { subscribers: undefined }],
   ])('INCONCLUSIVE when %s cannot be read', (_, change) => {
     expect(judged(change).verdict).toBe('INCONCLUSIVE');
   });
