@@ -34,10 +34,13 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       return { outcome: 'NOT_STARTED' };
     }
     const completed = await isEncrypted(client, target);
-    await measure(client, keys, completed, step);
+    const active = await activeRun(client, target);
+    await measure(client, keys, { completed, active }, step);
 
     const rest = (await isWatched(client, target, plan.afterwards.days)) ? 0 : DAY_MILLISECONDS;
-    const counted = await scanWhenDue(client, target, rest, () => readHealth(client, target));
+    // A soak looks at new rows as well, once in a slice: it comes first.
+    const giveWay = active === undefined ? 0 : 2 * plan.soakSliceMinutes * 60_000;
+    const counted = await scanWhenDue(client, target, rest, () => readHealth(client, target), giveWay);
     const last = await lastCount(client, target);
     const found = last?.found ?? counted;
     await publish(target, {
@@ -54,7 +57,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
 async function measure(
   client: pg.Client,
   keys: EncryptionKeys,
-  completed: boolean,
+  { completed, active }: { completed: boolean; active: Awaited<ReturnType<typeof activeRun>> },
   step: Step,
 ): Promise<void> {
   const { target } = step;
@@ -64,7 +67,9 @@ async function measure(
   await writeDownFailedDecryptions(client);
   const window = await openWindow(client, target, PERIOD_MILLISECONDS);
   const errors = await countErrors(client, target, window.since, window.until);
-  const active = await activeRun(client, target);
+  // What stopped an attempt is not to stop the next one.
+  const ownSince = active && active.beganAt > window.since ? active.beganAt : window.since;
+  const own = await countErrors(client, target, ownSince, window.until);
   const { hoursLeft } = await readStatus(client, step.settings);
   const triggerIsOff = completed && !(await isTriggerEnabled(client, target)) ? 1 : 0;
   await publish(target, {
@@ -74,7 +79,7 @@ async function measure(
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     EncryptionErrors: errors.trigger,
     ...(checked === undefined ? {} : { DecryptionFailures: checked.mismatchedKeys.length }),
-    TriggerFailures: errors.trigger + triggerIsOff,
+    TriggerFailures: own.trigger + triggerIsOff,
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
   });
   await closeWindow(client, target, window);

@@ -34,12 +34,14 @@ export async function within<T>(
  * after the last count, whoever made it. Undefined when it is not, or somebody is at it, or it took longer than 12 minutes.
  * An engine that an earlier release has installed remembers nothing: there a scan is tried each time, for 15 seconds.
  * @param restMilliseconds 0 = as often as the first rule allows
+ * @param giveWayMilliseconds how much later than the first rule allows: whoever does not give way comes first
  */
 export async function scanWhenDue<T>(
   client: Client,
   target: string,
   restMilliseconds: number,
   scan: () => Promise<T>,
+  giveWayMilliseconds = 0,
 ): Promise<T | undefined> {
   if (!(await hasEngineTable(client, 'counts'))) return within(client, UNRECORDED_MILLISECONDS, scan);
   // Should this call be cut off, so that it cannot say how long it took, it will have taken the longest time.
@@ -49,9 +51,9 @@ export async function scanWhenDue<T>(
      where c.tried_at is null
        -- By a clock that was ahead.
        or c.tried_at > clock_timestamp()
-       or c.tried_at + make_interval(secs => $3 * c.milliseconds / 1000) <= clock_timestamp()
+       or c.tried_at + make_interval(secs => ($3 * c.milliseconds + $5::float8) / 1000) <= clock_timestamp()
          and (c.missing_iv_count is null or c.counted_at + make_interval(secs => $4::float8 / 1000) <= clock_timestamp())`,
-    [target, LONGEST_MILLISECONDS, REST, restMilliseconds],
+    [target, LONGEST_MILLISECONDS, REST, restMilliseconds, giveWayMilliseconds],
   );
   if (rowCount === 0) return undefined;
   const started = performance.now();

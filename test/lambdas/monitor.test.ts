@@ -113,6 +113,7 @@ describe('Monitor', () => {
       "update encryption_rollout.phases set started_at = started_at - interval '1 hour'",
     );
     expect((await published()).HoursLeft, 'one that takes longer').toBeCloseTo(2 + 4, 1);
+    await world.invoke('operate', { command: 'resume', by: 'R. Roe' });
     expect((await complete()).id).toBe(run.id);
     expect(await published()).not.toHaveProperty('HoursLeft');
   });
@@ -132,9 +133,7 @@ describe('Monitor', () => {
     await complete();
     world.configure({ attestations: {} });
     const refused = await world.prepare('two');
-    expect(
-      await world.invoke('preflight', { run: refused, input: {}, onCall: { subscribers: 1 } }),
-    ).toMatchObject({ verdict: 'NO_GO' });
+    expect(await world.invoke('preflight', { run: refused, input: {} })).toMatchObject({ verdict: 'NO_GO' });
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
     await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
@@ -157,7 +156,7 @@ describe('Monitor', () => {
       previous: [{ number: 1, key: testKey.key.toString('hex') }],
     });
     const rotation = await world.prepare('two');
-    await world.invoke('preflight', { run: rotation, input: {}, onCall: { subscribers: 1 } });
+    await world.invoke('preflight', { run: rotation, input: {} });
     const rollback = { run: rotation, reason: 'a test' };
     for (const step of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])
       await world.invoke(step, rollback);
@@ -207,6 +206,21 @@ describe('Monitor', () => {
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
   });
 
+  test('counts for the alarm that stops a rollout what failed since the attempt began', async () => {
+    const fail = () =>
+      world.client.query(
+        "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      );
+    await world.prepare('one');
+    await published();
+    await fail();
+    world.running.clear();
+    await world.prepare('two');
+    expect(await published()).toMatchObject({ EncryptionErrors: 1, TriggerFailures: 0 });
+    await fail();
+    expect(await published()).toMatchObject({ EncryptionErrors: 1, TriggerFailures: 1 });
+  });
+
   test('counts the last minutes in a database that an earlier release has prepared', async () => {
     await complete();
     await world.client.query('drop table encryption_rollout.measurements');
@@ -250,6 +264,19 @@ describe('Monitor of a table that takes long to be counted', () => {
     expect(await outcomeAfter('25 hours')).toBe('COUNTED');
     await world.prepare('two');
     expect(await outcomeAfter('1 hour')).toBe('COUNTED');
+  });
+
+  test('leaves the turn to a soak, which looks at new rows as well', async () => {
+    const run = await world.prepare('one');
+    await published();
+    await lastCount('25 minutes', '1 minute');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'MEASURED' });
+    const soak = { run, phase: 1, during: 'soak', slice: 0 };
+    const { criteria } = await world.invoke('check-vitals', soak);
+    expect(criteria).toContainEqual(expect.objectContaining({ name: 'Missing IVs' }));
+    // Nobody soaks: a person is asked, or batches run.
+    await lastCount('35 minutes', '1 minute');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'COUNTED' });
   });
 
   test('takes what a step of the rollout has counted meanwhile', async () => {
