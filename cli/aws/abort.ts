@@ -45,7 +45,9 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   // Without the database the executions alone are known; that is enough to stop them.
   const [running, before] = await Promise.all([
     runningRollouts(deployment),
-    readStatus(deployment).catch((error: Error) => tell(`The records do not answer: ${error.message}`)),
+    readStatus(deployment, false).catch((error: Error) =>
+      tell(`The records do not answer: ${error.message}`),
+    ),
   ]);
   const own = running.filter((arn) => arn === before?.run?.execution);
   const executions = own.length > 0 ? own : running;

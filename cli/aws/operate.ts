@@ -8,9 +8,14 @@ import { type Deployment, explainedAws } from './deployment.ts';
 
 /**
  * Asks the function Operate.
+ * @param wakes whether to wait for a function that lost its network since nobody has called it for weeks
  * @throws UsageError with the function's own message when it refuses
  */
-export async function operate(deployment: Deployment, input: OperateInput): Promise<OperateOutput> {
+export async function operate(
+  deployment: Deployment,
+  input: OperateInput,
+  wakes = true,
+): Promise<OperateOutput> {
   const command = new InvokeCommand({
     FunctionName: deployment.operateFunctionName,
     Payload: JSON.stringify(input),
@@ -21,7 +26,7 @@ export async function operate(deployment: Deployment, input: OperateInput): Prom
     minTimeout: 2_000,
     factor: 1,
     shouldRetry: ({ error, attemptNumber }) => {
-      if (!isAsleep(error)) return false;
+      if (!wakes || !isAsleep(error)) return false;
       if (attemptNumber === 1)
         tell('Nobody has asked for weeks, so Lambda has to connect the function again: up to some minutes.');
       return true;
@@ -39,7 +44,7 @@ function isAsleep({ name }: Error): boolean {
   return name === 'ResourceNotReadyException' || name === 'ResourceConflictException';
 }
 
-/** Where the rollout is. @throws UsageError */
-export async function readStatus(deployment: Deployment): Promise<RolloutStatus> {
-  return (await operate(deployment, { command: 'status' })).status;
+/** Where the rollout is. `wakes` as above. @throws UsageError */
+export async function readStatus(deployment: Deployment, wakes = true): Promise<RolloutStatus> {
+  return (await operate(deployment, { command: 'status' }, wakes)).status;
 }

@@ -178,6 +178,22 @@ describe('against AWS', () => {
     });
   });
 
+  it('stops an execution without waiting for that', async () => {
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
+      Invoke: { status: 502, body: JSON.stringify({ __type: 'ResourceNotReadyException' }) },
+    };
+    // Stopping is refused here: that it comes to it is what counts.
+    cloud.answers.StopExecution = { status: 400, body: JSON.stringify({ __type: 'AccessDeniedException' }) };
+    expect(await rollout(['abort', '--yes'])).toMatchObject(
+      refused(/^The records do not answer.*AWS refused/s),
+    );
+    expect(cloud.asked.filter((action) => action === 'Invoke status')).toHaveLength(1);
+    expect(cloud.asked).toContain('StopExecution');
+  });
+
   it('changes nothing without a terminal and without --yes, and says what it would do', async () => {
     cloud.answers = {
       GetCallerIdentity: identity,
