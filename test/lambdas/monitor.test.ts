@@ -133,7 +133,9 @@ describe('Monitor', () => {
     await complete();
     world.configure({ attestations: {} });
     const refused = await world.prepare('two');
-    expect(await world.invoke('preflight', { run: refused, input: {} })).toMatchObject({ verdict: 'NO_GO' });
+    expect(
+      await world.invoke('preflight', { run: refused, input: {}, onCall: { subscribers: 1 } }),
+    ).toMatchObject({ verdict: 'NO_GO' });
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
     await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
     expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
@@ -156,7 +158,7 @@ describe('Monitor', () => {
       previous: [{ number: 1, key: testKey.key.toString('hex') }],
     });
     const rotation = await world.prepare('two');
-    await world.invoke('preflight', { run: rotation, input: {} });
+    await world.invoke('preflight', { run: rotation, input: {}, onCall: { subscribers: 1 } });
     const rollback = { run: rotation, reason: 'a test' };
     for (const step of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])
       await world.invoke(step, rollback);
