@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
+import { counted } from '../lambdas/core/judgement.ts';
 import { addAbortCommand } from './aws/abort.ts';
 import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
@@ -23,7 +24,7 @@ async function installCommand({ databaseUrl, generateKey }: { databaseUrl?: stri
     const { migrations, sampleTable, keyInstalled } = await install(client, key);
     say(
       migrations.length > 0
-        ? `Installed into ${named(connection)}: ${migrations.join(', ')}.`
+        ? `Installed into ${named(connection)}: ${fromTo(migrations)}.`
         : `Already installed in ${named(connection)}.`,
     );
     if (sampleTable) say('Created the sample table public.appointments, empty.');
@@ -34,6 +35,12 @@ async function installCommand({ databaseUrl, generateKey }: { databaseUrl?: stri
   } finally {
     await client.end();
   }
+}
+
+/** The first and the last of them. */
+function fromTo(migrations: readonly string[]): string {
+  const [first, last] = [migrations[0], migrations.at(-1)];
+  return `${counted(migrations.length, 'migration')}, ${first === last ? first : `${first} to ${last}`}`;
 }
 
 async function uninstallCommand({ databaseUrl, yes }: { databaseUrl?: string; yes?: true }) {
@@ -155,9 +162,10 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   } catch (error) {
     const shown = explained(error);
     if (shown instanceof UsageError) process.stderr.write(`${shown.message}\n`);
-    // commander has said it on stderr; so has the prompt that was ended with Ctrl+C.
-    else if (!(shown instanceof CommanderError) && (shown as Error).name !== 'ExitPromptError')
-      console.error(shown);
+    // Ctrl+C at a question, and every question comes before the first change.
+    else if ((shown as Error).name === 'ExitPromptError') process.stderr.write('Nothing was changed.\n');
+    // commander has said it on stderr.
+    else if (!(shown instanceof CommanderError)) console.error(shown);
     return shown instanceof CommanderError ? shown.exitCode : 1;
   }
 }

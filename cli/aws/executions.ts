@@ -9,6 +9,7 @@ import {
   StartExecutionCommand,
   StopExecutionCommand,
 } from '@aws-sdk/client-sfn';
+import { tell } from './command.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 
 /** Between two looks at an execution, far below what Step Functions lets an account ask. */
@@ -55,12 +56,23 @@ export async function follow(
   meanwhile: () => Promise<void> = async () => undefined,
 ): Promise<DescribeExecutionCommandOutput> {
   const client = new SFNClient();
-  for (;;) {
-    const execution = await asked(client.send(new DescribeExecutionCommand({ executionArn })));
-    if (execution.status !== 'RUNNING' && execution.status !== 'PENDING_REDRIVE') return execution;
-    await meanwhile();
-    await sleep(lookMilliseconds);
+  process.once('SIGINT', leave);
+  try {
+    for (;;) {
+      const execution = await asked(client.send(new DescribeExecutionCommand({ executionArn })));
+      if (execution.status !== 'RUNNING' && execution.status !== 'PENDING_REDRIVE') return execution;
+      await meanwhile();
+      await sleep(lookMilliseconds);
+    }
+  } finally {
+    process.off('SIGINT', leave);
   }
+}
+
+/** Ctrl+C ends the command, and nothing else. */
+function leave(): never {
+  tell('The execution goes on.');
+  process.exit(130);
 }
 
 /** The execution in the console. */

@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import type { OperateOutput } from '../../lambdas/core/operate.ts';
 import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, demandTerminal, print, tell } from './command.ts';
-import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
+import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, follow } from './executions.ts';
 import { operate, readStatus } from './operate.ts';
 import { readFacts, restorePage } from './restore.ts';
@@ -12,7 +12,7 @@ import { statusScreen } from './screen.ts';
 import { whereOf } from './wishes.ts';
 
 interface Flags extends AwsOptions {
-  readonly option: 'keep' | 'clear' | 'restore';
+  readonly option?: 'keep' | 'clear' | 'restore';
   readonly reason: string;
   readonly confirm?: string;
 }
@@ -21,9 +21,11 @@ interface Flags extends AwsOptions {
 export function addRollbackCommand(program: Command): void {
   awsCommand(program, 'rollback', 'take a finished or stopped rollout back', { changes: true })
     .addOption(
-      new Option('--option <name>', 'how far back, see below')
-        .choices(['keep', 'clear', 'restore'])
-        .makeOptionMandatory(),
+      new Option('--option <name>', 'how far back, see below: must be given').choices([
+        'keep',
+        'clear',
+        'restore',
+      ]),
     )
     .option('--reason <text>', 'for the page and the report', 'no reason given')
     .option('--confirm <run id>', 'for clear: the id of the run, as status shows it, instead of typing it')
@@ -47,6 +49,10 @@ Exit codes: 0 done, 1 refused or failed: see the message.`,
 }
 
 async function run(options: Flags): Promise<void> {
+  if (options.option === undefined)
+    throw new UsageError(
+      'Found no --option, expected keep (trigger off, ciphertext stays), clear (ciphertext goes) or restore (prints how to restore the backup). See npm run rollout -- rollback --help',
+    );
   const deployment = await findDeployment(options);
   if (options.option === 'restore') {
     const facts = await readFacts(deployment);
@@ -71,11 +77,15 @@ async function keep(options: Flags, deployment: Deployment): Promise<void> {
 
 async function clear(options: Flags, deployment: Deployment): Promise<void> {
   const before = await readStatus(deployment);
+  if (before.run === null)
+    throw new UsageError(
+      `Found no run in the records behind the ${placeOf(deployment)}, expected one that is stopped. There is nothing to clear.`,
+    );
   const what = `This removes all ciphertext of ${whereOf(before, deployment)}. Plaintext stays.`;
   const confirm = options.confirm ?? (await typedId(what));
-  if (confirm !== before.run?.id)
+  if (confirm !== before.run.id)
     throw new UsageError(
-      `Found ${JSON.stringify(confirm)} as the confirmed run, expected ${before.run?.id ?? 'no clearing, since there is no run'}. Nothing was changed. See ${deployment.commandLine('status')}, and make sure that it is the run you mean.`,
+      `Found ${JSON.stringify(confirm)} as the confirmed run, expected ${before.run.id}. Nothing was changed. See ${deployment.commandLine('status')}, and make sure that it is the run you mean.`,
     );
   // Who has typed the id has been asked.
   if (options.confirm !== undefined && !(await agreed(options, what))) return;

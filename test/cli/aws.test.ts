@@ -254,6 +254,27 @@ describe('against AWS', () => {
     });
   });
 
+  it('Ctrl+C ends what follows an execution, and says that the execution does not end with it', async () => {
+    const execution = (answer: object) => ({ body: JSON.stringify(answer) });
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      StartExecution: execution({ executionArn: 'one', startDate: 1 }),
+      DescribeExecution: execution({ status: 'RUNNING' }),
+    };
+    let exitCode: unknown;
+    vi.spyOn(process, 'exit').mockImplementation((code) => {
+      exitCode = code;
+      cloud.answers.DescribeExecution = execution({ status: 'FAILED', cause: 'the test is over' });
+      return undefined as never;
+    });
+    const ending = rollout(['start', '--dry-run']);
+    await vi.waitUntil(() => cloud.asked.includes('DescribeExecution'), { timeout: 10_000 });
+    process.emit('SIGINT');
+    expect((await ending).stderr).toContain('The execution goes on.');
+    expect(exitCode).toBe(130);
+  });
+
   it('prints one JSON document, or the screen', async () => {
     cloud.answers = {
       GetCallerIdentity: identity,
@@ -275,7 +296,7 @@ describe('against AWS', () => {
     [['tune', '--pause-seconds', ''], /--pause-seconds.*Expected a whole number from 0 to 3600, or plan/],
     [['tune'], /^Found nothing to tune, expected --batch-rows/],
     [['decide', 'hold-7k2m9q', 'maybe'], /'maybe' is invalid.*Allowed choices are go, no-go, retry/],
-    [['rollback'], /required option '--option <name>' not specified/],
+    [['rollback'], /^Found no --option, expected keep .*, clear .* or restore/],
     [['rollback', '--option', 'some'], /Allowed choices are keep, clear, restore/],
     [['start', '--attest', 'R. Roe'], /Expected <field>=<name>/],
   ])('%j is refused before AWS is asked', async (args, message) => {

@@ -6,13 +6,30 @@ import { freshDatabase, seedAppointments, type TestDatabase } from '../support/d
 const main = path.resolve('cli/main.ts');
 
 /** `npm run rollout -- <options>`, without a terminal. */
-async function rollout(...options: string[]): Promise<{ code: number | null; output: string }> {
-  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), main, ...options], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+function rollout(...options: string[]): Promise<{ code: number | null; output: string }> {
+  return command(options);
+}
+
+/** @param interruptedAt what it asks when it gets Ctrl+C, as from a terminal */
+async function command(
+  options: string[],
+  interruptedAt?: string,
+): Promise<{ code: number | null; output: string }> {
+  const terminal =
+    interruptedAt === undefined ? [] : ['--import', 'data:text/javascript,process.stdin.isTTY=true'];
+  const child = spawn(
+    process.execPath,
+    [...terminal, '--import', import.meta.resolve('tsx'), main, ...options],
+    { stdio: ['pipe', 'pipe', 'pipe'] },
+  );
+  if (interruptedAt === undefined) child.stdin.end();
   let output = '';
+  let interrupted = false;
   const append = (chunk: Buffer) => {
     output += chunk.toString();
+    if (interrupted || interruptedAt === undefined || !output.includes(interruptedAt)) return;
+    interrupted = true;
+    child.stdin.write('\u0003');
   };
   child.stdout.on('data', append);
   child.stderr.on('data', append);
@@ -48,7 +65,9 @@ const catalogue = async () =>
 it('installs once, is told so the second time, and the SQL works', async () => {
   const first = await rollout('install', '--database-url', database.url);
   expect(first).toMatchObject({ code: 0 });
-  expect(first.output).toMatch(/Installed into .*001_schema.sql.*\nCreated the sample table.*\nRegistered/);
+  expect(first.output).toMatch(
+    /Installed into .*: \d+ migrations, 001_schema.sql to \d+_\w+.sql.\nCreated the sample table.*\nRegistered/,
+  );
   expect(await one('select count(*)::integer as keys from public.app_config')).toEqual({ keys: 0 });
   expect(await one('select * from public.get_encryption_health_summary()')).toMatchObject({
     total_appointments: '0',
@@ -102,6 +121,10 @@ it('removes what it added, and nothing else', async () => {
   ).toEqual({
     n: 38,
   });
+
+  const interrupted = await command(['uninstall', '--database-url', database.url], '(y/N)');
+  expect(interrupted.code).toBe(1);
+  expect(interrupted.output).toMatch(/Nothing was changed\.\n$/);
 
   const removed = await rollout('uninstall', '--database-url', database.url, '--yes');
   expect(removed).toMatchObject({ code: 0 });
