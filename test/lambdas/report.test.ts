@@ -51,7 +51,7 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
   const text = postMortem(written);
   expect(text).toMatch(/rollback of attempt 1: trigger off after [\d.]+ s, plaintext proven after [\d.]+ s/);
   expect(text).toMatch(
-    /Held at Phase 3 Bulk Migration: Gate: CPU: no reading .* go by R\. Roe \(seen in the console\)/,
+    /Held at Phase 3 Bulk Migration: Gate: CPU: no reading\. Decided after .* go by R\. Roe \(seen in the console\)/,
   );
   expect(text).toMatch(/Phase 5 Complete Remaining: .* min expected/);
   expect(text).toMatch(/ms a row, expected at most 5;/);
