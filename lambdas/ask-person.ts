@@ -32,7 +32,7 @@ function page(
     '',
     approval ? 'Begin it:' : `Go on without knowing, on your word, ${goStands(gate, goMinutes)}:`,
     answer('go'),
-    'Stop, and roll back:',
+    gate === 'Preflight' ? 'Do not begin:' : 'Stop, and roll back:',
     answer('no-go'),
     ...(approval ? [] : ['Measure once more:', answer('retry')]),
     '',

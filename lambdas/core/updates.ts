@@ -93,7 +93,9 @@ export function statusUpdate(
     '',
     `Where: ${rows === null ? notBegun[purpose] : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data${underNewKey} (${rows.percentage} %)`}${since ?? ''}.`,
     ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
-      ? [`${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.`]
+      ? [
+          `${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
+        ]
       : [
           `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
           `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
@@ -102,11 +104,15 @@ export function statusUpdate(
     ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
     ...holds.map(
       ({ id, gate, reason, expiresAt }) =>
-        `A person is asked: ${gate} (${id}): ${reason} Without an answer by ${expiresAt} it is a no.`,
+        `A person is asked: ${gate} (${id}). ${sentence(reason.replace(`${gate}: `, ''))} Without an answer by ${expiresAt} it is a no.`,
     ),
     `Next: ${nextStep(plan, status, commandLine)}`,
   ];
   return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
+}
+
+function sentence(text: string): string {
+  return text.replace(/\.?$/, '.');
 }
 
 function nextStep(
@@ -115,8 +121,7 @@ function nextStep(
   commandLine: (words: string) => string,
 ): string {
   if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
-  if (run?.status === 'STOPPED')
-    return 'a new execution goes on from here; why it was stopped is in the page to the people on call.';
+  if (run?.status === 'STOPPED') return 'the next execution goes on from here.';
   if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
   if (holds.length > 0) return `somebody answers; ${commandLine('status')} says how.`;
   if (waiting !== null)

@@ -295,11 +295,8 @@ test('preflight without a verdict leaves the run open for a person; their no-go 
   world.aws.world.alarms.delete('api-5xx');
   expect(await preflight()).toMatchObject({ verdict: 'INCONCLUSIVE' });
   expect(await status()).toBe('ACTIVE');
-  const { hold } = await world.invoke('ask-person', {
-    run,
-    gate: 'Preflight',
-    execution: 'hold-1',
-  });
+  const { hold, message } = await ask('hold-1', 'Preflight');
+  expect(message).toContain('Do not begin:\n');
   await decide(hold, 'no-go');
   expect(await preflight()).toMatchObject({ verdict: 'NO_GO' });
   expect(await status()).toBe('STOPPED');

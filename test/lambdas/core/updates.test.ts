@@ -127,7 +127,7 @@ describe('an update says', () => {
     const hold = {
       id: 'hold-7k2m9q',
       gate: 'Phase 3 Bulk Migration: Gate',
-      reason: 'CPU: no reading.',
+      reason: 'Phase 3 Bulk Migration: Gate: CPU: no reading',
       askedAt: ago(1).toISOString(),
       expiresAt: ago(-11).toISOString(),
     };
@@ -141,16 +141,20 @@ describe('an update says', () => {
       /Next: no batch begins until somebody resumes: npm run rollout -- resume --stack Payments$/,
     );
     const held = statusUpdate({ ...inPhase(3), holds: [hold] }).message;
-    expect(held).toContain('A person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q): CPU: no reading.');
+    expect(held).toContain(
+      'A person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q). CPU: no reading. Without',
+    );
     expect(held).toMatch(/Next: somebody answers; npm run rollout -- status --stack Payments says how\.$/);
   });
 
-  test('that it was stopped, and where', () => {
-    const { subject, message } = statusUpdate(ended('STOPPED', 1));
+  test('that it was stopped, where and why', () => {
+    const { run, ...rest } = ended('STOPPED', 1);
+    const stopReason = 'Ended after phase 5, as its input asked';
+    const { subject, message } = statusUpdate({ ...rest, run: run && { ...run, stopReason } });
     expect(subject).toBe('Encryption rollout: stopped, Phase 5 Complete Remaining, 42 %');
-    expect(message).toContain(`Stopped: ${ago(1).toISOString()}.`);
+    expect(message).toContain(`Stopped: ${ago(1).toISOString()}. ${stopReason}.\n`);
     expect(message).not.toMatch(/How fast|When done/);
-    expect(message).toMatch(/Next: a new execution goes on from here; why/);
+    expect(message).toMatch(/Next: the next execution goes on from here\.$/);
   });
 
   test('nothing that is not known, before the first phase', () => {
