@@ -15,6 +15,11 @@ pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 pg.types.setTypeParser(pg.types.builtins.NUMERIC, Number);
 
 const CONNECT_MILLISECONDS = 5_000;
+/**
+ * A server that a failover took away says nothing, and whoever waits for its answer would wait until the function is cut
+ * off. After this time in silence Node asks ten times, once a second: https://nodejs.org/api/net.html#socketsetkeepaliveenable-initialdelay
+ */
+const KEEP_ALIVE_MILLISECONDS = 10_000;
 
 /** SQLSTATEs that pass by themselves: a retry is safe, since the work is one transaction. PostgreSQL, appendix A. */
 const TRANSIENT = new Set([
@@ -66,6 +71,8 @@ export async function withDatabase<T>(
     ...(database === undefined ? {} : { database }),
     application_name: applicationName,
     connectionTimeoutMillis: CONNECT_MILLISECONDS,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MILLISECONDS,
     // NODE_EXTRA_CA_CERTS adds the RDS certificate authorities to those that Node trusts.
     ssl: environment.tls === 'off' ? false : { rejectUnauthorized: true, servername: login.host },
   });

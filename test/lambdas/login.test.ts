@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { withDatabase } from '../../lambdas/adapters/database.ts';
 import { credentialsOf } from '../../lambdas/adapters/login.ts';
@@ -73,6 +74,13 @@ describe('logging in with a token', () => {
       client.query('select current_user::text as user, current_database()::text as database'),
     );
     expect(rows).toEqual([{ user, database: name }]);
+  });
+
+  test('is asked whether the server is still there, which a failover may take away without a word', async () => {
+    const kept = vi.spyOn(Socket.prototype, 'setKeepAlive');
+    await withDatabase(environment(nameOf(database.url)), 'login test', async () => {});
+    expect(kept).toHaveBeenCalledWith(true, 10_000);
+    kept.mockRestore();
   });
 
   test('a token that is not accepted is told as that, without the token', async () => {
