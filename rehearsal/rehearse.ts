@@ -54,15 +54,23 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
     interruption.abort();
   };
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  let place: Place | undefined;
   try {
-    return await run(options, display, cleanups, interruption.signal);
+    display.heading('Rehearsal of the encryption rollout');
+    place = await openDatabase(options, display, cleanups);
+    return await run(place, options, display, cleanups, interruption.signal);
   } catch (error) {
     // What was cut short may fail in any way.
     if (!interruption.signal.aborted) throw explained(error);
     return 1;
   } finally {
     display.endProgress();
-    if (interruption.signal.aborted) display.problem(`Stopped. To resume: ${resumeCommand(options)}`);
+    if (interruption.signal.aborted)
+      display.problem(
+        place?.resumable === false
+          ? 'Stopped. This rehearsal was in a temporary directory, and is removed.'
+          : `Stopped. To resume: ${resumeCommand(options)}`,
+      );
     for (const cleanup of cleanups.reverse()) {
       try {
         await cleanup();
@@ -75,14 +83,13 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
 }
 
 async function run(
+  place: Place,
   options: Options,
   display: Display,
   cleanups: Cleanups,
   interruption: AbortSignal,
 ): Promise<ExitCode> {
   const started = performance.now();
-  display.heading('Rehearsal of the encryption rollout');
-  const place = await openDatabase(options, display, cleanups);
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());

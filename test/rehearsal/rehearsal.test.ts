@@ -245,7 +245,13 @@ it(
     const unlock = await takeLock(path.join(own, 'lock'));
     const beside = bench.start('--rows', '100', '--fault', 'wrong-key');
     expect(await beside.exit(), beside.output).toBe(2);
+    const interrupted = bench.start('--rows', '100');
+    await interrupted.until('Synthesizing');
+    interrupted.child.kill('SIGTERM');
+    expect(await interrupted.exit(), interrupted.output).toBe(1);
     unlock?.();
+    expect(interrupted.output).toContain('Stopped. This rehearsal was in a temporary directory');
+    expect(interrupted.output).not.toContain('To resume');
     expect(beside.output).toContain('works in a temporary directory and cannot be resumed');
     expect(beside.output).not.toContain('To resume where it stopped');
   },
