@@ -2,7 +2,8 @@ import { causeOf, startExecution, stopExecution } from './adapters/executions.ts
 import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
 import { activeRun } from './adapters/run-status.ts';
 import { closeRun } from './adapters/runs.ts';
-import { type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
+import { explainReason } from './core/errors.ts';
+import { CancelBatchesInput, type Run, StopRolloutInput, type StopRolloutOutput } from './core/payloads.ts';
 import { handlerOf, required, type Step, unattachedSession } from './step.ts';
 
 /** A rollback that was itself stopped or failed is started anew this often, each time under a name of its own. */
@@ -37,7 +38,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
     const ended = executionArn.split(':').at(-1);
     const ofThisRun = executionArn === execution || ended?.startsWith(rollback);
     if (!ofThisRun) return nothing('the execution is not that of the run under way');
-    return rollBack(run, rollback, await endOf(event.detail), ended);
+    return rollBack(run, rollback, reasonOf(event.detail) ?? (await endOf(event.detail)), ended);
   }
 
   // The machine is rolling back already. To stop its execution now would stop its rollback.
@@ -68,6 +69,15 @@ async function rollBack(run: Run, name: string, reason: string, ended?: string):
   throw new Error(
     `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. The trigger may still be on: docs/runbook.md#rollbackfailed says what to do by hand.`,
   );
+}
+
+/** Why a rollback that has ended was made: the next one is for the same reason. */
+function reasonOf({ input }: { input?: string | null | undefined }): string | undefined {
+  try {
+    return explainReason(CancelBatchesInput.parse(JSON.parse(input ?? '')).reason);
+  } catch {
+    return undefined;
+  }
 }
 
 /** How it ended; of one that a person stopped with the reason given, which the event leaves out. */

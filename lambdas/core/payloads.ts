@@ -242,7 +242,12 @@ export interface GatherEvidenceOutput {
 export const StopRolloutInput = z.discriminatedUnion('detail-type', [
   z.object({
     'detail-type': z.literal('Step Functions Execution Status Change'),
-    detail: z.object({ executionArn: z.string(), status: z.enum(['ABORTED', 'FAILED', 'TIMED_OUT']) }),
+    detail: z.object({
+      executionArn: z.string(),
+      status: z.enum(['ABORTED', 'FAILED', 'TIMED_OUT']),
+      /** JSON; left out when it is long. */
+      input: z.string().nullish(),
+    }),
   }),
   z.object({
     'detail-type': z.literal('CloudWatch Alarm State Change'),

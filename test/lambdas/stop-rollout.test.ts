@@ -14,7 +14,7 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 /** As EventBridge delivers them, but for what nobody reads. */
-const ended = (executionArn: string, status = 'ABORTED') => ({
+const ended = (executionArn: string, status = 'ABORTED', input: unknown = {}) => ({
   version: '0',
   id: '315c1398-40ff-a850-213b-158f73e60175',
   'detail-type': 'Step Functions Execution Status Change',
@@ -23,7 +23,13 @@ const ended = (executionArn: string, status = 'ABORTED') => ({
   time: '2026-11-23T10:00:00Z',
   region: 'us-east-1',
   resources: [executionArn],
-  detail: { executionArn, name: executionArn.split(':').at(-1), status, input: '{}', output: null },
+  detail: {
+    executionArn,
+    name: executionArn.split(':').at(-1),
+    status,
+    input: JSON.stringify(input),
+    output: null,
+  },
 });
 const alarm = (alarmName: string) => ({
   version: '0',
@@ -104,13 +110,16 @@ describe('an execution that ended before its time', () => {
   test('a rollback that could not switch the trigger off, as while something holds the table, is followed by another', async () => {
     const run = await begun();
     await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
-    const rollback = { run, reason: 'a test wants it' };
+    const rollback = { run, reason: 'The alarm X-MissingIvs went off' };
     // DisableTrigger has failed in between.
     await world.invoke('cancel-batches', rollback);
     expect((await world.invoke('gather-evidence', rollback)).summary).toContain('trigger STILL ENABLED');
     world.aws.executions.set(rollbackArn(run), { status: 'FAILED' });
-    expect(await stopRollout(ended(rollbackArn(run), 'FAILED'))).toMatchObject({ outcome: 'ROLLBACK' });
-    expect(world.aws.executions.has(rollbackArn(run, '-2'))).toBe(true);
+    const event = ended(rollbackArn(run), 'FAILED', rollback);
+    expect(await stopRollout(event)).toMatchObject({ outcome: 'ROLLBACK' });
+    expect(world.aws.executions.get(rollbackArn(run, '-2'))?.input).toMatchObject({
+      reason: rollback.reason,
+    });
     // When it finds the table free, all is done.
     await world.invoke('disable-trigger', rollback);
     await world.invoke('gather-evidence', rollback);
