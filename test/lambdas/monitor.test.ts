@@ -181,6 +181,17 @@ describe('Monitor', () => {
     expect((await published()).MissingIvs).toBe(95);
   });
 
+  test('reports a value that did not open for the application', async () => {
+    await complete();
+    const opened = world.client.query(
+      `select public.decrypt_pii_with_iv_logged(a.email_encrypted, a.pii_iv, b.id)
+       from public.appointments as a, public.appointments as b where a.email is not null and a.id <> b.id limit 1`,
+    );
+    await expect(opened).rejects.toMatchObject({ code: 'ER006' });
+    expect((await published()).DecryptionFailures).toBe(1);
+    expect((await published()).DecryptionFailures).toBe(0);
+  });
+
   test('counts every error once, also after calls that failed', async () => {
     await complete();
     const fail = (ago: string) =>
