@@ -31,6 +31,7 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       ...readiness,
       ...(await keyState(step, client, registered)),
       subscribers: onCall.subscribers,
+      takesBackup: step.settings.takeBackup,
       health: await scanHealth(client, target),
       canaryProblem: null,
       exposure: await readExposure(client, registered ? step.target : target),

@@ -9,6 +9,15 @@ import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 
+interface Snapshot {
+  readonly id: string;
+  status: string;
+  takenAt?: Date;
+  readonly ofAwsBackup?: true;
+  /** When the snapshot was taken that it is a copy of. */
+  readonly copyOf?: Date;
+}
+
 /** What the stand-in knows. Fields may be changed while it runs: that is how faults are injected. */
 export interface World {
   /** Secret values by ARN. */
@@ -28,8 +37,8 @@ export interface World {
   readonly dashboards: ReadonlySet<string>;
   /** When the latest snapshot of the database was taken. */
   snapshotAt: Date;
-  /** Those that a handler has begun. */
-  snapshots?: { readonly id: string; status: string; takenAt?: Date; readonly ofAwsBackup?: true }[];
+  /** Those that a handler has begun, or a test. */
+  snapshots?: Snapshot[];
   /** Of every topic, in SNS's words; one confirmed e-mail when not given. */
   subscriptions?: readonly Readonly<Record<'SubscriptionArn' | 'Protocol' | 'Endpoint', string>>[];
   /** True while the process that runs this execution lives. */
@@ -305,9 +314,15 @@ export class AwsStandIn {
     const [, verb, kind] = /^(Describe|Create)(DB(?:Cluster)?Snapshot)s?$/.exec(action) ?? [];
     if (kind === undefined) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
     this.world.snapshots ??= [];
-    const describe = ({ id, status, takenAt }: { id: string; status: string; takenAt?: Date }) =>
+    const describe = ({ id, status, takenAt, copyOf }: Snapshot) =>
       `<${kind}><${kind}Identifier>${id}</${kind}Identifier><Status>${status}</Status>${
         takenAt === undefined ? '' : `<SnapshotCreateTime>${takenAt.toISOString()}</SnapshotCreateTime>`
+      }${
+        copyOf === undefined
+          ? ''
+          : kind === 'DBSnapshot'
+            ? `<OriginalSnapshotCreateTime>${copyOf.toISOString()}</OriginalSnapshotCreateTime>`
+            : '<SourceDBClusterSnapshotArn>arn:aws:rds:us-east-1:123456789012:cluster-snapshot:source</SourceDBClusterSnapshotArn>'
       }</${kind}>`;
     let result: string;
     if (verb === 'Create') {

@@ -31,8 +31,12 @@ export async function listBackups(database: Database): Promise<Backup[]> {
         { DBInstanceIdentifier: database.instanceIdentifier, ...type },
       );
       for await (const { DBSnapshots = [] } of pages)
-        for (const { DBSnapshotIdentifier: id = '', Status: status = '', SnapshotCreateTime } of DBSnapshots)
-          backups.push({ id, status, takenAt: SnapshotCreateTime });
+        for (const snapshot of DBSnapshots) {
+          const { DBSnapshotIdentifier: id = '', Status: status = '' } = snapshot;
+          // Of a copy, the first is when it was copied.
+          const { SnapshotCreateTime, OriginalSnapshotCreateTime = SnapshotCreateTime } = snapshot;
+          backups.push({ id, status, takenAt: OriginalSnapshotCreateTime });
+        }
     }
   } else {
     const pages = paginateDescribeDBClusterSnapshots(
@@ -40,12 +44,14 @@ export async function listBackups(database: Database): Promise<Backup[]> {
       { DBClusterIdentifier: database.clusterIdentifier },
     );
     for await (const { DBClusterSnapshots = [] } of pages)
+      // When the source of a copy was taken, RDS does not tell; and it is listed itself.
       for (const {
         DBClusterSnapshotIdentifier: id = '',
         Status: status = '',
         SnapshotCreateTime,
+        SourceDBClusterSnapshotArn,
       } of DBClusterSnapshots)
-        backups.push({ id, status, takenAt: SnapshotCreateTime });
+        if (!SourceDBClusterSnapshotArn) backups.push({ id, status, takenAt: SnapshotCreateTime });
   }
   return backups;
 }

@@ -24,6 +24,8 @@ export interface ChecklistMeasurements {
   readonly latestBackup: Date | null | undefined;
   /** Why none was taken, where one was to be. */
   readonly backupProblem?: string | undefined;
+  /** In a dry run: the rollout would take one. */
+  readonly takesBackup?: boolean;
   readonly now: Date;
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
@@ -51,7 +53,6 @@ const silentBeforeTheFirst = /CoverageBelow99$/;
 
 /** Every line of the plan's checklist as a criterion. */
 export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criterion[] {
-  const backupAge = m.latestBackup ? (m.now.getTime() - m.latestBackup.getTime()) / 3_600_000 : undefined;
   return [
     {
       name: 'Encryption key configured',
@@ -66,19 +67,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
               : 'another key',
       passed: m.keyMatches === true || m.keyMatches === 'absent',
     },
-    {
-      name: 'Database backup completed',
-      expected: `not older than ${plan.backupMaxAgeHours} hours`,
-      measured: `${
-        m.latestBackup === undefined
-          ? 'could not be read'
-          : backupAge === undefined
-            ? 'no backup found'
-            : `${backupAge.toFixed(1)} hours old`
-      }${m.backupProblem === undefined ? '' : `; none could be taken: ${m.backupProblem}`}`,
-      passed:
-        m.latestBackup === undefined ? null : backupAge !== undefined && backupAge <= plan.backupMaxAgeHours,
-    },
+    backupCriterion(plan, m),
     {
       name: 'Monitoring dashboard configured',
       expected: 'exists',
@@ -153,6 +142,23 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     }),
     ...vitalsCriteria(plan, m.vitals),
   ];
+}
+
+function backupCriterion({ backupMaxAgeHours }: Plan, m: ChecklistMeasurements): Criterion {
+  const { latestBackup, backupProblem, takesBackup = false } = m;
+  const hours = latestBackup ? (m.now.getTime() - latestBackup.getTime()) / 3_600_000 : Infinity;
+  const isYoung = hours <= backupMaxAgeHours;
+  const age = hours === Infinity ? 'no backup found' : `${hours.toFixed(1)} hours old`;
+  return {
+    name: 'Database backup completed',
+    expected: `not older than ${backupMaxAgeHours} hours`,
+    measured: [
+      latestBackup === undefined ? 'could not be read' : age,
+      ...(backupProblem === undefined ? [] : [`none could be taken: ${backupProblem}`]),
+      ...(takesBackup && latestBackup !== undefined && !isYoung ? ['the rollout takes one first'] : []),
+    ].join('; '),
+    passed: latestBackup === undefined ? null : isYoung || takesBackup,
+  };
 }
 
 function alarmsCriterion({ missingAlarms, silentAlarms }: ChecklistMeasurements): Criterion {

@@ -24,12 +24,16 @@ interface Leak {
   readonly name: string;
   readonly isUnsafe: (value: string) => boolean;
   readonly safe: string;
-  /** Harmless while this setting of the same extension has nowhere any other value. */
-  readonly unless?: { readonly name: string; readonly isIdle: (value: string) => boolean };
+  /** Harmless while these settings of the same extension have nowhere any other value. */
+  readonly unless?: readonly { readonly name: string; readonly isIdle: (value: string) => boolean }[];
 }
 
-const autoExplain = { name: 'auto_explain.log_min_duration', isIdle: (value: string) => value === '-1' };
-const pgaudit = { name: 'pgaudit.log', isIdle: (value: string) => /^(none)?$/i.test(value) };
+const autoExplain = [{ name: 'auto_explain.log_min_duration', isIdle: (value: string) => value === '-1' }];
+const pgaudit = [
+  { name: 'pgaudit.log', isIdle: (value: string) => /^(none)?$/i.test(value) },
+  // What this role may touch is audited whatever pgaudit.log says.
+  { name: 'pgaudit.role', isIdle: (value: string) => value === '' },
+];
 
 /**
  * Settings that log parameters, or plans with their constants, of statements inside functions: the keys are among them
@@ -52,13 +56,14 @@ const leaks: readonly Leak[] = [
 ];
 
 /** Names of the settings that are judged. */
-export const judgedSettings = [...leaks.map(({ name }) => name), autoExplain.name, pgaudit.name];
+export const judgedSettings = [...leaks, ...autoExplain, ...pgaudit].map(({ name }) => name);
 
 /** One criterion on the server's logging and one on the code that runs with the engine's rights. */
 export function exposureCriteria({ settings, foreignCode }: Exposure): Criterion[] {
   const valuesOf = (wanted: string) => settings.filter(({ name }) => name === wanted);
   const active = leaks.filter(
-    ({ unless }) => !unless || valuesOf(unless.name).some(({ value }) => !unless.isIdle(value)),
+    ({ unless }) =>
+      !unless || unless.some(({ name, isIdle }) => valuesOf(name).some(({ value }) => !isIdle(value))),
   );
   const unsafe = active.flatMap(({ name, isUnsafe }) =>
     valuesOf(name).filter(({ value }) => isUnsafe(value)),

@@ -68,6 +68,22 @@ describe('DryRun on a database without the engine', () => {
     );
   });
 
+  test('does not ask for the backup that the rollout will take', async () => {
+    await untouched();
+    world.aws.world.snapshotAt = new Date(Date.now() - 25 * 3_600_000);
+    try {
+      expect(failed(await dryRun())).toEqual(['Database backup completed']);
+      world.configure({ takeBackup: true });
+      const { verdict, criteria } = await dryRun();
+      expect(verdict).toBe('GO');
+      expect(criteria).toContainEqual(
+        expect.objectContaining({ measured: '25.0 hours old; the rollout takes one first' }),
+      );
+    } finally {
+      world.aws.world.snapshotAt = new Date();
+    }
+  });
+
   test('names what PrepareDatabase would refuse', async () => {
     await untouched();
     await world.client.query('alter table public.appointments drop constraint appointments_pkey cascade');

@@ -45,6 +45,20 @@ describe('TakeBackup', () => {
   });
 
   test.each(['instanceIdentifier', 'clusterIdentifier'])(
+    'is not misled by a copy of an old snapshot of %s, which was made today',
+    async (kind) => {
+      world.configure({ database: { [kind]: 'db' } as never });
+      const { snapshotAt } = world.aws.world;
+      world.aws.world.snapshots = [
+        { id: 'copy', status: 'available', takenAt: new Date(), copyOf: snapshotAt },
+      ];
+      expect((await preflight()).reason).toContain(
+        'Database backup completed: expected not older than 24 hours, measured 25.0',
+      );
+    },
+  );
+
+  test.each(['instanceIdentifier', 'clusterIdentifier'])(
     'takes one of %s, waits, then preflight is content',
     async (kind) => {
       world.configure({ takeBackup: true, database: { [kind]: 'db' } as never });

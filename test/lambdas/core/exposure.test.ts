@@ -21,7 +21,10 @@ describe('the server log keeps secrets', () => {
       'auto_explain is idle',
       [setting('auto_explain.log_verbose', 'on'), setting('auto_explain.log_min_duration', '-1')],
     ],
-    ['pgaudit is idle', [setting('pgaudit.log_parameter', 'on'), setting('pgaudit.log', 'none')]],
+    [
+      'pgaudit is idle',
+      [setting('pgaudit.log_parameter', 'on'), setting('pgaudit.log', 'none'), setting('pgaudit.role', '')],
+    ],
     ['plans are not printed', [setting('debug_print_plan', 'off')]],
   ])('passed when %s', (_, settings) => {
     expect(judged(...settings)).toMatchObject({ passed: true, measured: 'none' });
@@ -32,6 +35,7 @@ describe('the server log keeps secrets', () => {
     ['verbose plans', 'auto_explain.log_verbose', 'on', 'off', explains],
     ['parameters of plans', 'auto_explain.log_parameter_max_length', '-1', '0', explains],
     ['audited parameters', 'pgaudit.log_parameter', 'on', 'off', setting('pgaudit.log', 'write, function')],
+    ['audited objects', 'pgaudit.log_parameter', 'on', 'off', setting('pgaudit.role', 'rds_pgaudit')],
     ['printed plans', 'debug_print_plan', 'on', 'off', setting('pgaudit.log', 'none')],
   ])('refused with %s, and the setting to change is named', (_, name, value, safe, other) => {
     const criterion = judged(setting(name, value), other);
