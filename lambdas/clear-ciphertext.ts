@@ -2,6 +2,7 @@ import { type Cleared, clearBatch, endClearing, takeUpClearing } from './adapter
 import { isLockTimeout } from './adapters/database.ts';
 import { countPlaintext } from './adapters/engine.ts';
 import { lockWatch } from './adapters/lock-watch.ts';
+import { counted } from './core/judgement.ts';
 import { ClearCiphertextInput, type ClearCiphertextOutput } from './core/payloads.ts';
 import { phaseOf } from './core/plan.ts';
 import { handlerOf, sessionName, unattachedSession } from './step.ts';
@@ -47,13 +48,15 @@ export const handler = handlerOf(
         ...more,
         outcome: 'DONE',
         summary: [
-          `The ciphertext of ${step.target} is cleared, as ${by} asked: ${rows} rows of run ${run.id}. Plaintext was not touched.`,
+          `The ciphertext of ${step.target} is cleared, as ${by} asked: ${counted(rows, 'row')} of run ${run.id}. Plaintext was not touched.`,
           ...(kept > 0
             ? [
-                `${kept} rows keep ciphertext whose plaintext is gone: it may be the only copy, so look at them first.`,
+                `${counted(kept, 'row keeps', 'rows keep')} ciphertext whose plaintext is gone: it may be the only copy, so look at them first.`,
               ]
             : []),
-          ...(failed > 0 ? [`${failed} rows could not be written: see public.encryption_errors.`] : []),
+          ...(failed > 0
+            ? [`${counted(failed, 'row')} could not be written: see public.encryption_errors.`]
+            : []),
           'The next execution of EncryptionRollout begins at phase 1.',
         ].join(' '),
       };

@@ -4,6 +4,7 @@ import { recordEvent } from './adapters/events.ts';
 import { readAudit } from './adapters/judgements.ts';
 import { retireKeys } from './adapters/keys.ts';
 import { closeRun } from './adapters/runs.ts';
+import { number } from './core/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from './core/payloads.ts';
 import { handlerOf, sessionName, unpublished } from './step.ts';
 
@@ -22,7 +23,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     await publish(target, { EncryptionPercentage: health.encryptionPercentage }).catch(unpublished(step));
     return {
       summary: [
-        `${target} is encrypted: ${health.encryptedRows} of ${health.rowsWithPii} rows with personal data (${health.encryptionPercentage} %), ${audit?.rowsVerified ?? 0} verified outside the database by the audit, ${audit?.rowsMismatched ?? 0} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
+        `${target} is encrypted: ${number.format(health.encryptedRows)} of ${number.format(health.rowsWithPii)} rows with personal data (${health.encryptionPercentage} %), ${number.format(audit?.rowsVerified ?? 0)} verified outside the database by the audit, ${number.format(audit?.rowsMismatched ?? 0)} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
         ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
         ...kept.map(
           ({ number, reason }) =>

@@ -1,5 +1,6 @@
 import { readHealth } from './adapters/engine.ts';
 import { closeRun } from './adapters/runs.ts';
+import { number } from './core/judgement.ts';
 import { EndPhaseInput, type EndPhaseOutput } from './core/payloads.ts';
 import { phaseOf } from './core/plan.ts';
 import { handlerOf, unattachedSession } from './step.ts';
@@ -11,7 +12,7 @@ export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase 
     const { encryptedRows, rowsWithPii, triggerEnabled } = await readHealth(client, step.target);
     await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
     return {
-      summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${encryptedRows} of ${rowsWithPii} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
+      summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
     };
   });
 });

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { connectionOf, UsageError } from '../cli/connection.ts';
+import { count } from './display.ts';
 import { faults } from './faults.ts';
 
 export interface Options {
@@ -22,7 +23,7 @@ export const defaultRows = 10_000;
 function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
   if (Number.isInteger(rows) && rows >= 100 && rows <= maxRows) return rows;
-  throw new InvalidArgumentError(`Expected a whole number from 100 to ${maxRows}, e.g. --rows 10000.`);
+  throw new InvalidArgumentError(`Expected a whole number from 100 to ${count(maxRows)}, e.g. --rows 10000.`);
 }
 
 /** The report is written at the end: what keeps it from that should be known before. */
@@ -45,7 +46,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     .addOption(
       new Option(
         '--rows <n>',
-        `appointments to seed into an empty table (default: ${defaultRows}, or as before when it resumes)`,
+        `appointments to seed into an empty table (default: ${count(defaultRows)}, or as before when it resumes)`,
       ).argParser(parseRows),
     )
     .addOption(
@@ -62,7 +63,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
       '--assembly <dir>',
       'run the app as it was synthesized into this directory; made there if it is not',
     )
-    .option('--fresh', 'start over instead of resuming a rehearsal that was stopped', false)
+    .option('--fresh', 'start over instead of resuming a rehearsal that was stopped')
     .addHelpText(
       'after',
       `
@@ -84,7 +85,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     // commander has said it on stderr.
     throw new UsageError('');
   }
-  const options = command.opts<Options>();
+  const options: Options = { fresh: false, ...command.opts<Partial<Options>>() };
   if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
   if (options.json !== undefined) checkFile(options.json);
   if (options.databaseUrl !== undefined && options.fresh) {

@@ -6,6 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { count } from './display.ts';
 import { postgresHome, stopOrphan } from './embedded-postgres.ts';
 import { takeLock } from './lock.ts';
 import { defaultRows } from './options.ts';
@@ -86,7 +87,7 @@ export async function takeWorkplace(asked: number | undefined, fresh: boolean): 
         ? 'Resuming the rehearsal that was stopped (--fresh starts over).'
         : fresh
           ? 'Starting over: the rehearsal that was stopped is removed.'
-          : `Starting over: the rehearsal that was stopped had ${kept.rows} rows.`,
+          : `Starting over: the rehearsal that was stopped had ${count(kept.rows)} rows.`,
     resumable: true,
     prepare: async () => {
       if (!resume && existsSync(directory)) {

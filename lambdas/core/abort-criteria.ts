@@ -24,7 +24,7 @@ export function abortCriteria(
     criterion(
       'Error rate',
       `not above ${abort.errorPercent} % of the rows attempted`,
-      `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
+      `${number.format(percent)} % (${number.format(progress.rowsFailed)} of ${number.format(progress.rowsAttempted)})`,
       percent <= abort.errorPercent || progress.rowsAttempted < abort.errorPercentMinRows,
     ),
     none('Decryption failures', errors.decryption),

@@ -1,7 +1,7 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 import { type Exposure, exposureCriteria } from './exposure.ts';
 import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
-import type { Criterion } from './judgement.ts';
+import { type Criterion, counted, number } from './judgement.ts';
 import { type AttestationName, attestations, type Plan } from './plan.ts';
 import type { Health } from './progress.ts';
 import { type Vitals, vitalsCriteria } from './vitals.ts';
@@ -90,7 +90,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Health check runs',
       expected: 'no row with ciphertext and no IV',
-      measured: `${m.health.healthStatus}, ${m.health.missingIvCount} missing IVs`,
+      measured: `${m.health.healthStatus}, ${counted(m.health.missingIvCount, 'missing IV')}`,
       passed: m.health.missingIvCount === 0,
     },
     {
@@ -110,13 +110,16 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Total row count',
       expected: 'known',
-      measured: `${m.health.totalRows} rows, ${m.health.rowsWithPii} with personal data`,
+      measured: `${counted(m.health.totalRows, 'row')}, ${number.format(m.health.rowsWithPii)} with personal data`,
       passed: true,
     },
     {
       name: 'Priority records identified',
       expected: 'a condition, or none wanted',
-      measured: m.priority === null ? 'none wanted' : `${m.priority.rows} rows where ${m.priority.condition}`,
+      measured:
+        m.priority === null
+          ? 'none wanted'
+          : `${counted(m.priority.rows, 'row')} where ${m.priority.condition}`,
       passed: true,
     },
     {

@@ -60,8 +60,8 @@ export function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRow
   return [
     criterion(
       'New rows encrypted by the trigger',
-      `all ${newRecords}`,
-      String(autoEncrypted),
+      `all ${number.format(newRecords)}`,
+      number.format(autoEncrypted),
       autoEncrypted === newRecords,
     ),
     none('New rows without IV', missingIv),
@@ -116,7 +116,7 @@ export function writeLatencyCriterion(
     milliseconds === undefined ? 'not measured' : `${number.format(milliseconds)} ms`;
   return criterion(
     'Write latency',
-    `at most ${limit} ms more than without the trigger`,
+    `at most ${number.format(limit)} ms more than without the trigger`,
     `${told(off)} off, ${told(on)} on`,
     off === undefined || on === undefined ? null : on - off <= limit,
   );
@@ -128,7 +128,7 @@ export function batchTimeCriteria(plan: Plan, millisecondsPerRow: number | null)
   return [
     criterion(
       'Batch time per row',
-      `at most ${plan.maxMillisecondsPerRow} ms`,
+      `at most ${number.format(plan.maxMillisecondsPerRow)} ms`,
       `${number.format(millisecondsPerRow)} ms`,
       millisecondsPerRow <= plan.maxMillisecondsPerRow,
     ),

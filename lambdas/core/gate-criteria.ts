@@ -62,8 +62,8 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeas
     criteria.push(
       criterion(
         'Rows encrypted',
-        `at least ${aim}`,
-        `${progress.rowsEncryptedNow}`,
+        `at least ${number.format(aim)}`,
+        number.format(progress.rowsEncryptedNow),
         progress.rowsEncryptedNow >= aim,
       ),
     );
@@ -101,7 +101,7 @@ function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criter
   return criterion(
     'Error rate',
     `below ${maxErrorPercent} %`,
-    `${number.format(percent)} % (${progress.rowsFailed} of ${progress.rowsAttempted})`,
+    `${number.format(percent)} % (${number.format(progress.rowsFailed)} of ${number.format(progress.rowsAttempted)})`,
     percent < maxErrorPercent,
   );
 }

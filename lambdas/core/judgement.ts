@@ -28,7 +28,7 @@ export function criterion(
 }
 
 export function none(name: string, count: number): Criterion {
-  return criterion(name, '0', String(count), count === 0);
+  return criterion(name, '0', number.format(count), count === 0);
 }
 
 export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });

@@ -1,5 +1,5 @@
 /** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
-import type { Verdict } from './judgement.ts';
+import { counted, number, type Verdict } from './judgement.ts';
 import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
 import type { Purpose } from './purpose.ts';
@@ -51,13 +51,13 @@ const maxLines = 5;
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
   const { target, runId, why, errors, vitals, gates, queries, commandLine } = evidence;
-  const counted = Object.entries(errors).map(([type, count]) => `${count} ${type}`);
+  const byType = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
   return [
     `The encryption rollout of ${target} has stopped. ${why}.`,
     `Now: ${state(evidence)}, ${plaintextState(evidence.proof)}.`,
     `Next: find the cause (${commandLine('report')}, docs/runbook.md#rolloutfailed), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
-    `Errors in this attempt: ${counted.join(', ') || 'none'}.`,
+    `Errors in this attempt: ${byType.join(', ') || 'none'}.`,
     `Vitals: ${vitalsLine(vitals)}.`,
     ...list('Last judgements', gates, gateLine),
     ...list('Other sessions at work', queries, queryLine),
@@ -72,18 +72,19 @@ function list<Item>(title: string, items: readonly Item[], line: (item: Item) =>
 
 function state({ purpose, health }: Evidence): string {
   const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
-  const rows = `${encryptedRows} of ${rowsWithPii} rows encrypted`;
-  if (purpose === 'encrypt') return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows}`;
+  const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
+  if (purpose === 'encrypt')
+    return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows} encrypted`;
   if (purpose === 'verify')
-    return `trigger ${triggerEnabled ? 'enabled, and left so because it was when this rollout of a complete table began' : 'DISABLED'}, ${rows}`;
-  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${encryptedRows} of ${rowsWithPii} rows moved to the new key, ${readablePercentage} % encrypted with a key in use`;
+    return `trigger ${triggerEnabled ? 'enabled, and left so because it was when this rollout of a complete table began' : 'DISABLED'}, ${rows} encrypted`;
+  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${rows} moved to the new key, ${readablePercentage} % encrypted with a key in use`;
 }
 
 function plaintextState(proof: ProvePlaintextOutput | undefined): string {
   if (proof === undefined) return 'plaintext NOT PROVEN readable (ProvePlaintext gave no result)';
   if (proof.ciphertextOnlyRows > 0)
-    return `${proof.ciphertextOnlyRows} rows HOLD CIPHERTEXT WITHOUT PLAINTEXT, which somebody else must have deleted`;
-  return `all plaintext in place (${proof.plaintextRows} rows read)`;
+    return `${counted(proof.ciphertextOnlyRows, 'row HOLDS', 'rows HOLD')} CIPHERTEXT WITHOUT PLAINTEXT, which somebody else must have deleted`;
+  return `all plaintext in place (${counted(proof.plaintextRows, 'row')} read)`;
 }
 
 function vitalsLine({

@@ -41,14 +41,14 @@ export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
     ...storageCriteria(plan, vitals),
     criterion(
       'Database locks',
-      `no wait over ${abort.lockWaitMilliseconds} ms`,
+      `no wait over ${number.format(abort.lockWaitMilliseconds)} ms`,
       `${number.format(vitals.longestLockWaitMilliseconds)} ms`,
       vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
     ),
     criterion(
       'Database connections',
       `not above ${abort.connectionPercent} % of the limit`,
-      `${used} of ${limit}`,
+      `${number.format(used)} of ${number.format(limit)}`,
       used * 100 <= limit * abort.connectionPercent,
     ),
     customerCriterion(vitals.customerAlarms),

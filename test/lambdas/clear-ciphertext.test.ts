@@ -100,7 +100,7 @@ describe('clearing on request', () => {
     const second = (await request()).execution;
     expect(second).toBe(`${clears}:${run.id}-1-clear-2`);
     const { summary } = await carryOut(second);
-    expect(summary).toContain('1 rows keep ciphertext whose plaintext is gone');
+    expect(summary).toContain('1 row keeps ciphertext whose plaintext is gone');
     expect(await eventsOf('CIPHERTEXT_CLEARED')).toMatchObject([{ kept: 1 }]);
     const kept = await world.client.query(
       'select id from public.appointments where email_encrypted is not null',
