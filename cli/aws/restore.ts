@@ -115,10 +115,17 @@ function ids(groups: readonly { VpcSecurityGroupId?: string | undefined }[] = []
   return groups.flatMap(({ VpcSecurityGroupId }) => (VpcSecurityGroupId ? [VpcSecurityGroupId] : []));
 }
 
+// A copy is as old as its source; when that was, RDS tells of instances alone, and the source is listed itself.
 async function latestSnapshot(client: RDSClient, DBInstanceIdentifier: string): Promise<Snapshot> {
   const all = [];
   for await (const { DBSnapshots = [] } of paginateDescribeDBSnapshots({ client }, { DBInstanceIdentifier }))
-    all.push(...DBSnapshots.map((each) => ({ ...each, id: each.DBSnapshotIdentifier })));
+    all.push(
+      ...DBSnapshots.map(({ DBSnapshotIdentifier: id, Status, SnapshotCreateTime, ...copied }) => ({
+        id,
+        Status,
+        takenAt: copied.OriginalSnapshotCreateTime ?? SnapshotCreateTime,
+      })),
+    );
   return latest(all);
 }
 
@@ -126,21 +133,25 @@ async function latestClusterSnapshot(client: RDSClient, DBClusterIdentifier: str
   const pages = paginateDescribeDBClusterSnapshots({ client }, { DBClusterIdentifier });
   const all = [];
   for await (const { DBClusterSnapshots = [] } of pages)
-    all.push(...DBClusterSnapshots.map((each) => ({ ...each, id: each.DBClusterSnapshotIdentifier })));
+    all.push(
+      ...DBClusterSnapshots.filter(({ SourceDBClusterSnapshotArn }) => !SourceDBClusterSnapshotArn).map(
+        ({ DBClusterSnapshotIdentifier: id, Status, SnapshotCreateTime: takenAt }) => ({
+          id,
+          Status,
+          takenAt,
+        }),
+      ),
+    );
   return latest(all);
 }
 
 function latest(
-  snapshots: readonly {
-    id: string | undefined;
-    Status?: string | undefined;
-    SnapshotCreateTime?: Date | undefined;
-  }[],
+  snapshots: readonly { id: string | undefined; Status: string | undefined; takenAt: Date | undefined }[],
 ): Snapshot {
   const [newest] = snapshots
     .filter(({ Status }) => Status === 'available')
-    .sort((a, b) => (b.SnapshotCreateTime?.getTime() ?? 0) - (a.SnapshotCreateTime?.getTime() ?? 0));
-  return { snapshot: newest?.id, snapshotAt: newest?.SnapshotCreateTime?.toISOString() };
+    .sort((a, b) => (b.takenAt?.getTime() ?? 0) - (a.takenAt?.getTime() ?? 0));
+  return { snapshot: newest?.id, snapshotAt: newest?.takenAt?.toISOString() };
 }
 
 /** The page, in Markdown: docs/runbook.md#restore-from-a-backup with this database's names. */

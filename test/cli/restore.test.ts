@@ -7,18 +7,27 @@ import { commandLine } from '../../lambdas/core/hints.ts';
 
 const place = { commandLine: (words: string) => commandLine({ stack: 'Rollout' }, words) };
 
-/** RDS that has an answer to one action, in two pages: the newest snapshot is in the second. */
+/** RDS that has an answer to one action, in two pages: the newest snapshot is in the second, beside a copy of an old one. */
 async function snapshotsInTwoPages(kind: string): Promise<void> {
   const describeSnapshots = `Describe${kind}s`;
-  const page = (day: number, marker: string) =>
-    `<${describeSnapshots}Response><${describeSnapshots}Result>${marker}<${kind}s><${kind}>` +
-    `<${kind}Identifier>day-${day}</${kind}Identifier><Status>available</Status>` +
-    `<SnapshotCreateTime>2026-11-0${day}T03:00:00Z</SnapshotCreateTime>` +
-    `</${kind}></${kind}s></${describeSnapshots}Result></${describeSnapshots}Response>`;
+  const snapshot = (day: number, more = '') =>
+    `<${kind}><${kind}Identifier>day-${day}</${kind}Identifier><Status>available</Status>` +
+    `<SnapshotCreateTime>2026-11-0${day}T03:00:00Z</SnapshotCreateTime>${more}</${kind}>`;
+  const copied =
+    kind === 'DBSnapshot'
+      ? '<OriginalSnapshotCreateTime>2026-10-01T03:00:00Z</OriginalSnapshotCreateTime>'
+      : '<SourceDBClusterSnapshotArn>arn:aws:rds:eu-west-1:123456789012:cluster-snapshot:old</SourceDBClusterSnapshotArn>';
+  const page = (marker: string, ...snapshots: string[]) =>
+    `<${describeSnapshots}Response><${describeSnapshots}Result>${marker}<${kind}s>${snapshots.join('')}` +
+    `</${kind}s></${describeSnapshots}Result></${describeSnapshots}Response>`;
   const server = createServer(async (request, response) => {
     const input = new URLSearchParams(await text(request));
     if (input.get('Action') !== describeSnapshots) response.statusCode = 400;
-    response.end(input.get('Marker') === 'more' ? page(2, '') : page(1, '<Marker>more</Marker>'));
+    response.end(
+      input.get('Marker') === 'more'
+        ? page('', snapshot(2), snapshot(3, copied))
+        : page('<Marker>more</Marker>', snapshot(1)),
+    );
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   onTestFinished(() => void server.close());
