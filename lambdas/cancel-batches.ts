@@ -1,3 +1,4 @@
+import { recordEvent } from './adapters/events.ts';
 import { politely } from './adapters/migrations.ts';
 import { fenceRun } from './adapters/runs.ts';
 import { cancelSessions } from './adapters/sessions.ts';
@@ -13,6 +14,7 @@ export const handler = handlerOf('CancelBatches', CancelBatchesInput, async ({ r
     await politely(client, async () => {
       cancelled += await cancelSessions(client, run);
       await fenceRun(client, run);
+      await recordEvent(client, run, 'STOPPING');
     });
     cancelled += await cancelSessions(client, run);
     return { cancelled };

@@ -1,4 +1,4 @@
-import { forgetFailedRows, readHealth, registerTarget } from './adapters/engine.ts';
+import { forgetFailedRows, isTriggerEnabled, readHealth, registerTarget } from './adapters/engine.ts';
 import { recordEvent } from './adapters/events.ts';
 import { isRunning } from './adapters/executions.ts';
 import { currentCheckValue, putKeysInPlace, recordPurpose, rotateKey } from './adapters/keys.ts';
@@ -30,7 +30,7 @@ export const handler = handlerOf(
       if (left !== undefined) {
         // Its rollback has not got there yet, and would find the run taken over: what that does first is done here.
         await fenceRun(client, left);
-        await switchOff(client, left);
+        if (await isTriggerEnabled(client, target)) await switchOff(client, left);
       }
       await migrate(client);
       await politely(client, () => registerTarget(client, registration));

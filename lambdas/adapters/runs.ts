@@ -203,5 +203,4 @@ export async function fenceRun(client: Client, run: Run): Promise<void> {
      where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
     [run.id, run.attempt],
   );
-  await recordEvent(client, run, 'STOPPING');
 }

@@ -177,7 +177,9 @@ function rollbacks({ events }: Report): string[] {
       const end = later.find((each) => each.event === name)?.at;
       return end === undefined ? 'never' : `${number.format(minutes(at, end) * 60)} s`;
     };
-    const left = later.some((each) => each.event === 'TRIGGER_LEFT_ON');
+    // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
+    const first = later.find((each) => each.event === 'TRIGGER_LEFT_ON' || each.event === 'TRIGGER_DISABLED');
+    const left = first?.event === 'TRIGGER_LEFT_ON';
     return [
       `- ${minute(at)} rollback of attempt ${attempt}: trigger ${left ? 'left on' : `off after ${took('TRIGGER_DISABLED')}`}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
     ];

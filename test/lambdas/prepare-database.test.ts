@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { postMortem } from '../../lambdas/core/post-mortem.ts';
 import { testKey } from '../support/database.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
@@ -76,6 +77,8 @@ describe('PrepareDatabase', () => {
        where t.tgname = 'encrypt_appointment_pii'`,
     );
     expect(rows).toEqual([{ status: 'STOPPED', tgenabled: 'D' }]);
+    const { report } = await world.invoke('operate', { command: 'report' });
+    expect(postMortem(report)).toMatch(/rollback of attempt 1: trigger off after/);
   });
 
   test('refuses a key that is not the one in the database', async () => {
