@@ -91,7 +91,7 @@ function holdLines(
   const left = duration((Date.parse(expiresAt) - now.getTime()) / 1_000);
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
-    `  ${reason}`,
+    `  ${withoutGate(gate, reason)}`,
     ...['go', 'no-go', 'retry'].map((decision) => `  ${commandLine(`decide ${id} ${decision}`)}`),
   ];
 }
@@ -101,8 +101,13 @@ function gateLine({ lastGate }: RolloutStatus, ago: (time: string) => string): s
   const verdict = { GO: pc.green, NO_GO: pc.red, INCONCLUSIVE: pc.yellow }[lastGate.verdict](
     lastGate.verdict,
   );
-  const why = lastGate.verdict === 'GO' ? '' : `\n            ${lastGate.reason}`;
+  const why = lastGate.verdict === 'GO' ? '' : `\n            ${withoutGate(lastGate.gate, lastGate.reason)}`;
   return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
+}
+
+/** A reason begins with its gate, which the line has named already. */
+export function withoutGate(gate: string, reason: string): string {
+  return reason.startsWith(`${gate}: `) ? reason.slice(gate.length + 2) : reason;
 }
 
 function errorLine({ errors }: RolloutStatus): string {

@@ -1,5 +1,6 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 import { Argument, type Command, InvalidArgumentError } from 'commander';
+import { counted } from '../../lambdas/core/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operate.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { longestPauseDays } from '../../lambdas/core/throttle.ts';
@@ -7,7 +8,7 @@ import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { operate, readStatus } from './operate.ts';
-import { statusScreen } from './screen.ts';
+import { statusScreen, withoutGate } from './screen.ts';
 
 /** A number, or what the plan has. */
 type Tuned = number | 'plan';
@@ -88,10 +89,12 @@ Examples:
         const parts = [
           ...(batchRows === undefined
             ? []
-            : [`batches of ${batchRows === 'plan' ? 'as many rows as the plan has' : `${batchRows} rows`}`]),
+            : [
+                `batches ${batchRows === 'plan' ? 'as large as in the plan' : `of ${counted(batchRows, 'row')}`}`,
+              ]),
           ...(pauseSeconds === undefined
             ? []
-            : [`pauses ${pauseSeconds === 'plan' ? 'as the plan has them' : `of ${pauseSeconds} s`}`]),
+            : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${pauseSeconds} s`}`]),
         ];
         await wish(
           options,
@@ -137,7 +140,7 @@ Examples:
           (by) => ({ command: 'decide', by, hold, decision, comment }),
           (where, { holds }) => {
             const asked = holds.find(({ id }) => id === hold);
-            return `This answers ${hold} with ${decision} for ${where}.${asked ? ` ${asked.gate}: ${asked.reason}` : ''}`;
+            return `This answers ${hold} with ${decision} for ${where}.${asked ? ` ${asked.gate}: ${withoutGate(asked.gate, asked.reason)}.` : ''}`;
           },
         ),
     );

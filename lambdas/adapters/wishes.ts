@@ -1,6 +1,7 @@
 /** What people want of a run under way, and what its batches wait for. */
 import type pg from 'pg';
 import { InvalidInput } from '../core/errors.ts';
+import { counted, number } from '../core/judgement.ts';
 import type { Run } from '../core/payloads.ts';
 import type { Tuned } from '../core/progress.ts';
 import { waitOf } from '../core/throttle.ts';
@@ -117,9 +118,9 @@ export function tuneRun(client: Client, target: string, tuning: Tuning): Promise
       [run.id, rows, seconds],
     );
     await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds });
-    const said = (value: number | null, unit: string) =>
-      value === null ? `${unit} as in the plan` : `${value} ${unit}`;
-    return `From the next batch on: ${said(rows, 'rows')}, ${said(seconds, seconds === 1 ? 'second between batches' : 'seconds between batches')}.`;
+    const ofRows = rows === null ? 'as large as in the plan' : `of ${counted(rows, 'row')}`;
+    const ofSeconds = seconds === null ? 'as in the plan' : `of ${number.format(seconds)} s`;
+    return `From the next batch on: batches ${ofRows}, pauses ${ofSeconds}.`;
   });
 }
 

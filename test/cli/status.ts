@@ -25,7 +25,7 @@ export const status: RolloutStatus = {
     {
       id: 'hold-7k2m9q',
       gate: 'Phase 3 Bulk Migration: Gate',
-      reason: 'CPU could not be measured',
+      reason: 'Phase 3 Bulk Migration: Gate: CPU could not be measured',
       askedAt: '2026-11-23T11:58:00Z',
       expiresAt: '2026-11-23T14:00:00Z',
     },

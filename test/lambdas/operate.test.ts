@@ -165,7 +165,7 @@ describe('tune', () => {
 
   test('sets size and pause from the next batch on; the aim stays', async () => {
     const { done, status } = await operate({ command: 'tune', batchRows: 7, pauseSeconds: 0 });
-    expect(done).toBe('From the next batch on: 7 rows, 0 seconds between batches.');
+    expect(done).toBe('From the next batch on: batches of 7 rows, pauses of 0 s.');
     expect(status.tuned).toEqual({ batchRows: 7, pauseSeconds: 0 });
     expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 7, pauseSeconds: 0 });
     await operate({ command: 'tune', batchRows: 5_000 });
