@@ -56,10 +56,16 @@ function openTable(colWidths: number[], head: string[] = []): InstanceType<typeo
   });
 }
 
-/** A word longer than a column goes on in the next line: cut off, as the table would have it, a name is of no use. */
+/**
+ * A word longer than a column goes on in the next line, after a dot or the like where it has one: cut off, as the table
+ * would have it, a name is of no use.
+ */
 function fitted(text: string, colWidth: number): string {
   const room = colWidth - 1;
-  return text.replace(new RegExp(`\\S{${room}}(?=\\S)`, 'g'), '$& ');
+  return text.replace(new RegExp(`\\S{${room + 1},}`, 'g'), (word) => {
+    const head = /^.*[./_-]/.exec(word.slice(0, room))?.[0] ?? word.slice(0, room);
+    return `${head} ${fitted(word.slice(head.length), colWidth)}`;
+  });
 }
 
 export class Display {

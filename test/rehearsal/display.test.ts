@@ -3,7 +3,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { expect, test } from 'vitest';
 import { Display } from '../../rehearsal/display.ts';
 
-test('names that are longer than their column are told to the end', () => {
+test('names that are longer than their column are told to the end, and broken between their parts', () => {
   const out = new PassThrough();
   const expected = 'attested: input.attestations.incidentResponseReviewed = name of the person';
   const measured = 'EncryptionRollout-KeyAccessFailures';
@@ -21,4 +21,6 @@ test('names that are longer than their column are told to the end', () => {
   expect(shown).not.toContain('…');
   expect(column(37, 73)).toBe(expected.replaceAll(' ', ''));
   expect(column(73)).toBe(measured);
+  expect(shown).toContain(' incidentResponseReviewed ');
+  expect(shown).toContain(' KeyAccessFailures');
 });
