@@ -1,6 +1,6 @@
 /** Measurements that several gates take: the world around the table, and rows opened outside the database. */
 import type pg from 'pg';
-import { readAlarmStates, readDatabaseMetrics } from './adapters/cloudwatch.ts';
+import { readAlarms, readDatabaseMetrics } from './adapters/cloudwatch.ts';
 import { rolledBack } from './adapters/database.ts';
 import { insertCanary, recordDecryptionFailures, sampleRows, tableSql } from './adapters/engine.ts';
 import type { SpotCheck } from './core/criteria.ts';
@@ -17,7 +17,7 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
   };
   const [metrics, alarms] = await Promise.all([
     readDatabaseMetrics(settings.database).catch(unmeasured),
-    readAlarmStates(settings.customerAlarms).catch(unmeasured),
+    readAlarms(settings.customerAlarms).catch(unmeasured),
   ]);
   const { rows } = await client.query(
     `select
@@ -45,7 +45,7 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
   );
   const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
   const alarmsWith = (state: string | undefined) =>
-    settings.customerAlarms.filter((name) => alarms?.get(name) === state);
+    settings.customerAlarms.filter((name) => alarms?.get(name)?.state === state);
   return {
     cpuPercents: metrics?.cpuPercents ?? null,
     freeStorageBytes: metrics === null ? null : metrics.freeStorageBytes,

@@ -1,7 +1,7 @@
 /** What the checklist asks of AWS, the catalogs and people: of a database with and without the engine alike. */
 import type pg from 'pg';
 import { latestOf, listBackups } from './adapters/backups.ts';
-import { dashboardExists, readAlarmStates } from './adapters/cloudwatch.ts';
+import { dashboardExists, readAlarms } from './adapters/cloudwatch.ts';
 import { countPriorityRows } from './adapters/engine.ts';
 import { readSlots, sampleTable } from './adapters/forecast.ts';
 import { readOtherTriggers } from './adapters/triggers.ts';
@@ -22,7 +22,7 @@ export async function readReadiness(step: Step, client: pg.Client, input: Rollou
   const { target } = settings;
   const [backup, alarms, dashboard] = await Promise.all([
     listBackups(settings.database).then(latestOf).catch(unreadable(step)),
-    readAlarmStates(settings.ownAlarms).catch(unreadable(step)),
+    readAlarms(settings.ownAlarms).catch(unreadable(step)),
     settings.dashboard === undefined ? true : dashboardExists(settings.dashboard).catch(unreadable(step)),
   ]);
   const priority = input.priority === undefined ? target.priority : input.priority;
@@ -32,7 +32,8 @@ export async function readReadiness(step: Step, client: pg.Client, input: Rollou
     latestBackup: backup,
     now,
     missingAlarms: alarms && settings.ownAlarms.filter((name) => !alarms.has(name)),
-    silentAlarms: settings.ownAlarms.filter((name) => alarms?.get(name) === 'INSUFFICIENT_DATA'),
+    silentAlarms: settings.ownAlarms.filter((name) => alarms?.get(name)?.state === 'INSUFFICIENT_DATA'),
+    mutedAlarms: settings.ownAlarms.filter((name) => alarms?.get(name)?.acts === false),
     dashboardExists: dashboard,
     priority:
       priority === null

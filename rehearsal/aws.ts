@@ -34,6 +34,8 @@ export interface World {
   replicaLag?: number | null;
   /** Alarm names and their states. */
   readonly alarms: Map<string, 'OK' | 'ALARM' | 'INSUFFICIENT_DATA'>;
+  /** Those whose actions somebody has disabled. */
+  mutedAlarms?: ReadonlySet<string>;
   readonly dashboards: ReadonlySet<string>;
   /** When the latest snapshot of the database was taken. */
   snapshotAt: Date;
@@ -209,7 +211,11 @@ export class AwsStandIn {
           CompositeAlarms: [],
           MetricAlarms: [...this.world.alarms]
             .filter(([name]) => !input.AlarmNames || input.AlarmNames.includes(name))
-            .map(([AlarmName, StateValue]) => ({ AlarmName, StateValue, ActionsEnabled: true })),
+            .map(([AlarmName, StateValue]) => ({
+              AlarmName,
+              StateValue,
+              ActionsEnabled: !this.world.mutedAlarms?.has(AlarmName),
+            })),
         };
       case 'GetDashboard':
         if (!this.world.dashboards.has(input.DashboardName ?? '')) {

@@ -114,9 +114,15 @@ export async function readDatabaseMetrics(database: Settings['database']): Promi
   };
 }
 
-/** State of each named alarm, metric or composite; a name that is missing from the result does not exist. */
-export async function readAlarmStates(names: readonly string[]): Promise<Map<string, string>> {
-  const states = new Map<string, string>();
+interface Alarm {
+  readonly state: string;
+  /** False: somebody has disabled its actions, so it tells nobody. */
+  readonly acts: boolean;
+}
+
+/** Each named alarm, metric or composite; a name that is missing from the result does not exist. */
+export async function readAlarms(names: readonly string[]): Promise<Map<string, Alarm>> {
+  const alarms = new Map<string, Alarm>();
   // DescribeAlarms takes up to 100 names a call.
   for (let from = 0; from < names.length; from += 100) {
     const { MetricAlarms = [], CompositeAlarms = [] } = await client.send(
@@ -126,10 +132,14 @@ export async function readAlarmStates(names: readonly string[]): Promise<Map<str
         MaxRecords: 100,
       }),
     );
-    for (const { AlarmName, StateValue } of [...MetricAlarms, ...CompositeAlarms])
-      if (AlarmName !== undefined) states.set(AlarmName, StateValue ?? 'INSUFFICIENT_DATA');
+    for (const { AlarmName, StateValue, ActionsEnabled } of [...MetricAlarms, ...CompositeAlarms])
+      if (AlarmName !== undefined)
+        alarms.set(AlarmName, {
+          state: StateValue ?? 'INSUFFICIENT_DATA',
+          acts: ActionsEnabled !== false,
+        });
   }
-  return states;
+  return alarms;
 }
 
 /** True when the dashboard exists. */

@@ -31,6 +31,8 @@ export interface ChecklistMeasurements {
   readonly missingAlarms: readonly string[] | undefined;
   /** Those that exist and have never had anything to judge. */
   readonly silentAlarms: readonly string[];
+  /** Those whose actions somebody has disabled. */
+  readonly mutedAlarms: readonly string[];
   readonly dashboardExists: boolean | undefined;
   /** Whom a page reaches; undefined = could not be read. */
   readonly subscribers: number | undefined;
@@ -164,17 +166,20 @@ function backupCriterion({ backupMaxAgeHours }: Plan, m: ChecklistMeasurements):
   };
 }
 
-function alarmsCriterion({ missingAlarms, silentAlarms }: ChecklistMeasurements): Criterion {
+function alarmsCriterion({ missingAlarms, silentAlarms, mutedAlarms }: ChecklistMeasurements): Criterion {
   const silent = silentAlarms.filter((name) => !silentBeforeTheFirst.test(name));
   const problems = [
     ...(missingAlarms?.length ? [`missing: ${missingAlarms.join(', ')}`] : []),
     ...(silent.length > 0
       ? [`without data: ${silent.join(', ')} (wait five minutes after a deployment: Monitor measures first)`]
       : []),
+    ...(mutedAlarms.length > 0
+      ? [`page nobody: ${mutedAlarms.join(', ')} (aws cloudwatch enable-alarm-actions --alarm-names …)`]
+      : []),
   ];
   return {
     name: 'Alerting rules set up',
-    expected: 'all alarms exist and have data',
+    expected: 'all alarms exist, have data, and may page',
     measured: missingAlarms === undefined ? 'could not be read' : problems.join('; ') || 'all',
     passed: missingAlarms === undefined ? null : problems.length === 0,
   };

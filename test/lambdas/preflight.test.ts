@@ -66,6 +66,21 @@ describe('Preflight', () => {
     expect(failed(await preflight())).toEqual(['Monitoring dashboard configured', 'Alerting rules set up']);
   });
 
+  test('refuses when an alarm of this deployment is muted, and names it', async () => {
+    const name = 'rollout-MissingIvs';
+    world.configure({ ownAlarms: [name] });
+    world.aws.world.alarms.set(name, 'OK');
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+    world.aws.world.mutedAlarms = new Set([name]);
+    try {
+      expect((await preflight()).reason).toContain(
+        `page nobody: ${name} (aws cloudwatch enable-alarm-actions`,
+      );
+    } finally {
+      delete world.aws.world.mutedAlarms;
+    }
+  });
+
   test('refuses while nobody is paged, and says what to do; whom nobody could count is asked about', async () => {
     const onCall = (answer: object) => world.invoke('preflight', { run, input: {}, onCall: answer });
     const unread = await onCall({ Error: 'AuthorizationErrorException', Cause: 'not authorized' });

@@ -24,6 +24,7 @@ const ready: ChecklistMeasurements = {
   now: new Date('2030-01-02T00:00:00Z'),
   missingAlarms: [],
   silentAlarms: [],
+  mutedAlarms: [],
   otherTriggers: [],
   acknowledgedTriggers: [],
   forecast: { rowsToEncrypt: 9_900, batches: 4, hours: 7, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 },
@@ -61,6 +62,11 @@ describe('the pre-rollout checklist', () => {
       'the guard is off',
       'Guard against stale ciphertext',
       { health: { ...ready.health, guardEnabled: false } },
+    ],
+    [
+      'the actions of an alarm are disabled',
+      'Alerting rules set up',
+      { mutedAlarms: ['rollout-MissingIvs'] },
     ],
     ['an alarm has no data', 'Alerting rules set up', { silentAlarms: ['rollout-MissingIvs'] }],
     [
