@@ -50,8 +50,8 @@ async function uninstallCommand({ databaseUrl, yes }: { databaseUrl?: string; ye
     if (!yes) {
       if (!process.stdin.isTTY) {
         throw new UsageError(
-          'Found no terminal to ask on, and no --yes. Removing deletes the ciphertext, the key and all records; ' +
-            'plaintext stays. Add --yes if that is what you want.',
+          `Found no terminal to ask on, and no --yes. This removes ciphertext, key, triggers and all records of the rollout from ${named(connection)}. ` +
+            'Plaintext stays. Add --yes if that is what you want.',
         );
       }
       const message = `Remove ciphertext, key, triggers and all records of the rollout from ${named(connection)}? Plaintext stays.`;

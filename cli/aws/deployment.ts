@@ -53,8 +53,9 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
   if (region ?? inShell) process.env.AWS_REGION = region ?? inShell;
   const sts = new STSClient();
   const inRegion = await sts.config.region().catch(() => {
+    const given = region ?? inShell;
     throw new UsageError(
-      'Found no AWS region, expected one like eu-west-1. Add --region, set AWS_REGION, or give your profile one (aws configure).',
+      `Found ${given ? JSON.stringify(given) : 'nothing'} as the AWS region, expected one like eu-west-1. Add --region, set AWS_REGION, or give your profile one (aws configure).`,
     );
   });
   const identity = await sts.send(new GetCallerIdentityCommand()).catch((error: Error) => {

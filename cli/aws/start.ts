@@ -38,7 +38,7 @@ export function addStartCommand(program: Command): void {
       'a trigger of the application that batches may fire; several times',
       collect,
     )
-    .option('--wait', 'follow it to its end')
+    .option('--wait', 'follow it to its end; Ctrl+C leaves it running')
     .addHelpText(
       'after',
       `

@@ -106,7 +106,10 @@ describe('against AWS', () => {
   it('says in one line what is missing: region, credentials, stack, outputs, rights', async () => {
     cloud.answers = { GetCallerIdentity: identity, DescribeStacks: stack };
     expect(await rollout(['status'], { AWS_REGION: '' })).toMatchObject(
-      refused(/^Found no AWS region, expected one like .*--region.*\n$/),
+      refused(/^Found nothing as the AWS region, expected one like .*--region.*\n$/),
+    );
+    expect(await rollout(['status', '--region', 'eu west'])).toMatchObject(
+      refused(/^Found "eu west" as the AWS region, expected one like /),
     );
     expect(await rollout(['status'], { AWS_ACCESS_KEY_ID: '' })).toMatchObject(
       refused(/^Found no usable AWS credentials .*expected .*--profile.*\n$/),
