@@ -147,6 +147,9 @@ export class Functions extends Construct {
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
         NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
+        // Of the SDK, which otherwise knows no limit to a connection: where a subnet has no way to AWS, calls would hang
+        // until the function is cut off, and say nothing. https://docs.aws.amazon.com/sdkref/latest/guide/feature-smart-config-defaults.html
+        AWS_DEFAULTS_MODE: 'standard',
         ...(needs.stops || needs.requests
           ? { ROLLBACK_MACHINE_ARN: machineArn(this, names, 'Rollback') }
           : {}),

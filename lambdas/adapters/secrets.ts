@@ -123,6 +123,11 @@ function classify(error: unknown, what: string, Final: new (message: string) => 
   const { name = 'Error', $fault } = error as { name?: string; $fault?: string };
   // A SyntaxError is JSON.parse's, whose message would quote the secret.
   if (error instanceof SyntaxError) return new Final(`${what}: its value is not JSON`);
+  // Of all that is asked of AWS this comes first, so a network without a way there shows here.
+  if (name === 'TimeoutError')
+    return new TransientError(
+      `${what}: no connection to Secrets Manager. Expected a NAT gateway or VPC endpoints, and a security group that lets the functions out: docs/deploy.md#the-network.`,
+    );
   const transient = $fault !== 'client' || /Throttling|TooManyRequests|LimitExceeded/.test(name);
   return transient ? new TransientError(`${what}: ${name}`) : new Final(`${what}: ${name}`);
 }

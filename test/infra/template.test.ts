@@ -57,6 +57,14 @@ describe('functions', () => {
       });
   });
 
+  test('trust the certificates of RDS, and do not wait for an AWS that cannot be reached', () => {
+    for (const { environment } of Object.values(rollout.functions))
+      expect(environment).toMatchObject({
+        NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
+        AWS_DEFAULTS_MODE: 'standard',
+      });
+  });
+
   test('the environment fits into the 4 KB that Lambda allows', () => {
     for (const { environment } of Object.values(rollout.functions))
       expect(Buffer.byteLength(JSON.stringify(environment))).toBeLessThan(4096);
