@@ -29,7 +29,8 @@ describe.each(attacks)('priority %s', (priority) => {
   test.each(['prepare-database', 'dry-run'])(
     'is refused by %s, and nothing has happened',
     async (handler) => {
-      await expect(world.invoke(handler, { input: { priority }, execution: 'one' })).rejects.toMatchObject({
+      const event = { input: { priority }, execution: 'one', onCall: { subscribers: 1 } };
+      await expect(world.invoke(handler, event)).rejects.toMatchObject({
         name: 'InvalidInput',
         message: expect.stringContaining('priority: found'),
       });
