@@ -55,6 +55,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
     throw new UsageError(
       `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the trigger of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
     );
+  if (before !== undefined && own.length > 0) refuseComplete(before, deployment);
   const where = before ? whereOf(before, deployment) : `${executions.join(', ')}, ${placeOf(deployment)}`;
   const trigger =
     own.length > 0 && before?.run?.purpose !== 'encrypt'
@@ -79,6 +80,14 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   );
 }
 
+/** @throws UsageError when the rollout is complete, which is not rolled back because its execution has not ended yet */
+function refuseComplete({ run }: RolloutStatus, { commandLine }: Deployment): void {
+  if (run?.status !== 'COMPLETED') return;
+  throw new UsageError(
+    `Found run ${run.id} complete, expected one to stop: its trigger stays on. To switch it off: ${commandLine('rollback --option keep')}. Should its execution end without having scheduled the checks of the days after, another one does: ${commandLine('start')}`,
+  );
+}
+
 /** Whether the execution has begun a phase: an earlier attempt's began before it. */
 async function hasBegun({ phase }: RolloutStatus, execution: string): Promise<boolean> {
   return phase !== null && Date.parse(phase.startedAt) >= (await startOf(execution)).getTime();
@@ -99,6 +108,7 @@ async function untilStopped(
     if (status !== undefined) {
       const { run, triggerEnabled } = status;
       const ours = run !== null && executions.includes(run.execution);
+      if (ours) refuseComplete(status, deployment);
       const asPromised = triggerEnabled !== true || run?.purpose !== 'encrypt';
       if (ours && run.status === 'STOPPED' && asPromised) return { status, touched: true };
       if (

@@ -197,6 +197,28 @@ describe('against AWS', () => {
     expect(cloud.asked).toContain('StopExecution');
   });
 
+  it('abort leaves a rollout that is complete alone, also one that was complete just before it was stopped', async () => {
+    const answer = (of: string) => ({
+      body: JSON.stringify({ done: '', status: { ...status, run: { ...status.run, status: of } } }),
+    });
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      Invoke: answer('COMPLETED'),
+      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
+      StopExecution: { body: '{}' },
+    };
+    const complete = refused(/complete, expected one to stop: its trigger stays on.*rollback --option keep/);
+    expect(await rollout(['abort', '--yes'])).toMatchObject(complete);
+    expect(cloud.asked).not.toContain('StopExecution');
+    const answers = [answer('ACTIVE')];
+    Object.defineProperty(cloud.answers, 'Invoke', { get: () => answers.pop() ?? answer('COMPLETED') });
+    expect(await rollout(['abort', '--yes'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/Stopped arn:.*complete, expected one to stop/s),
+    });
+  });
+
   it('changes nothing without a terminal and without --yes, and says what it would do', async () => {
     cloud.answers = {
       GetCallerIdentity: identity,
