@@ -47,7 +47,7 @@ async function keyState(
   registered: boolean,
 ): Promise<Pick<ChecklistMeasurements, 'keyMatches' | 'expectedTrigger'>> {
   const keys = await step.key().catch(({ name, message }: Error) => {
-    step.logger.warn('the key could not be read', { type: name, message });
+    step.logger.warn('the key could not be read', { type: name, reason: message });
     return { problem: message };
   });
   if ('problem' in keys) return { keyMatches: keys, expectedTrigger: 'any' };

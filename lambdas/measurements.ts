@@ -12,7 +12,7 @@ import { type Step, unattachedSession } from './step.ts';
 export async function readVitals(step: Step, client: pg.Client): Promise<Vitals> {
   const { settings, logger } = step;
   const unmeasured = (error: Error) => {
-    logger.warn('could not be measured', { type: error.name, message: error.message });
+    logger.warn('could not be measured', { type: error.name, reason: error.message });
     return null;
   };
   const [metrics, alarms] = await Promise.all([

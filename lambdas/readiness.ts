@@ -50,7 +50,7 @@ export async function readReadiness(step: Step, client: pg.Client, input: Rollou
 /** What cannot be read is undefined: it makes the verdict INCONCLUSIVE, not NO_GO. */
 function unreadable({ logger }: Step) {
   return (error: Error) => {
-    logger.warn('could not be read', { type: error.name, message: error.message });
+    logger.warn('could not be read', { type: error.name, reason: error.message });
     return undefined;
   };
 }

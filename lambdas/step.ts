@@ -96,7 +96,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
       return output;
     } catch (error) {
       const { name: type, message, stack } = error as Error;
-      logger.error('failed', { milliseconds: performance.now() - started, type, message, stack });
+      logger.error('failed', { milliseconds: performance.now() - started, type, reason: message, stack });
       if (target !== undefined && (error instanceof WrongKey || error instanceof KeyUnavailable))
         await publish(target, { KeyAccessFailures: 1 }).catch(() => {});
       throw error;
@@ -106,7 +106,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
 
 /** For a metric without which the step is done all the same. */
 export function unpublished({ logger }: Step): (error: Error) => void {
-  return ({ name, message }) => logger.warn('metric not published', { type: name, message });
+  return ({ name, message }) => logger.warn('metric not published', { type: name, reason: message });
 }
 
 /** The words of an output that tell what happened; never more, since a log is read by many. */

@@ -34,7 +34,7 @@ export const handler = handlerOf(
       });
     } catch (error) {
       const { name, message } = error as Error;
-      step.logger.warn('no backup was taken', { type: name, message });
+      step.logger.warn('no backup was taken', { type: name, reason: message });
       await record('BACKUP_FAILED', { snapshot: id, reason: name });
     }
     return { outcome: 'READY' };
