@@ -43,8 +43,8 @@ export async function listBackups(database: Database): Promise<Backup[]> {
       { client },
       { DBClusterIdentifier: database.clusterIdentifier },
     );
+    // When the source of a copy was taken, RDS does not tell; and it is listed itself.
     for await (const { DBClusterSnapshots = [] } of pages)
-      // When the source of a copy was taken, RDS does not tell; and it is listed itself.
       for (const {
         DBClusterSnapshotIdentifier: id = '',
         Status: status = '',
