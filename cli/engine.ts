@@ -58,7 +58,13 @@ function hasColumn(client: pg.Client, column: string): Promise<boolean> {
 /** Removes what install, or a rollout, added. @throws with SQLSTATE ER008 while a run is active */
 export async function uninstall(client: pg.Client): Promise<boolean> {
   if (!(await exists(client, "to_regnamespace('encryption_rollout') is not null"))) return false;
-  await politely(client, () => client.query('select encryption_rollout.uninstall()'));
+  await politely(client, async () => {
+    // An earlier release noted the sample table as its own, and would drop it with the rows that are in it by now.
+    await client.query(
+      "delete from encryption_rollout.created_objects where kind = 'table' and name = 'public.appointments'",
+    );
+    await client.query('select encryption_rollout.uninstall()');
+  });
   return true;
 }
 

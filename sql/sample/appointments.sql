@@ -19,9 +19,5 @@ begin
     updated_at timestamptz not null default now()
   );
   create index appointments_organization_id_start_at on public.appointments (organization_id, start_at);
-  -- The rehearsal creates it before there is an engine, like an application would; then uninstall leaves it alone.
-  if to_regclass('encryption_rollout.created_objects') is not null then
-    insert into encryption_rollout.created_objects (kind, name) values ('table', 'public.appointments');
-  end if;
 end
 $$;

@@ -98,6 +98,17 @@ it('generates a key once, and never replaces it or shows it', async () => {
   expect(first.output + second.output).not.toContain(value);
 });
 
+it('leaves the sample table with its rows, also where an earlier release noted it as its own', async () => {
+  await rollout('install', '--database-url', database.url);
+  await seedAppointments(database.client, 20);
+  await database.client.query(
+    "insert into encryption_rollout.created_objects (kind, name) values ('table', 'public.appointments')",
+  );
+  const removed = await rollout('uninstall', '--database-url', database.url, '--yes');
+  expect(removed).toMatchObject({ code: 0, output: expect.stringContaining('Removed the engine') });
+  expect(await one('select count(*)::integer as n from public.appointments')).toEqual({ n: 20 });
+});
+
 it('removes what it added, and nothing else', async () => {
   await database.client.query(`
     create table public.appointments (

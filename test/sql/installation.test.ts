@@ -200,12 +200,19 @@ describe('uninstall', () => {
   };
 
   test('leaves nothing behind, and the engine can be installed again', async () => {
+    await createSampleTable(client);
     const before = await inventory();
     await install();
     expect(await inventory()).not.toEqual(before);
     await uninstall();
     expect(await inventory()).toEqual(before);
     await install();
+  });
+
+  test('leaves a sample table with what somebody has put into it', async () => {
+    await install();
+    await uninstall();
+    expect(await rowsOf('select count(email)::integer as n from public.appointments')).toEqual([{ n: 85 }]);
   });
 
   test('removes from what was there before only what it had added', async () => {
