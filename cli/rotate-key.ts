@@ -155,20 +155,22 @@ async function move(client: pg.Client, target: string, batchRows: number): Promi
   await forgetFailedRows(client, target);
   const checkValue = await currentCheckValue(client);
   const { rowsWithPii, encryptedRows } = await readHealth(client, target);
-  const show = progress(target, rowsWithPii, encryptedRows);
+  // Beside a connection of the functions pg would read these as numbers; here they are text.
+  const before = Number(encryptedRows);
+  const show = progress(target, Number(rowsWithPii), before);
   let waiting = false;
   let moved = 0;
   for (;;) {
     const batch = await inTransaction(client, () => encryptBatch(client, target, batchRows, checkValue));
     moved += batch.encrypted;
-    show(encryptedRows + moved);
+    show(before + moved);
     if (batch.exhausted) break;
     const onlyLocked = batch.encrypted === 0 && batch.skipped > 0;
     if (onlyLocked && !waiting) say(`${target}: waiting for rows that other sessions have locked.`);
     waiting = onlyLocked;
     if (waiting) await sleep(lockedPauseMilliseconds);
   }
-  const { failedRows } = await readHealth(client, target);
+  const failedRows = Number((await readHealth(client, target)).failedRows);
   if (failedRows > 0)
     throw new UsageError(
       `${counted(failedRows, 'row')} of ${target} could not be written; public.encryption_errors names them and the reason. Both keys stay valid. Correct the cause, then call rotate-key again.`,

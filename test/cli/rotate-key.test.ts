@@ -93,6 +93,19 @@ it('killed on the way it has lost nothing, and the next call goes on without a t
   await expectAllOpen();
 });
 
+it('taken up half-way it tells how far it is', async () => {
+  await seedAppointments(database.client, 400);
+  await one('select public.batch_encrypt_appointments()');
+  await database.client.query(
+    `select encryption_rollout.rotate_key(2, decode(repeat('02', 32), 'hex'), check_value) from encryption_rollout.keys`,
+  );
+  await one('select public.batch_encrypt_appointments(190)');
+  const { output } = await rotateKey('--yes', '--batch', '38');
+  expect(output).toMatch(
+    /going on\.\npublic.appointments: 228 of 380 rows under the new key\.\npublic.appointments: 266 of 380/,
+  );
+});
+
 it('says what was broken before it seals it anew', async () => {
   await seedAppointments(database.client, 40);
   await one('select public.batch_encrypt_appointments()');
