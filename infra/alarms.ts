@@ -96,8 +96,6 @@ export function metricOf(names: Names, metricName: MetricName, statistic: string
 interface AlarmsProps extends Deployed {
   readonly names: Names;
   readonly plan: Plan;
-  /** Path or URL of the runbook. */
-  readonly runbook: string;
   /** Who is told when an alarm goes off; of a level also when it is over. */
   readonly topics: readonly ITopic[];
 }
@@ -147,11 +145,11 @@ export class Alarms extends Construct {
       tellsWhenOver: boolean;
     },
   ): Alarm {
-    const { names, runbook, topics } = this.props;
+    const { names, topics } = this.props;
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} Target: ${names.target}. Runbook: ${runbook}#${name.toLowerCase()}`,
+      alarmDescription: `${story} Target: ${names.target}. Runbook: ${names.runbook(name.toLowerCase())}`,
       evaluationPeriods: 1,
     });
     for (const topic of topics) {

@@ -45,7 +45,7 @@ export class RolloutDashboard extends Construct {
         ],
         [
           new AlarmStatusWidget({
-            title: 'Is it healthy? Each alarm has its heading in docs/runbook.md',
+            title: `Is it healthy? Each alarm has its heading in ${names.runbook()}`,
             alarms: [...alarms.alarms],
             width: 24,
           }),

@@ -1,5 +1,5 @@
 import { alertsOf } from '../lambdas/core/alerts.ts';
-import { commandLine } from '../lambdas/core/hints.ts';
+import { commandLine, runbookAt } from '../lambdas/core/hints.ts';
 import { metricTarget } from '../lambdas/core/metrics.ts';
 import { planOf } from '../lambdas/core/settings.ts';
 import { serviceAlerts } from './alarms.ts';
@@ -19,6 +19,8 @@ export interface Names {
   readonly dashboard: string;
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
+  /** A link to the runbook, at this heading's anchor. */
+  runbook(anchor?: string): string;
   /** Of all alerts. */
   readonly alarms: readonly string[];
   /** Of the alerts that stop a rollout under way. */
@@ -36,6 +38,7 @@ export function namesOf(config: RolloutConfig): Names {
     metricTarget: metricTarget(config.stackName, target),
     dashboard: config.stackName,
     commandLine: (words) => commandLine({ stack: config.stackName }, words),
+    runbook: (anchor) => runbookAt(config.runbookUrl, anchor),
     alarms: [...alerts, ...serviceAlerts].map(({ name }) => of(name)),
     stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),
   };

@@ -34,7 +34,8 @@ export class RollbackMachine extends Construct {
     const noEvidence = new Pass(this, 'NoEvidence', {
       parameters: {
         summary: JsonPath.format(
-          'The encryption rollout was stopped, but the evidence could not be gathered. Is the trigger off? See docs/runbook.md#rollbackfailed, and the execution {}',
+          'The encryption rollout was stopped, but the evidence could not be gathered. Is the trigger off? See {}, and the execution {}',
+          names.runbook('rollbackfailed'),
           JsonPath.executionId,
         ),
       },

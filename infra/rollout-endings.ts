@@ -73,7 +73,7 @@ export function stopped(
   rollback: IStateMachine,
 ): IChainable {
   const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
-  const advice = `The rollout was stopped, but its rollback did not finish, and the trigger may still be on. If the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), it was on before: leave it. Otherwise disable it by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback, and docs/runbook.md#rollbackfailed.`;
+  const advice = `The rollout was stopped, but its rollback did not finish, and the trigger may still be on. If the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), it was on before: leave it. Otherwise disable it by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
   const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
   const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
   heardOrNot(page, failed);

@@ -61,6 +61,7 @@ export class EncryptionRolloutStack extends Stack {
       customerAlarms: config.customerAlarms,
       ownAlarms: names.alarms,
       dashboard: names.dashboard,
+      runbookUrl: config.runbookUrl,
       attestations: config.attestations,
       takeBackup: config.takeBackup,
       approvals: config.approvals,
@@ -140,7 +141,6 @@ export class EncryptionRolloutStack extends Stack {
     const alarms = new Alarms(this, 'Alarms', {
       names,
       plan,
-      runbook: config.runbookUrl ?? 'docs/runbook.md',
       topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
       rollout,
       rollback,

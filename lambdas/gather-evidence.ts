@@ -15,7 +15,7 @@ import { handlerOf, unattachedSession, unpublished } from './step.ts';
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
-  const { target, commandLine } = step;
+  const { target, commandLine, runbook } = step;
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
     const why = explainReason(reason);
     // Before the scan of the table, which takes a while: what runs now is what ran when it stopped.
@@ -36,7 +36,7 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
       await publish(target, { RolloutStopped: 1 }).catch(unpublished(step));
     }
     return {
-      summary: stopMessage({ ...evidence, target, runId: run.id, why, purpose, proof, commandLine }),
+      summary: stopMessage({ ...evidence, target, runId: run.id, why, purpose, proof, commandLine, runbook }),
     };
   });
 });

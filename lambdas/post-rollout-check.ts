@@ -45,6 +45,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
         run: run.id,
         input: { run, check },
         target: step.target,
+        runbook: step.runbook(),
         day: Math.round((queries.now.getTime() - completedAt.getTime()) / DAY_MILLISECONDS),
         days: step.plan.afterwards.days,
         report: check === 'final' ? await readReport(client, step.target, step.plan, run.id) : undefined,

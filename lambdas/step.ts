@@ -7,7 +7,7 @@ import { required } from './adapters/environment.ts';
 import type { DatabaseLogin } from './adapters/login.ts';
 import { readKey } from './adapters/secrets.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from './core/errors.ts';
-import { commandLine } from './core/hints.ts';
+import { commandLine, runbookAt } from './core/hints.ts';
 import type { Plan } from './core/plan.ts';
 import { planOf, Settings } from './core/settings.ts';
 import { targetName } from './core/verification.ts';
@@ -25,6 +25,8 @@ export interface Step {
   key(): ReturnType<typeof readKey>;
   /** A command of `npm run rollout`, for a message: as it is typed to reach this stack. */
   commandLine(words: string): string;
+  /** A link to the runbook, for a message: at this heading's anchor. */
+  runbook(anchor?: string): string;
 }
 
 /** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
@@ -91,6 +93,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
           ),
         key: () => readKey(required('KEY_SECRET_ARN')),
         commandLine: (words) => commandLine({ stack: required('STACK_NAME') }, words),
+        runbook: (anchor) => runbookAt(settings.runbookUrl, anchor),
       });
       logger.info('done', { milliseconds: performance.now() - started, outcome: outcomeOf(output) });
       return output;

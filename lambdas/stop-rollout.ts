@@ -38,7 +38,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
     const ended = executionArn.split(':').at(-1);
     const ofThisRun = executionArn === execution || ended?.startsWith(rollback);
     if (!ofThisRun) return nothing('the execution is not that of the run under way');
-    return rollBack(run, rollback, reasonOf(event.detail) ?? (await endOf(event.detail)), ended);
+    return rollBack(run, rollback, reasonOf(event.detail) ?? (await endOf(event.detail)), step, ended);
   }
 
   // The machine is rolling back already. To stop its execution now would stop its rollback.
@@ -46,7 +46,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
   const reason = `The alarm ${event.detail.alarmName} went off`;
   const [stopped, rolledBack] = await Promise.allSettled([
     stopExecution(execution, reason),
-    rollBack(run, rollback, reason),
+    rollBack(run, rollback, reason, step),
   ]);
   if (stopped.status === 'rejected') throw stopped.reason;
   if (rolledBack.status === 'rejected') throw rolledBack.reason;
@@ -58,7 +58,13 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
  * A rollback of that name that was cut short, as by stopping the execution that waits for it, is followed by the next.
  * @param ended name of the execution whose end this is about, which may still be described as running
  */
-async function rollBack(run: Run, name: string, reason: string, ended?: string): Promise<StopRolloutOutput> {
+async function rollBack(
+  run: Run,
+  name: string,
+  reason: string,
+  { runbook }: Step,
+  ended?: string,
+): Promise<StopRolloutOutput> {
   const machine = required('ROLLBACK_MACHINE_ARN');
   for (let number = 1; number <= MAX_ROLLBACKS; number++) {
     const each = number === 1 ? name : `${name}-${number}`;
@@ -67,7 +73,7 @@ async function rollBack(run: Run, name: string, reason: string, ended?: string):
     if (status === 'RUNNING' || status === 'SUCCEEDED') return { outcome: 'ROLLBACK', reason };
   }
   throw new Error(
-    `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. The trigger may still be on: docs/runbook.md#rollbackfailed says what to do by hand.`,
+    `${MAX_ROLLBACKS} rollbacks of run ${run.id} have failed. The trigger may still be on: ${runbook('rollbackfailed')} says what to do by hand.`,
   );
 }
 

@@ -28,6 +28,8 @@ export function checkMessage(
     /** Of the execution that makes this check once more. */
     readonly input: unknown;
     readonly target: string;
+    /** Path or URL. */
+    readonly runbook: string;
     readonly day: number;
     readonly days: number;
     readonly report: Report | undefined;
@@ -36,7 +38,7 @@ export function checkMessage(
   const lines = [
     `${gate} of the encryption of ${about.target}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
     reason,
-    nextStep(verdict, about.input),
+    nextStep(verdict, about),
     '',
     `Health: ${coverage(health)}, trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
     '',
@@ -61,11 +63,14 @@ export function checkMessage(
 }
 
 /** What to do about a verdict, for whoever reads it. */
-function nextStep(verdict: Judgement['verdict'], input: unknown): string {
+function nextStep(
+  verdict: Judgement['verdict'],
+  { input, runbook }: { readonly input: unknown; readonly runbook: string },
+): string {
   const again = `To look again, start an execution of PostRolloutChecks with ${JSON.stringify(input)}`;
   return {
     GO: 'Next: nothing.',
-    NO_GO: `Next: find out what has failed; docs/runbook.md has a heading for each alarm. The rollout itself never deletes plaintext. ${again}`,
+    NO_GO: `Next: find out what has failed; ${runbook} has a heading for each alarm. The rollout itself never deletes plaintext. ${again}`,
     INCONCLUSIVE: `Next: a person looks at what could not be measured. ${again}`,
   }[verdict];
 }

@@ -1,4 +1,4 @@
-/** Command lines that people copy from a screen or a page. Pure. */
+/** Command lines that people copy from a screen or a page, and links that they open. Pure. */
 
 /** The setting stackName, and the option --stack, of who says nothing else. */
 export const defaultStackName = 'EncryptionRollout';
@@ -19,6 +19,11 @@ export function commandLine({ stack, profile, region }: Address, words: string):
       value === undefined ? [] : [`--${name} ${quoted(value)}`],
     ),
   ].join(' ');
+}
+
+/** The runbook, at a heading's anchor if there is one. */
+export function runbookAt(runbookUrl = 'docs/runbook.md', anchor?: string): string {
+  return anchor === undefined ? runbookUrl : `${runbookUrl}#${anchor}`;
 }
 
 /** Names of profiles may have spaces, and more. */

@@ -98,6 +98,8 @@ export const Settings = z.strictObject({
   /** Our own alarms and dashboard, which preflight wants to see. Names. */
   ownAlarms: z.array(z.string()).default([]),
   dashboard: z.string().optional(),
+  /** Where people find the runbook, see runbookAt(); undefined = in the repository. */
+  runbookUrl: z.string().optional(),
   /** Given at deployment; the execution's input may add to them or replace them. */
   attestations: z.record(z.string(), z.string()).default({}),
   /** What this deployment changes of the plan. */

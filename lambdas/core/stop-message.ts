@@ -43,6 +43,8 @@ export interface Evidence {
   readonly queries: readonly RunningQuery[];
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
+  /** A link to the runbook. */
+  runbook(anchor: string): string;
 }
 
 /** Lines of the message that one list may take. */
@@ -50,12 +52,12 @@ const maxLines = 5;
 
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
-  const { target, runId, why, errors, vitals, gates, queries, commandLine } = evidence;
+  const { target, runId, why, errors, vitals, gates, queries, commandLine, runbook } = evidence;
   const byType = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
   return [
     `The encryption rollout of ${target} has stopped. ${why}.`,
     `Now: ${state(evidence)}, ${plaintextState(evidence.proof)}.`,
-    `Next: find the cause (${commandLine('report')}, docs/runbook.md#rolloutfailed), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    `Next: find the cause (${commandLine('report')}, ${runbook('rolloutfailed')}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     `Errors in this attempt: ${byType.join(', ') || 'none'}.`,
     `Vitals: ${vitalsLine(vitals)}.`,

@@ -5,7 +5,7 @@ import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
-import { functionsInVpc } from '../../infra/functions.ts';
+import { functionNames, functionsInVpc } from '../../infra/functions.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/metrics.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
@@ -115,7 +115,14 @@ describe("for somebody else's account", () => {
       // biome-ignore lint/suspicious/noExplicitAny: a template
       .map(({ Properties }) => Properties as any);
 
-  test('alarms link to where the operator keeps the runbook', () => {
+  test('alarms and messages link to where the operator keeps the runbook', () => {
+    const handlers = resources('AWS::Lambda::Function')
+      .map(({ Environment }) => Environment.Variables.ROLLOUT_SETTINGS)
+      .filter((settings) => settings !== undefined);
+    expect(handlers).toHaveLength(functionNames.length);
+    for (const settings of handlers)
+      expect(JSON.parse(settings)).toMatchObject({ runbookUrl: 'https://wiki.example.com/runbook' });
+    expect(JSON.stringify(custom)).not.toContain('docs/runbook.md');
     for (const { AlarmDescription } of resources('AWS::CloudWatch::Alarm'))
       expect(AlarmDescription).toMatch(/ Runbook: https:\/\/wiki\.example\.com\/runbook#[a-z0-9]+$/);
   });

@@ -93,6 +93,8 @@ describe('a rollback that fails', () => {
     });
     expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
     expect(calls).toContain('DisableTrigger');
-    expect(notes[0]).toMatch(/evidence could not be gathered.*execution:.*-rollback$/);
+    expect(notes[0]).toMatch(
+      /evidence could not be gathered.* docs\/runbook\.md#rollbackfailed, .*execution:.*-rollback$/,
+    );
   });
 });

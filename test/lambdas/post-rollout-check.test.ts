@@ -75,6 +75,7 @@ describe('PostRolloutCheck', () => {
       [['Encryption coverage', false]],
     ],
   ])('says NO_GO when %s', async (_what, sql, expected) => {
+    world.configure({ runbookUrl: 'https://wiki.example.com/runbook' });
     await world.client.query(sql);
     const result = await check('daily');
     expect(result.verdict).toBe('NO_GO');
@@ -84,7 +85,7 @@ describe('PostRolloutCheck', () => {
       ([name]) => expected.some(([each]) => each === name) || !mismatch.includes(String(name)),
     );
     expect(found).toEqual(expected);
-    expect(result.message).toContain('docs/runbook.md');
+    expect(result.message).toContain('; https://wiki.example.com/runbook has a heading for each alarm.');
   });
 
   test('counts the errors of its own time only, and lists those of a week', async () => {
