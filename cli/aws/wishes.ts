@@ -21,8 +21,8 @@ export function addPauseCommand(program: Command): void {
     .addHelpText(
       'after',
       `
-A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, and looks at the
-vitals go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
+A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, gates and soaks
+go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
 execution stops safely by itself, and a new one goes on.
 
 Example:
