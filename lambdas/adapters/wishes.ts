@@ -1,10 +1,11 @@
 /** What people want of a run under way, and what its batches wait for. */
 import type pg from 'pg';
-import { InvalidInput } from '../core/errors.ts';
+import { InvalidInput, TransientError } from '../core/errors.ts';
 import { counted, number } from '../core/judgement.ts';
 import type { Run } from '../core/payloads.ts';
 import type { Tuned } from '../core/progress.ts';
 import { waitOf } from '../core/throttle.ts';
+import { isLockTimeout } from './database.ts';
 import { recordEvent } from './events.ts';
 import { politely } from './migrations.ts';
 import { latestRunStatus } from './run-status.ts';
@@ -145,5 +146,10 @@ async function change(
         `The rollout of ${target} is ${row.status} (run ${row.id}): there is none under way.`,
       );
     return make({ id: row.id, attempt: row.attempt, target }, row);
+  }).catch((error) => {
+    if (!isLockTimeout(error)) throw error;
+    throw new TransientError(
+      `The rollout of ${target} could not be reached for half a minute: a batch, or a scan of the table, that takes this long holds its records. Nothing was changed. Try again; abort does not wait for it.`,
+    );
   });
 }

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { OperateOutput } from '../../lambdas/core/operate.ts';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { freshDatabase } from '../support/database.ts';
@@ -157,6 +157,36 @@ describe('pause and resume', () => {
     expect(longest).toBeLessThan(1);
     await working.query('commit');
     expect((await pausing).done).toMatch(/^Paused\./);
+  });
+
+  test('a batch that takes longer than a person waits for is told in a sentence', async () => {
+    // What PostgreSQL says to whoever does not get a lock in time, each time that is asked.
+    await world.client.query(
+      `create sequence public.asked;
+       create function public.locked() returns trigger language plpgsql as
+         $$ begin perform nextval('public.asked'); raise exception 'held' using errcode = 'lock_not_available'; end $$;
+       create trigger locked before update on encryption_rollout.runs for each row execute function public.locked()`,
+    );
+    let over = false;
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const pausing = operate({ command: 'pause' }).finally(() => {
+        over = true;
+      });
+      const told = expect(pausing).rejects.toMatchObject({
+        name: 'TransientError',
+        message: expect.stringMatching(
+          /a batch, or a scan .* Nothing was changed\. Try again; abort does not/,
+        ),
+      });
+      const asked = async () => (await world.client.query('select is_called from public.asked')).rows[0];
+      // The way to the database has its own time limits.
+      while (!over && !(await asked()).is_called);
+      while (!over) await vi.advanceTimersByTimeAsync(1_000);
+      await told;
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 
