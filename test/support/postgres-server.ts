@@ -1,11 +1,9 @@
 /** One PostgreSQL for the whole test run; or the one of TEST_DATABASE_URL (a superuser's), e.g. to try other versions. */
-import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { forgetful, serverDirectory } from './server-directory.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -22,12 +20,10 @@ export default async function setup(project: TestProject) {
     project.provide('postgresUrl', process.env.TEST_DATABASE_URL);
     return;
   }
-  // Not mkdtemp: what it makes is closed to the user that PostgreSQL runs as when this is root.
-  const directory = join(tmpdir(), `encryption-rollout-test-${randomUUID()}`);
+  const directory = serverDirectory();
   const server = await startPostgres({
     directory,
-    // Nothing in a test's database needs to survive a power cut.
-    settings: ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'autovacuum_naptime=10s'],
+    settings: [...forgetful, 'autovacuum_naptime=10s'],
   });
   await createRoles(server.url);
   project.provide('postgresUrl', server.url);

@@ -11,6 +11,7 @@ import Table from 'cli-table3';
 import { Argument, Command } from 'commander';
 import pg from 'pg';
 import { startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { forgetful, serverDirectory } from '../support/server-directory.ts';
 
 const project = resolve(import.meta.dirname, '..', '..');
 /** Majors, and the packages with their binaries: the older ones are installed beside this file. */
@@ -47,11 +48,11 @@ console.log(table.toString());
 
 async function tryVersion(major: string): Promise<string[]> {
   const started = performance.now();
-  const directory = join(tmpdir(), `encryption-rollout-version-${randomUUID()}`);
+  const directory = serverDirectory();
   const server = await startPostgres({
     directory,
     package: packages[major] as string,
-    settings: ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off'],
+    settings: forgetful,
   });
   try {
     const version = await versionOf(server.url);

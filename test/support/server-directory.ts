@@ -1,0 +1,34 @@
+import { randomUUID } from 'node:crypto';
+import { statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const memory = '/dev/shm';
+/** Of the largest tests, the million rows of `npm run test:load`, with their WAL. */
+const roomNeeded = 4 * 2 ** 30;
+
+/**
+ * A new name for a server's data directory: in memory where the system has room there, since most of what a database of
+ * its own costs a test is making and removing 300 files. (Not mkdtemp: what it makes is closed to the user that
+ * PostgreSQL runs as when this is root.)
+ */
+export function serverDirectory(): string {
+  return join(isRoomy() ? memory : tmpdir(), `encryption-rollout-test-${randomUUID()}`);
+}
+
+function isRoomy(): boolean {
+  try {
+    const { bavail, bsize } = statfsSync(memory);
+    return bavail * bsize >= roomNeeded;
+  } catch {
+    return false;
+  }
+}
+
+/** Nothing in a test's database needs to survive a power cut. */
+export const forgetful = [
+  'fsync=off',
+  'synchronous_commit=off',
+  'full_page_writes=off',
+  'max_wal_size=512MB',
+] as const;
