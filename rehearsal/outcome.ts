@@ -36,7 +36,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
       null,
     ],
   ]);
-  const { fault, options, resumable } = surroundings;
+  const { fault, options } = surroundings;
   if (fault) {
     display.line(
       completed
@@ -44,25 +44,33 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
         : `The fault was made good: ${fault.repair}`,
     );
   }
-  for (const line of completed
-    ? whatNext(options)
-    : resumable
-      ? [`To resume where it stopped: ${resumeCommand(options)}`]
-      : [])
-    display.line(line);
+  for (const line of completed ? whatNext(options) : goOn(report, surroundings)) display.line(line);
 }
 
 /** Where things are, and what to do with them. */
-function whatNext({ databaseUrl, json }: Options): string[] {
+function whatNext(options: Options): string[] {
   const database =
-    databaseUrl === undefined
+    options.databaseUrl === undefined
       ? 'The database was made for this rehearsal, and is removed.'
       : 'The database keeps what was done: npm run rollout -- verify --database-url … opens every row once more.';
-  const report = json === undefined ? 'Add --json <file> to keep the report.' : `The report is in ${json}.`;
   return [
-    `${database} ${report}`,
+    `${database} ${whereReport(options)}`,
     'Next: npm start -- --fault high-cpu shows how it stops; README.md#deploy, how it gets to AWS.',
   ];
+}
+
+/** What to do about a stop. The message that was shown names commands that ask AWS. */
+function goOn({ rollback }: Report, { options, resumable }: Surroundings): string[] {
+  return [
+    ...(rollback === null
+      ? []
+      : [`The notification is the one that AWS sends: its commands work there. ${whereReport(options)}`]),
+    ...(resumable ? [`To resume where it stopped: ${resumeCommand(options)}`] : []),
+  ];
+}
+
+function whereReport({ json }: Options): string {
+  return json === undefined ? 'Add --json <file> to keep the report.' : `The report is in ${json}.`;
 }
 
 /** What to type to go on with this rehearsal. */

@@ -49,6 +49,7 @@ it.each(Object.entries(stops))(
     // The table may break the sentence at any space.
     expect(stopped.output.replaceAll(/\s+/g, ' ')).toContain(report.reason.split(': expected')[0]);
     expect(stopped.output).toContain(faults[fault]?.repair);
+    expect(stopped.output).toMatch(/its commands work there\. The report is in .*\nTo resume .*: npm start/);
     expect(report.phases).toHaveLength(phases);
     expect(report.phases.map(({ verdict }) => verdict)).toEqual([...Array(phases - 1).fill('GO'), 'NO_GO']);
     expect(report.phases.at(-1)?.criteria.some(({ passed }) => passed === false)).toBe(true);
