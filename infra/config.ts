@@ -52,7 +52,7 @@ const everywhere = {
       security: z.array(z.email('expected an e-mail address')).default([]),
       /** Beginning and end, and every alarm. */
       support: z.array(z.email('expected an e-mail address')).default([]),
-      /** Those who write to customers: an end before its time. */
+      /** Those who write to customers: rollbacks. */
       incidents: z.array(z.email('expected an e-mail address')).default([]),
     })
     .prefault({}),
