@@ -27,14 +27,11 @@ export function connectionOf(databaseUrl: string | undefined): Connection {
     throw new UsageError('Found no --database-url, expected postgresql://user:password@host:port/database.');
   const url = URL.parse(databaseUrl);
   // Of a socket: postgresql:///database?host=/var/run/postgresql, or the folder as an encoded host.
-  const host = decodeURIComponent(url?.hostname || (url?.searchParams.get('host') ?? '')).replace(
-    /^\[|\]$/g,
-    '',
-  );
+  const host = decoded(url?.hostname || (url?.searchParams.get('host') ?? '')).replace(/^\[|\]$/g, '');
   if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !host) {
     throw new UsageError(
       `Found a --database-url that is ${url && !/^postgres/.test(url.protocol) ? `of the kind ${url.protocol}` : url ? 'without a host' : 'not a URL'}, ` +
-        'expected postgresql://user:password@host:port/database.',
+        'expected postgresql://user:password@host:port/database. In a password write %2F for /, %23 for #, %3F for ? and %25 for %.',
     );
   }
   const sslMode = url.searchParams.get('sslmode') ?? 'prefer';
@@ -43,16 +40,29 @@ export function connectionOf(databaseUrl: string | undefined): Connection {
       `Found sslmode=${sslMode} in --database-url, expected one of ${sslModes.join(', ')}.`,
     );
   const undecided = sslMode === 'allow' || sslMode === 'prefer';
-  const user = decodeURIComponent(url.username) || 'postgres';
+  const user = decoded(url.username) || 'postgres';
   return {
     host,
     port: Number(url.port || 5432),
     user,
-    password: decodeURIComponent(url.password),
-    database: decodeURIComponent(url.pathname.slice(1)) || user,
+    password: decoded(url.password),
+    database: decoded(url.pathname.slice(1)) || user,
     tls: undecided ? !isLocal(host) : sslMode !== 'disable',
   };
 }
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new UsageError('Found a % in --database-url that encodes nothing, expected %25 in its place.');
+  }
+}
+
+/** For commander, which repeats what it does not understand: that may be a URL, misplaced, with a password in it. */
+export const withoutUrls = {
+  outputError: (text: string, write: (text: string) => void) => write(text.replace(/:\/\/.*'/g, "://…'")),
+};
 
 /** What is sent there never leaves this machine. */
 function isLocal(host: string): boolean {
@@ -100,7 +110,13 @@ function tlsHint(message: string, code = ''): string {
   return '';
 }
 
-/** What PostgreSQL, or the engine in it, refused, for the user: message and hint. Other errors pass as they are. */
+/** PostgreSQL's refusals by what there is and who asks, not by a row: their words quote no value. Its appendix A. */
+const ofNoRow = /^(0A|25|2B|3D|3F|40|42|5[3-8])/;
+
+/**
+ * What PostgreSQL, or the engine in it, refused, for the user: message and hint; where a row's values may be among the
+ * words, as of a constraint or a trigger, the SQLSTATE alone. Other errors pass as they are.
+ */
 export function explained(error: unknown): unknown {
   const { code = '', message, hint } = error as { code?: string; message: string; hint?: string };
   if (/^ER\d{3}$/.test(code)) return new UsageError(hint ? `${message}\n${hint}` : message);
@@ -108,6 +124,12 @@ export function explained(error: unknown): unknown {
     return new UsageError(
       `PostgreSQL refused: ${message}.\n` +
         "Expected the table's owner with the right to create schemas in the database. Grant it, or use another login.",
+    );
+  }
+  if (error instanceof pg.DatabaseError && !ofNoRow.test(code)) {
+    const place = [error.schema, error.table, error.constraint].filter(Boolean).join('.');
+    return new UsageError(
+      `PostgreSQL refused: SQLSTATE ${code}${place && ` (${place})`}. The full message, which may quote a row, is in the server's log.`,
     );
   }
   return error;

@@ -8,7 +8,7 @@ import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addReportCommand, addStatusCommand } from './aws/status.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/wishes.ts';
-import { type Connection, connect, connectionOf, explained, UsageError } from './connection.ts';
+import { type Connection, connect, connectionOf, explained, UsageError, withoutUrls } from './connection.ts';
 import { install, uninstall } from './engine.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
@@ -86,6 +86,7 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     )
     .exitOverride()
     .configureHelp({ optionDescription })
+    .configureOutput(withoutUrls)
     .showHelpAfterError('See npm run rollout -- --help');
   program.commandsGroup('On AWS, for the deployed stack:');
   for (const add of [

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { connectionOf, UsageError } from '../cli/connection.ts';
+import { connectionOf, UsageError, withoutUrls } from '../cli/connection.ts';
 import { count } from './display.ts';
 import { faults } from './faults.ts';
 
@@ -76,6 +76,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     )
     .allowExcessArguments(false)
     .showHelpAfterError('See npm start -- --help')
+    .configureOutput(withoutUrls)
     .exitOverride();
   try {
     command.parse(argv, { from: 'user' });

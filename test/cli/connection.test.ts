@@ -30,6 +30,8 @@ test.each([
   ['mysql://u:seekrit@db/x', /of the kind mysql:, expected postgresql:/],
   ['u:seekrit@db', /expected postgresql:/],
   ['postgresql:///x', /without a host, expected postgresql:/],
+  ['postgresql://u:seekrit/@db/x', /not a URL, .* In a password write %2F for \//],
+  ['postgresql://u:100%seekrit@db/x', /a % .* that encodes nothing, expected %25/],
   [
     'postgresql://u:seekrit@db/x?sslmode=no-verify',
     /sslmode=no-verify .*expected one of disable, .*verify-full/,

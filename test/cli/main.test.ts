@@ -177,6 +177,19 @@ it('leaves nothing behind when the table cannot be used, and takes one without i
   expect(await rollout('install', '--database-url', database.url)).toMatchObject({ code: 0 });
 });
 
+it.each([
+  ['verify', '--database-ulr=URL'],
+  ['install', '--generate-key=URL'],
+  ['rotate-key', '--batch', 'URL'],
+  ['URL'],
+])('does not repeat a URL that is misplaced, which may hold a password: %s %s', async (...options) => {
+  const url = "postgresql://u:it's seekrit'@db/x";
+  const { code, output } = await rollout(...options.map((option) => option.replace('URL', url)));
+  expect(code).toBe(1);
+  expect(output).toMatch(/^error: .*postgresql:\/\/…'.*\n/);
+  expect(output).not.toMatch(/seekrit/);
+});
+
 it('says what is wrong with the table, the login or the address', async () => {
   const role = `limited_cli_${process.pid}`;
   await database.client.query(`create role ${role} login password 'seekrit'`);

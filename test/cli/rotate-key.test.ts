@@ -152,3 +152,17 @@ it.each([
   expect(code).toBe(1);
   expect(await keyNames()).toEqual(['encryption_key.1']);
 });
+
+it('names no datum of a row that a trigger refuses as the batch commits', async () => {
+  await seedAppointments(database.client, 20);
+  await one('select public.batch_encrypt_appointments()');
+  await database.client.query(`
+    create function public.refuse() returns trigger language plpgsql as
+      $$ begin raise exception 'refused %', new.email using detail = new.first_name, hint = new.e164; end $$;
+    create constraint trigger refuse after update on public.appointments initially deferred
+      for each row execute function public.refuse()`);
+  const { code, output } = await rotateKey('--yes');
+  expect(code).toBe(1);
+  expect(output).toContain('PostgreSQL refused: SQLSTATE P0001');
+  expect(output).not.toMatch(/@example\.com|\+1555|Name\d/);
+});
