@@ -8,62 +8,14 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
-
-interface Snapshot {
-  readonly id: string;
-  status: string;
-  takenAt?: Date;
-  readonly ofAwsBackup?: true;
-  /** When the snapshot was taken that it is a copy of. */
-  readonly copyOf?: Date;
-}
-
-/** What the stand-in knows. Fields may be changed while it runs: that is how faults are injected. */
-export interface World {
-  /** Secret values by ARN. */
-  readonly secrets: Map<string, unknown>;
-  /** Of those that are being rotated: the versions that are to become current, by ARN. */
-  readonly pendingSecrets?: ReadonlyMap<string, unknown>;
-  /** Percent, answered as every one-minute reading. */
-  cpuPercent: number;
-  /** For so long RDS has published nothing. */
-  silentMinutes?: number;
-  /** Of the instance; 100 GiB when not given, null = not published. */
-  freeStorageBytes?: number | null;
-  /** Of every replica, in the metric's own unit; none when not given, null = not published. */
-  replicaLag?: number | null;
-  /** Alarm names and their states. */
-  readonly alarms: Map<string, 'OK' | 'ALARM' | 'INSUFFICIENT_DATA'>;
-  /** Those whose actions somebody has disabled. */
-  mutedAlarms?: ReadonlySet<string>;
-  readonly dashboards: ReadonlySet<string>;
-  /** When the latest snapshot of the database was taken. */
-  snapshotAt: Date;
-  /** Those that a handler has begun, or a test. */
-  snapshots?: Snapshot[];
-  /** Of every topic, in SNS's words; one confirmed e-mail when not given. */
-  subscriptions?: readonly Readonly<Record<'SubscriptionArn' | 'Protocol' | 'Endpoint', string>>[];
-  /** True while the process that runs this execution lives. */
-  isRunning(executionArn: string): Promise<boolean>;
-  /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
-  succeedTask?: ((token: string, output: unknown) => boolean) | undefined;
-  /** Before every answer: may be slow, or throw an error of the name that AWS gives it. */
-  disturb?: ((operation: string) => Promise<void> | void) | undefined;
-}
+import { answerQuery } from './aws-query.ts';
+import { AwsError, type World } from './aws-world.ts';
 
 /** A value that a handler published. */
 export interface PublishedMetric {
   readonly name: string;
   readonly value: number;
   readonly dimensions: Readonly<Record<string, string>>;
-}
-
-/** An answer that the SDK turns into an error of this name. */
-export class AwsError extends Error {
-  constructor(name: string, message: string) {
-    super(message);
-    this.name = name;
-  }
 }
 
 interface Input {
@@ -89,12 +41,6 @@ interface Input {
   readonly StartTime?: number;
   readonly EndTime?: number;
 }
-
-const confirmed = (topic: string) => ({
-  SubscriptionArn: `${topic}:1`,
-  Protocol: 'email',
-  Endpoint: 'on-call@example.com',
-});
 
 /** An execution that a handler started or stopped. */
 export interface RequestedExecution {
@@ -307,47 +253,6 @@ export class AwsStandIn {
       this.published.push({ topic: input.get('TopicArn') ?? '', message: input.get('Message') ?? '' });
       return '<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>';
     }
-    if (action === 'ListSubscriptionsByTopic') {
-      const { subscriptions = [confirmed(input.get('TopicArn') ?? '')] } = this.world;
-      const members = subscriptions.map(
-        (subscription) =>
-          `<member>${Object.entries(subscription)
-            .map(([name, value]) => `<${name}>${value}</${name}>`)
-            .join('')}</member>`,
-      );
-      return `<${action}Response><${action}Result><Subscriptions>${members.join('')}</Subscriptions></${action}Result></${action}Response>`;
-    }
-    const [, verb, kind] = /^(Describe|Create)(DB(?:Cluster)?Snapshot)s?$/.exec(action) ?? [];
-    if (kind === undefined) throw new AwsError('InvalidAction', `the rehearsal has no answer to ${action}`);
-    this.world.snapshots ??= [];
-    const describe = ({ id, status, takenAt, copyOf }: Snapshot) =>
-      `<${kind}><${kind}Identifier>${id}</${kind}Identifier><Status>${status}</Status>${
-        takenAt === undefined ? '' : `<SnapshotCreateTime>${takenAt.toISOString()}</SnapshotCreateTime>`
-      }${
-        copyOf === undefined
-          ? ''
-          : kind === 'DBSnapshot'
-            ? `<OriginalSnapshotCreateTime>${copyOf.toISOString()}</OriginalSnapshotCreateTime>`
-            : '<SourceDBClusterSnapshotArn>arn:aws:rds:us-east-1:123456789012:cluster-snapshot:source</SourceDBClusterSnapshotArn>'
-      }</${kind}>`;
-    let result: string;
-    if (verb === 'Create') {
-      const id = input.get(`${kind}Identifier`) ?? '';
-      if (this.world.snapshots.some((snapshot) => snapshot.id === id))
-        throw new AwsError(`${kind}AlreadyExistsFault`, `Cannot create the snapshot ${id}: it exists`);
-      this.world.snapshots.push({ id, status: 'creating' });
-      result = describe({ id, status: 'creating' });
-    } else {
-      const automated = { id: 'rds:automated', status: 'available', takenAt: this.world.snapshotAt };
-      const ofAwsBackup = input.get('SnapshotType') === 'awsbackup';
-      const found = [automated, ...this.world.snapshots].filter(
-        (snapshot) => 'ofAwsBackup' in snapshot === ofAwsBackup,
-      );
-      result = `<${kind}s>${found.map(describe).join('')}</${kind}s>`;
-    }
-    return (
-      `<${action}Response xmlns="http://rds.amazonaws.com/doc/2014-10-31/">` +
-      `<${action}Result>${result}</${action}Result></${action}Response>`
-    );
+    return answerQuery(action, input, this.world);
   }
 }

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type pg from 'pg';
 import type { PhaseNumber } from '../lambdas/core/plan.ts';
-import type { World } from './aws.ts';
+import type { World } from './aws-world.ts';
 
 export interface Scene {
   /** A session of its own, as the table's owner. */

@@ -15,7 +15,8 @@ import {
   UsageError,
 } from '../cli/connection.ts';
 import { explainReason } from '../lambdas/core/errors.ts';
-import { AwsStandIn, type World } from './aws.ts';
+import { AwsStandIn } from './aws.ts';
+import type { World } from './aws-world.ts';
 import { count, type Display } from './display.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { faults } from './faults.ts';

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { AwsError } from '../../rehearsal/aws.ts';
+import { AwsError } from '../../rehearsal/aws-world.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;

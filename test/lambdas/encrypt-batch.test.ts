@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import { AwsError } from '../../rehearsal/aws.ts';
+import { AwsError } from '../../rehearsal/aws-world.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 let world: TestWorld;

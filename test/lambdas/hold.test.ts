@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AskPersonOutput, PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import { AwsError } from '../../rehearsal/aws.ts';
+import { AwsError } from '../../rehearsal/aws-world.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 const gate = 'Phase 1 Initial Batch: Gate';
