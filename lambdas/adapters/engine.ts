@@ -194,11 +194,11 @@ export async function countPriorityRows(client: Client, target: Target, conditio
     const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
     return rows[0].count;
   } catch (error) {
-    const { code = '', message } = error as { code?: string; message: string };
-    // 42: of the condition's own text. 22: of a row, whose value the message may quote.
+    const { code = '', message, position } = error as { code?: string; message: string; position?: string };
     if (!/^(42|22)/.test(code)) throw error;
+    // With a position: of the condition's own text. Without one: of a row, whose value the message may quote.
     throw new UnusableTarget(
-      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${code.startsWith('42') ? message : `SQLSTATE ${code}`}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or target.priority.`,
+      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${position === undefined ? `SQLSTATE ${code}` : message}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or target.priority.`,
       code,
     );
   }
