@@ -46,7 +46,7 @@ const functions = {
   // One batch, and in the end a scan.
   ClearCiphertext: { minutes: 15 },
   Monitor: { minutes: 15, key: true, metrics: true },
-  StopRollout: { minutes: 1, stops: true },
+  StopRollout: { minutes: 1, stops: true, schedules: true },
   Operate: { minutes: 1, answers: true, executions: true, requests: true },
 } as const satisfies Record<string, FunctionDefinition>;
 
@@ -55,7 +55,7 @@ export type FunctionName = keyof typeof functions;
 export const functionNames = Object.keys(functions) as FunctionName[];
 
 /** Those that reach the database. From their subnets there need not be a way to SNS. */
-export const functionsInVpc = functionNames.filter((name) => name !== 'CountSubscribers');
+export const functionsInVpc = functionNames.filter((name) => !('subscribers' in functions[name]));
 
 /** What Lambda allows for names and values together, and what an ARN that is known only on deployment takes of it at most. */
 const environmentBytes = 4096;

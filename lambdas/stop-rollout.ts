@@ -1,3 +1,4 @@
+import { runWithoutChecks, scheduleChecks } from './adapters/checks.ts';
 import { causeOf, startExecution, stopExecution } from './adapters/executions.ts';
 import { requestedRollback, requestedRollbackName } from './adapters/rollback-requests.ts';
 import { activeRun } from './adapters/run-status.ts';
@@ -21,7 +22,10 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
     const found = await activeRun(client, step.target);
     return found && { ...found, requested: await requestedRollback(client, found.run) };
   });
-  if (active === undefined) return nothing('no run is under way');
+  if (active === undefined)
+    return event['detail-type'] === 'Step Functions Execution Status Change'
+      ? afterCompletion(event.detail.executionArn, step)
+      : nothing('no run is under way');
   const { run, status, execution, passedPreflight, requested } = active;
   // Nothing was encrypted in this attempt, and the trigger may be on since an earlier rollout, where it belongs.
   if (!passedPreflight && requested === undefined) {
@@ -52,6 +56,16 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
   if (rolledBack.status === 'rejected') throw rolledBack.reason;
   return rolledBack.value;
 });
+
+/** An execution may end between the completion of its run and the scheduling of the checks: then that is done here. */
+async function afterCompletion(execution: string, step: Step): Promise<StopRolloutOutput> {
+  return step.database(unattachedSession, async (client) => {
+    const run = await runWithoutChecks(client, step.target, execution);
+    if (run === undefined) return nothing('no run is under way');
+    await scheduleChecks(client, run, step.plan);
+    return { outcome: 'CHECKS', reason: 'the run is complete, and had no checks scheduled yet' };
+  });
+}
 
 /**
  * Starts the rollback under the name that the machine itself gives it, so that of all roads only the first one does.

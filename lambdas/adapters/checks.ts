@@ -1,8 +1,14 @@
 /** Records of the time after a rollout: its schedules and its checks. */
 import type pg from 'pg';
+import { checkSchedules } from '../core/check-schedules.ts';
 import type { Judgement } from '../core/judgement.ts';
 import type { Run } from '../core/payloads.ts';
+import type { Plan } from '../core/plan.ts';
+import { hasEngineTable } from './engine.ts';
+import { required } from './environment.ts';
+import { recordEvent } from './events.ts';
 import { changesExpectations } from './run-status.ts';
+import { createSchedule, deleteSchedule } from './schedules.ts';
 
 type Client = pg.ClientBase;
 
@@ -44,8 +50,54 @@ export async function recordCheck(client: Client, run: Run, judgement: Judgement
   );
 }
 
+/**
+ * Schedules the checks after a completed rollout: they end by themselves. Those of an earlier completion of the table end
+ * here. Asked twice it finds what it has made.
+ * @returns their names
+ */
+export async function scheduleChecks(client: Client, run: Run, plan: Plan): Promise<string[]> {
+  const group = required('SCHEDULE_GROUP');
+  const target = { machine: required('CHECKS_MACHINE_ARN'), role: required('CHECKS_ROLE_ARN') };
+  const found = await findRun(client, run);
+  if (found?.status !== 'COMPLETED' || found.endedAt === null)
+    throw new Error(
+      `Run ${run.id} is ${found?.status ?? 'unknown'}: checks are scheduled for a completed rollout only.`,
+    );
+  const schedules = checkSchedules(plan, run, found.endedAt);
+  const { id, attempt, target: name } = run;
+  for (const schedule of schedules)
+    await createSchedule(group, schedule, target, {
+      run: { id, attempt, target: name },
+      check: schedule.check,
+    });
+  const replaced = await schedulesOfOthers(client, run, plan.afterwards.days);
+  for (const schedule of replaced) await deleteSchedule(group, schedule);
+  const names = schedules.map(({ name }) => name);
+  await recordEvent(client, run, 'CHECKS_SCHEDULED', { schedules: names, replaced });
+  return names;
+}
+
+/** The table's latest run, when this execution has completed it and ended before its checks were scheduled. */
+export async function runWithoutChecks(
+  client: Client,
+  target: string,
+  execution: string,
+): Promise<Run | undefined> {
+  if (!(await hasEngineTable(client, 'runs'))) return undefined;
+  const { rows } = await client.query<Run>(
+    `select id, attempt, target from (
+       select * from encryption_rollout.runs where target = $1 order by started_at desc limit 1
+     ) as r
+     where status = 'COMPLETED' and execution = $2 and not exists (
+       select from encryption_rollout.events as e
+       where e.run_id = r.id and e.attempt = r.attempt and e.event = 'CHECKS_SCHEDULED')`,
+    [target, execution],
+  );
+  return rows[0];
+}
+
 /** Names of the schedules that other runs of the table, or other attempts of this one, have left, as far as they may still exist. */
-export async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
+async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
   const { rows } = await client.query(
     `select distinct jsonb_array_elements_text(e.detail -> 'schedules') as name
      from encryption_rollout.events e join encryption_rollout.runs r on r.id = e.run_id

@@ -255,8 +255,11 @@ export const StopRolloutInput = z.discriminatedUnion('detail-type', [
   }),
 ]);
 export interface StopRolloutOutput {
-  /** NOTHING: there is no run that this event would stop. ROLLBACK: its rollback runs, or has run. */
-  readonly outcome: 'NOTHING' | 'ROLLBACK';
+  /**
+   * NOTHING: there is no run that this event would stop. ROLLBACK: its rollback runs, or has run. CHECKS: the run was
+   * complete already; its checks are scheduled.
+   */
+  readonly outcome: 'NOTHING' | 'ROLLBACK' | 'CHECKS';
   readonly reason: string;
 }
 

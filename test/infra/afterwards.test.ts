@@ -115,34 +115,38 @@ describe('PostRolloutChecks', () => {
     );
   });
 
-  test('ScheduleChecks may make schedules in their group, and pass on that one role to the scheduler alone', () => {
-    const [, fn] = only(
-      template.findResources('AWS::Lambda::Function', {
-        Properties: { FunctionName: 'EncryptionRollout-ScheduleChecks' },
-      }),
-    );
-    const role = fn.Properties.Role['Fn::GetAtt'][0];
-    const statements = Object.values(template.findResources('AWS::IAM::Policy'))
-      .filter(({ Properties }) => Properties.Roles.some((each: { Ref: string }) => each.Ref === role))
-      .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
-    const allowed = (action: string) =>
-      statements.filter(({ Action }: { Action: string | string[] }) => [Action].flat().includes(action));
-    const [schedules] = allowed('scheduler:CreateSchedule');
-    expect(schedules.Action).toEqual(['scheduler:CreateSchedule', 'scheduler:DeleteSchedule']);
-    expect(JSON.stringify(schedules.Resource)).toContain(':schedule/EncryptionRollout-Checks/*');
-    expect(allowed('iam:PassRole')).toEqual([
-      {
-        Effect: 'Allow',
-        Action: 'iam:PassRole',
-        Resource: fn.Properties.Environment.Variables.CHECKS_ROLE_ARN,
-        Condition: { StringEquals: { 'iam:PassedToService': 'scheduler.amazonaws.com' } },
-      },
-    ]);
-    const everybody = Object.values(template.findResources('AWS::IAM::Policy')).flatMap(
-      ({ Properties }) => Properties.PolicyDocument.Statement,
-    );
-    expect(JSON.stringify(everybody).match(/iam:PassRole/g)).toHaveLength(1);
-  });
+  // StopRollout for an execution that ended before it got there.
+  test.each(['ScheduleChecks', 'StopRollout'])(
+    '%s may make schedules in their group, and pass on that one role to the scheduler alone',
+    (name) => {
+      const [, fn] = only(
+        template.findResources('AWS::Lambda::Function', {
+          Properties: { FunctionName: `EncryptionRollout-${name}` },
+        }),
+      );
+      const role = fn.Properties.Role['Fn::GetAtt'][0];
+      const statements = Object.values(template.findResources('AWS::IAM::Policy'))
+        .filter(({ Properties }) => Properties.Roles.some((each: { Ref: string }) => each.Ref === role))
+        .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
+      const allowed = (action: string) =>
+        statements.filter(({ Action }: { Action: string | string[] }) => [Action].flat().includes(action));
+      const [schedules] = allowed('scheduler:CreateSchedule');
+      expect(schedules.Action).toEqual(['scheduler:CreateSchedule', 'scheduler:DeleteSchedule']);
+      expect(JSON.stringify(schedules.Resource)).toContain(':schedule/EncryptionRollout-Checks/*');
+      expect(allowed('iam:PassRole')).toEqual([
+        {
+          Effect: 'Allow',
+          Action: 'iam:PassRole',
+          Resource: fn.Properties.Environment.Variables.CHECKS_ROLE_ARN,
+          Condition: { StringEquals: { 'iam:PassedToService': 'scheduler.amazonaws.com' } },
+        },
+      ]);
+      const everybody = Object.values(template.findResources('AWS::IAM::Policy')).flatMap(
+        ({ Properties }) => Properties.PolicyDocument.Statement,
+      );
+      expect(JSON.stringify(everybody).match(/iam:PassRole/g)).toHaveLength(2);
+    },
+  );
 });
 
 describe('StatusUpdates', () => {

@@ -97,6 +97,22 @@ describe('ScheduleChecks', () => {
     expect(scheduled()).toEqual([]);
   });
 
+  test('an execution that was stopped after the completion of its run has left no checks: StopRollout makes them', async () => {
+    const stop = (executionArn: string) =>
+      world.invoke('stop-rollout', {
+        'detail-type': 'Step Functions Execution Status Change',
+        detail: { executionArn, status: 'ABORTED' },
+      });
+    expect(await stop('another')).toMatchObject({ outcome: 'NOTHING' });
+    expect(scheduled()).toEqual([]);
+    expect(await stop('one')).toMatchObject({ outcome: 'CHECKS' });
+    expect(scheduled()).toEqual(names(run));
+    // Those that have ended by themselves are not made again.
+    world.aws.schedules.clear();
+    expect(await stop('one')).toMatchObject({ outcome: 'NOTHING' });
+    expect(scheduled()).toEqual([]);
+  });
+
   test('passes on what a retry can mend', async () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'CreateSchedule')
