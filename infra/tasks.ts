@@ -70,7 +70,11 @@ const slowOnce = {
  * https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
  */
 const asleep: RetryProps = {
-  errors: ['Lambda.ResourceNotReadyException', 'Lambda.ResourceConflictException'],
+  errors: [
+    'Lambda.ResourceNotReadyException',
+    'Lambda.ResourceConflictException',
+    'Lambda.ENINotReadyException',
+  ],
   interval: Duration.seconds(5),
   maxAttempts: 60,
   backoffRate: 1,

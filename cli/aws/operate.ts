@@ -41,7 +41,7 @@ export async function operate(
 
 /** https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html */
 function isAsleep({ name }: Error): boolean {
-  return name === 'ResourceNotReadyException' || name === 'ResourceConflictException';
+  return /^(ResourceNotReady|ResourceConflict|ENINotReady)Exception$/.test(name);
 }
 
 /** Where the rollout is. `wakes` as above. @throws UsageError */
