@@ -59,7 +59,7 @@ export async function migrate(client: pg.ClientBase): Promise<string[]> {
   });
 }
 
-/** Creates `public.appointments` where there is none, for trying things out; uninstall removes it if `migrate` came first. */
+/** Creates `public.appointments` where there is none, for trying things out; uninstall leaves it. */
 export async function createSampleTable(client: pg.ClientBase): Promise<void> {
   const sql = await readFile(join(sqlDirectory(), 'sample', 'appointments.sql'), 'utf8');
   await inTransaction(client, () => client.query(sql));
