@@ -6,6 +6,7 @@ import {
   paginateDescribeDBSnapshots,
   RDSClient,
 } from '@aws-sdk/client-rds';
+import { quoted } from '../../lambdas/core/hints.ts';
 import { tell } from './command.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -161,7 +162,8 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
   const restored = `${filled(identifier, 'database')}-restored`;
   const groups = facts.securityGroups.length > 0 ? facts.securityGroups.join(' ') : '<security groups>';
   const common = [
-    `--db-subnet-group-name ${filled(subnetGroup, 'subnet group')}`,
+    // The one name of RDS that may have spaces.
+    `--db-subnet-group-name ${filled(subnetGroup && quoted(subnetGroup), 'subnet group')}`,
     `--vpc-security-group-ids ${groups}`,
     '--deletion-protection',
     ...(facts.iam ? ['--enable-iam-database-authentication'] : []),

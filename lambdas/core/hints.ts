@@ -26,7 +26,7 @@ export function runbookAt(runbookUrl = 'docs/runbook.md', anchor?: string): stri
   return anchor === undefined ? runbookUrl : `${runbookUrl}#${anchor}`;
 }
 
-/** Names of profiles may have spaces, and more. */
-function quoted(text: string): string {
+/** A word of a command line: names of profiles may have spaces, and more. */
+export function quoted(text: string): string {
   return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -86,6 +86,12 @@ describe('the page for restoring', () => {
     expect(page.replace('<angle brackets>', '')).not.toMatch(/<[a-z ]+>/);
   });
 
+  test('quotes the name of a subnet group, which may have spaces', () => {
+    expect(restorePage({ ...facts, subnetGroup: 'all private' }, place)).toContain(
+      "--db-subnet-group-name 'all private' ",
+    );
+  });
+
   test('of a cluster, restores the cluster and then an instance in it', () => {
     const page = restorePage({ ...facts, kind: 'cluster', engine: 'aurora-postgresql' }, place);
     expect(page).toMatch(
