@@ -1,18 +1,13 @@
 /** Reads what was recorded of a run, for people. */
 import type pg from 'pg';
 import type { Plan } from '../core/plan.ts';
-import {
-  type ErrorSummary,
-  type EventReport,
-  type GateReport,
-  type HoldReport,
-  type KeyAccess,
-  maxRecords,
-  type Report,
-} from '../core/report.ts';
+import type { ErrorSummary, EventReport, GateReport, HoldReport, KeyAccess, Report } from '../core/report.ts';
 import { hasEngineTable } from './engine.ts';
 
 type Client = pg.ClientBase;
+
+/** Of gates, of holds, of waits and of all other events the latest: a run that was resumed a thousand times still fits into one answer. */
+const maxRecords = 500;
 
 /**
  * The table's latest run with all its attempts; undefined when there is none, or no engine.
@@ -34,6 +29,10 @@ export async function readReport(
   );
   const run = rows[0];
   if (run === undefined) return undefined;
+  const recorded = await countRecords(client, run.id);
+  const gates = await readGates(client, run.id);
+  const events = await readEvents(client, run.id);
+  const holds = await readHolds(client, run.id);
   return {
     target,
     writtenAt: new Date().toISOString(),
@@ -44,10 +43,15 @@ export async function readReport(
       hours: plan.overdueHours,
     },
     phases: await readPhases(client, run.id, plan),
-    gates: await readGates(client, run.id),
+    gates,
     audits: await readAudits(client, run.id),
-    events: await readEvents(client, run.id),
-    holds: await readHolds(client, run.id),
+    events,
+    holds,
+    leftOut: {
+      gates: Math.max(0, recorded.gates - gates.length),
+      events: Math.max(0, recorded.events - events.length),
+      holds: Math.max(0, recorded.holds - holds.length),
+    },
     errors: await summarizeErrors(client, target, run.startedAt),
     keyAccess: await readKeyAccess(client, target, new Date(run.startedAt)),
   };
@@ -82,6 +86,18 @@ async function readPhases(client: Client, run: string, plan: Plan): Promise<Repo
   });
 }
 
+/** Of the run, before they are read: what is added meanwhile is not taken for left out. */
+async function countRecords(client: Client, run: string): Promise<Report['leftOut']> {
+  const { rows } = await client.query<Report['leftOut']>(
+    `select
+       (select count(*) from encryption_rollout.gates where run_id = $1) as gates,
+       (select count(*) from encryption_rollout.events where run_id = $1) as events,
+       (select count(*) from encryption_rollout.holds where run_id = $1) as holds`,
+    [run],
+  );
+  return rows[0] as Report['leftOut'];
+}
+
 /** The run's judgements, oldest first. */
 async function readGates(client: Client, run: string): Promise<GateReport[]> {
   const { rows } = await client.query(
@@ -103,15 +119,16 @@ async function readAudits(client: Client, run: string): Promise<Report['audits']
   return rows;
 }
 
+/** Waits for themselves: a pressure that comes and goes writes so many that they would push everything else out. */
 async function readEvents(client: Client, run: string): Promise<EventReport[]> {
   const { rows } = await client.query(
-    `select * from (
-       select id, attempt, event, happened_at as at, detail
-       from encryption_rollout.events where run_id = $1 order by id desc limit $2
-     ) latest order by id`,
+    `select attempt, event, happened_at as at, detail from (
+       select *, row_number() over (partition by event in ('WAITING', 'GOING_ON') order by id desc) as nth
+       from encryption_rollout.events where run_id = $1
+     ) as numbered where nth <= $2 order by id`,
     [run, maxRecords],
   );
-  return rows.map(({ id: _, at, ...row }) => ({ ...row, at: iso(at) }));
+  return rows.map(({ at, ...row }) => ({ ...row, at: iso(at) }));
 }
 
 /** Without the token of the waiting execution. */

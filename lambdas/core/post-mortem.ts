@@ -1,7 +1,9 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
+import { approvalCriterion } from './decisions.ts';
 import { type Criterion, counted, number } from './judgement.ts';
 import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
+import { waitOf } from './throttle.ts';
 
 /** Of a message, in UTF-8: one of SNS and the data of a state take 256 KiB, other things beside this. */
 const MAX_BYTES = 120_000;
@@ -29,6 +31,7 @@ function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
     '',
     `Run ${run.id}, ${run.status}, ${run.purpose === 'encrypt' ? '' : `${purposeInWords[run.purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
     ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
+    ...leftOut(report),
     ...section('Timeline', timeline(report)),
     ...section('Gates, expected and measured', gates(report)),
     ...section('Performance, measured against expected', performance(report)),
@@ -40,6 +43,16 @@ function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
     ...section('Recommendations for future migrations', ['<!-- for people to fill in -->']),
     '',
   ].join('\n');
+}
+
+/** Where there are too many records for a report. */
+function leftOut({ run, leftOut }: Report): string[] {
+  const missing = Object.entries(leftOut)
+    .filter(([, count]) => count > 0)
+    .map(([table, count]) => `the first ${number.format(count)} in encryption_rollout.${table}`);
+  return missing.length === 0
+    ? []
+    : ['', `**Not all that was recorded**: left out are ${missing.join(', ')} (run_id = '${run.id}').`];
 }
 
 function timeline({ events, gates }: Report): string[] {
@@ -127,9 +140,15 @@ function soaked({ gates }: Report, { title, attempt, soakMinutes }: PhaseReport)
     : `soaked for ${number.format(minutes(from, to))} min, ${soakMinutes} min expected`;
 }
 
+/** What nobody had asked for: no approvals, and no waits for a person or the hour. The timeline has them. */
 function issues(report: Report): string[] {
-  const { errors, gates, holds, audits } = report;
-  const breaches = gates.filter(({ verdict }) => verdict !== 'GO');
+  const { errors, gates, audits } = report;
+  const holds = report.holds.filter(({ gate }) => !gate.endsWith(`: ${approvalCriterion.name}`));
+  const breaches = gates.filter(
+    ({ verdict, criteria }) =>
+      verdict !== 'GO' &&
+      criteria.some(({ name, passed }) => passed !== true && name !== approvalCriterion.name),
+  );
   const lines = [
     ...errors.map(
       ({ type, count, first, last }) =>
@@ -156,11 +175,11 @@ function issues(report: Report): string[] {
   return lines.length === 0 ? ['None was recorded.'] : lines;
 }
 
-/** Waits of the batches: from WAITING to GOING_ON, or to whatever ended the attempt. */
+/** Waits of the batches for a pressure to ease: from WAITING to GOING_ON, or to whatever ended the attempt. */
 function waits({ events, writtenAt }: Report): string[] {
   const ends = new Set(['GOING_ON', 'WAITING', 'STOPPING', 'STOPPED', 'COMPLETED', 'RESUMED']);
   return events.flatMap(({ event, at, detail }, index) => {
-    if (event !== 'WAITING') return [];
+    if (event !== 'WAITING' || waitOf(String(detail.for)) !== 'pressure') return [];
     const end = events.slice(index + 1).find((later) => ends.has(later.event))?.at ?? writtenAt;
     return [
       `- ${minute(at)} the batches waited for ${number.format(minutes(at, end))} min${details(detail)}`,

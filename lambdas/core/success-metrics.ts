@@ -3,7 +3,7 @@ import { plannedChecks } from './check-schedules.ts';
 import { auditCriterion, batchTimeCriteria, writeLatencyCriterion } from './criteria.ts';
 import { type Criterion, criterion } from './judgement.ts';
 import type { Plan } from './plan.ts';
-import { checkNames, maxRecords, type Report } from './report.ts';
+import { checkNames, type Report } from './report.ts';
 
 export interface WholeMeasurements {
   readonly report: Report;
@@ -87,8 +87,9 @@ function noticedByCustomers({ gates, events }: Report, ownAlarms: readonly strin
 }
 
 /** What the records should hold of the run and do not. Of very long runs, the records that a report has. */
-function auditTrailGaps({ run, events, gates, phases }: Report): string[] {
-  const firstAttempt = events.length < maxRecords ? 1 : (events[0]?.attempt ?? 1) + 1;
+function auditTrailGaps({ run, events, gates, phases, leftOut }: Report): string[] {
+  const first = events.find(({ event }) => event === 'STARTED' || event === 'RESUMED');
+  const firstAttempt = leftOut.events === 0 ? 1 : (first?.attempt ?? run.attempts);
   const gaps: string[] = [];
   for (let attempt = firstAttempt; attempt <= run.attempts; attempt++) {
     const has = (...names: string[]) =>
@@ -97,7 +98,7 @@ function auditTrailGaps({ run, events, gates, phases }: Report): string[] {
     if (!has('STOPPED', 'COMPLETED')) gaps.push(`attempt ${attempt} has no end`);
   }
   for (const { number, passedAt } of phases)
-    if (passedAt !== null && gates.length < maxRecords)
+    if (passedAt !== null && leftOut.gates === 0)
       if (!gates.some(({ phase, verdict }) => phase === number && verdict === 'GO'))
         gaps.push(`phase ${number} has no gate`);
   return gaps;

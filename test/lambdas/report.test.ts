@@ -62,3 +62,19 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
     expect(JSON.stringify(written)).not.toContain(secret);
   }
 });
+
+test('of a run with thousands of waits: they push nothing else out, and what is left out is said', async () => {
+  world = await testWorld(10);
+  const run = await world.prepare('one');
+  await world.client.query(
+    `insert into encryption_rollout.events (run_id, attempt, event, detail)
+     select $1, 1, event, '{"for": "Pressure that can ease: CPU"}'
+     from generate_series(1, 600) as i, unnest('{WAITING,GOING_ON}'::text[]) as event
+     order by i, event desc`,
+    [run.id],
+  );
+  const written = await report();
+  expect(written?.events[0]?.event).toBe('STARTED');
+  expect(written?.events.filter(({ event }) => event === 'WAITING')).toHaveLength(250);
+  expect(written?.leftOut).toEqual({ gates: 0, events: 700, holds: 0 });
+});

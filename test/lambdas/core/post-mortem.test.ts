@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { approvalCriterion } from '../../../lambdas/core/decisions.ts';
 import { postMortem, postMortemMessage } from '../../../lambdas/core/post-mortem.ts';
 import type { Report } from '../../../lambdas/core/report.ts';
 
@@ -67,7 +68,7 @@ const report: Report = {
   events: [
     event('STARTED', 0),
     event('HOLD_ASKED', 1, { hold: 'hold-abc' }),
-    event('WAITING', 3, { for: 'the off-peak window' }),
+    event('WAITING', 3, { for: 'Pressure that can ease: CPU at 75 %' }),
     event('GOING_ON', 18),
     event('HOLD_DECIDED', 21, { hold: 'hold-abc', decision: 'go' }),
     event('STOPPING', 40),
@@ -88,6 +89,7 @@ const report: Report = {
       comment: null,
     },
   ],
+  leftOut: { gates: 0, events: 0, holds: 0 },
   errors: [{ type: 'encryption', count: 2, first: at(1), last: at(2) }],
   keyAccess: [],
 };
@@ -106,10 +108,49 @@ describe('the post-mortem', () => {
 
   test('tells errors, waits, holds with who decided, and how long a rollback took', () => {
     expect(text).toContain('- Errors of encryption: 2, from 2026-11-23 10:01 to 2026-11-23 10:02');
-    expect(text).toContain('the batches waited for 15 min (for: the off-peak window)');
+    expect(text).toContain('the batches waited for 15 min (for: Pressure that can ease: CPU at 75 %)');
     expect(text).toContain('Held at Preflight: CPU: no reading. Decided after 20 min: go by R. Roe.');
     expect(text).toContain(
       'rollback of attempt 1: trigger off after 3 s, plaintext proven after 6 s, over after 12 s',
+    );
+  });
+
+  test('tells approvals and pauses that people wanted in the timeline, not among what was unexpected', () => {
+    const gate = 'Phase 3 Bulk Migration: Approval';
+    const asked = {
+      attempt: 1,
+      gate,
+      phase: 3,
+      verdict: 'INCONCLUSIVE' as const,
+      reason: `${gate}: Approval: not given yet.`,
+      criteria: [approvalCriterion],
+      judgedAt: at(20),
+    };
+    const waits = ['Paused by R. Roe', 'Outside the off-peak windows: Mon 22:00–05:00 (Europe/Berlin)'];
+    const refusal = { name: 'Decision of a person', expected: 'go', measured: 'no-go', passed: false };
+    const text = postMortem({
+      ...report,
+      errors: [],
+      gates: [asked],
+      events: [
+        ...waits.map((reason, index) => event('WAITING', 10 + index, { for: reason })),
+        event('HOLD_DECIDED', 22, { hold: 'hold-abc', gate, decision: 'go', by: 'R. Roe' }),
+      ],
+      holds: report.holds.map((hold) => ({ ...hold, gate })),
+    });
+    expect(text).toContain('## Unexpected issues\n\nNone was recorded.');
+    for (const reason of waits) expect(text).toContain(`WAITING (for: ${reason})`);
+    expect(text).toContain(
+      'HOLD_DECIDED (hold: hold-abc, gate: Phase 3 Bulk Migration: Approval, decision: go',
+    );
+    const refused = { ...asked, verdict: 'NO_GO' as const, criteria: [approvalCriterion, refusal] };
+    expect(postMortem({ ...report, gates: [refused] })).toContain(`NO_GO: ${asked.reason}`);
+  });
+
+  test('says how much it leaves out, and where that is', () => {
+    expect(text).not.toContain('Not all that was recorded');
+    expect(postMortem({ ...report, leftOut: { gates: 0, events: 1_200, holds: 3 } })).toContain(
+      `left out are the first 1,200 in encryption_rollout.events, the first 3 in encryption_rollout.holds (run_id = '${report.run.id}').`,
     );
   });
 
