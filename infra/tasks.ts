@@ -8,11 +8,9 @@ import {
   type IChainable,
   IntegrationPattern,
   type IStateMachine,
-  JitterType,
   JsonPath,
   LogLevel,
   Pass,
-  type RetryProps,
   StateMachine,
   StateMachineType,
   TaskInput,
@@ -28,63 +26,7 @@ import {
 import type { Construct } from 'constructs';
 import type { FunctionName, Functions } from './functions.ts';
 import type { Names } from './names.ts';
-
-/** Up to about two minutes, the time of a failover of the database; jittered, lest retries meet again. */
-const patience = {
-  interval: Duration.seconds(2),
-  maxAttempts: 7,
-  backoffRate: 2,
-  maxDelay: Duration.seconds(60),
-  jitterStrategy: JitterType.FULL,
-} satisfies RetryProps;
-
-const passingTrouble: RetryProps = {
-  ...patience,
-  errors: [
-    // Ours: connection lost, deadlock, serialization failure, lock timeout, throttled by AWS.
-    'TransientError',
-    // Lambda's own trouble: the invocation never reached the handler, or its answer never reached us.
-    'Lambda.ServiceException',
-    'Lambda.AWSLambdaException',
-    'Lambda.SdkClientException',
-    'Lambda.ClientExecutionTimeoutException',
-    // More invocations than the account may have at once.
-    'Lambda.TooManyRequestsException',
-  ],
-};
-
-/** What a function is that ran out of its time. As AWS says, some are still told of by the second name. */
-const timedOut = ['Sandbox.Timedout', 'Lambda.Unknown'];
-
-/** Every handler may be repeated: PostgreSQL knows what is done. Twice, because what is slow twice is not a spike. */
-const slowOnce = {
-  interval: Duration.seconds(10),
-  maxAttempts: 2,
-  backoffRate: 2,
-  jitterStrategy: JitterType.FULL,
-} satisfies RetryProps;
-
-/**
- * A function in a VPC that nobody has called for some weeks has lost its way into it. The call that finds that out fails,
- * and so do those of the next minute or so. Asked at short intervals, since what is woken may be a rollback.
- * https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
- */
-const asleep: RetryProps = {
-  errors: [
-    'Lambda.ResourceNotReadyException',
-    'Lambda.ResourceConflictException',
-    'Lambda.ENINotReadyException',
-  ],
-  interval: Duration.seconds(5),
-  maxAttempts: 60,
-  backoffRate: 1,
-};
-
-const retries: readonly RetryProps[] = [
-  passingTrouble,
-  asleep,
-  { ...slowOnce, errors: ['States.Timeout', ...timedOut] },
-];
+import * as retries from './retries.ts';
 
 /** What every state machine is drawn from. */
 export interface MachineProps {
@@ -121,7 +63,7 @@ export function invoke(
     taskTimeout: Timeout.duration(lambda.timeout?.plus(Duration.seconds(15)) ?? Duration.minutes(5)),
     retryOnServiceExceptions: false,
   });
-  for (const retry of retries) task.addRetry(retry);
+  for (const retry of retries.ofCalls) task.addRetry(retry);
   return task;
 }
 
@@ -142,10 +84,7 @@ export function awaitAnswer(
     taskTimeout: Timeout.duration(timeout),
     retryOnServiceExceptions: false,
   });
-  task.addRetry(passingTrouble);
-  task.addRetry(asleep);
-  // The function's own time-out is trouble.
-  task.addRetry({ ...slowOnce, errors: timedOut });
+  for (const retry of retries.ofQuestions) task.addRetry(retry);
   return task;
 }
 
@@ -175,11 +114,7 @@ export function execute(scope: Construct, id: string, props: ChildProps): StepFu
     resultPath: props.resultPath,
     taskTimeout: Timeout.duration(props.timeout.toSeconds() < longest.toSeconds() ? props.timeout : longest),
   });
-  // The request to start was throttled or lost. By its name it starts one execution at most.
-  task.addRetry({
-    ...patience,
-    errors: ['StepFunctions.AWSStepFunctionsException', 'StepFunctions.SdkClientException'],
-  });
+  task.addRetry(retries.ofChildren);
   return task;
 }
 
@@ -200,19 +135,7 @@ export function notify(
     resultPath: JsonPath.DISCARD,
     taskTimeout: Timeout.duration(Duration.minutes(1)),
   });
-  // Throttled or lost: better paged twice than not at all.
-  task.addRetry({
-    ...patience,
-    errors: [
-      'SNS.AmazonSNSException',
-      'SNS.SdkClientException',
-      // Those that SNS has names for: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
-      'SNS.InternalErrorException',
-      'SNS.ThrottledException',
-      'SNS.KMSThrottlingException',
-      'States.Timeout',
-    ],
-  });
+  task.addRetry(retries.ofMessages);
   return task;
 }
 
