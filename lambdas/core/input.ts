@@ -33,11 +33,25 @@ export const RolloutInput = z.strictObject(fields, {
 });
 export type RolloutInput = z.infer<typeof RolloutInput>;
 
-/** @throws InvalidInput that names each field that is wrong, and what is expected */
+/** Fields that nobody writes a row's or a person's data into. */
+const quotable = new Set<PropertyKey | undefined>(['dryRun', 'untilPhase', 'acknowledgedTriggers']);
+const MAX_QUOTED = 60;
+
+/** @throws InvalidInput that names each field that is wrong, what was found where that may be told, and what is expected */
 export function parseInput(input: unknown): RolloutInput {
-  const parsed = RolloutInput.safeParse(input);
-  if (!parsed.success)
-    throw new InvalidInput(`The input of the execution is wrong: ${listIssues(parsed.error.issues)}`);
+  const parsed = RolloutInput.safeParse(input, { reportInput: true });
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) =>
+      quotable.has(issue.path[0])
+        ? {
+            path: issue.path,
+            // Of zod's own "Invalid input: expected …, received …" only the middle is news.
+            message: `found ${String(JSON.stringify(issue.input)).slice(0, MAX_QUOTED)}, ${issue.message.replace(/^Invalid [^:]*: |, received .*$/g, '')}`,
+          }
+        : issue,
+    );
+    throw new InvalidInput(`The input of the execution is wrong: ${listIssues(issues)}`);
+  }
   const problem = priorityProblem(parsed.data.priority ?? '');
   if (problem !== '')
     throw new InvalidInput(

@@ -1,7 +1,7 @@
 /** The samples of inputs, through the handlers that read them. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { RolloutInput } from '../../lambdas/core/input.ts';
+import { parseInput, RolloutInput } from '../../lambdas/core/input.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
 const directory = 'config/inputs';
@@ -109,7 +109,10 @@ describe('the samples of inputs', () => {
 
 describe('an input that is wrong', () => {
   test.each([
-    [{ untilPhase: 7 }, 'untilPhase'],
+    [{ untilPhase: 7 }, ': untilPhase: found 7, expected the number of a phase, 1 to 5'],
+    [{ dryRun: 'yes' }, ': dryRun: found "yes", expected boolean'],
+    [{ acknowledgedTriggers: ['audit', 5] }, ': acknowledgedTriggers.1: found 5, expected string'],
+    [{ attestations: { onCallEstablished: 5 } }, 'attestations.onCallEstablished: '],
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
     [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, priority, '],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
@@ -123,6 +126,11 @@ describe('an input that is wrong', () => {
     );
     expect(rows[0].runs).toBe(0);
     expect(rows[0].emptied).toBeLessThan(50);
+  });
+
+  test('is not repeated where it may hold a person’s data', () => {
+    for (const input of [{ priority: ['R. Roe'] }, { attestations: { onCallEstablished: ['R. Roe'] } }])
+      expect(() => parseInput(input)).toThrow(/^(?!.*Roe).*(priority|onCallEstablished): /);
   });
 
   test('a condition on a column that is not there is refused by name', async () => {
