@@ -27,12 +27,14 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       };
     const readiness = await readReadiness(step, client, parsed);
     const registered = await isRegistered(client, step.target);
+    const health = await scanHealth(client, target);
     const criteria = checklistCriteria(step.plan, {
       ...readiness,
       ...(await keyState(step, client, registered)),
       subscribers: onCall.subscribers,
       takesBackup: step.settings.takeBackup,
-      health: await scanHealth(client, target),
+      addsGuard: !health.prepared,
+      health,
       canaryProblem: null,
       exposure: await readExposure(client, registered ? step.target : target),
     });

@@ -126,8 +126,14 @@ export async function readPrerequisites(client: pg.ClientBase, target: Target): 
   return criteria;
 }
 
-/** Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down. */
-export async function scanHealth(client: pg.ClientBase, target: Target): Promise<Health> {
+/**
+ * Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down.
+ * @returns also whether PrepareDatabase has prepared the table: otherwise it will add columns and triggers
+ */
+export async function scanHealth(
+  client: pg.ClientBase,
+  target: Target,
+): Promise<Health & { readonly prepared: boolean }> {
   const table = tableSql(target);
   const { rowCount } = await client.query(
     "select attname from pg_attribute where attrelid = $1::regclass and attname = 'pii_iv' and not attisdropped",
@@ -162,8 +168,8 @@ export async function scanHealth(client: pg.ClientBase, target: Target): Promise
     missingIvCount: missingIv,
     failedRows: 0,
     triggerEnabled,
-    // PrepareDatabase adds it.
-    guardEnabled: guardEnabled || !prepared,
+    guardEnabled,
+    prepared,
     healthStatus: prepared ? 'scanned' : 'not prepared yet',
   };
 }

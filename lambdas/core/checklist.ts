@@ -26,6 +26,8 @@ export interface ChecklistMeasurements {
   readonly backupProblem?: string | undefined;
   /** In a dry run: the rollout would take one. */
   readonly takesBackup?: boolean;
+  /** In a dry run: the rollout would add the guard. */
+  readonly addsGuard?: boolean;
   readonly now: Date;
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
@@ -106,8 +108,12 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
     {
       name: 'Guard against stale ciphertext',
       expected: 'enabled',
-      measured: m.health.guardEnabled ? 'enabled' : 'disabled',
-      passed: m.health.guardEnabled,
+      measured: m.health.guardEnabled
+        ? 'enabled'
+        : m.addsGuard
+          ? 'not there yet: the rollout adds it'
+          : 'disabled',
+      passed: m.health.guardEnabled || m.addsGuard === true,
     },
     {
       name: 'Total row count',

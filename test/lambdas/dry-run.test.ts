@@ -66,6 +66,12 @@ describe('DryRun on a database without the engine', () => {
     expect(judgement.criteria).toContainEqual(
       expect.objectContaining({ name: 'Canary row', measured: 'not tried: a dry run writes nothing' }),
     );
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({
+        name: 'Guard against stale ciphertext',
+        measured: 'not there yet: the rollout adds it',
+      }),
+    );
   });
 
   test('does not ask for the backup that the rollout will take', async () => {
