@@ -13,6 +13,12 @@ export interface Connection {
   readonly tls: boolean;
 }
 
+/** Of the commands that work on a database. */
+export const databaseUrlOption = [
+  '--database-url <url>',
+  'postgresql://user:password@host:port/database; without a password, PGPASSWORD has it',
+] as const;
+
 /** As libpq knows them. `allow` and `prefer` leave the choice to us, as no sslmode does. */
 const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'];
 
@@ -45,7 +51,8 @@ export function connectionOf(databaseUrl: string | undefined): Connection {
     host,
     port: Number(url.port || 5432),
     user,
-    password: decoded(url.password),
+    // A command line is seen by everybody on the machine; an environment is not.
+    password: decoded(url.password) || (process.env.PGPASSWORD ?? ''),
     database: decoded(url.pathname.slice(1)) || user,
     tls: undecided ? !isLocal(host) : sslMode !== 'disable',
   };

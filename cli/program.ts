@@ -8,7 +8,15 @@ import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addReportCommand, addStatusCommand } from './aws/status.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/wishes.ts';
-import { type Connection, connect, connectionOf, explained, UsageError, withoutUrls } from './connection.ts';
+import {
+  type Connection,
+  connect,
+  connectionOf,
+  databaseUrlOption,
+  explained,
+  UsageError,
+  withoutUrls,
+} from './connection.ts';
 import { install, uninstall } from './engine.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
@@ -103,11 +111,10 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     add(program);
 
   program.commandsGroup('On a database that you name:');
-  const databaseUrl = ['--database-url <url>', 'postgresql://user:password@host:port/database'] as const;
   program
     .command('install')
     .description('install the engine, and prepare public.appointments; again: bring it up to date')
-    .option(...databaseUrl)
+    .option(...databaseUrlOption)
     .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
     .addHelpText(
       'after',
@@ -122,7 +129,7 @@ Example:
   program
     .command('uninstall')
     .description('remove what install, or a rollout, added; refused while a rollout is active')
-    .option(...databaseUrl)
+    .option(...databaseUrlOption)
     .option('--yes', 'do not ask')
     .addHelpText(
       'after',

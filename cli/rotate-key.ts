@@ -11,7 +11,7 @@ import { inTransaction } from '../lambdas/adapters/transaction.ts';
 import { keyCheckValue } from '../lambdas/core/aead.ts';
 import { counted, number } from '../lambdas/core/judgement.ts';
 import { verify } from '../verifier/verify.ts';
-import { connect, connectionOf, UsageError } from './connection.ts';
+import { connect, connectionOf, databaseUrlOption, UsageError } from './connection.ts';
 
 /** Rows that a batch keeps locked until it commits: some 50 ms. */
 const defaultBatchRows = 1_000;
@@ -33,7 +33,7 @@ export function addRotateKeyCommand(program: Command): void {
   program
     .command('rotate-key')
     .description('give the database a new random key and move every row to it, while it is in use')
-    .option('--database-url <url>', 'postgresql://user:password@host:port/database')
+    .option(...databaseUrlOption)
     .option('--batch <rows>', 'rows that one transaction moves', rowsOf, defaultBatchRows)
     .option('--yes', 'do not ask')
     .addHelpText(

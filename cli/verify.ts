@@ -7,7 +7,7 @@ import { counted, number } from '../lambdas/core/judgement.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
 import { type Verification, verify } from '../verifier/verify.ts';
-import { connect, connectionOf, UsageError } from './connection.ts';
+import { connect, connectionOf, databaseUrlOption, UsageError } from './connection.ts';
 
 /** Exit code when an invariant does not hold; 1 is for what kept us from looking. */
 const violationsFound = 3;
@@ -28,7 +28,7 @@ export function addVerifyCommand(program: Command): void {
   program
     .command('verify')
     .description('check that every row is encrypted as recorded and opens to its plaintext; changes nothing')
-    .option('--database-url <url>', 'postgresql://user:password@host:port/database')
+    .option(...databaseUrlOption)
     .option(
       '--target <schema.table>',
       'a registered table, several times for several (default: all)',

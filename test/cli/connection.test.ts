@@ -1,4 +1,4 @@
-import { expect, inject, test } from 'vitest';
+import { expect, inject, onTestFinished, test, vi } from 'vitest';
 import { connect, connectionOf } from '../../cli/connection.ts';
 
 test.each([
@@ -49,4 +49,16 @@ test('a server that speaks no TLS is told apart, with the way out', async () => 
   );
   url.searchParams.set('sslmode', 'disable');
   await (await connect(connectionOf(url.href), 'test')).end();
+});
+
+test('a password that the URL leaves out comes from the environment, where no list of processes shows it', async () => {
+  const url = new URL(inject('postgresUrl'));
+  vi.stubEnv('PGPASSWORD', decodeURIComponent(url.password));
+  onTestFinished(() => void vi.unstubAllEnvs());
+  expect(connectionOf('postgresql://u:own@db/x')).toMatchObject({ password: 'own' });
+  expect(connectionOf('postgresql://u@db/x')).toMatchObject({ password: process.env.PGPASSWORD });
+  url.password = '';
+  await (await connect(connectionOf(url.href), 'test')).end();
+  vi.stubEnv('PGPASSWORD', 'another');
+  await expect(connect(connectionOf(url.href), 'test')).rejects.toThrow(/password authentication failed/);
 });
