@@ -149,7 +149,7 @@ async function change(
   }).catch((error) => {
     if (!isLockTimeout(error)) throw error;
     throw new TransientError(
-      `The rollout of ${target} could not be reached for half a minute: a batch, or a scan of the table, that takes this long holds its records. Nothing was changed. Try again; abort does not wait for it.`,
+      `Found the records of the rollout of ${target} held for half a minute, by a batch or a scan of the table. Nothing was changed. Try again; abort does not wait for it.`,
     );
   });
 }

@@ -176,7 +176,7 @@ describe('pause and resume', () => {
       const told = expect(pausing).rejects.toMatchObject({
         name: 'TransientError',
         message: expect.stringMatching(
-          /a batch, or a scan .* Nothing was changed\. Try again; abort does not/,
+          /by a batch or a scan .* Nothing was changed\. Try again; abort does not/,
         ),
       });
       const asked = async () => (await world.client.query('select is_called from public.asked')).rows[0];
