@@ -84,7 +84,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
 function refuseComplete({ run }: RolloutStatus, { commandLine }: Deployment): void {
   if (run?.status !== 'COMPLETED') return;
   throw new UsageError(
-    `Found run ${run.id} complete, expected one to stop: its trigger stays on. To switch it off: ${commandLine('rollback --option keep')}. Should its execution end without having scheduled the checks of the days after, another one does: ${commandLine('start')}`,
+    `Found run ${run.id} complete, expected one to stop: its trigger stays on. To switch it off: ${commandLine('rollback --option keep')}`,
   );
 }
 
