@@ -309,6 +309,7 @@ it(
 
 it.each([
   [['--wat'], /unknown option '--wat'/],
+  [['--database-ulr=postgresql://u:seekrit@db/x'], /unknown option '--database-ulr=postgresql:\/\/…'/],
   [['extra'], /too many arguments/],
   [
     ['--fault', 'gremlins'],
