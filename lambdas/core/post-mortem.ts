@@ -47,9 +47,10 @@ function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
 
 /** Where there are too many records for a report. */
 function leftOut({ run, leftOut }: Report): string[] {
-  const missing = Object.entries(leftOut)
+  // A stack of an earlier release does not tell.
+  const missing = Object.entries(leftOut ?? {})
     .filter(([, count]) => count > 0)
-    .map(([table, count]) => `the first ${number.format(count)} in encryption_rollout.${table}`);
+    .map(([table, count]) => `${number.format(count)} of the earliest in encryption_rollout.${table}`);
   return missing.length === 0
     ? []
     : ['', `**Not all that was recorded**: left out are ${missing.join(', ')} (run_id = '${run.id}').`];
