@@ -192,16 +192,22 @@ function waits({ events, writtenAt }: Report): string[] {
 function rollbacks({ events }: Report): string[] {
   return events.flatMap(({ event, at, attempt }, index) => {
     if (event !== 'STOPPING') return [];
-    const later = events.slice(index + 1).filter((each) => each.attempt === attempt);
+    const ofAttempt = (each: EventReport) => each.attempt === attempt;
+    const before = events.slice(0, index).filter(ofAttempt);
+    const later = events.slice(index + 1).filter(ofAttempt);
     const took = (name: string) => {
       const end = later.find((each) => each.event === name)?.at;
       return end === undefined ? 'never' : `${number.format(minutes(at, end) * 60)} s`;
     };
     // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
     const first = later.find((each) => each.event === 'TRIGGER_LEFT_ON' || each.event === 'TRIGGER_DISABLED');
-    const left = first?.event === 'TRIGGER_LEFT_ON';
+    const trigger = before.some((each) => each.event === 'TRIGGER_DISABLED')
+      ? 'off before'
+      : first?.event === 'TRIGGER_LEFT_ON'
+        ? 'left on'
+        : `off after ${took('TRIGGER_DISABLED')}`;
     return [
-      `- ${minute(at)} rollback of attempt ${attempt}: trigger ${left ? 'left on' : `off after ${took('TRIGGER_DISABLED')}`}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
+      `- ${minute(at)} rollback of attempt ${attempt}: trigger ${trigger}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
     ];
   });
 }

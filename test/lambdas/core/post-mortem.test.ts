@@ -115,6 +115,13 @@ describe('the post-mortem', () => {
     );
   });
 
+  test('does not call a trigger left on that the next execution, quicker than the rollback, had switched off', () => {
+    const events = [event('TRIGGER_DISABLED', 39), event('STOPPING', 40), event('TRIGGER_LEFT_ON', 41)];
+    expect(postMortem({ ...report, events })).toContain('rollback of attempt 1: trigger off before,');
+    const [, ...alone] = events;
+    expect(postMortem({ ...report, events: alone })).toContain('rollback of attempt 1: trigger left on,');
+  });
+
   test('tells approvals and pauses that people wanted in the timeline, not among what was unexpected', () => {
     const gate = 'Phase 3 Bulk Migration: Approval';
     const asked = {
