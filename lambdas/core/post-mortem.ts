@@ -1,15 +1,10 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
 import { approvalCriterion } from './decisions.ts';
 import { type Criterion, counted, number } from './judgement.ts';
+import { capped, type Lines, shortened } from './message-size.ts';
 import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 import { waitOf } from './throttle.ts';
-
-/** Of a message, in UTF-8: one of SNS and the data of a state take 256 KiB, other things beside this. */
-const MAX_BYTES = 120_000;
-/** Of a section that is longer, its beginning and its end are shown. Three of them grow with the run. */
-const MAX_SECTION_BYTES = 34_000;
-const MAX_LINE = 400;
 
 /** The report as Markdown, short enough for a message. */
 export function postMortemMessage(report: Report): string {
@@ -20,8 +15,6 @@ export function postMortemMessage(report: Report): string {
 export function postMortem(report: Report): string {
   return markdown(report, (lines) => lines);
 }
-
-type Lines = readonly string[];
 
 function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
   const { run, target } = report;
@@ -232,35 +225,6 @@ export function keyLine({
 function attestations({ run }: Report): string[] {
   const given = Object.entries(run.attestations);
   return given.length === 0 ? ['None was recorded.'] : given.map(([line, by]) => `- ${line}: ${by}`);
-}
-
-function shortened(lines: Lines): Lines {
-  const cut = lines.map((line) => (line.length > MAX_LINE ? `${line.slice(0, MAX_LINE - 1)}…` : line));
-  if (fitting(cut, MAX_SECTION_BYTES) === cut.length) return cut;
-  const first = fitting(cut, MAX_SECTION_BYTES / 2);
-  const last = fitting(cut.toReversed(), MAX_SECTION_BYTES / 2);
-  return [
-    ...cut.slice(0, first),
-    `- … ${cut.length - first - last} lines left out; PostgreSQL has them …`,
-    ...cut.slice(-last),
-  ];
-}
-
-/** How many of the lines, from the first one on, fit into so many bytes. */
-function fitting(lines: readonly string[], bytes: number): number {
-  let left = bytes;
-  const tooLong = lines.findIndex((line) => {
-    left -= Buffer.byteLength(line) + 1;
-    return left < 0;
-  });
-  return tooLong === -1 ? lines.length : tooLong;
-}
-
-/** Cuts a text to what a message takes, between two lines. */
-function capped(text: string): string {
-  if (Buffer.byteLength(text) <= MAX_BYTES) return text;
-  const kept = Buffer.from(text).subarray(0, MAX_BYTES).toString();
-  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more. npm run rollout -- report has all of it.\n`;
 }
 
 function minutes(from: string, to: string): number {
