@@ -33,7 +33,7 @@ async function batchPid(scene: Scene): Promise<number> {
 export const locks: readonly Fault[] = [
   {
     name: 'Rows locked for minutes',
-    done: 'A session keeps 10 rows locked from the first batch to the sixth look at the vitals of phase 5.',
+    done: 'A session keeps 10 rows locked from the first batch to the fourth of phase 5.',
     holds: 'Batches never wait for them, pass them over, and encrypt them once they are free.',
     async run(scene) {
       const { client } = await scene.session();
@@ -41,10 +41,10 @@ export const locks: readonly Fault[] = [
       await client.query(
         'select from public.appointments where email is not null order by id limit 10 for update',
       );
-      let looks = 0;
+      let batches = 0;
       const ending = await scene.rollout({
         async before({ name, phase }) {
-          if (name === 'CheckVitals' && phase === 5 && ++looks === 6) await client.query('rollback');
+          if (name === 'EncryptBatch' && phase === 5 && ++batches === 4) await client.query('rollback');
         },
       });
       expectCompleted(ending);
