@@ -3,7 +3,9 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { readConfig } from '../../infra/config.ts';
 import { endpointServices } from '../../infra/endpoints.ts';
+import { synthesizeRollout } from '../../infra/synthesis.ts';
 
 const workflows = readdirSync('.github/workflows').map((file) => [
   file,
@@ -59,14 +61,24 @@ test('the guide to deployment names every endpoint that is created', () => {
 });
 
 describe('refuse-while-running', () => {
-  /** Runs it with a stand-in for the AWS CLI that knows these machines and running executions. */
-  function refuse(machines: string, running: string): Promise<{ code: number; output: string }> {
+  const machines = ['EncryptionRollout', 'Rollback', 'ClearCiphertext'].map((name) => `Rollout-${name}`);
+
+  /** Runs it with a stand-in for the AWS CLI that refuses every question but those for these machines and what runs of them. */
+  function refuse(deployed: readonly string[], running?: string): Promise<{ code: number; output: string }> {
     const directory = mkdtempSync(join(tmpdir(), 'aws-cli-'));
     const cli = join(directory, 'aws');
-    writeFileSync(
-      cli,
-      `#!/bin/sh\ncase "$2" in list-state-machines) echo '${machines}';; list-executions) echo '${running}';; *) exit 64;; esac\n`,
-    );
+    const query = machines.map((name) => `name=='${name}'`).join(' || ');
+    const answers = [
+      [
+        `list-state-machines --output text --query stateMachines[?${query}].stateMachineArn`,
+        deployed.map((name) => `arn:${name}`).join('\t'),
+      ],
+      ...deployed.map((name) => [
+        `list-executions --state-machine-arn arn:${name} --status-filter RUNNING --query executions[].executionArn --output text`,
+        name === running ? `arn:execution:${name}:one` : '',
+      ]),
+    ].map(([question, answer]) => `"stepfunctions ${question}") echo "${answer}";;`);
+    writeFileSync(cli, ['#!/bin/sh', 'case "$*" in', ...answers, '*) exit 64;;', 'esac', ''].join('\n'));
     chmodSync(cli, 0o755);
     return new Promise((resolve) => {
       execFile(
@@ -79,17 +91,26 @@ describe('refuse-while-running', () => {
   }
 
   test('lets a first deployment through', async () => {
-    expect(await refuse('', '')).toMatchObject({ code: 0 });
+    expect(await refuse([])).toMatchObject({ code: 0 });
   });
 
   test('lets a deployment through when nothing runs', async () => {
-    expect(await refuse('arn:machine', '')).toMatchObject({ code: 0 });
+    expect(await refuse(machines)).toEqual({ code: 0, output: '' });
   });
 
-  test('refuses while an execution runs, and names it', async () => {
-    expect(await refuse('arn:machine', 'arn:execution')).toEqual({
+  test.each(machines)('refuses while an execution of %s runs, and names it', async (name) => {
+    expect(await refuse(machines, name)).toEqual({
       code: 1,
-      output: expect.stringContaining('arn:execution'),
+      output: expect.stringContaining(`arn:execution:${name}:one`),
     });
+  });
+
+  test('its role may ask for them, and they are machines of the stack', () => {
+    const [, role = ''] = /`AWS_DEPLOY_ROLE` \|(.*)/.exec(readFileSync('docs/deploy.md', 'utf8')) ?? [];
+    const names = Object.keys(synthesizeRollout(readConfig('config/example.json')).machines);
+    for (const machine of machines) {
+      expect(role).toContain(`\`${machine.replace('Rollout-', '<stack>-')}\``);
+      expect(names).toContain(machine.replace('Rollout-', ''));
+    }
   });
 });
