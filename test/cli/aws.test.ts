@@ -1,68 +1,8 @@
 /** What the commands say, and how they refuse. That they work is shown where the app is deployed: test/aws. */
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { stripVTControlCharacters } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { runCommand } from '../../cli/program.ts';
+import { Cloud, failure, identity, stack, stackOf } from './cloud.ts';
 import { status } from './status.ts';
-
-/** AWS as the commands find it: what each action is answered, by its name or the path of a function. */
-class Cloud {
-  readonly asked: string[] = [];
-  answers: Record<string, { readonly status?: number; readonly body: string; readonly error?: string }> = {};
-  private readonly server: Server;
-  url = '';
-
-  constructor() {
-    this.server = createServer(async (request, response) => {
-      const body = Buffer.concat(await request.toArray()).toString();
-      const target = request.headers['x-amz-target'];
-      const action =
-        new URLSearchParams(body).get('Action') ??
-        (typeof target === 'string' ? target.split('.').at(-1) : undefined) ??
-        'Invoke';
-      this.asked.push(action === 'Invoke' ? `Invoke ${JSON.parse(body).command}` : action);
-      const { status = 200, error, body: text } = this.answers[action] ?? { status: 500, body: '' };
-      response
-        .writeHead(status, {
-          'content-type': text.startsWith('<') ? 'text/xml' : 'application/json',
-          ...(error === undefined ? {} : { 'x-amz-function-error': error }),
-        })
-        .end(text);
-    });
-  }
-
-  async start(): Promise<void> {
-    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
-    this.url = `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
-  }
-
-  stop(): void {
-    this.server.closeAllConnections();
-    this.server.close();
-  }
-}
-
-const identity = {
-  body: '<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/roe</Arn><Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>',
-};
-const stackOf = (outputs: Record<string, string>) => ({
-  body: `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>Rollout</StackName><StackStatus>CREATE_COMPLETE</StackStatus><Outputs>${Object.entries(
-    outputs,
-  )
-    .map(
-      ([key, value]) => `<member><OutputKey>${key}</OutputKey><OutputValue>${value}</OutputValue></member>`,
-    )
-    .join('')}</Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`,
-});
-const stack = stackOf({
-  StateMachineArn: 'arn:aws:states:eu-west-1:123456789012:stateMachine:Rollout-EncryptionRollout',
-  OperateFunctionName: 'Rollout-Operate',
-});
-const failure = (code: string, message: string) => ({
-  status: 400,
-  body: `<ErrorResponse><Error><Type>Sender</Type><Code>${code}</Code><Message>${message}</Message></Error></ErrorResponse>`,
-});
 
 describe('against AWS', () => {
   const cloud = new Cloud();
@@ -72,35 +12,7 @@ describe('against AWS', () => {
     cloud.asked.length = 0;
   });
 
-  /** `npm run rollout -- …`, without a terminal, and without what the machine knows of AWS. */
-  async function rollout(args: string[], environment: Record<string, string | undefined> = {}) {
-    const said = { stdout: '', stderr: '' };
-    for (const name of ['stdout', 'stderr'] as const)
-      vi.spyOn(process[name], 'write').mockImplementation((text) => {
-        said[name] += text;
-        return true;
-      });
-    const before = { ...process.env };
-    for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
-    Object.assign(process.env, {
-      AWS_CONFIG_FILE: '/nowhere',
-      AWS_SHARED_CREDENTIALS_FILE: '/nowhere',
-      AWS_EC2_METADATA_DISABLED: 'true',
-      AWS_ENDPOINT_URL: cloud.url,
-      AWS_MAX_ATTEMPTS: '1',
-      AWS_REGION: 'eu-west-1',
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
-      ...environment,
-    });
-    try {
-      return { code: await runCommand([...args, '--stack', 'Rollout']), ...said };
-    } finally {
-      process.env = before;
-      process.exitCode = undefined;
-      vi.restoreAllMocks();
-    }
-  }
+  const rollout: Cloud['rollout'] = (...given) => cloud.rollout(...given);
   const refused = (stderr: RegExp) => ({ code: 1, stdout: '', stderr: expect.stringMatching(stderr) });
 
   it('says in one line what is missing: region, credentials, stack, outputs, rights', async () => {
@@ -217,38 +129,6 @@ describe('against AWS', () => {
       code: 1,
       stderr: expect.stringMatching(/Stopped arn:.*complete, expected one to stop/s),
     });
-  });
-
-  it('changes nothing without a terminal and without --yes, and says what it would do', async () => {
-    cloud.answers = {
-      GetCallerIdentity: identity,
-      DescribeStacks: stack,
-      Invoke: { body: JSON.stringify({ done: '', status }) },
-      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
-    };
-    const id = String(status.run?.id);
-    const nothing = { ...cloud.answers, ListExecutions: { body: JSON.stringify({ executions: [] }) } };
-    const one = cloud.answers;
-    const changing = [
-      ['start'],
-      ['pause'],
-      ['resume'],
-      ['tune', '--batch-rows', '100'],
-      ['decide', 'hold-7k2m9q', 'go'],
-      ['abort'],
-      ['rollback', '--option', 'keep'],
-      ['rollback', '--option', 'clear'],
-      ['rollback', '--option', 'clear', '--confirm', id],
-    ];
-    for (const command of changing) {
-      cloud.answers = command[0] === 'start' ? nothing : one;
-      expect(await rollout(command), command.join(' ')).toMatchObject(
-        refused(/^Found no terminal to ask on, and no --.*stack Rollout \(account 123456789012, eu-west-1\)/),
-      );
-    }
-    expect(new Set(cloud.asked)).toEqual(
-      new Set(['GetCallerIdentity', 'DescribeStacks', 'Invoke status', 'ListExecutions']),
-    );
   });
 
   it('starts nothing beside an execution under way', async () => {
