@@ -86,6 +86,43 @@ describe('EncryptBatch', () => {
     });
   });
 
+  describe('tells of its rates', () => {
+    const rates = ['ErrorPercent', 'MillisecondsPerRow', 'ProgressPercent'];
+    const published = () => world.aws.metrics.filter(({ name }) => rates.includes(name));
+    const value = (name: string) => world.aws.metrics.find((metric) => metric.name === name)?.value as number;
+
+    test('how many rows failed, how long one took, and how far the rollout is, under the target', async () => {
+      await world.client.query(`
+        create function public.poison() returns trigger language plpgsql as $$
+        begin raise exception 'poison'; end $$;
+        create trigger poison before update on public.appointments
+          for each row when (new.is_vip) execute function public.poison()`);
+      const { encrypted, failed, percentage } = await batch(0, 3);
+      // As many as a rate takes, and both kinds.
+      expect(encrypted + failed).toBeGreaterThanOrEqual(100);
+      expect(encrypted).toBeGreaterThan(0);
+      expect(failed).toBeGreaterThan(0);
+      expect(
+        published()
+          .map(({ name }) => name)
+          .sort(),
+      ).toEqual(rates);
+      for (const { dimensions } of published())
+        expect(dimensions).toEqual({ Target: 'Payments/public.appointments' });
+      expect(value('ErrorPercent')).toBeCloseTo((100 * failed) / (encrypted + failed));
+      expect(value('MillisecondsPerRow')).toBeCloseTo(value('BatchMilliseconds') / encrypted);
+      expect(value('ProgressPercent')).toBe(percentage);
+      // 950 of the seeded rows hold personal data.
+      expect(value('ProgressPercent')).toBeCloseTo((100 * encrypted) / 950, 1);
+    });
+
+    test('and of a handful of rows only how far it is', async () => {
+      expect(await batch(0)).toMatchObject({ encrypted: 48 });
+      expect(published()).toEqual([expect.objectContaining({ name: 'ProgressPercent' })]);
+      expect(value('ProgressPercent')).toBeCloseTo(5.05, 2);
+    });
+  });
+
   test('whose metrics are throttled is retried, and finds its result', async () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'PutMetricData') throw new AwsError('ThrottlingException', 'Rate exceeded');

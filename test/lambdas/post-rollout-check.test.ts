@@ -100,6 +100,18 @@ describe('PostRolloutCheck', () => {
     expect(failed(await check('weekly'))).toEqual([['Error rate in the last 7 days', false]]);
   });
 
+  test('sums the errors of a week up: how many of each type, the first and the last', async () => {
+    const { rows } = await world.client.query(
+      `insert into public.encryption_errors (error_type, target, error_timestamp)
+       select 'trigger', 'public.appointments', now() - make_interval(days => day) from unnest(array[2, 5, 3, 9]) day
+       returning error_timestamp`,
+    );
+    const [last, first] = rows.map(({ error_timestamp }) => error_timestamp.toISOString());
+    expect((await check('weekly')).message).toContain(
+      `Errors by type in the last 7 days:\n- trigger: 3, first ${first}, last ${last}\n\n`,
+    );
+  });
+
   test("says NO_GO when a customers' alarm is in ALARM, and INCONCLUSIVE when that cannot be read", async () => {
     world.aws.world.alarms.set('api-5xx', 'ALARM');
     expect(failed(await check('daily'))).toEqual([['Customer-facing alarms', false]]);

@@ -81,6 +81,15 @@ describe('Preflight', () => {
     }
   });
 
+  test('refuses while an alarm of this deployment has no data, and names it', async () => {
+    const name = 'rollout-MissingIvs';
+    world.configure({ ownAlarms: [name] });
+    world.aws.world.alarms.set(name, 'INSUFFICIENT_DATA');
+    const judgement = await preflight();
+    expect(failed(judgement)).toEqual(['Alerting rules set up']);
+    expect(judgement.reason).toContain(`without data: ${name} (wait`);
+  });
+
   test('refuses while nobody is paged, and says what to do; whom nobody could count is asked about', async () => {
     const onCall = (answer: object) => world.invoke('preflight', { run, input: {}, onCall: answer });
     const unread = await onCall({ Error: 'AuthorizationErrorException', Cause: 'not authorized' });

@@ -1,7 +1,7 @@
 /**
  * The three roads to the rollback, each from its cause to "batch ended, trigger off", by the clock of the database: while a
  * batch of 5,000 rows is under way and the application writes. What AWS adds on its own (delivery of an event, a cold start)
- * is not in it. The plan allows five minutes. `npm run bench:stopping` prints the figures.
+ * is not in it. It takes well under a second (`npm run bench:stopping` prints it); a busy machine is given more.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -11,7 +11,7 @@ import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { StateMachines } from '../../rehearsal/state-machines.ts';
 import { type TestWorld, testWorld } from './world.ts';
 
-const allowedMilliseconds = 5 * 60_000;
+const allowedMilliseconds = 30_000;
 const execution = 'arn:aws:states:us-east-1:123456789012:execution:X-EncryptionRollout:one';
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
 
