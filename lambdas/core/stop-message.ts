@@ -3,7 +3,7 @@ import { counted, number, type Verdict } from './judgement.ts';
 import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
 import type { Purpose } from './purpose.ts';
-import { alarmsInWords, type Vitals } from './vitals.ts';
+import { alarmsInWords, gibibytes, type Vitals } from './vitals.ts';
 
 export interface JudgedGate {
   readonly gate: string;
@@ -94,16 +94,30 @@ function vitalsLine({
   customerAlarms,
   longestLockWaitMilliseconds,
   connections,
+  freeStorageBytes,
+  replicaLagSeconds,
+  slotLagBytes,
+  oldestTransactionMinutes,
 }: Vitals): string {
   const cpu = cpuPercents?.[0];
   return [
     cpu === undefined ? 'CPU not measured' : `CPU ${Math.round(cpu)} %`,
     `longest wait for a lock on the table ${Math.round(longestLockWaitMilliseconds)} ms`,
     `${connections.used} of ${connections.limit} connections`,
+    ...told('free storage', freeStorageBytes, gibibytes),
+    ...told('replica lag', replicaLagSeconds, (seconds) => `${number.format(seconds)} s`),
+    `WAL held back by slots ${gibibytes(slotLagBytes)}`,
+    `oldest transaction ${Math.round(oldestTransactionMinutes)} min`,
     customerAlarms === null
       ? 'customer alarms not measured'
       : `customer alarms in ALARM: ${alarmsInWords(customerAlarms)}`,
   ].join(', ');
+}
+
+/** Nothing of what was not asked. */
+function told(what: string, value: number | null | undefined, inWords: (value: number) => string): string[] {
+  if (value === undefined) return [];
+  return [value === null ? `${what} not measured` : `${what} ${inWords(value)}`];
 }
 
 function gateLine({ gate, verdict, reason, judgedAt }: JudgedGate): string {

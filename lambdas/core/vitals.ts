@@ -30,7 +30,7 @@ export interface Vitals {
   readonly maintenance: boolean;
 }
 
-const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
+export const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
 
 /** The abort conditions that say how the world is doing: CPU, storage, replicas, locks, connection pool, customers. */
 export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {

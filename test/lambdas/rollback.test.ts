@@ -129,7 +129,9 @@ describe('the steps of a rollback', () => {
     );
     const { summary } = await step('gather-evidence');
     expect(summary).toMatch(/Errors in this attempt: 3 trigger\./);
-    expect(summary).toMatch(/Vitals: CPU 20 %, .* customer alarms in ALARM: none\./);
+    expect(summary).toMatch(
+      /Vitals: CPU 20 %, .* connections, free storage 100 GiB, WAL held back by slots \d.* GiB, oldest transaction 0 min, customer alarms in ALARM: none\./,
+    );
     expect(summary).toMatch(/UTC Phase 1 Initial Batch: Gate: NO_GO\. Zero errors\n- .*UTC Preflight: GO\n/);
     expect(summary).toMatch(/\d+ shop-api, active for \d+ s, waits for Timeout\/PgSleep: SELECT …/);
     expect(summary).toMatch(/\d+ shop-worker, idle in transaction \(aborted\) for \d+ s: a statement/);
