@@ -11,6 +11,7 @@ import { type GivenConfig, parseConfig, type RolloutConfig, readConfig } from '.
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { everything } from '../infra/everything.ts';
 import { cfnLint } from './emulator.ts';
 import { alarmNamed, stackName, theWorld } from './world.ts';
 
@@ -59,6 +60,7 @@ export function alarming(): void {
       { ...given, createVpcEndpoints: true },
       { ...given, slack, stackName: 'WithSlack' },
       parseConfig({ demo: true, stackName: 'Demo' }, 'test'),
+      everything,
     ];
     const app = new App({
       analyticsReporting: false,

@@ -285,7 +285,7 @@ export function operating(): void {
       'PAUSED',
       'a sale',
       'TUNED',
-      'expired',
+      'HOLD_EXPIRED',
       'the owners agree',
       'NO_GO',
       customerAlarm,

@@ -233,15 +233,27 @@ describe("for somebody else's account", () => {
     expect(conditionOf('events.amazonaws.com')).toEqual([undefined]);
   });
 
-  test('tags are on every function, machine and log', () => {
-    for (const type of ['AWS::Lambda::Function', 'AWS::StepFunctions::StateMachine', 'AWS::Logs::LogGroup'])
-      for (const { Tags } of resources(type))
-        expect(Tags).toEqual(
+  test('tags are on every resource that can have any', () => {
+    const untagged = new Set<string>();
+    for (const [id, { Type, Properties }] of Object.entries(custom.Resources))
+      if (Properties?.Tags === undefined) untagged.add(Type);
+      else
+        expect(Properties.Tags, id).toEqual(
           expect.arrayContaining([
             { Key: 'Application', Value: 'encryption-rollout' },
             { Key: 'CostCenter', Value: '4711' },
           ]),
         );
+    // CloudFormation knows no tags of these.
+    expect([...untagged].sort()).toEqual([
+      'AWS::EC2::SecurityGroupIngress',
+      'AWS::IAM::Policy',
+      'AWS::Lambda::Permission',
+      'AWS::Lambda::Version',
+      'AWS::SNS::Subscription',
+      'AWS::SNS::TopicPolicy',
+      'AWS::Scheduler::Schedule',
+    ]);
   });
 
   test('docs/configuration.md has a row for every setting', () => {

@@ -8,6 +8,7 @@ import { functionNames, functionsInVpc } from '../../infra/functions.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/metrics.ts';
+import { everything } from './everything.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(synthesizeRollout(config).template as object as Record<string, unknown>);
@@ -53,9 +54,12 @@ const withoutResources = {
   ],
 };
 
-test("cdk-nag's AwsSolutions pack finds nothing but what is acknowledged with a reason", () => {
+test.each([
+  ['the example', { ...config, createVpcEndpoints: true }],
+  ['everything', everything],
+])("cdk-nag's AwsSolutions pack finds nothing in %s but what is acknowledged with a reason", (_, each) => {
   const app = new App({ analyticsReporting: false });
-  new EncryptionRolloutStack(app, config.stackName, { config: { ...config, createVpcEndpoints: true } });
+  new EncryptionRolloutStack(app, each.stackName, { config: each });
   expect(new AwsSolutionsChecks().validateScope(app).violations).toEqual([]);
 });
 
