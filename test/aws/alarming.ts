@@ -2,10 +2,16 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { CloudWatchClient, PutMetricDataCommand } from '@aws-sdk/client-cloudwatch';
+import {
+  CloudWatchClient,
+  GetMetricStatisticsCommand,
+  type MetricAlarm,
+  PutMetricDataCommand,
+  SetAlarmStateCommand,
+} from '@aws-sdk/client-cloudwatch';
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { App } from 'aws-cdk-lib';
-import { expect, test } from 'vitest';
+import { assert, expect, test } from 'vitest';
 import { serviceAlerts } from '../../infra/alarms.ts';
 import { type GivenConfig, parseConfig, type RolloutConfig, readConfig } from '../../infra/config.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
@@ -13,7 +19,7 @@ import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { everything } from '../infra/everything.ts';
 import { cfnLint } from './emulator.ts';
-import { alarmNamed, stackName, theWorld } from './world.ts';
+import { alarmNamed, paged, stackName, theWorld } from './world.ts';
 
 const run = promisify(execFile);
 
@@ -21,10 +27,45 @@ const run = promisify(execFile);
 const breaching = ({ comparison, threshold }: Alert) =>
   (comparison === 'LessThanThreshold' ? -1 : 1) * 1_000 * (threshold + 1);
 
-const goesOff = (name: string) =>
-  expect
-    .poll(async () => (await alarmNamed(name))?.StateValue, { timeout: 60_000, interval: 500 })
-    .toBe('ALARM');
+const patiently = { timeout: 60_000, interval: 500 };
+
+/** The alarm goes from OK to ALARM, on-call hear of it, and it is its own metric that has the value. */
+async function goesOff(
+  name: string,
+  value: number,
+  put: (alarm: MetricAlarm) => Promise<unknown>,
+): Promise<void> {
+  const cloudWatch = new CloudWatchClient();
+  const alarm = await alarmNamed(name);
+  assert(alarm?.AlarmName, `no alarm ${name}`);
+  const { AlarmName, Namespace, MetricName, Dimensions = [] } = alarm;
+  await cloudWatch.send(new SetAlarmStateCommand({ AlarmName, StateValue: 'OK', StateReason: 'test' }));
+  await paged();
+  await put(alarm);
+  await expect.poll(async () => (await alarmNamed(name))?.StateValue, patiently).toBe('ALARM');
+  let pages = '';
+  await expect
+    .poll(async () => {
+      pages += await paged();
+      return pages;
+    }, patiently)
+    .toContain(`ALARM: "${AlarmName}"`);
+  expect(pages).toContain(`docs/runbook.md#${name.toLowerCase()}`);
+  // Of all metrics of this name, which is what the emulator's alarms go by.
+  expect(Dimensions.length).toBeGreaterThan(0);
+  const { Datapoints = [] } = await cloudWatch.send(
+    new GetMetricStatisticsCommand({
+      Namespace,
+      MetricName,
+      Dimensions,
+      StartTime: new Date(Date.now() - 3_600_000),
+      EndTime: new Date(Date.now() + 60_000),
+      Period: 60,
+      Statistics: ['Minimum', 'Maximum'],
+    }),
+  );
+  expect(Datapoints.flatMap(({ Minimum, Maximum }) => [Minimum, Maximum])).toContain(value);
+}
 
 export function alarming(): void {
   test('the generated key is 32 bytes in hex, and the database holds the same', async () => {
@@ -39,17 +80,17 @@ export function alarming(): void {
     async (alert) => {
       process.env.STACK_NAME = stackName;
       const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
-      await publish('public.appointments', { [alert.metric]: breaching(alert) });
-      await goesOff(alert.name);
+      const value = breaching(alert);
+      await goesOff(alert.name, value, () => publish('public.appointments', { [alert.metric]: value }));
     },
   );
 
   test.each(serviceAlerts)('$name goes off by the metric that AWS emits', async ({ name }) => {
-    const { Namespace, MetricName, Dimensions } = (await alarmNamed(name)) ?? {};
-    await new CloudWatchClient().send(
-      new PutMetricDataCommand({ Namespace, MetricData: [{ MetricName, Dimensions, Value: 1 }] }),
+    await goesOff(name, 1, ({ Namespace, MetricName, Dimensions }) =>
+      new CloudWatchClient().send(
+        new PutMetricDataCommand({ Namespace, MetricData: [{ MetricName, Dimensions, Value: 1 }] }),
+      ),
     );
-    await goesOff(name);
   });
 
   test('every template passes cfn-lint', async () => {

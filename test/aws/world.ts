@@ -5,7 +5,7 @@
  * What the emulator cannot show: it does not enforce IAM, has no VPC, and publishes no metrics of RDS, Step Functions
  * and Lambda (the tests put them, under the real namespaces, which AWS would refuse). Nor does it emit an event when
  * an alarm goes off: a test hands a recorded one to the function that the rule names, and asks the emulator whether the
- * deployed rules match it.
+ * deployed rules match it. Its alarms go by a metric's namespace and name, whatever the dimensions, and never by silence.
  */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
