@@ -1,5 +1,7 @@
 /** A rollout as people operate it from the command line, from the first dry run to the last rollback. */
 import { expect, test } from 'vitest';
+import { alertsOf } from '../../lambdas/core/alerts.ts';
+import { defaultPlan } from '../../lambdas/core/plan.ts';
 import {
   alarmNamed,
   batchRows,
@@ -195,6 +197,7 @@ export function operating(): void {
       cause: expect.stringMatching(/^Aborted by arn:.*: checkout is slow$/),
     });
     expect(await statusOfRun()).toMatchObject({ status: 'STOPPED' });
+    expect(await plaintext()).toBe(rows);
     await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: .*ABORTED/);
     // Nothing is left to stop.
     expect(await rollout('abort', '--yes')).toMatchObject({
@@ -213,6 +216,7 @@ export function operating(): void {
     ).toEqual([{ decision: 'expired', decided_by: null }]);
     expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
     expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await plaintext()).toBe(rows);
     await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
     expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
       code: 1,
@@ -223,8 +227,8 @@ export function operating(): void {
 
   test('a corrupted ciphertext is found by the audit, whatever a person has approved', async () => {
     // Until now, all that was written is sound.
-    for (const name of ['DecryptionFailures', 'MissingIvs', 'BatchErrorRate', 'TriggerFailures'])
-      expect((await alarmNamed(name))?.StateValue, name).not.toBe('ALARM');
+    for (const { name } of alertsOf(defaultPlan))
+      expect((await alarmNamed(name))?.StateValue, name).toBe('OK');
     const execution = await start();
     const { id } = await openHold();
     const [corrupted] = await query(
@@ -265,6 +269,10 @@ export function operating(): void {
       unencrypted_appointments: '0',
       trigger_enabled: true,
     });
+    // Of all attempts, under the target's dimension.
+    expect(await sumOf('RowsEncrypted')).toBeGreaterThanOrEqual(
+      Number((await health()).encrypted_appointments),
+    );
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
       { status: 'COMPLETED', attempt: 5 },
     ]);
