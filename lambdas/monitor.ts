@@ -68,8 +68,10 @@ async function measure(
   await writeDownFailedDecryptions(client);
   const errors = await countErrors(client, target, window.since, window.until);
   // What stopped an attempt is not to stop the next one.
-  const ownSince = active && active.beganAt > window.since ? active.beganAt : window.since;
-  const own = await countErrors(client, target, ownSince, window.until);
+  const own =
+    active && active.beganAt > window.since
+      ? await countErrors(client, target, active.beganAt, window.until)
+      : errors;
   const { hoursLeft } = await readStatus(client, step.settings);
   const triggerIsOff = completed && !(await isTriggerEnabled(client, target)) ? 1 : 0;
   await publish(target, {

@@ -1,11 +1,6 @@
 /** Option 3 of the plan: how to restore a backup of this database. Nothing here changes anything. */
-import {
-  DescribeDBClustersCommand,
-  DescribeDBInstancesCommand,
-  paginateDescribeDBClusterSnapshots,
-  paginateDescribeDBSnapshots,
-  RDSClient,
-} from '@aws-sdk/client-rds';
+import { DescribeDBClustersCommand, DescribeDBInstancesCommand, RDSClient } from '@aws-sdk/client-rds';
+import { latestBackup, listSnapshots } from '../../lambdas/adapters/backups.ts';
 import { quoted } from '../../lambdas/core/hints.ts';
 import { tell } from './command.ts';
 import { type Deployment, placeOf } from './deployment.ts';
@@ -42,11 +37,10 @@ export async function readFacts(deployment: Deployment): Promise<RestoreFacts> {
   const [database, snapshot] =
     identifier === undefined
       ? [{}, {}]
-      : await Promise.all(
-          kind === 'cluster'
-            ? [known(readCluster(rds, identifier)), known(latestClusterSnapshot(rds, identifier))]
-            : [known(readInstance(rds, identifier)), known(latestSnapshot(rds, identifier))],
-        );
+      : await Promise.all([
+          known(kind === 'cluster' ? readCluster(rds, identifier) : readInstance(rds, identifier)),
+          known(latestSnapshot(rds, deployment.outputs)),
+        ]);
   return {
     place: placeOf(deployment),
     region: deployment.region,
@@ -116,43 +110,14 @@ function ids(groups: readonly { VpcSecurityGroupId?: string | undefined }[] = []
   return groups.flatMap(({ VpcSecurityGroupId }) => (VpcSecurityGroupId ? [VpcSecurityGroupId] : []));
 }
 
-// A copy is as old as its source; when that was, RDS tells of instances alone, and the source is listed itself.
-async function latestSnapshot(client: RDSClient, DBInstanceIdentifier: string): Promise<Snapshot> {
-  const all = [];
-  for await (const { DBSnapshots = [] } of paginateDescribeDBSnapshots({ client }, { DBInstanceIdentifier }))
-    all.push(
-      ...DBSnapshots.map(({ DBSnapshotIdentifier: id, Status, SnapshotCreateTime, ...copied }) => ({
-        id,
-        Status,
-        takenAt: copied.OriginalSnapshotCreateTime ?? SnapshotCreateTime,
-      })),
-    );
-  return latest(all);
-}
-
-async function latestClusterSnapshot(client: RDSClient, DBClusterIdentifier: string): Promise<Snapshot> {
-  const pages = paginateDescribeDBClusterSnapshots({ client }, { DBClusterIdentifier });
-  const all = [];
-  for await (const { DBClusterSnapshots = [] } of pages)
-    all.push(
-      ...DBClusterSnapshots.filter(({ SourceDBClusterSnapshotArn }) => !SourceDBClusterSnapshotArn).map(
-        ({ DBClusterSnapshotIdentifier: id, Status, SnapshotCreateTime: takenAt }) => ({
-          id,
-          Status,
-          takenAt,
-        }),
-      ),
-    );
-  return latest(all);
-}
-
-function latest(
-  snapshots: readonly { id: string | undefined; Status: string | undefined; takenAt: Date | undefined }[],
-): Snapshot {
-  const [newest] = snapshots
-    .filter(({ Status }) => Status === 'available')
-    .sort((a, b) => (b.takenAt?.getTime() ?? 0) - (a.takenAt?.getTime() ?? 0));
-  return { snapshot: newest?.id, snapshotAt: newest?.takenAt?.toISOString() };
+async function latestSnapshot(
+  rds: RDSClient,
+  { DatabaseInstance, DatabaseCluster }: Deployment['outputs'],
+): Promise<Snapshot> {
+  const latest = latestBackup(
+    await listSnapshots(rds, { instanceIdentifier: DatabaseInstance, clusterIdentifier: DatabaseCluster }),
+  );
+  return { snapshot: latest?.id, snapshotAt: latest?.takenAt?.toISOString() };
 }
 
 /** The page, in Markdown: docs/runbook.md#restore-from-a-backup with this database's names. */

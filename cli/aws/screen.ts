@@ -1,6 +1,6 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import type { Criterion } from '../../lambdas/core/judgement.ts';
+import { type Criterion, withoutGate } from '../../lambdas/core/judgement.ts';
 import type { RolloutStatus } from '../../lambdas/core/operate.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords } from '../../lambdas/core/purpose.ts';
@@ -103,11 +103,6 @@ function gateLine({ lastGate }: RolloutStatus, ago: (time: string) => string): s
   );
   const why = lastGate.verdict === 'GO' ? '' : `\n            ${withoutGate(lastGate.gate, lastGate.reason)}`;
   return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
-}
-
-/** A reason begins with its gate, which the line has named already. */
-export function withoutGate(gate: string, reason: string): string {
-  return reason.startsWith(`${gate}: `) ? reason.slice(gate.length + 2) : reason;
 }
 
 function errorLine({ errors }: RolloutStatus): string {

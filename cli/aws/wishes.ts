@@ -1,6 +1,6 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 import { Argument, type Command, InvalidArgumentError } from 'commander';
-import { counted } from '../../lambdas/core/judgement.ts';
+import { counted, withoutGate } from '../../lambdas/core/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operate.ts';
 import { defaultPlan } from '../../lambdas/core/plan.ts';
 import { longestPauseDays } from '../../lambdas/core/throttle.ts';
@@ -8,7 +8,7 @@ import { UsageError } from '../connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { operate, readStatus } from './operate.ts';
-import { statusScreen, withoutGate } from './screen.ts';
+import { statusScreen } from './screen.ts';
 
 /** A number, or what the plan has. */
 type Tuned = number | 'plan';

@@ -22,26 +22,39 @@ export interface Backup {
 
 /** Every snapshot of the database. */
 export async function listBackups(database: Database): Promise<Backup[]> {
+  const listed = await listSnapshots(client, database);
+  // RDS lists those of AWS Backup on request only; for a cluster it knows no such kind.
+  return database.clusterIdentifier === undefined
+    ? [...listed, ...(await listSnapshots(client, database, { SnapshotType: 'awsbackup' }))]
+    : listed;
+}
+
+/**
+ * The snapshots of the database that RDS lists, each as old as the data in it: of a copy that is its source's age.
+ * @param asked of an instance, to list another kind than automated and manual ones
+ */
+export async function listSnapshots(
+  rds: RDSClient,
+  { instanceIdentifier, clusterIdentifier }: Pick<Database, 'instanceIdentifier' | 'clusterIdentifier'>,
+  asked: { readonly SnapshotType?: 'awsbackup' } = {},
+): Promise<Backup[]> {
   const backups: Backup[] = [];
-  if (database.clusterIdentifier === undefined) {
-    // RDS lists those of AWS Backup on request only; for a cluster it knows no such kind.
-    for (const type of [{}, { SnapshotType: 'awsbackup' }]) {
-      const pages = paginateDescribeDBSnapshots(
-        { client },
-        { DBInstanceIdentifier: database.instanceIdentifier, ...type },
-      );
-      for await (const { DBSnapshots = [] } of pages)
-        for (const snapshot of DBSnapshots) {
-          const { DBSnapshotIdentifier: id = '', Status: status = '' } = snapshot;
-          // Of a copy, the first is when it was copied.
-          const { SnapshotCreateTime, OriginalSnapshotCreateTime = SnapshotCreateTime } = snapshot;
-          backups.push({ id, status, takenAt: OriginalSnapshotCreateTime });
-        }
-    }
+  if (clusterIdentifier === undefined) {
+    const pages = paginateDescribeDBSnapshots(
+      { client: rds },
+      { DBInstanceIdentifier: instanceIdentifier, ...asked },
+    );
+    for await (const { DBSnapshots = [] } of pages)
+      for (const snapshot of DBSnapshots) {
+        const { DBSnapshotIdentifier: id = '', Status: status = '' } = snapshot;
+        // Of a copy, the first is when it was copied.
+        const { SnapshotCreateTime, OriginalSnapshotCreateTime = SnapshotCreateTime } = snapshot;
+        backups.push({ id, status, takenAt: OriginalSnapshotCreateTime });
+      }
   } else {
     const pages = paginateDescribeDBClusterSnapshots(
-      { client },
-      { DBClusterIdentifier: database.clusterIdentifier },
+      { client: rds },
+      { DBClusterIdentifier: clusterIdentifier },
     );
     // When the source of a copy was taken, RDS does not tell; and it is listed itself.
     for await (const { DBClusterSnapshots = [] } of pages)
@@ -56,12 +69,17 @@ export async function listBackups(database: Database): Promise<Backup[]> {
   return backups;
 }
 
+/** The latest available one; undefined when there is none. */
+export function latestBackup(backups: readonly Backup[]): Backup | undefined {
+  return backups
+    .filter(({ status }) => status === 'available')
+    .sort((a, b) => (b.takenAt?.getTime() ?? 0) - (a.takenAt?.getTime() ?? 0))[0];
+}
+
 /** When the latest available one was taken; null when there is none. */
 export function latestOf(backups: readonly Backup[]): Date | null {
-  const times = backups
-    .filter(({ status }) => status === 'available')
-    .map(({ takenAt }) => takenAt?.getTime() ?? 0);
-  return times.length === 0 ? null : new Date(Math.max(...times));
+  const latest = latestBackup(backups);
+  return latest === undefined ? null : (latest.takenAt ?? new Date(0));
 }
 
 /**

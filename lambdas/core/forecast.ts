@@ -3,6 +3,7 @@ import type { Criterion } from './judgement.ts';
 import { type Plan, phaseOf } from './plan.ts';
 import type { OffPeak } from './settings.ts';
 import { ASSUMED_MILLISECONDS_PER_ROW, batchesLeft, hoursLeft, noPace, type Way } from './time-left.ts';
+import { gibibytes } from './vitals.ts';
 
 /** A sample of `fraction` of the table's pages, and the sizes that PostgreSQL knows. Bytes are averages per row to encrypt. */
 export interface TableSample {
@@ -97,9 +98,6 @@ export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | nul
     walBytes: Math.round(walBytes),
   };
 }
-
-const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 });
-const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;
 
 /**
  * Whether there is room. WAL is recycled unless a slot holds it back: a slot that nobody reads holds back all of it, one

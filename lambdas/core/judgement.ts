@@ -38,6 +38,16 @@ export function counted(count: number, one: string, more = `${one}s`): string {
   return `${number.format(count)} ${count === 1 ? one : more}`;
 }
 
+/** With a full stop at its end, once. */
+export function sentence(text: string): string {
+  return text.replace(/\.?$/, '.');
+}
+
+/** A judgement's reason where its gate is named already: it begins with it. */
+export function withoutGate(gate: string, reason: string): string {
+  return reason.startsWith(`${gate}: `) ? reason.slice(gate.length + 2) : reason;
+}
+
 /** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
 export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
   const failed = criteria.filter(({ passed }) => passed === false);

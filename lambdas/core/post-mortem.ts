@@ -1,6 +1,6 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
 import { approvalCriterion } from './decisions.ts';
-import { type Criterion, counted, number } from './judgement.ts';
+import { type Criterion, counted, number, sentence } from './judgement.ts';
 import { capped, type Lines, shortened } from './message-size.ts';
 import { purposeInWords } from './purpose.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
@@ -158,7 +158,7 @@ function issues(report: Report): string[] {
     ...waits(report),
     ...holds.map(
       ({ gate, reason, decision, decidedBy, askedAt, decidedAt, comment }) =>
-        `- Held at ${gate}: ${reason.replace(/\.?$/, '.')} ${
+        `- Held at ${gate}: ${sentence(reason)} ${
           decidedAt === null
             ? 'Not decided.'
             : `Decided after ${number.format(minutes(askedAt, decidedAt))} min: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}${comment ? ` (${comment})` : ''}.`

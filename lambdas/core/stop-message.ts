@@ -1,5 +1,5 @@
 /** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
-import { counted, number, type Verdict } from './judgement.ts';
+import { counted, number, type Verdict, withoutGate } from './judgement.ts';
 import type { ProvePlaintextOutput } from './payloads.ts';
 import type { Health } from './progress.ts';
 import type { Purpose } from './purpose.ts';
@@ -122,8 +122,7 @@ function told(what: string, value: number | null | undefined, inWords: (value: n
 
 function gateLine({ gate, verdict, reason, judgedAt }: JudgedGate): string {
   const said = `${judgedAt.toISOString().slice(11, 16)} UTC ${gate}: ${verdict}`;
-  // The reason begins with the gate's name.
-  return reason === '' ? said : `${said}. ${reason.replace(`${gate}: `, '')}`;
+  return reason === '' ? said : `${said}. ${withoutGate(gate, reason)}`;
 }
 
 function queryLine({ pid, application, state, waitsFor, seconds, statement }: RunningQuery): string {

@@ -1,5 +1,5 @@
 /** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
-import { number } from './judgement.ts';
+import { number, sentence, withoutGate } from './judgement.ts';
 import type { RolloutStatus } from './operate.ts';
 import type { Plan } from './plan.ts';
 import { type Purpose, purposeInWords } from './purpose.ts';
@@ -104,15 +104,11 @@ export function statusUpdate(
     ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
     ...holds.map(
       ({ id, gate, reason, expiresAt }) =>
-        `A person is asked: ${gate} (${id}). ${sentence(reason.replace(`${gate}: `, ''))} Without an answer by ${expiresAt} it is a no.`,
+        `A person is asked: ${gate} (${id}). ${sentence(withoutGate(gate, reason))} Without an answer by ${expiresAt} it is a no.`,
     ),
     `Next: ${nextStep(plan, status, commandLine)}`,
   ];
   return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
-}
-
-function sentence(text: string): string {
-  return text.replace(/\.?$/, '.');
 }
 
 function nextStep(
