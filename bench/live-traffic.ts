@@ -5,7 +5,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Table from 'cli-table3';
 import { Command } from 'commander';
-import { startPostgres } from '../rehearsal/embedded-postgres.ts';
+import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import type { Kind, Operation } from './live-traffic-load.ts';
 import { measureTraffic } from './measure-traffic.ts';
 import { atLeast } from './options.ts';

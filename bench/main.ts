@@ -12,9 +12,9 @@ import { join } from 'node:path';
 import Table from 'cli-table3';
 import { Command } from 'commander';
 import pg from 'pg';
-import { createSampleTable, migrate } from '../lambdas/adapters/migrations.ts';
-import { Target } from '../lambdas/core/settings.ts';
-import { startPostgres } from '../rehearsal/embedded-postgres.ts';
+import { createSampleTable, migrate } from '../lambdas/adapters/postgres/migrations.ts';
+import { Target } from '../lambdas/core/plan/settings.ts';
+import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { atLeast } from './options.ts';
 
 const batchRows = 5_000;

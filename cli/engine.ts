@@ -1,11 +1,11 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
-import { registerTarget } from '../lambdas/adapters/engine.ts';
-import { installKey } from '../lambdas/adapters/keys.ts';
-import { createSampleTable, migrate, politely } from '../lambdas/adapters/migrations.ts';
-import { inTransaction } from '../lambdas/adapters/transaction.ts';
-import { keyCheckValue } from '../lambdas/core/aead.ts';
-import { Target } from '../lambdas/core/settings.ts';
+import { registerTarget } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { installKey } from '../lambdas/adapters/postgres/encryption/keys.ts';
+import { createSampleTable, migrate, politely } from '../lambdas/adapters/postgres/migrations.ts';
+import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
+import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
+import { Target } from '../lambdas/core/plan/settings.ts';
 
 export interface Installed {
   /** Names of the files applied now. */

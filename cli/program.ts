@@ -2,12 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
-import { counted } from '../lambdas/core/judgement.ts';
-import { addAbortCommand } from './aws/abort.ts';
-import { addRollbackCommand } from './aws/rollback.ts';
-import { addStartCommand } from './aws/start.ts';
-import { addReportCommand, addStatusCommand } from './aws/status.ts';
-import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/wishes.ts';
+import { counted } from '../lambdas/core/gates/judgement.ts';
 import {
   type Connection,
   connect,
@@ -16,7 +11,12 @@ import {
   explained,
   UsageError,
   withoutUrls,
-} from './connection.ts';
+} from '../terminal/connection.ts';
+import { addAbortCommand } from './aws/abort.ts';
+import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/requests.ts';
+import { addRollbackCommand } from './aws/rollback.ts';
+import { addStartCommand } from './aws/start.ts';
+import { addReportCommand, addStatusCommand } from './aws/status.ts';
 import { install, uninstall } from './engine.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';

@@ -4,14 +4,23 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { confirm } from '@inquirer/prompts';
 import { type Command, InvalidArgumentError } from 'commander';
 import type pg from 'pg';
-import { encryptBatch, forgetFailedRows, readHealth } from '../lambdas/adapters/engine.ts';
-import { currentCheckValue, keysInUse, retireKeys, rotateKey } from '../lambdas/adapters/keys.ts';
-import { politely } from '../lambdas/adapters/migrations.ts';
-import { inTransaction } from '../lambdas/adapters/transaction.ts';
-import { keyCheckValue } from '../lambdas/core/aead.ts';
-import { counted, number } from '../lambdas/core/judgement.ts';
+import {
+  encryptBatch,
+  forgetFailedRows,
+  readHealth,
+} from '../lambdas/adapters/postgres/encryption/engine.ts';
+import {
+  currentCheckValue,
+  keysInUse,
+  retireKeys,
+  rotateKey,
+} from '../lambdas/adapters/postgres/encryption/keys.ts';
+import { politely } from '../lambdas/adapters/postgres/migrations.ts';
+import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
+import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
+import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { verify } from '../verifier/verify.ts';
-import { connect, connectionOf, databaseUrlOption, UsageError } from './connection.ts';
 
 /** Rows that a batch keeps locked until it commits: some 50 ms. */
 const defaultBatchRows = 1_000;

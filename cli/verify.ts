@@ -3,11 +3,11 @@ import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import pc from 'picocolors';
-import { counted, number } from '../lambdas/core/judgement.ts';
+import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
 import { type Verification, verify } from '../verifier/verify.ts';
-import { connect, connectionOf, databaseUrlOption, UsageError } from './connection.ts';
 
 /** Exit code when an invariant does not hold; 1 is for what kept us from looking. */
 const violationsFound = 3;

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
-import { defaultStackName } from '../lambdas/core/hints.ts';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
-import { attestations } from '../lambdas/core/plan.ts';
-import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
-import { Database, OffPeak, Target } from '../lambdas/core/settings.ts';
+import { attestations } from '../lambdas/core/plan/plan.ts';
+import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
+import { Database, OffPeak, Target } from '../lambdas/core/plan/settings.ts';
+import { defaultStackName } from '../lambdas/core/telling/hints.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
 

@@ -1,9 +1,9 @@
-import { alertsOf } from '../lambdas/core/alerts.ts';
-import { commandLine, runbookAt } from '../lambdas/core/hints.ts';
-import { metricTarget } from '../lambdas/core/metrics.ts';
-import { planOf } from '../lambdas/core/settings.ts';
-import { serviceAlerts } from './alarms.ts';
+import { alertsOf } from '../lambdas/core/monitoring/alerts.ts';
+import { metricTarget } from '../lambdas/core/monitoring/metrics.ts';
+import { planOf } from '../lambdas/core/plan/settings.ts';
+import { commandLine, runbookAt } from '../lambdas/core/telling/hints.ts';
 import type { RolloutConfig } from './config.ts';
+import { serviceAlerts } from './monitoring/service-alerts.ts';
 
 /**
  * Physical names, fixed before any resource exists: preflight asks for the alarms and the dashboard by name, a role

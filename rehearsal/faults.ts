@@ -4,8 +4,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import type pg from 'pg';
-import type { PhaseNumber } from '../lambdas/core/plan.ts';
-import type { World } from './aws-world.ts';
+import type { PhaseNumber } from '../lambdas/core/plan/plan.ts';
+import type { World } from './aws/aws-world.ts';
 
 export interface Scene {
   /** A session of its own, as the table's owner. */

@@ -1,6 +1,6 @@
 /** `npm start`: see options.ts for what it understands, rehearse.ts for what it does. */
-import { UsageError } from '../cli/connection.ts';
-import { Display } from './display.ts';
+import { UsageError } from '../terminal/connection.ts';
+import { Display } from '../terminal/display.ts';
 import { parseOptions } from './options.ts';
 
 try {

@@ -1,5 +1,5 @@
 /** Watches the executions: shows what happens, measures the phases, and injects the fault at its place. */
-import type { Judgement } from '../lambdas/core/judgement.ts';
+import type { Judgement } from '../lambdas/core/gates/judgement.ts';
 import type {
   AuditRowsOutput,
   CheckVitalsOutput,
@@ -7,10 +7,10 @@ import type {
   EncryptBatchOutput,
   ProvePlaintextOutput,
 } from '../lambdas/core/payloads.ts';
-import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan.ts';
-import { count, type Display, duration } from './display.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan/plan.ts';
+import { count, type Display, duration } from '../terminal/display.ts';
 import type { Fault } from './faults.ts';
-import type { Listener, StateMachines } from './state-machines.ts';
+import type { Listener, StateMachines } from './machines/state-machines.ts';
 
 /** An invocation that worked on rows. */
 interface Call {

@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { connectionOf, UsageError, withoutUrls } from '../cli/connection.ts';
-import { count } from './display.ts';
+import { connectionOf, UsageError, withoutUrls } from '../terminal/connection.ts';
+import { count } from '../terminal/display.ts';
 import { faults } from './faults.ts';
 
 export interface Options {

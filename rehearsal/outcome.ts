@@ -1,10 +1,10 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
-import { percentage } from '../lambdas/core/progress.ts';
-import { clock, count, type Display, duration } from './display.ts';
+import { percentage } from '../lambdas/core/plan/progress.ts';
+import { clock, count, type Display, duration } from '../terminal/display.ts';
+import type { SampleTable } from './database/sample-table.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
 import type { Report } from './report.ts';
-import type { SampleTable } from './sample-table.ts';
 
 interface Surroundings {
   readonly table: SampleTable;

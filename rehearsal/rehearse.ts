@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { explainReason } from '../lambdas/core/errors.ts';
 import {
   type Connection,
   clientConfig,
@@ -13,23 +14,22 @@ import {
   connectionOf,
   explained,
   UsageError,
-} from '../cli/connection.ts';
-import { explainReason } from '../lambdas/core/errors.ts';
-import { AwsStandIn } from './aws.ts';
-import type { World } from './aws-world.ts';
-import { count, type Display } from './display.ts';
-import { startPostgres } from './embedded-postgres.ts';
+} from '../terminal/connection.ts';
+import { count, type Display } from '../terminal/display.ts';
+import { AwsStandIn } from './aws/aws.ts';
+import type { World } from './aws/aws-world.ts';
+import { startPostgres } from './database/embedded-postgres.ts';
+import { plaintextChecksum, prepareTable, type SampleTable } from './database/sample-table.ts';
+import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
-import { Functions } from './functions.ts';
 import { executionLives, holdExecution } from './liveness.ts';
+import { Functions } from './machines/functions.ts';
+import { executionArn, StateMachines } from './machines/state-machines.ts';
 import { Observer } from './observer.ts';
 import { defaultRows, type Options } from './options.ts';
 import { resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
-import { plaintextChecksum, prepareTable, type SampleTable } from './sample-table.ts';
-import { executionArn, StateMachines } from './state-machines.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
-import { Traffic } from './traffic.ts';
 import { keptKey, keyFileFor, takeWorkplace } from './workplace.ts';
 
 const machine = 'EncryptionRollout';

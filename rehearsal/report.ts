@@ -1,13 +1,13 @@
 /** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
 import type pg from 'pg';
-import type { Criterion, Verdict } from '../lambdas/core/judgement.ts';
-import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan.ts';
-import { percentage } from '../lambdas/core/progress.ts';
-import type { Target } from '../lambdas/core/settings.ts';
-import { targetName } from '../lambdas/core/verification.ts';
-import { verifyLiveRows } from './sample-table.ts';
-import type { ExecutionRecord } from './state-machines.ts';
-import type { TrafficCounts } from './traffic.ts';
+import { targetName } from '../lambdas/core/encryption/verification.ts';
+import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
+import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
+import { percentage } from '../lambdas/core/plan/progress.ts';
+import type { Target } from '../lambdas/core/plan/settings.ts';
+import { verifyLiveRows } from './database/sample-table.ts';
+import type { TrafficCounts } from './database/traffic.ts';
+import type { ExecutionRecord } from './machines/state-machines.ts';
 
 export interface PhaseReport {
   readonly name: string;

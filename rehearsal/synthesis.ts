@@ -1,11 +1,11 @@
 /** The app as the rehearsal deploys it: nowhere, but from the same source as to AWS. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { attestations } from '../lambdas/core/plan.ts';
-import type { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
-import type { Settings } from '../lambdas/core/settings.ts';
+import { attestations } from '../lambdas/core/plan/plan.ts';
+import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
+import type { Settings } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
-import type { FunctionDefinition } from './functions.ts';
+import type { FunctionDefinition } from './machines/functions.ts';
 
 export interface Rollout {
   /** Definitions by name. */

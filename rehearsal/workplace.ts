@@ -6,8 +6,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { count } from './display.ts';
-import { postgresHome, stopOrphan } from './embedded-postgres.ts';
+import { count } from '../terminal/display.ts';
+import { postgresHome, stopOrphan } from './database/embedded-postgres.ts';
 import { takeLock } from './lock.ts';
 import { defaultRows } from './options.ts';
 

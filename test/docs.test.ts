@@ -1,11 +1,11 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { heard } from '../infra/notifications.ts';
-import { plannedChecks } from '../lambdas/core/check-schedules.ts';
-import { defaultPlan, type Phase } from '../lambdas/core/plan.ts';
-import { PlanOverrides } from '../lambdas/core/plan-overrides.ts';
-import { longestPauseDays } from '../lambdas/core/throttle.ts';
+import { heard } from '../infra/telling/notifications.ts';
+import { plannedChecks } from '../lambdas/core/afterwards/check-schedules.ts';
+import { defaultPlan, type Phase } from '../lambdas/core/plan/plan.ts';
+import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
+import { longestPauseDays } from '../lambdas/core/pressure/throttle.ts';
 
 const documents = ['README.md', 'CONTRIBUTING.md', ...globSync('docs/*.md')];
 

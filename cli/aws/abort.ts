@@ -1,14 +1,14 @@
 /** `abort`: stops the execution under way; the rollback starts by itself. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { RolloutStatus } from '../../lambdas/core/operate.ts';
-import { UsageError } from '../connection.ts';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, runningRollouts, startOf, stopRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
+import { whereOf } from './requests.ts';
 import { statusScreen } from './screen.ts';
-import { whereOf } from './wishes.ts';
 
 const lookMilliseconds = 250;
 /** The plan allows five minutes from a cause to a disabled trigger. */

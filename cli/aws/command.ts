@@ -1,8 +1,8 @@
 /** What the commands against AWS have in common: their options, the question before a change, and where output goes. */
 import { confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
-import { defaultStackName } from '../../lambdas/core/hints.ts';
-import { UsageError } from '../connection.ts';
+import { defaultStackName } from '../../lambdas/core/telling/hints.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import type { AwsOptions } from './deployment.ts';
 
 /** Adds a command with the options of all. `changes`: it asks before it changes something. */

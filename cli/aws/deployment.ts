@@ -1,8 +1,8 @@
 /** Finds the deployed stack, and who asks, the way every AWS tool does: AWS_PROFILE, AWS_REGION, ~/.aws. */
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
-import { commandLine } from '../../lambdas/core/hints.ts';
-import { UsageError } from '../connection.ts';
+import { commandLine } from '../../lambdas/core/telling/hints.ts';
+import { UsageError } from '../../terminal/connection.ts';
 
 /** Options that every command against AWS has. */
 export interface AwsOptions {

@@ -1,8 +1,8 @@
 /** The one function of the stack that knows the rollout's records. */
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import pRetry from 'p-retry';
-import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operate.ts';
-import { UsageError } from '../connection.ts';
+import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import { tell } from './command.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 

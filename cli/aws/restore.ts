@@ -1,7 +1,7 @@
 /** Option 3 of the plan: how to restore a backup of this database. Nothing here changes anything. */
 import { DescribeDBClustersCommand, DescribeDBInstancesCommand, RDSClient } from '@aws-sdk/client-rds';
-import { latestBackup, listSnapshots } from '../../lambdas/adapters/backups.ts';
-import { quoted } from '../../lambdas/core/hints.ts';
+import { latestBackup, listSnapshots } from '../../lambdas/adapters/aws/backups.ts';
+import { quoted } from '../../lambdas/core/telling/hints.ts';
 import { tell } from './command.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 

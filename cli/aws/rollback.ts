@@ -1,15 +1,15 @@
 /** `rollback`: the three options of the plan, for a rollout that is over. */
 import { input as ask } from '@inquirer/prompts';
 import { type Command, Option } from 'commander';
-import type { OperateOutput } from '../../lambdas/core/operate.ts';
-import { UsageError } from '../connection.ts';
+import type { OperateOutput } from '../../lambdas/core/operating/operate.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, demandTerminal, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, follow } from './executions.ts';
 import { operate, readStatus } from './operate.ts';
+import { whereOf } from './requests.ts';
 import { readFacts, restorePage } from './restore.ts';
 import { statusScreen } from './screen.ts';
-import { whereOf } from './wishes.ts';
 
 interface Flags extends AwsOptions {
   readonly option?: 'keep' | 'clear' | 'restore';

@@ -1,12 +1,12 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import { type Criterion, withoutGate } from '../../lambdas/core/judgement.ts';
-import type { RolloutStatus } from '../../lambdas/core/operate.ts';
+import { type Criterion, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
-import { purposeInWords } from '../../lambdas/core/purpose.ts';
-import { waitOf } from '../../lambdas/core/throttle.ts';
-import { isPutOff } from '../../lambdas/core/time-left.ts';
-import { count, duration } from '../../rehearsal/display.ts';
+import { purposeInWords } from '../../lambdas/core/plan/purpose.ts';
+import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
+import { count, duration } from '../../terminal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
 const barCells = 40;

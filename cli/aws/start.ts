@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
 import { InvalidInput } from '../../lambdas/core/errors.ts';
-import type { RolloutInput } from '../../lambdas/core/input.ts';
-import { parseInput } from '../../lambdas/core/input.ts';
-import { attestations as checklist } from '../../lambdas/core/plan.ts';
-import { UsageError } from '../connection.ts';
+import type { RolloutInput } from '../../lambdas/core/plan/input.ts';
+import { parseInput } from '../../lambdas/core/plan/input.ts';
+import { attestations as checklist } from '../../lambdas/core/plan/plan.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, follow, runningRollouts, startRollout } from './executions.ts';

@@ -1,8 +1,8 @@
 /** `status` and `report`: they change nothing. */
 import type { Command } from 'commander';
-import { postMortem } from '../../lambdas/core/post-mortem.ts';
-import type { Report } from '../../lambdas/core/report.ts';
-import { UsageError } from '../connection.ts';
+import { postMortem } from '../../lambdas/core/telling/post-mortem.ts';
+import type { Report } from '../../lambdas/core/telling/report.ts';
+import { UsageError } from '../../terminal/connection.ts';
 import { awsCommand, print } from './command.ts';
 import { type AwsOptions, findDeployment, placeOf } from './deployment.ts';
 import { operate, readStatus } from './operate.ts';

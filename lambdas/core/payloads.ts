@@ -3,7 +3,7 @@
  * One schema per handler input, named after the state, the file and the test.
  */
 import * as z from 'zod';
-import type { Criterion, Judgement } from './judgement.ts';
+import type { Criterion, Judgement } from './gates/judgement.ts';
 
 export const PhaseNumber = z.union(
   [z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)],

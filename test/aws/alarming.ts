@@ -12,11 +12,11 @@ import {
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { App } from 'aws-cdk-lib';
 import { assert, expect, test } from 'vitest';
-import { serviceAlerts } from '../../infra/alarms.ts';
 import { type GivenConfig, parseConfig, type RolloutConfig, readConfig } from '../../infra/config.ts';
+import { serviceAlerts } from '../../infra/monitoring/service-alerts.ts';
 import { EncryptionRolloutStack } from '../../infra/stack.ts';
-import { type Alert, alertsOf } from '../../lambdas/core/alerts.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { type Alert, alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import { everything } from '../infra/everything.ts';
 import { cfnLint } from './emulator.ts';
 import { alarmNamed, paged, stackName, theWorld } from './world.ts';
@@ -79,7 +79,7 @@ export function alarming(): void {
     '$name goes off by its metric, published as the handlers do',
     async (alert) => {
       process.env.STACK_NAME = stackName;
-      const { publish } = await import('../../lambdas/adapters/cloudwatch.ts');
+      const { publish } = await import('../../lambdas/adapters/aws/cloudwatch.ts');
       const value = breaching(alert);
       await goesOff(alert.name, value, () => publish('public.appointments', { [alert.metric]: value }));
     },

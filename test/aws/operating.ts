@@ -1,7 +1,7 @@
 /** A rollout as people operate it from the command line, from the first dry run to the last rollback. */
 import { expect, test } from 'vitest';
-import { alertsOf } from '../../lambdas/core/alerts.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import {
   alarmNamed,
   batchRows,

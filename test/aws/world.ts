@@ -32,9 +32,9 @@ import {
 } from '@aws-sdk/client-sns';
 import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import pg from 'pg';
-import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { metricNamespace } from '../../lambdas/core/metrics.ts';
-import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
+import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 
 export const rows = 2_000;

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { readFacts, restorePage } from '../../cli/aws/restore.ts';
-import { commandLine } from '../../lambdas/core/hints.ts';
+import { commandLine } from '../../lambdas/core/telling/hints.ts';
 
 const place = { commandLine: (words: string) => commandLine({ stack: 'Rollout' }, words) };
 

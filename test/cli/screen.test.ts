@@ -1,8 +1,8 @@
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
-import { commandLine } from '../../lambdas/core/hints.ts';
-import type { RolloutStatus } from '../../lambdas/core/operate.ts';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { commandLine } from '../../lambdas/core/telling/hints.ts';
 import { status } from './status.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');

@@ -1,4 +1,4 @@
-import type { RolloutStatus } from '../../lambdas/core/operate.ts';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 
 /** A run in its second attempt and third phase, paused, with a question open. */
 export const status: RolloutStatus = {

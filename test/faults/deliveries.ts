@@ -1,6 +1,6 @@
 /** What Lambda and Step Functions may do: repeat, reorder, forget, stop, start twice. */
 import { expect } from 'vitest';
-import { Functions } from '../../rehearsal/functions.ts';
+import { Functions } from '../../rehearsal/machines/functions.ts';
 import { expectCompleted, type Fault, gateInBatches, isBatch, listed, once } from './fault.ts';
 import type { Scene } from './scene.ts';
 

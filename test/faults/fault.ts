@@ -1,7 +1,7 @@
 /** A fault of the matrix: what is done, what must hold, and the function that does it and measures. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import type { Ending } from '../../rehearsal/state-machines.ts';
+import type { Ending } from '../../rehearsal/machines/state-machines.ts';
 import type { TestWorld } from '../lambdas/world.ts';
 import type { TestDatabase } from '../support/database.ts';
 import type { Call, Scene } from './scene.ts';

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
-import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { createSampleTable, migrate } from '../../lambdas/adapters/postgres/migrations.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { appointments, type TestDatabase, testKey } from '../support/database.ts';
 
 /** What SIGKILL cannot take away needs no fsync: the operating system keeps what was written. */

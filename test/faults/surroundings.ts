@@ -1,6 +1,6 @@
 /** What AWS does to the handlers: slow, throttled, empty, changed, gone; and clocks. */
 import { expect, vi } from 'vitest';
-import { AwsError } from '../../rehearsal/aws-world.ts';
+import { AwsError } from '../../rehearsal/aws/aws-world.ts';
 import { expectCompleted, expectStopped, type Fault, isBatch, listed, once } from './fault.ts';
 import type { Hooks, Scene } from './scene.ts';
 

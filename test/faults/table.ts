@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { expect, inject } from 'vitest';
-import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
+import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
 import { freshDatabase } from '../support/database.ts';
 import { expectCompleted, expectStopped, type Fault, isBatch, once } from './fault.ts';
 
@@ -105,7 +105,7 @@ export const table: readonly Fault[] = [
       return 'public.visits_2030';
     },
     async run(scene) {
-      const canary = (await import('../../lambdas/core/settings.ts')).Target.parse({}).canary;
+      const canary = (await import('../../lambdas/core/plan/settings.ts')).Target.parse({}).canary;
       scene.world.configure({ target: { ...ordinary, table: 'visits', canary } });
       const ending = await scene.rollout();
       expect(ending).toMatchObject({ status: 'FAILED', error: 'UnusableTarget' });

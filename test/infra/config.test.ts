@@ -11,7 +11,7 @@ import {
   parseConfig,
   readConfig,
 } from '../../infra/config.ts';
-import { GivenSurroundings } from '../../infra/surroundings.ts';
+import { GivenSurroundings } from '../../infra/surroundings/surroundings.ts';
 
 const right = {
   vpcId: 'vpc-0123456789abcdef0',

@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
-import { endpointServices } from '../../infra/endpoints.ts';
-import { functionNames, functionsInVpc } from '../../infra/functions.ts';
+import { functionNames, functionsInVpc } from '../../infra/functions/functions.ts';
+import { endpointServices } from '../../infra/surroundings/endpoints.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { metricNamespace } from '../../lambdas/core/metrics.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
-import { planOf, Settings, Target } from '../../lambdas/core/settings.ts';
+import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { planOf, Settings, Target } from '../../lambdas/core/plan/settings.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(
@@ -142,9 +142,9 @@ describe("for somebody else's account", () => {
 
   test('endpoints are created on request only, for exactly the services that handlers call', () => {
     template.resourceCountIs('AWS::EC2::VPCEndpoint', 0);
-    const clients = readdirSync('lambdas/adapters')
+    const clients = readdirSync('lambdas/adapters/aws')
       .flatMap((file) =>
-        readFileSync(join('lambdas/adapters', file), 'utf8').match(/@aws-sdk\/client-[a-z-]+/g),
+        readFileSync(join('lambdas/adapters/aws', file), 'utf8').match(/@aws-sdk\/client-[a-z-]+/g),
       )
       .filter((client) => client !== null);
     const serviceOf: Record<string, string> = {

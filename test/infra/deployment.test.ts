@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { readConfig } from '../../infra/config.ts';
-import { endpointServices } from '../../infra/endpoints.ts';
+import { endpointServices } from '../../infra/surroundings/endpoints.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 
 const workflows = readdirSync('.github/workflows').map((file) => [

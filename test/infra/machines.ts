@@ -2,9 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import { readConfig } from '../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
-import { InvocationError } from '../../rehearsal/functions.ts';
-import { StateMachines } from '../../rehearsal/state-machines.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { InvocationError } from '../../rehearsal/machines/functions.ts';
+import { StateMachines } from '../../rehearsal/machines/state-machines.ts';
 
 interface State {
   readonly Type: string;

@@ -3,13 +3,13 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
-import { fileOf } from '../../infra/bundles.ts';
 import { type GivenConfig, readConfig } from '../../infra/config.ts';
-import { functionNames, functionsInVpc } from '../../infra/functions.ts';
+import { functionNames, functionsInVpc } from '../../infra/functions/functions.ts';
+import { fileOf } from '../../infra/functions/handler-files.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
-import { alertsOf } from '../../lambdas/core/alerts.ts';
-import { metricNamespace, metrics } from '../../lambdas/core/metrics.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import { metricNamespace, metrics } from '../../lambdas/core/monitoring/metrics.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const alerts = alertsOf(defaultPlan);

@@ -1,7 +1,7 @@
 /** The whole machine's handlers, in order, as Step Functions calls them. */
 import { expect } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan.ts';
+import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan/plan.ts';
 import type { TestWorld } from './world.ts';
 
 interface Walk {

@@ -1,11 +1,12 @@
 /** A world for handlers: a database of their own, and AWS stood in for at the SDK's edge. */
 import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
+import { sourceOf } from '../../infra/functions/handler-files.ts';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import type { PhaseNumber } from '../../lambdas/core/plan.ts';
-import { attestations } from '../../lambdas/core/plan.ts';
-import type { Settings } from '../../lambdas/core/settings.ts';
-import { AwsStandIn } from '../../rehearsal/aws.ts';
+import type { PhaseNumber } from '../../lambdas/core/plan/plan.ts';
+import { attestations } from '../../lambdas/core/plan/plan.ts';
+import type { Settings } from '../../lambdas/core/plan/settings.ts';
+import { AwsStandIn } from '../../rehearsal/aws/aws.ts';
 import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
 const databaseSecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:database';
@@ -89,7 +90,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     POWERTOOLS_LOG_LEVEL: 'SILENT',
   });
   const invoke: TestWorld['invoke'] = async (file, event) => {
-    const { handler } = await import(`../../lambdas/${file}.ts`);
+    const { handler } = await import(sourceOf(file));
     return handler(event);
   };
   const prepare: TestWorld['prepare'] = (execution = `execution-${randomUUID()}`) => {

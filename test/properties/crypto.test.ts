@@ -1,10 +1,10 @@
 /**
- * The three implementations of format 1 (sql/, lambdas/core/aead.ts, verifier/format.ts) agree on whatever is sealed, by
+ * The three implementations of format 1 (sql/, lambdas/core/encryption/aead.ts, verifier/format.ts) agree on whatever is sealed, by
  * whichever of them; and none opens anything that was altered or moved.
  */
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { AuthenticationFailed, columnKey, openValue, sealValue } from '../../lambdas/core/aead.ts';
+import { AuthenticationFailed, columnKey, openValue, sealValue } from '../../lambdas/core/encryption/aead.ts';
 import { open, columnKey as verifierKey } from '../../verifier/format.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 import { bytes, runs, text } from './arbitraries.ts';

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { PlanOverrides } from '../../lambdas/core/plan-overrides.ts';
+import type { PlanOverrides } from '../../lambdas/core/plan/plan-overrides.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
 

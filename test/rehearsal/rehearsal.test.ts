@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { defaultPlan } from '../../lambdas/core/plan.ts';
+import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { trafficOrganization } from '../../rehearsal/database/sample-table.ts';
 import { takeLock } from '../../rehearsal/lock.ts';
-import { trafficOrganization } from '../../rehearsal/sample-table.ts';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 import { Bench } from './process.ts';
 

@@ -2,10 +2,10 @@
 import { createHmac, randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { rolledBack } from '../../lambdas/adapters/database.ts';
-import { auditRows, insertCanary, readHealth } from '../../lambdas/adapters/engine.ts';
-import { Target } from '../../lambdas/core/settings.ts';
-import { rowVerifier } from '../../lambdas/core/verification.ts';
+import { rolledBack } from '../../lambdas/adapters/postgres/database.ts';
+import { auditRows, insertCanary, readHealth } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import {
   appointments,
   freshDatabase,

@@ -9,8 +9,8 @@ import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import * as z from 'zod';
-import { inTransaction } from '../../lambdas/adapters/transaction.ts';
-import { handlerOf, type Step } from '../../lambdas/step.ts';
+import { inTransaction } from '../../lambdas/adapters/postgres/transaction.ts';
+import { handlerOf, type Step } from '../../lambdas/handlers/step.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
 
 let world: TestWorld;

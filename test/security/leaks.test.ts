@@ -13,8 +13,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createSampleTable } from '../../lambdas/adapters/migrations.ts';
-import { type PostgresServer, postgresHome, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
+import {
+  type PostgresServer,
+  postgresHome,
+  startPostgres,
+} from '../../rehearsal/database/embedded-postgres.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-leaks-${randomUUID()}`);

@@ -1,6 +1,6 @@
 /** A priority condition comes with the input of an execution. What is more than a condition gets nowhere. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Target } from '../../lambdas/core/settings.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
 
 let world: TestWorld;

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
-import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { createSampleTable, migrate } from '../../lambdas/adapters/postgres/migrations.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { appointments, seedAppointments, testKey } from '../support/database.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-roles-${randomUUID()}`);

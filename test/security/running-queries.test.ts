@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { readRunningQueries } from '../../lambdas/adapters/running-queries.ts';
-import { type PostgresServer, startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { readRunningQueries } from '../../lambdas/adapters/postgres/stopping/running-queries.ts';
+import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-queries-${randomUUID()}`);
 let server: PostgresServer;

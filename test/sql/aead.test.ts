@@ -1,7 +1,7 @@
 import { createCipheriv, createHmac } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { aeadEncrypt, aeadKey, columnKey, keyCheckValue } from '../../lambdas/core/aead.ts';
+import { aeadEncrypt, aeadKey, columnKey, keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;

@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyCheckValue } from '../../lambdas/core/aead.ts';
-import { Target } from '../../lambdas/core/settings.ts';
-import { rowVerifier } from '../../lambdas/core/verification.ts';
+import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
+import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import {
   appointments,
   freshDatabase,

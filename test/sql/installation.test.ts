@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { createSampleTable, migrate, politely } from '../../lambdas/adapters/migrations.ts';
+import { createSampleTable, migrate, politely } from '../../lambdas/adapters/postgres/migrations.ts';
 import {
   appointments,
   freshDatabase,

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyCheckValue } from '../../lambdas/core/aead.ts';
+import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyCheckValue } from '../../lambdas/core/aead.ts';
+import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { verify } from '../../verifier/verify.ts';
 import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 

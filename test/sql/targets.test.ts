@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Target } from '../../lambdas/core/settings.ts';
-import { rowVerifier } from '../../lambdas/core/verification.ts';
+import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -175,7 +175,7 @@ describe('without being superuser', () => {
     await client.query(`drop owned by ${role} cascade; drop role ${role}`);
   });
   const installAs = async () => {
-    const { migrate } = await import('../../lambdas/adapters/migrations.ts');
+    const { migrate } = await import('../../lambdas/adapters/postgres/migrations.ts');
     await client.query(`set role ${role}`);
     return migrate(client);
   };
@@ -363,7 +363,7 @@ describe('any table', () => {
     database = await freshDatabase({ template: 'empty' });
     client = database.client;
     await client.query('create schema "Crypto Things"; create extension pgcrypto schema "Crypto Things"');
-    const { migrate } = await import('../../lambdas/adapters/migrations.ts');
+    const { migrate } = await import('../../lambdas/adapters/postgres/migrations.ts');
     await migrate(client);
     await client.query('create table public.people (id int primary key, email varchar(100))');
     await client.query("insert into public.people select n, 'p' || n from generate_series(1, 5) n");

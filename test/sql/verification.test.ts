@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Target } from '../../lambdas/core/settings.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
-import { createSampleTable, migrate } from '../../lambdas/adapters/migrations.ts';
+import { createSampleTable, migrate } from '../../lambdas/adapters/postgres/migrations.ts';
 
 /** `empty`: nothing. `engine`: migrated. `appointments`: and the sample table, registered, with `testKey` installed. */
 export type Template = 'empty' | 'engine' | 'appointments';

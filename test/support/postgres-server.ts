@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
-import { startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { forgetful, serverDirectory } from './server-directory.ts';
 
 declare module 'vitest' {

@@ -1,6 +1,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { sealValue, columnKey as theirColumnKey, keyCheckValue as theirs } from '../../lambdas/core/aead.ts';
+import {
+  sealValue,
+  columnKey as theirColumnKey,
+  keyCheckValue as theirs,
+} from '../../lambdas/core/encryption/aead.ts';
 import {
   aeadKey,
   columnKey,

@@ -10,7 +10,7 @@ import { join, resolve } from 'node:path';
 import Table from 'cli-table3';
 import { Argument, Command } from 'commander';
 import pg from 'pg';
-import { startPostgres } from '../../rehearsal/embedded-postgres.ts';
+import { startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { forgetful, serverDirectory } from '../support/server-directory.ts';
 
 const project = resolve(import.meta.dirname, '..', '..');

@@ -1,6 +1,6 @@
 /** A world in which all is well, for one thing to go wrong in it. */
-import type { GateMeasurements } from '../../../lambdas/core/gate-criteria.ts';
-import type { Vitals } from '../../../lambdas/core/vitals.ts';
+import type { GateMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
+import type { Vitals } from '../../../lambdas/core/pressure/vitals.ts';
 
 export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
 

@@ -1,0 +1,169 @@
+/** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
+import { Argument, type Command, InvalidArgumentError } from 'commander';
+import { counted, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { longestPauseDays } from '../../lambdas/core/pressure/throttle.ts';
+import { UsageError } from '../../terminal/connection.ts';
+import { agreed, awsCommand, print } from './command.ts';
+import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
+import { operate, readStatus } from './operate.ts';
+import { statusScreen } from './screen.ts';
+
+/** A number, or what the plan has. */
+type Tuned = number | 'plan';
+type Decision = 'go' | 'no-go' | 'retry';
+
+/** Adds `pause`. */
+export function addPauseCommand(program: Command): void {
+  awsCommand(program, 'pause', 'no further batch begins until you resume', { changes: true })
+    .option('--reason <text>', 'for the status, the report and whoever wonders', '')
+    .addHelpText(
+      'after',
+      `
+A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, gates and soaks
+go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
+execution stops safely by itself, and a new one goes on.
+
+Example:
+  npm run rollout -- pause --reason "sale until 18:00"`,
+    )
+    .action(async ({ reason, ...options }: AwsOptions & { reason: string }) =>
+      wish(
+        options,
+        (by) => ({ command: 'pause', by, reason }),
+        (where) => `This pauses the batches of ${where}.`,
+      ),
+    );
+}
+
+/** Adds `resume`. */
+export function addResumeCommand(program: Command): void {
+  awsCommand(program, 'resume', 'batches go on after a pause', { changes: true })
+    .addHelpText(
+      'after',
+      `
+After a pause only. A rollout that was stopped is resumed by: npm run rollout -- start
+
+Example:
+  npm run rollout -- resume --yes`,
+    )
+    .action(async (options: AwsOptions) =>
+      wish(
+        options,
+        (by) => ({ command: 'resume', by }),
+        (where) => `This lets the batches of ${where} go on.`,
+      ),
+    );
+}
+
+/** Adds `tune`. */
+export function addTuneCommand(program: Command): void {
+  awsCommand(program, 'tune', 'change size and pause of the batches, from the next one on', { changes: true })
+    .option('--batch-rows <n|plan>', 'rows of a batch, 1 to 50000', tuned(1, 50_000))
+    .option('--pause-seconds <n|plan>', 'seconds between two batches, 0 to 3600', tuned(0, 3_600))
+    .addHelpText(
+      'after',
+      `
+Smaller batches hold their locks for a shorter time; longer pauses leave more to the application. "plan" takes a value
+back. What is not named stays as it is.
+
+Examples:
+  npm run rollout -- tune --batch-rows 1000 --pause-seconds 30
+  npm run rollout -- tune --batch-rows plan --pause-seconds plan --yes`,
+    )
+    .action(
+      async ({
+        batchRows,
+        pauseSeconds,
+        ...options
+      }: AwsOptions & { batchRows?: Tuned; pauseSeconds?: Tuned }) => {
+        if (batchRows === undefined && pauseSeconds === undefined)
+          throw new UsageError('Found nothing to tune, expected --batch-rows, --pause-seconds, or both.');
+        const tuning = {
+          ...(batchRows === undefined ? {} : { batchRows: batchRows === 'plan' ? null : batchRows }),
+          ...(pauseSeconds === undefined
+            ? {}
+            : { pauseSeconds: pauseSeconds === 'plan' ? null : pauseSeconds }),
+        };
+        const parts = [
+          ...(batchRows === undefined
+            ? []
+            : [
+                `batches ${batchRows === 'plan' ? 'as large as in the plan' : `of ${counted(batchRows, 'row')}`}`,
+              ]),
+          ...(pauseSeconds === undefined
+            ? []
+            : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${pauseSeconds} s`}`]),
+        ];
+        await wish(
+          options,
+          (by) => ({ command: 'tune', by, ...tuning }),
+          (where) => `From the next batch on, ${where} takes ${parts.join(' and ')}.`,
+        );
+      },
+    );
+}
+
+function tuned(least: number, most: number): (text: string) => Tuned {
+  return (text) => {
+    if (text === 'plan') return 'plan';
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Expected a whole number from ${least} to ${most}, or plan.`);
+  };
+}
+
+/** Adds `decide`. */
+export function addDecideCommand(program: Command): void {
+  awsCommand(program, 'decide', 'answer a question that the rollout waits for', { changes: true })
+    .addArgument(new Argument('<hold>', 'its id, as the page and the status show it, like hold-7k2m9q'))
+    .addArgument(new Argument('<decision>', 'your answer').choices(['go', 'no-go', 'retry']))
+    .option('--comment <text>', 'why: recorded with your name', '')
+    .addHelpText(
+      'after',
+      `
+  go      what could not be measured is accepted, or the phase is approved; what has failed still stops the rollout
+  no-go   the rollout stops safely, and is rolled back
+  retry   everything is measured once more, for instance after you have repaired a metric
+
+No answer until the time shown is no-go.
+
+Examples:
+  npm run rollout -- decide hold-7k2m9q go --comment "replica is gone on purpose"
+  npm run rollout -- decide hold-7k2m9q no-go --yes`,
+    )
+    .action(
+      async (hold: string, decision: Decision, { comment, ...options }: AwsOptions & { comment: string }) =>
+        wish(
+          options,
+          (by) => ({ command: 'decide', by, hold, decision, comment }),
+          (where, { holds }) => {
+            const asked = holds.find(({ id }) => id === hold);
+            return `This answers ${hold} with ${decision} for ${where}.${asked ? ` ${asked.gate}: ${withoutGate(asked.gate, asked.reason)}.` : ''}`;
+          },
+        ),
+    );
+}
+
+/** Asks, has it done, and shows where the rollout is then. */
+async function wish(
+  options: AwsOptions,
+  input: (by: string) => OperateInput,
+  what: (where: string, status: RolloutStatus) => string,
+): Promise<void> {
+  const deployment = await findDeployment(options);
+  if (!options.yes) {
+    const status = await readStatus(deployment);
+    if (!(await agreed(options, what(whereOf(status, deployment), status)))) return;
+  }
+  const answer = await operate(deployment, input(deployment.caller));
+  print(options, answer, `${answer.done}\n\n${statusScreen(answer.status, deployment, new Date())}`);
+}
+
+/** Which run a question is about. */
+export function whereOf({ run, phase, rows, target }: RolloutStatus, deployment: Deployment): string {
+  const progress = [phase?.title, rows === null ? undefined : `${rows.percentage.toFixed(1)} %`];
+  const state = [run?.status, ...progress].filter((part) => part !== undefined).join(', ');
+  return `the rollout of ${target}${run === null ? '' : `, run ${run.id} (${state})`}, ${placeOf(deployment)}`;
+}

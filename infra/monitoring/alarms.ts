@@ -1,0 +1,99 @@
+import { Duration } from 'aws-cdk-lib';
+import {
+  Alarm,
+  ComparisonOperator,
+  type IMetric,
+  Metric,
+  TreatMissingData,
+} from 'aws-cdk-lib/aws-cloudwatch';
+import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import { Construct } from 'constructs';
+import { type Alert, alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import { type MetricName, metricDimension, metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
+import type { Plan } from '../../lambdas/core/plan/plan.ts';
+import type { Names } from '../names.ts';
+import { type Deployed, serviceAlerts } from './service-alerts.ts';
+
+const comparisons = {
+  GreaterThanThreshold: ComparisonOperator.GREATER_THAN_THRESHOLD,
+  LessThanThreshold: ComparisonOperator.LESS_THAN_THRESHOLD,
+} satisfies Record<Alert['comparison'], ComparisonOperator>;
+
+/** A metric of this deployment's target, as the handlers emit it. */
+export function metricOf(names: Names, metricName: MetricName, statistic: string, minutes: number): Metric {
+  return new Metric({
+    namespace: metricNamespace,
+    metricName,
+    dimensionsMap: { [metricDimension]: names.metricTarget },
+    statistic,
+    period: Duration.minutes(minutes),
+  });
+}
+
+interface AlarmsProps extends Deployed {
+  readonly names: Names;
+  readonly plan: Plan;
+  /** Who is told when an alarm goes off; of a level also when it is over. */
+  readonly topics: readonly ITopic[];
+}
+
+/** Every alarm: a name, a story and a link to its heading in the runbook. */
+export class Alarms extends Construct {
+  readonly alarms: readonly Alarm[];
+  private readonly props: AlarmsProps;
+
+  constructor(scope: Construct, id: string, props: AlarmsProps) {
+    super(scope, id);
+    this.props = props;
+    this.alarms = [
+      ...alertsOf(props.plan).map((alert) =>
+        this.alarm(alert.name, alert.story, {
+          metric: metricOf(props.names, alert.metric, alert.statistic, alert.periodMinutes),
+          comparisonOperator: comparisons[alert.comparison],
+          threshold: alert.threshold,
+          treatMissingData: alert.whenMissing as TreatMissingData,
+          // A count of failures is back at zero within minutes, mended or not. A level is not.
+          tellsWhenOver: alert.whenMissing !== 'notBreaching',
+        }),
+      ),
+      ...serviceAlerts.map((alert) =>
+        this.alarm(alert.name, alert.story, {
+          metric: alert.metric(props),
+          comparisonOperator: ComparisonOperator.GREATER_THAN_THRESHOLD,
+          threshold: 0,
+          treatMissingData: TreatMissingData.NOT_BREACHING,
+          tellsWhenOver: false,
+        }),
+      ),
+    ];
+  }
+
+  private alarm(
+    name: string,
+    story: string,
+    {
+      tellsWhenOver,
+      ...how
+    }: {
+      metric: IMetric;
+      comparisonOperator: ComparisonOperator;
+      threshold: number;
+      treatMissingData: TreatMissingData;
+      tellsWhenOver: boolean;
+    },
+  ): Alarm {
+    const { names, topics } = this.props;
+    const alarm = new Alarm(this, name, {
+      ...how,
+      alarmName: names.of(name),
+      alarmDescription: `${story} Target: ${names.target}. Runbook: ${names.runbook(name.toLowerCase())}`,
+      evaluationPeriods: 1,
+    });
+    for (const topic of topics) {
+      alarm.addAlarmAction(new SnsAction(topic));
+      if (tellsWhenOver) alarm.addOkAction(new SnsAction(topic));
+    }
+    return alarm;
+  }
+}

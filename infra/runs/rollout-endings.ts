@@ -1,0 +1,105 @@
+/** How an execution of EncryptionRollout ends: complete, after the phase that its input names, or stopped. */
+import { Duration } from 'aws-cdk-lib';
+import { Fail, type IChainable, type IStateMachine, JsonPath, Succeed } from 'aws-cdk-lib/aws-stepfunctions';
+import type { Construct } from 'constructs';
+import type { Target } from '../../lambdas/core/plan/settings.ts';
+import { childName } from '../machines/execution-names.ts';
+import { execute, heardOrNot, invoke, type MachineProps, notify, onError } from '../machines/tasks.ts';
+
+type EndingProps = Pick<MachineProps, 'names' | 'functions' | 'topic'>;
+
+const run = JsonPath.objectAt('$.run');
+
+/** Completes the run, tells people, and schedules the checks of the days after. */
+export function completed(scope: Construct, props: EndingProps, rollback: IChainable): IChainable {
+  const { functions, topic } = props;
+  const done = new Succeed(scope, 'RolloutCompleted');
+  const completeRollout = invoke(scope, 'CompleteRollout', {
+    functions,
+    payload: { run },
+    resultPath: '$.step',
+  });
+  const notifyCompleted = notify(
+    scope,
+    'NotifyCompleted',
+    topic,
+    'Encryption rollout completed',
+    JsonPath.stringAt('$.step.summary'),
+  );
+  // Complete it is, whoever heard of it.
+  heardOrNot(notifyCompleted, done);
+  const scheduleChecks = invoke(scope, 'ScheduleChecks', {
+    functions,
+    payload: { run },
+    resultPath: '$.checks',
+  });
+  // Nor is it rolled back because nobody would look after it; but somebody must hear that.
+  const notifyUnscheduled = notify(
+    scope,
+    'NotifyChecksNotScheduled',
+    topic,
+    'Encryption rollout: checks not scheduled',
+    'The rollout is complete, but the checks of the next 30 days could not be scheduled. See the log of ScheduleChecks, then start another execution: it verifies every row, and schedules them.',
+  );
+  heardOrNot(notifyUnscheduled, notifyCompleted);
+  onError(scheduleChecks, '$.unscheduled', notifyUnscheduled).next(notifyCompleted);
+  return onError(completeRollout, '$.step.reason', rollback).next(scheduleChecks);
+}
+
+/** Ends an execution as its input asked. Nothing is rolled back, and the next execution goes on. */
+export function phaseFinished(scope: Construct, props: EndingProps, rollback: IChainable): IChainable {
+  const { functions, topic } = props;
+  const finished = new Succeed(scope, 'PhaseFinished', { outputPath: '$.step' });
+  const endPhase = invoke(scope, 'EndPhase', {
+    functions,
+    payload: { run, phase: JsonPath.numberAt('$.run.untilPhase') },
+    resultPath: '$.step',
+  });
+  const page = notify(
+    scope,
+    'NotifyPhaseFinished',
+    topic,
+    'Encryption rollout: phase finished',
+    JsonPath.stringAt('$.step.summary'),
+  );
+  heardOrNot(page, finished);
+  return onError(endPhase, '$.step.reason', rollback).next(page);
+}
+
+/** Rolls back and fails with a cause that the person on call understands. */
+export function stopped(
+  scope: Construct,
+  { names, topic, target }: EndingProps & { readonly target: Target },
+  rollback: IStateMachine,
+): IChainable {
+  const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
+  const advice = `The rollout was stopped, but its rollback did not finish, and the trigger may still be on. If the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), it was on before: leave it. Otherwise disable it by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
+  const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
+  const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
+  heardOrNot(page, failed);
+  const task = execute(scope, 'Rollback', {
+    machine: rollback,
+    name: childName('rollback'),
+    input: { run, reason: JsonPath.objectAt('$.step.reason') },
+    resultSelector: { summary: JsonPath.stringAt('$.Output.summary') },
+    resultPath: '$.step',
+    // Its steps take seconds; with every retry of every step it is still over by then.
+    timeout: Duration.hours(3),
+  });
+  // Another road was first: an alarm, or a person who stopped the execution. Its rollback runs, or has run.
+  task.addCatch(
+    new Fail(scope, 'RolledBackFromOutside', {
+      error: 'RolloutStopped',
+      cause:
+        'The rollback was started from outside this execution: see the execution of Rollback that begins with the id of this run.',
+    }),
+    { errors: ['StepFunctions.ExecutionAlreadyExistsException'] },
+  );
+  return onError(task, '$.error', page).next(
+    new Fail(scope, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
+  );
+}
+
+function quoted(identifier: string): string {
+  return /^[a-z_][a-z0-9_]*$/.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
+}

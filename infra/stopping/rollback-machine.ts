@@ -1,0 +1,77 @@
+import {
+  Choice,
+  Condition,
+  Fail,
+  JsonPath,
+  Pass,
+  type StateMachine,
+  Succeed,
+} from 'aws-cdk-lib/aws-stepfunctions';
+import { Construct } from 'constructs';
+import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from '../machines/tasks.ts';
+
+/**
+ * Stops a rollout safely and tells the people on call. A step that fails does not keep the later ones from being
+ * tried, and the execution fails in the end.
+ * Input `{run, reason}`; output `{summary}`.
+ */
+export class RollbackMachine extends Construct {
+  readonly machine: StateMachine;
+
+  constructor(scope: Construct, id: string, { names, functions, topic }: MachineProps) {
+    super(scope, id);
+    const payload = { run: JsonPath.objectAt('$.run'), reason: JsonPath.objectAt('$.reason') };
+    const step = (
+      name: 'CancelBatches' | 'DisableTrigger' | 'ProvePlaintext' | 'GatherEvidence',
+      resultPath: string,
+    ) => invoke(this, name, { functions, payload, resultPath });
+
+    // First of all, because a running batch holds a lock that switching the trigger off must wait for.
+    const cancelBatches = step('CancelBatches', '$.cancelled');
+    const disableTrigger = step('DisableTrigger', '$.trigger');
+    const provePlaintext = step('ProvePlaintext', '$.plaintext');
+    const gatherEvidence = step('GatherEvidence', '$.evidence');
+    const noEvidence = new Pass(this, 'NoEvidence', {
+      parameters: {
+        summary: JsonPath.format(
+          'The encryption rollout was stopped, but the evidence could not be gathered. Is the trigger off? See {}, and the execution {}',
+          names.runbook('rollbackfailed'),
+          JsonPath.executionId,
+        ),
+      },
+      resultPath: '$.evidence',
+    });
+    const notifyOnCall = notify(
+      this,
+      'Notify',
+      topic,
+      'Encryption rollout stopped',
+      JsonPath.stringAt('$.evidence.summary'),
+    );
+    const complete = new Choice(this, 'Complete')
+      .when(
+        Condition.isPresent('$.failure'),
+        new Fail(this, 'RollbackIncomplete', {
+          error: 'RollbackIncomplete',
+          causePath: '$.evidence.summary',
+        }),
+      )
+      .otherwise(new Succeed(this, 'RolledBack', { outputPath: '$.evidence' }));
+
+    onError(cancelBatches, '$.failure', disableTrigger).next(disableTrigger);
+    onError(disableTrigger, '$.failure', gatherEvidence).next(provePlaintext);
+    onError(provePlaintext, '$.failure', gatherEvidence).next(gatherEvidence);
+    onError(gatherEvidence, '$.failure', noEvidence).next(notifyOnCall);
+    noEvidence.next(notifyOnCall);
+    // The rollback stands, whoever heard of it. The parent execution fails for all to see.
+    heardOrNot(notifyOnCall, complete);
+
+    this.machine = machine(
+      this,
+      names,
+      'Rollback',
+      'Stops a rollout safely: no plaintext is ever touched',
+      cancelBatches,
+    );
+  }
+}

@@ -1,0 +1,79 @@
+import { Duration } from 'aws-cdk-lib';
+import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
+import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { Code, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
+import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
+import { Construct } from 'constructs';
+import type { RolloutConfig } from '../config.ts';
+import { runtimeOfFunctions, withBundle } from '../functions/bundles.ts';
+import { handlerOf } from '../functions/handler-files.ts';
+import type { Names } from '../names.ts';
+import type { Notifications } from './notifications.ts';
+
+interface ChatProps {
+  readonly names: Names;
+  readonly slack: NonNullable<RolloutConfig['slack']>;
+  readonly notifications: Notifications;
+  /** What the chat follows. */
+  readonly topics: readonly ITopic[];
+  readonly logGroup: ILogGroup;
+}
+
+/**
+ * A Slack channel that follows the rollout, through Amazon Q Developer in chat applications. It shows the alarms of the
+ * topics by itself; TellChat puts everything else into its form, on a topic of its own.
+ */
+export class Chat extends Construct {
+  constructor(scope: Construct, id: string, { names, slack, notifications, topics, logGroup }: ChatProps) {
+    super(scope, id);
+    const told = notifications.create('Chat', []);
+    const role = new Role(this, 'TellChatRole', {
+      assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
+      description: `${names.of('TellChat')}: reads no secret, and no database`,
+    });
+    const tellChat = withBundle(
+      ['TellChat'],
+      (directory) =>
+        new LambdaFunction(this, 'TellChat', {
+          functionName: names.of('TellChat'),
+          description: 'Puts what the encryption rollout says into the form that the chat shows',
+          ...runtimeOfFunctions,
+          code: Code.fromAsset(directory),
+          handler: handlerOf('TellChat'),
+          timeout: Duration.seconds(30),
+          role,
+          logGroup,
+          environment: { CHAT_TOPIC_ARN: told.topicArn, POWERTOOLS_SERVICE_NAME: 'encryption-rollout' },
+        }),
+    );
+    logGroup.grantWrite(role);
+    told.grantPublish(role);
+    notifications.grantEncryption(role);
+    for (const topic of topics) topic.addSubscription(new LambdaSubscription(tellChat));
+
+    const channelRole = new Role(this, 'ChannelRole', {
+      // Without a condition: this service is not documented to say for whom it comes. It takes the role of an account
+      // only from who may pass it there.
+      assumedBy: new ServicePrincipal('chatbot.amazonaws.com'),
+      description: 'What the chat may look up to show an alarm',
+    });
+    channelRole.addToPolicy(
+      new PolicyStatement({
+        // To draw the graph of an alarm. CloudWatch knows no resource here.
+        actions: ['cloudwatch:DescribeAlarms', 'cloudwatch:GetMetricData', 'cloudwatch:GetMetricWidgetImage'],
+        resources: ['*'],
+      }),
+    );
+    new SlackChannelConfiguration(this, 'Slack', {
+      slackChannelConfigurationName: names.of('Slack'),
+      slackWorkspaceId: slack.workspaceId,
+      slackChannelId: slack.channelId,
+      notificationTopics: [...topics, told],
+      role: channelRole,
+      // Nobody does more from the channel than read, whatever role they bring along.
+      guardrailPolicies: [ManagedPolicy.fromAwsManagedPolicyName('CloudWatchReadOnlyAccess')],
+    });
+  }
+}

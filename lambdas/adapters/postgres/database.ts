@@ -1,0 +1,171 @@
+import pg from 'pg';
+import {
+  DatabaseError,
+  DatabaseUnreachable,
+  MissingPrerequisite,
+  RunSuperseded,
+  TransientError,
+  UnusableTarget,
+  WrongKey,
+} from '../../core/errors.ts';
+import { credentialsOf, type DatabaseLogin, isBeingRotated } from '../aws/login.ts';
+
+// bigint counts arrive as text; a table has fewer than 2^53 rows. numeric: percentages.
+pg.types.setTypeParser(pg.types.builtins.INT8, Number);
+pg.types.setTypeParser(pg.types.builtins.NUMERIC, Number);
+
+const CONNECT_MILLISECONDS = 5_000;
+/**
+ * A server that a failover took away says nothing, and whoever waits for its answer would wait until the function is cut
+ * off. After this time in silence Node asks ten times, once a second: https://nodejs.org/api/net.html#socketsetkeepaliveenable-initialdelay
+ */
+const KEEP_ALIVE_MILLISECONDS = 10_000;
+
+/** SQLSTATEs that pass by themselves: a retry is safe, since the work is one transaction. PostgreSQL, appendix A. */
+const TRANSIENT = new Set([
+  '40001', // serialization_failure
+  '40P01', // deadlock_detected
+  '55P03', // lock_not_available: our own lock_timeout
+  '57P01', // admin_shutdown
+  '57P02', // crash_shutdown
+  '57P03', // cannot_connect_now: starting up, failing over
+  '53300', // too_many_connections
+  '25006', // read_only_sql_transaction: a failover under way
+]);
+const NETWORK = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'EAI_AGAIN']);
+
+/** A lock was not to be had in time, or our statement was cancelled so as to let go of one. */
+export function isLockTimeout(error: unknown): boolean {
+  const { code, sqlState = code } = error as { code?: string; sqlState?: string };
+  return sqlState === '55P03' || sqlState === '57014';
+}
+
+export interface DatabaseEnvironment {
+  readonly login: DatabaseLogin;
+  /** Overrides the secret's dbname. */
+  readonly name: string | undefined;
+  readonly tls: 'verify-full' | 'off';
+}
+
+/** application_name of the sessions that work for a run's attempt: what CancelBatches looks for. At most 63 bytes. */
+export function sessionName({ id, attempt }: { readonly id: string; readonly attempt: number }): string {
+  return `encryption-rollout ${id} ${attempt}`;
+}
+
+/**
+ * Connects, does the work, disconnects. A Lambda may be frozen between calls, so no connection outlives one.
+ * @throws DatabaseUnreachable (final), TransientError, or what the work throws, classified by classify().
+ */
+export async function withDatabase<T>(
+  environment: DatabaseEnvironment,
+  applicationName: string,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const login = await credentialsOf(environment.login);
+  const database = environment.name ?? login.dbname;
+  const client = new pg.Client({
+    host: login.host,
+    port: login.port,
+    user: login.username,
+    password: login.password,
+    ...(database === undefined ? {} : { database }),
+    application_name: applicationName,
+    connectionTimeoutMillis: CONNECT_MILLISECONDS,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MILLISECONDS,
+    // NODE_EXTRA_CA_CERTS adds the RDS certificate authorities to those that Node trusts.
+    ssl: environment.tls === 'off' ? false : { rejectUnauthorized: true, servername: login.host },
+  });
+  // Without a listener, a connection lost between two statements would end the process.
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
+    // And a server may still read backslashes in plain quotes as escapes, which ends a quotation elsewhere than we think.
+    await client.query('set search_path = pg_catalog, pg_temp; set standard_conforming_strings = on');
+  } catch (error) {
+    const address = `${login.host}:${login.port}`;
+    if (
+      (error as { code?: string }).code === '28P01' &&
+      (await isBeingRotated(environment.login, login.password))
+    )
+      throw new TransientError(
+        `No connection to PostgreSQL at ${address}: 28P01. The password in the database secret is being rotated.`,
+        '28P01',
+      );
+    throw connectionError(error, address, database ?? login.username);
+  }
+  try {
+    return await work(client);
+  } catch (error) {
+    throw classify(error);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+/** Runs the work in a transaction that is always rolled back: the canary leaves no trace. */
+export async function rolledBack<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  await client.query('begin');
+  try {
+    return await work();
+  } finally {
+    await client.query('rollback').catch(() => {});
+  }
+}
+
+function connectionError(error: unknown, address: string, database: string): Error {
+  const { code = '', message } = error as { code?: string; message: string };
+  if (TRANSIENT.has(code) || NETWORK.has(code) || /timeout|terminated unexpectedly/i.test(message))
+    return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, code);
+  const hint =
+    code === '28P01' || code === '28000'
+      ? 'The user name or password in the database secret is not accepted; with IAM, the user lacks the role rds_iam, or the functions may not connect as that user.'
+      : code === '3D000'
+        ? `The database "${database}" does not exist: correct dbname in the secret, or the setting databaseName.`
+        : code === 'ENOTFOUND'
+          ? 'The host in the database secret, or the setting databaseHost, is not known here.'
+          : 'Check the address, the security groups and the TLS setting.';
+  return new DatabaseUnreachable(
+    `No connection to PostgreSQL at ${address}: ${code || message}. ${hint}`,
+    code,
+  );
+}
+
+/** Sorts what pg threw by what can be done about it. PostgreSQL's own messages may quote data, so they are not passed on. */
+function classify(error: unknown): Error {
+  if (!(error instanceof Error)) return new Error(String(error));
+  const fields = error as Error & Partial<pg.DatabaseError>;
+  const code: string = fields.code ?? '';
+  const full = fields.hint ? `${error.message} ${fields.hint}` : error.message;
+  switch (code) {
+    case 'ER001':
+      return new MissingPrerequisite(full, code);
+    case 'ER002':
+    case 'ER007':
+    case 'ER009':
+      return new UnusableTarget(full, code);
+    case 'ER008':
+    case 'ER011':
+      return new RunSuperseded(full, code);
+    case 'ER003':
+    case 'ER004':
+    case 'ER005':
+      return new WrongKey(full, code);
+  }
+  if (
+    TRANSIENT.has(code) ||
+    code.startsWith('08') ||
+    NETWORK.has(code) ||
+    /^Connection terminated/.test(error.message)
+  )
+    return new TransientError(`PostgreSQL: ${code || error.message}`, code);
+  if (!(error instanceof pg.DatabaseError)) return error;
+  const place = [fields.schema, fields.table, fields.column, fields.constraint, fields.routine].filter(
+    Boolean,
+  );
+  return new DatabaseError(
+    `PostgreSQL refused a statement: SQLSTATE ${code}${place.length > 0 ? ` (${place.join(', ')})` : ''}. See appendix A of its documentation; the full message is in the server's log.`,
+    code,
+  );
+}

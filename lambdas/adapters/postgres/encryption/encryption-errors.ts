@@ -1,0 +1,50 @@
+/** Errors of encryption, triggers, decryption and keys, as the table public.encryption_errors has them. */
+import type pg from 'pg';
+import type { ErrorCounts } from '../../../core/gates/criteria.ts';
+import type { Run } from '../../../core/payloads.ts';
+
+type Client = pg.ClientBase;
+
+/** Errors recorded for the run's table since a moment, until now or another one. */
+export async function countErrors(
+  client: Client,
+  target: string,
+  since: Date,
+  until?: Date,
+): Promise<ErrorCounts> {
+  const { rows } = await client.query(
+    `select
+       count(*) filter (where error_type = 'encryption') as encryption,
+       count(*) filter (where error_type = 'trigger') as trigger,
+       count(*) filter (where error_type = 'decryption') as decryption,
+       count(*) filter (where error_type = 'key') as "keyAccess"
+     from public.encryption_errors
+     where target = $1 and error_timestamp >= $2 and ($3::timestamptz is null or error_timestamp < $3)`,
+    [target, since, until],
+  );
+  return rows[0];
+}
+
+/** Errors since the current attempt began, by type. */
+export async function countErrorsByType(client: Client, run: Run): Promise<Record<string, number>> {
+  const { rows } = await client.query(
+    `select error_type, count(*) as count from public.encryption_errors
+     where target = $1 and error_timestamp >= (
+       select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
+     group by error_type`,
+    [run.target, run.id, run.attempt],
+  );
+  return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
+}
+
+/** The key could not be used: counted like the other errors of the phase. */
+export async function recordKeyFailure(client: Client, target: string): Promise<void> {
+  await client.query("insert into public.encryption_errors (error_type, target) values ('key', $1)", [
+    target,
+  ]);
+}
+
+/** Decryptions that failed in sessions which were rolled back become errors like any other. A count of the table does so, too. */
+export async function writeDownFailedDecryptions(client: Client): Promise<void> {
+  await client.query('select encryption_rollout.record_decryption_failures()');
+}

@@ -1,0 +1,235 @@
+/** The SQL functions of the engine (sql/), typed. `target` is `<schema>.<table>`. */
+
+import pg from 'pg';
+import { type SealedRow, targetName } from '../../../core/encryption/verification.ts';
+import { UnusableTarget } from '../../../core/errors.ts';
+import type { NewRows } from '../../../core/gates/criteria.ts';
+import type { Health } from '../../../core/plan/progress.ts';
+import type { Target } from '../../../core/plan/settings.ts';
+
+type Client = pg.ClientBase;
+
+/** Whether the engine is installed, and new enough to have this table of its own. */
+export async function hasEngineTable(client: Client, table: string): Promise<boolean> {
+  const { rows } = await client.query('select to_regclass($1) is not null as yes', [
+    `encryption_rollout.${table}`,
+  ]);
+  return rows[0].yes;
+}
+
+/** Validates the table and adds what the engine needs to it; changes nothing that is there already. */
+export async function registerTarget(client: Client, target: Target): Promise<void> {
+  const { canary: _, ...registration } = target;
+  await client.query('select encryption_rollout.register_target($1)', [registration]);
+}
+
+export interface BatchResult {
+  readonly encrypted: number;
+  readonly failed: number;
+  readonly skipped: number;
+  /** A full lap found nothing more that it could encrypt. */
+  readonly exhausted: boolean;
+}
+
+/** Encrypts up to `limit` rows that need it, or moves them to the current key. @throws (SQLSTATE ER003) when the key check value is not the database's. */
+export async function encryptBatch(
+  client: Client,
+  target: string,
+  limit: number,
+  checkValue: Buffer,
+): Promise<BatchResult> {
+  const { rows } = await client.query('select * from encryption_rollout.encrypt_batch($1, $2, $3)', [
+    target,
+    limit,
+    checkValue,
+  ]);
+  return rows[0];
+}
+
+/** Rows that could not be encrypted are tried again. */
+export async function forgetFailedRows(client: Client, target: string): Promise<void> {
+  await client.query('select encryption_rollout.forget_failed_rows($1)', [target]);
+}
+
+/** Exact coverage: one scan of the table. Its result is kept for those who may not scan so often. */
+export async function readHealth(client: Client, target: string): Promise<Health> {
+  const started = performance.now();
+  const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
+  const row = rows[0];
+  if (await hasEngineTable(client, 'counts'))
+    await client.query(
+      `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count)
+       values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4)
+       on conflict (target) do update set counted_at = excluded.counted_at,
+         readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count`,
+      [target, performance.now() - started, row.readable_percentage, row.missing_iv_count],
+    );
+  return {
+    totalRows: row.total_rows,
+    rowsWithPii: row.rows_with_pii,
+    encryptedRows: row.encrypted_rows,
+    unencryptedRows: row.unencrypted_rows,
+    encryptionPercentage: row.encryption_percentage,
+    missingIvCount: row.missing_iv_count,
+    failedRows: row.failed_rows,
+    triggerEnabled: row.trigger_enabled,
+    guardEnabled: row.guard_enabled,
+    healthStatus: row.health_status,
+    readablePercentage: row.readable_percentage,
+  };
+}
+
+/** Switches the encryption of new and changed rows; false when it was so already. */
+export async function setTrigger(client: Client, target: string, enabled: boolean): Promise<boolean> {
+  const { rows } = await client.query('select encryption_rollout.set_trigger($1, $2) as changed', [
+    target,
+    enabled,
+  ]);
+  return rows[0].changed;
+}
+
+/** Whether new and changed rows are encrypted. */
+export async function isTriggerEnabled(client: Client, target: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select encryption_rollout.trigger_is_enabled(t, t.trigger_name) as enabled
+     from encryption_rollout.targets as t where name = $1`,
+    [target],
+  );
+  return rows[0]?.enabled ?? false;
+}
+
+interface JsonRow {
+  readonly row_key: string;
+  readonly pii_iv: Buffer | null;
+  readonly plaintexts: (string | null)[];
+  readonly sealed: (string | null)[];
+}
+
+/** The arrays as JSON: parsed by the engine, not character by character. A bytea is `\x…` in it. */
+const sealedRowColumns =
+  'row_key, pii_iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
+
+function sealedRow({ row_key, pii_iv, plaintexts, sealed }: JsonRow): SealedRow {
+  return {
+    rowKey: row_key,
+    iv: pii_iv,
+    plaintexts,
+    sealed: sealed.map((value) => (value === null ? null : Buffer.from(value.slice(2), 'hex'))),
+  };
+}
+
+/**
+ * Up to `count` random encrypted rows, from all of the table if need be.
+ * @param mostPages reads no more pages than these, if given, and if the engine is new enough to know of them
+ */
+export async function sampleRows(
+  client: Client,
+  target: string,
+  count: number,
+  mostPages?: number,
+): Promise<SealedRow[]> {
+  const bounded = mostPages !== undefined && (await hasEngineTable(client, 'counts'));
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2${bounded ? ', $3' : ''})`,
+    bounded ? [target, count, mostPages] : [target, count],
+  );
+  return rows.map(sealedRow);
+}
+
+/** Up to `count` rows after this key, in key order; null = from the start. */
+export async function auditRows(
+  client: Client,
+  target: string,
+  after: string | null,
+  count: number,
+): Promise<SealedRow[]> {
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.audit_rows($1, $2, $3)`,
+    [target, after, count],
+  );
+  return rows.map(sealedRow);
+}
+
+/** Inserts the canary. To be run in a transaction that is rolled back. */
+export async function insertCanary(client: Client, target: Target): Promise<SealedRow | undefined> {
+  const { rows } = await client.query(
+    `select ${sealedRowColumns} from encryption_rollout.insert_canary($1, $2)`,
+    [targetName(target), target.canary],
+  );
+  return rows.map(sealedRow)[0];
+}
+
+/** Rows created since, and how many of them the trigger encrypted. */
+export async function readNewRows(client: Client, target: string, since: Date): Promise<NewRows> {
+  const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [target, since]);
+  const { new_records, auto_encrypted, missing_iv } = rows[0];
+  return { newRecords: new_records, autoEncrypted: auto_encrypted, missingIv: missing_iv };
+}
+
+/** The table's name as SQL, quoted. */
+export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): string {
+  return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
+}
+
+/**
+ * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
+ * sealed, which asks for columns that only a prepared table has.
+ */
+export function columnsSql({ columns }: Target) {
+  const named = columns.map((column) => ({
+    plain: pg.escapeIdentifier(column),
+    sealed: pg.escapeIdentifier(`${column}_encrypted`),
+  }));
+  const any = (condition: (column: { plain: string; sealed: string }) => string) =>
+    named.map(condition).join(' or ');
+  const holds = any(({ plain }) => `${plain} is not null`);
+  const missing = any(({ plain, sealed }) => `(${plain} is not null and ${sealed} is null)`);
+  return { columns: named, holds, unsealed: `(${holds}) and (pii_iv is null or ${missing})` };
+}
+
+/** Rows for which the operator's priority condition is true. */
+export async function countPriorityRows(client: Client, target: Target, condition: string): Promise<number> {
+  const table = tableSql(target);
+  try {
+    const { rows } = await client.query(`select count(*) as count from ${table} where (${condition})`);
+    return rows[0].count;
+  } catch (error) {
+    const { code = '', message, position } = error as { code?: string; message: string; position?: string };
+    if (!/^(42|22)/.test(code)) throw error;
+    // With a position: of the condition's own text. Without one: of a row, whose value the message may quote.
+    throw new UnusableTarget(
+      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${position === undefined ? `SQLSTATE ${code}` : message}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or target.priority.`,
+      code,
+    );
+  }
+}
+
+/** One scan that proves the plaintext: rows that hold any, and values that are left as ciphertext only. */
+export async function countPlaintext(
+  client: Client,
+  target: Target,
+): Promise<{ plaintextRows: number; ciphertextOnlyRows: number }> {
+  const table = tableSql(target);
+  const { columns, holds } = columnsSql(target);
+  const lost = columns
+    .map(({ plain, sealed }) => `(${plain} is null and ${sealed} is not null)`)
+    .join(' or ');
+  const { rows } = await client.query(
+    `select count(*) filter (where ${holds}) as plaintext, count(*) filter (where ${lost}) as lost from ${table}`,
+  );
+  return { plaintextRows: rows[0].plaintext, ciphertextOnlyRows: rows[0].lost };
+}
+
+/** Records rows whose ciphertext does not open to their plaintext. Keys only, never content. */
+export async function recordDecryptionFailures(
+  client: Client,
+  target: string,
+  rowKeys: readonly string[],
+): Promise<void> {
+  if (rowKeys.length === 0) return;
+  await client.query(
+    `insert into public.encryption_errors (error_type, target, row_key, detail)
+     select 'decryption', $1, row_key, 'verification outside the database' from unnest($2::text[]) as row_key`,
+    [target, rowKeys],
+  );
+}

@@ -1,0 +1,178 @@
+/** Questions to a person, and their answers. The token of the waiting execution is read here and nowhere else. */
+import { randomInt } from 'node:crypto';
+import type pg from 'pg';
+import { InvalidInput, TransientError } from '../../../core/errors.ts';
+import type { DecidedHold, Decision } from '../../../core/gates/decisions.ts';
+import type { Run } from '../../../core/payloads.ts';
+import { recordEvent } from '../runs/events.ts';
+import { latestRunStatus } from '../runs/run-status.ts';
+import { holdRun } from '../runs/runs.ts';
+import { inTransaction } from '../transaction.ts';
+
+type Client = pg.ClientBase;
+
+export interface Hold {
+  readonly id: string;
+  readonly gate: string;
+  readonly reason: string;
+  readonly expiresAt: Date;
+  readonly unknown: readonly string[];
+}
+
+/** Without 0, 1, i, l, o and u: an id is read out on the phone, and spells nothing. */
+const letters = '23456789abcdefghjkmnpqrstvwxyz';
+
+function newId(): string {
+  return `hold-${Array.from({ length: 6 }, () => letters[randomInt(letters.length)]).join('')}`;
+}
+
+const columns = 'id, gate, reason, expires_at as "expiresAt", unknown';
+
+/**
+ * Puts the run's latest judgement of this name to a person. Asked again by the same execution, it finds the same hold.
+ * @param holdMinutes how long the answer may take
+ * @throws RunSuperseded
+ */
+export async function askPerson(
+  client: Client,
+  run: Run,
+  { gate, execution }: { gate: string; execution: string },
+  holdMinutes: number,
+): Promise<Hold> {
+  return inTransaction(client, async () => {
+    await holdRun(client, run);
+    const inserted = await client.query<Hold>(
+      `insert into encryption_rollout.holds
+         (id, run_id, attempt, gate, phase, reason, unknown, expires_at, execution)
+       select $1, run_id, attempt, gate, phase, reason,
+         array(select c ->> 'name' from jsonb_array_elements(criteria) as c where c -> 'passed' = 'null'),
+         clock_timestamp() + make_interval(secs => $5::float8 * 60), $6
+       from encryption_rollout.gates
+       where run_id = $2 and attempt = $3 and gate = $4 and verdict = 'INCONCLUSIVE'
+       order by gates.id desc limit 1
+       on conflict do nothing returning ${columns}`,
+      [newId(), run.id, run.attempt, gate, holdMinutes, execution],
+    );
+    const hold = inserted.rows[0];
+    if (hold !== undefined) {
+      const { id, unknown, expiresAt } = hold;
+      await recordEvent(client, run, 'HOLD_ASKED', { hold: id, gate, unknown, expiresAt });
+      return hold;
+    }
+    const found = await client.query<Hold>(
+      `select ${columns} from encryption_rollout.holds where execution = $1`,
+      [execution],
+    );
+    // The id was taken already, once in half a billion times; or the judgement is not there.
+    if (found.rows[0] === undefined) throw new TransientError(`There is nothing to ask about ${gate} yet.`);
+    return found.rows[0];
+  });
+}
+
+/**
+ * Keeps the token with which the answer will go on.
+ * @returns the decision, when there is one already
+ */
+export async function keepToken(
+  client: Client,
+  run: Run,
+  hold: string,
+  token: string,
+): Promise<Decision | null> {
+  const { rows } = await client.query<{ decision: Decision | null }>(
+    'update encryption_rollout.holds set task_token = $3 where id = $1 and run_id = $2 returning decision',
+    [hold, run.id, token],
+  );
+  if (rows[0] === undefined) throw new InvalidInput(`Run ${run.id} has no hold ${hold}.`);
+  return rows[0].decision;
+}
+
+/** Nobody has answered in time. An answer that came after all stands. */
+export async function expireHold(client: Client, run: Run, hold: string): Promise<void> {
+  await inTransaction(client, async () => {
+    const { rows } = await client.query<{ gate: string }>(
+      `update encryption_rollout.holds set decision = 'expired', decided_at = clock_timestamp()
+       where id = $1 and run_id = $2 and decision is null returning gate`,
+      [hold, run.id],
+    );
+    if (rows[0] !== undefined) await recordEvent(client, run, 'HOLD_EXPIRED', { hold, gate: rows[0].gate });
+  });
+}
+
+interface Answer {
+  readonly by: string;
+  readonly hold: string;
+  readonly decision: Exclude<Decision, 'expired'>;
+  readonly comment: string;
+}
+
+/**
+ * Records a person's answer, once. The same person may repeat it, in case that it did not get through.
+ * @returns the token of the execution that waits for it; null when it does not wait yet
+ * @throws InvalidInput when there is nothing to decide, or somebody has decided
+ */
+export async function decide(
+  client: Client,
+  target: string,
+  { by, hold, decision, comment }: Answer,
+): Promise<{ gate: string; token: string | null }> {
+  const unknown = `There is no hold ${hold} in a rollout of ${target}. The open ones are in the status.`;
+  // Before the first rollout there is no such table.
+  if ((await latestRunStatus(client, target)) === undefined) throw new InvalidInput(unknown);
+  return inTransaction(client, async () => {
+    const { rows } = await client.query(
+      `select h.gate, h.attempt, h.task_token, h.decision, h.decided_by, h.decided_at, h.expires_at,
+         h.expires_at <= clock_timestamp() as late,
+         r.id as run_id, r.status, r.attempt as run_attempt
+       from encryption_rollout.holds h join encryption_rollout.runs r on r.id = h.run_id
+       where h.id = $1 and r.target = $2 for update of h`,
+      [hold, target],
+    );
+    const found = rows[0];
+    if (found === undefined) throw new InvalidInput(unknown);
+    const { gate, task_token: token } = found;
+    if (found.decision === decision && found.decided_by === by) return { gate, token };
+    if (found.decision !== null)
+      throw new InvalidInput(
+        found.decision === 'expired'
+          ? `Hold ${hold} expired at ${found.decided_at.toISOString()}, which counts as no-go.`
+          : `Hold ${hold} was decided already: ${found.decision} by ${found.decided_by} at ${found.decided_at.toISOString()}.`,
+      );
+    if (found.status !== 'ACTIVE' || found.attempt !== found.run_attempt)
+      throw new InvalidInput(
+        `Hold ${hold} belongs to attempt ${found.attempt} of run ${found.run_id}, which is over. The open ones are in the status.`,
+      );
+    if (found.late)
+      throw new InvalidInput(
+        `Hold ${hold} expired at ${found.expires_at.toISOString()}, which counts as no-go.`,
+      );
+    await client.query(
+      `update encryption_rollout.holds
+       set decision = $2, decided_at = clock_timestamp(), decided_by = $3, comment = $4 where id = $1`,
+      [hold, decision, by, comment],
+    );
+    const run = { id: found.run_id, attempt: found.attempt, target };
+    await recordEvent(client, run, 'HOLD_DECIDED', { hold, gate, decision, by, comment });
+    return { gate, token };
+  });
+}
+
+/**
+ * Decided holds of this gate in this attempt, in the order in which they were asked.
+ * @param goMinutes after which a `go` counts no more; none of one that is asked for once, whose next judgement may take longer
+ */
+export async function decidedHolds(
+  client: Client,
+  run: Run,
+  gate: string,
+  goMinutes: number | null = null,
+): Promise<DecidedHold[]> {
+  const { rows } = await client.query<DecidedHold>(
+    `select id, unknown, decision, decided_by as by from encryption_rollout.holds
+     where run_id = $1 and attempt = $2 and gate = $3 and decision is not null
+       and (decision <> 'go' or $4::integer is null or decided_at > clock_timestamp() - make_interval(mins => $4))
+     order by asked_at, id`,
+    [run.id, run.attempt, gate, goMinutes],
+  );
+  return rows;
+}

@@ -1,0 +1,155 @@
+/** What people want of a run under way, and what its batches wait for. */
+import type pg from 'pg';
+import { InvalidInput, TransientError } from '../../../core/errors.ts';
+import { counted, number } from '../../../core/gates/judgement.ts';
+import type { Run } from '../../../core/payloads.ts';
+import type { Tuned } from '../../../core/plan/progress.ts';
+import { waitOf } from '../../../core/pressure/throttle.ts';
+import { isLockTimeout } from '../database.ts';
+import { politely } from '../migrations.ts';
+import { recordEvent } from '../runs/events.ts';
+import { latestRunStatus } from '../runs/run-status.ts';
+import { inTransaction } from '../transaction.ts';
+
+type Client = pg.ClientBase;
+
+/** Who has paused the run, and why; undefined when nobody has. */
+export async function readPause(
+  client: Client,
+  run: Run,
+): Promise<{ readonly by: string; readonly reason: string } | undefined> {
+  const { rows } = await client.query(
+    `select paused_by as by, coalesce(pause_reason, '') as reason from encryption_rollout.runs
+     where id = $1 and paused_at is not null`,
+    [run.id],
+  );
+  return rows[0];
+}
+
+/** Somebody looks after the run: Monitor takes one at which nobody looks for stuck. */
+export async function noteLook(client: Client, run: Run): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.looks (run_id, looked_at) values ($1, clock_timestamp())
+     on conflict (run_id) do update set looked_at = excluded.looked_at`,
+    [run.id],
+  );
+}
+
+/**
+ * Says what the batches wait for; null = for nothing. Events tell when a wait began, for a person, the hour or a pressure,
+ * and when they went on.
+ */
+export async function noteWaiting(client: Client, run: Run, reason: string | null): Promise<void> {
+  await inTransaction(client, async () => {
+    const { rows } = await client.query(
+      `select waiting_for as before, waiting_since as since from encryption_rollout.runs
+       where id = $1 and attempt = $2 and status = 'ACTIVE' and waiting_for is distinct from $3 for update`,
+      [run.id, run.attempt, reason],
+    );
+    if (rows[0] === undefined) return;
+    const { before, since } = rows[0];
+    // What is measured changes from look to look; that is not news.
+    const begins = reason !== null && (before === null || waitOf(before) !== waitOf(reason));
+    await client.query(
+      `update encryption_rollout.runs set waiting_for = $2,
+         waiting_since = case when $3 then clock_timestamp() when $2::text is not null then waiting_since end
+       where id = $1`,
+      [run.id, reason, begins],
+    );
+    if (begins) await recordEvent(client, run, 'WAITING', { for: reason });
+    else if (reason === null) await recordEvent(client, run, 'GOING_ON', { for: before, since });
+  });
+}
+
+/** How a person has tuned the run. */
+export async function readTuning(client: Client, run: Run): Promise<Tuned> {
+  const { rows } = await client.query<Tuned>(
+    `select batch_rows as "batchRows", pause_seconds as "pauseSeconds"
+     from encryption_rollout.runs where id = $1`,
+    [run.id],
+  );
+  return rows[0] ?? { batchRows: null, pauseSeconds: null };
+}
+
+/** No further batch begins. One that is under way ends. @throws InvalidInput */
+export function pauseRun(client: Client, target: string, by: string, reason: string): Promise<string> {
+  return change(client, target, async (run, { paused_by, paused_at }) => {
+    if (paused_at !== null) return `Paused already, by ${paused_by} at ${paused_at.toISOString()}.`;
+    await client.query(
+      `update encryption_rollout.runs
+       set paused_at = clock_timestamp(), paused_by = $2, pause_reason = $3 where id = $1`,
+      [run.id, by, reason],
+    );
+    await recordEvent(client, run, 'PAUSED', { by, reason });
+    return 'Paused. A batch that is under way ends; no further one begins until you resume.';
+  });
+}
+
+/** Batches go on. @throws InvalidInput */
+export function resumeRun(client: Client, target: string, by: string): Promise<string> {
+  return change(client, target, async (run, { paused_at }) => {
+    if (paused_at === null) return 'It was not paused.';
+    await client.query(
+      `update encryption_rollout.runs
+       set paused_at = null, paused_by = null, pause_reason = null where id = $1`,
+      [run.id],
+    );
+    await recordEvent(client, run, 'UNPAUSED', { by });
+    return 'Resumed. The next batch begins within half a minute, unless something else is in its way.';
+  });
+}
+
+interface Tuning {
+  readonly by: string;
+  /** undefined = as it is; null = as the plan has it. */
+  readonly batchRows?: number | null | undefined;
+  readonly pauseSeconds?: number | null | undefined;
+}
+
+/** Sets size and pause of the batches, from the next one on. @throws InvalidInput */
+export function tuneRun(client: Client, target: string, tuning: Tuning): Promise<string> {
+  const { by, batchRows, pauseSeconds } = tuning;
+  if (batchRows === undefined && pauseSeconds === undefined)
+    throw new InvalidInput('Nothing to tune: expected batchRows, pauseSeconds, or both.');
+  return change(client, target, async (run, before) => {
+    const rows = batchRows === undefined ? before.batch_rows : batchRows;
+    const seconds = pauseSeconds === undefined ? before.pause_seconds : pauseSeconds;
+    await client.query(
+      'update encryption_rollout.runs set batch_rows = $2, pause_seconds = $3 where id = $1',
+      [run.id, rows, seconds],
+    );
+    await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds });
+    const ofRows = rows === null ? 'as large as in the plan' : `of ${counted(rows, 'row')}`;
+    const ofSeconds = seconds === null ? 'as in the plan' : `of ${number.format(seconds)} s`;
+    return `From the next batch on: batches ${ofRows}, pauses ${ofSeconds}.`;
+  });
+}
+
+/** Changes the run under way, between two batches: one at work that kept us waiting would have to give way. */
+async function change(
+  client: Client,
+  target: string,
+  // biome-ignore lint/suspicious/noExplicitAny: a row, read by its column names
+  make: (run: Run, row: any) => Promise<string>,
+): Promise<string> {
+  // Before the first rollout there is no such table.
+  if ((await latestRunStatus(client, target)) === undefined)
+    throw new InvalidInput(`No rollout of ${target} has begun yet. Start one first.`);
+  return politely(client, async () => {
+    const { rows } = await client.query(
+      `select * from encryption_rollout.runs where target = $1 order by started_at desc limit 1 for update`,
+      [target],
+    );
+    const row = rows[0];
+    if (row.status !== 'ACTIVE')
+      throw new InvalidInput(
+        `The rollout of ${target} is ${row.status} (run ${row.id}): there is none under way.`,
+      );
+    return make({ id: row.id, attempt: row.attempt, target }, row);
+  }).catch((error) => {
+    if (!isLockTimeout(error)) throw error;
+    throw new TransientError(
+      `Found the records of the rollout of ${target} held for half a minute, by a batch or a scan of the table. Nothing was changed. Try again; abort does not wait for it.`,
+    );
+  });
+}

@@ -1,0 +1,195 @@
+/** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
+import type pg from 'pg';
+import { targetName } from '../../../core/encryption/verification.ts';
+import type { RolloutStatus } from '../../../core/operating/operate.ts';
+import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
+import { percentage } from '../../../core/plan/progress.ts';
+import { planOf, type Settings } from '../../../core/plan/settings.ts';
+import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
+import { countErrorsByType } from '../encryption/encryption-errors.ts';
+import { hasEngineTable } from '../encryption/engine.ts';
+import { type PhaseBegun, readHoursLeft } from './time-left.ts';
+
+type Client = pg.ClientBase;
+
+/** Batches of this many minutes say how fast it is: the last ones, or those before it began to wait. */
+const PACE_MINUTES = 15;
+
+/** The table's latest run. Null and empty before the first one, or without an engine. */
+export async function readStatus(client: Client, settings: Settings): Promise<RolloutStatus> {
+  const target = targetName(settings.target);
+  if (!(await hasEngineTable(client, 'holds'))) return nothing(target);
+  const { rows } = await client.query(
+    `select r.*, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as trigger_enabled
+     from encryption_rollout.runs r join encryption_rollout.targets t on t.name = r.target
+     where r.target = $1 order by r.started_at desc limit 1`,
+    [target],
+  );
+  const run = rows[0];
+  if (run === undefined) return nothing(target);
+  const isOpen = run.status === 'ACTIVE' || run.status === 'STOPPING';
+  const phase = await readPhase(client, run.id);
+  const pace = await readPace(client, run.id);
+  const plan = planOf(settings);
+  return {
+    target,
+    run: {
+      id: run.id,
+      attempt: run.attempt,
+      status: run.status,
+      purpose: run.purpose,
+      execution: run.execution,
+      startedAt: run.started_at.toISOString(),
+      endedAt: run.ended_at?.toISOString() ?? null,
+      stopReason: run.stop_reason,
+      untilPhase: run.until_phase,
+    },
+    phase: phase && {
+      number: phase.number,
+      title: phaseOf(plan, phase.number).title,
+      startedAt: phase.startedAt.toISOString(),
+    },
+    rows: phase && {
+      withPersonalData: phase.rowsWithPii,
+      encrypted: phase.rowsEncryptedNow,
+      percentage: percentage(phase.rowsEncryptedNow, phase.rowsWithPii),
+    },
+    rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
+    millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
+    hoursLeft:
+      run.status === 'ACTIVE' && phase
+        ? await readHoursLeft(client, run, phase, pace?.millisecondsPerRow ?? null, settings)
+        : null,
+    waiting: isOpen ? waitingOf(run) : null,
+    tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
+    holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
+    accepted:
+      run.status === 'ACTIVE' && phase !== null
+        ? await readAccepted(client, run.id, run.attempt, phase.number, plan.goMinutes)
+        : [],
+    lastGate: await readLastGate(client, run.id),
+    triggerEnabled: run.trigger_enabled,
+    errors: await countErrorsByType(client, { id: run.id, attempt: run.attempt, target }),
+  };
+}
+
+function nothing(target: string): RolloutStatus {
+  return {
+    target,
+    run: null,
+    phase: null,
+    rows: null,
+    rowsPerSecond: null,
+    millisecondsPerRow: null,
+    hoursLeft: null,
+    waiting: null,
+    tuned: { batchRows: null, pauseSeconds: null },
+    holds: [],
+    accepted: [],
+    lastGate: null,
+    triggerEnabled: null,
+    errors: {},
+  };
+}
+
+/** The phase that was begun last, with its carried counts; null when its ciphertext was cleared since. */
+async function readPhase(client: Client, run: string): Promise<PhaseBegun | null> {
+  const { rows } = await client.query(
+    `select number, started_at as "startedAt", rows_with_pii as "rowsWithPii",
+       rows_encrypted_now as "rowsEncryptedNow"
+     from encryption_rollout.phases as p
+     where run_id = $1 and not exists (
+       select from encryption_rollout.clearings as c
+       where c.run_id = p.run_id and c.attempt >= p.attempt and c.ended_at is not null)
+     order by attempt desc, number desc limit 1`,
+    [run],
+  );
+  return rows[0] ?? null;
+}
+
+/**
+ * With the pauses between the batches, null when the last minutes had none; and without the pauses, by the latest batches,
+ * however long ago: a soak lasts hours. Null when there were no rows.
+ */
+async function readPace(
+  client: Client,
+  run: string,
+): Promise<{ rowsPerSecond: number | null; millisecondsPerRow: number } | null> {
+  const { rows } = await client.query(
+    `select sum(rows_encrypted) filter (where is_recent)
+         / greatest(extract(epoch from clock_timestamp() - min(started_at) filter (where is_recent)), 0.001) as pace,
+       sum(milliseconds) / nullif(sum(rows_encrypted), 0) as each
+     from (
+       select *, started_at > clock_timestamp() - make_interval(mins => $2) as is_recent,
+         started_at > max(started_at) over () - make_interval(mins => $2) as is_latest
+       from encryption_rollout.batches where run_id = $1 and rows_encrypted > 0
+     ) as batches
+     where is_latest`,
+    [run, PACE_MINUTES],
+  );
+  const { pace, each } = rows[0];
+  return each === null
+    ? null
+    : { rowsPerSecond: pace === null ? null : Number(pace), millisecondsPerRow: Number(each) };
+}
+
+/** A person's pause is shown at once, also in a soak, after which no batch will begin; the rest as the last look found it. */
+function waitingOf(run: {
+  readonly paused_at: Date | null;
+  readonly paused_by: string;
+  readonly pause_reason: string | null;
+  readonly waiting_for: string | null;
+  readonly waiting_since: Date;
+}): RolloutStatus['waiting'] {
+  if (run.paused_at !== null)
+    return { for: pausedBy(run.paused_by, run.pause_reason ?? ''), since: run.paused_at.toISOString() };
+  // Resumed since that look.
+  if (run.waiting_for === null || waitOf(run.waiting_for) === 'person') return null;
+  return { for: run.waiting_for, since: run.waiting_since.toISOString() };
+}
+
+async function readOpenHolds(client: Client, run: string, attempt: number): Promise<RolloutStatus['holds']> {
+  const { rows } = await client.query(
+    `select id, gate, reason, asked_at, expires_at from encryption_rollout.holds
+     where run_id = $1 and attempt = $2 and decision is null and expires_at > clock_timestamp()
+     order by asked_at`,
+    [run, attempt],
+  );
+  return rows.map(({ id, gate, reason, asked_at, expires_at }) => ({
+    id,
+    gate,
+    reason,
+    askedAt: asked_at.toISOString(),
+    expiresAt: expires_at.toISOString(),
+  }));
+}
+
+/** A `go` about a gate has done its work; one about the vitals stands for a while. */
+async function readAccepted(
+  client: Client,
+  run: string,
+  attempt: number,
+  phase: PhaseNumber,
+  goMinutes: number,
+): Promise<RolloutStatus['accepted']> {
+  const { rows } = await client.query(
+    `select unknown as criteria, decided_by as by, until
+     from encryption_rollout.holds, lateral (select decided_at + make_interval(mins => $4) as until) as _
+     where run_id = $1 and attempt = $2 and phase = $3 and gate like '%: CheckVitals'
+       and decision = 'go' and until > clock_timestamp()
+     order by decided_at`,
+    [run, attempt, phase, goMinutes],
+  );
+  return rows.map(({ criteria, by, until }) => ({ criteria, by, until: until.toISOString() }));
+}
+
+async function readLastGate(client: Client, run: string): Promise<RolloutStatus['lastGate']> {
+  const { rows } = await client.query(
+    `select gate, verdict, reason, judged_at from encryption_rollout.gates
+     where run_id = $1 order by id desc limit 1`,
+    [run],
+  );
+  if (rows[0] === undefined) return null;
+  const { gate, verdict, reason, judged_at } = rows[0];
+  return { gate, verdict, reason, judgedAt: judged_at.toISOString() };
+}

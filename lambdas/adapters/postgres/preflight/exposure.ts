@@ -1,0 +1,54 @@
+import type pg from 'pg';
+import type { Target } from '../../../core/plan/settings.ts';
+import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.ts';
+import { tableSql } from '../encryption/engine.ts';
+
+/** What encryption_rollout.foreign_code will find, whose owner will be the role that installs. */
+const foreignCodeBeforeInstallation = `
+  with wanted as (
+    select oid, relacl, relowner, oid::regclass::text as name from pg_class where oid = $1::regclass
+  ), strangers as (
+    select r.oid from pg_roles as r, wanted as w
+    where not r.rolsuper and not pg_has_role(r.oid, w.relowner, 'member') and r.rolname <> current_user
+    union all
+    -- Everybody.
+    select 0
+  )
+  select format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, w.name) as finding,
+    format('revoke trigger on %s from %s;', w.name, case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as fix
+  from wanted as w, aclexplode(w.relacl) as g
+  where g.privilege_type = 'TRIGGER' and g.grantee in (select oid from strangers)
+  union all
+  select format('trigger %I of %s calls %s, which belongs to %s', t.tgname, w.name, p.oid::regprocedure, p.proowner::regrole),
+    format('alter function %s owner to %s;', p.oid::regprocedure, w.relowner::regrole)
+  from wanted as w
+  join pg_trigger as t on t.tgrelid = w.oid
+  join pg_proc as p on p.oid = t.tgfoid
+  where not t.tgisinternal and p.proowner in (select oid from strangers)`;
+
+/**
+ * Reads what preflight judges: settings as every scope has them, and foreign code on the table.
+ * @param target `<schema>.<table>`, or the table itself where there is no engine yet
+ */
+export async function readExposure(client: pg.ClientBase, target: string | Target): Promise<Exposure> {
+  const settings = await client.query(
+    `select name, setting as value,
+       case when source in ('user', 'database user', 'client', 'session', 'environment variable')
+         then 'ours' else 'server' end as scope
+     from pg_settings where name = any ($1)
+     union all
+     select split_part(entry, '=', 1), substr(entry, strpos(entry, '=') + 1),
+       coalesce('role ' || r.rolname, 'the whole database')
+     from pg_db_role_setting as s
+     left join pg_roles as r on r.oid = s.setrole
+     cross join unnest(s.setconfig) as entry
+     where split_part(entry, '=', 1) = any ($1)
+       and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))`,
+    [judgedSettings],
+  );
+  const code =
+    typeof target === 'string'
+      ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [target])
+      : await client.query(foreignCodeBeforeInstallation, [tableSql(target)]);
+  return { settings: settings.rows, foreignCode: code.rows };
+}

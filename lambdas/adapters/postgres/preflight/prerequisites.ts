@@ -1,0 +1,175 @@
+import type pg from 'pg';
+import type { Criterion } from '../../../core/gates/judgement.ts';
+import { type Health, percentage } from '../../../core/plan/progress.ts';
+import type { Target } from '../../../core/plan/settings.ts';
+import { columnsSql, hasEngineTable, tableSql } from '../encryption/engine.ts';
+
+/** Whether the engine is installed and knows the table. */
+export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
+  if (!(await hasEngineTable(client, 'targets'))) return false;
+  const found = await client.query('select from encryption_rollout.targets where name = $1', [target]);
+  return found.rowCount === 1;
+}
+
+/** What PrepareDatabase needs of the server, the role and the table, from the catalogs alone. */
+export async function readPrerequisites(client: pg.ClientBase, target: Target): Promise<Criterion[]> {
+  const table = tableSql(target);
+  const server = await client.query(
+    `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
+       exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
+       to_regnamespace('encryption_rollout') is not null
+         or has_database_privilege(current_database(), 'create') as may_create,
+       current_user as role, pg_is_in_recovery() as standby,
+       c.oid as table, c.relkind as kind, c.relhassubclass as inherited, c.relowner::regrole::text as owner,
+       pg_has_role(c.relowner, 'usage') as member, row_security_active(c.oid) as row_security
+     from (select to_regclass($1) as oid) as wanted left join pg_class as c using (oid)`,
+    [table],
+  );
+  const found = server.rows[0];
+  const line = (name: string, expected: string, measured: string, passed: boolean): Criterion => ({
+    name,
+    expected,
+    measured,
+    passed,
+  });
+  const criteria = [
+    line(
+      'PostgreSQL',
+      '14 or newer, and not a standby',
+      `${found.version}${found.standby ? ', a standby' : ''}`,
+      found.number >= 140_000 && !found.standby,
+    ),
+    line('Extension pgcrypto', 'available', found.pgcrypto ? 'available' : 'not available', found.pgcrypto),
+    line(
+      'Right to install',
+      `may create a schema: grant create on database … to ${found.role}`,
+      found.may_create ? 'may' : 'may not',
+      found.may_create,
+    ),
+    line(
+      'Table',
+      'an ordinary table, without tables that inherit from it',
+      found.table === null
+        ? `${table} not found`
+        : found.kind === 'r' && !found.inherited
+          ? table
+          : `${table} is no such table`,
+      found.kind === 'r' && !found.inherited,
+    ),
+  ];
+  if (found.table === null) return criteria;
+  criteria.push(
+    line(
+      'Owner of the table',
+      `${found.role} is a member: grant ${found.owner} to ${found.role}`,
+      found.member ? found.owner : `${found.owner}, and ${found.role} is no member`,
+      found.member,
+    ),
+    line(
+      'Row-level security',
+      'hides no row from the engine',
+      found.row_security ? 'hides some' : 'none',
+      !found.row_security,
+    ),
+  );
+  const columns = await client.query(
+    `select attname as name, format_type(atttypid, null) as type, attnotnull as required,
+       exists (
+         select from pg_index where indrelid = attrelid and indkey::text = attnum::text
+           and indisunique and indisvalid and indimmediate and indpred is null
+       ) as "unique"
+     from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped`,
+    [table],
+  );
+  const column = (name: string): { type: string; required: boolean; unique: boolean } | undefined =>
+    columns.rows.find((each) => each.name === name);
+  const key = column(target.keyColumn);
+  criteria.push(
+    line(
+      `Key column ${target.keyColumn}`,
+      'not null, with a unique index of its own',
+      key === undefined
+        ? 'not found'
+        : `${key.required ? 'not null' : 'nullable'}, ${key.unique ? 'unique' : 'not unique'}`,
+      key?.required === true && key.unique,
+    ),
+    ...target.columns.map((name) => {
+      const type = column(name)?.type ?? 'not found';
+      return line(
+        `Column ${name}`,
+        'text or character varying',
+        type,
+        /^(text|character varying)$/.test(type),
+      );
+    }),
+    ...[...target.columns.map((name) => `${name}_encrypted`), 'pii_iv'].map((name) => {
+      const type = column(name)?.type ?? 'to be added';
+      return line(
+        `Column ${name}`,
+        'bytea, or not there yet',
+        type,
+        type === 'bytea' || type === 'to be added',
+      );
+    }),
+  );
+  if (target.createdAt !== null) {
+    const type = column(target.createdAt)?.type ?? 'not found';
+    criteria.push(
+      line(
+        `Column ${target.createdAt}`,
+        'a timestamp or date, or createdAt: null',
+        type,
+        /^(timestamp|date)/.test(type),
+      ),
+    );
+  }
+  return criteria;
+}
+
+/**
+ * Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down.
+ * @returns also whether PrepareDatabase has prepared the table: otherwise it will add columns and triggers
+ */
+export async function scanHealth(
+  client: pg.ClientBase,
+  target: Target,
+): Promise<Health & { readonly prepared: boolean }> {
+  const table = tableSql(target);
+  const { rowCount } = await client.query(
+    "select attname from pg_attribute where attrelid = $1::regclass and attname = 'pii_iv' and not attisdropped",
+    [table],
+  );
+  const prepared = rowCount === 1;
+  const { columns, holds, unsealed } = columnsSql(target);
+  const sealed = columns.map(({ sealed }) => `${sealed} is not null`).join(' or ');
+  const { rows } = await client.query(
+    `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
+       count(*) filter (where ${prepared ? unsealed : holds})::float8 as todo,
+       count(*) filter (where ${prepared ? `pii_iv is null and (${sealed})` : 'false'})::float8 as "missingIv",
+       exists (
+         select from pg_trigger where tgrelid = $1::regclass and tgname = $2 and tgenabled <> 'D'
+       ) as "triggerEnabled",
+       exists (
+         select from pg_trigger
+         where tgrelid = $1::regclass and tgname = 'zz_clear_stale_ciphertext' and tgenabled <> 'D'
+       ) as "guardEnabled"
+     from only ${table}`,
+    [table, target.trigger],
+  );
+  const { total, withPii, todo, missingIv, triggerEnabled, guardEnabled } = rows[0];
+  const covered = percentage(withPii - todo, withPii);
+  return {
+    totalRows: total,
+    rowsWithPii: withPii,
+    encryptedRows: withPii - todo,
+    unencryptedRows: todo,
+    encryptionPercentage: covered,
+    readablePercentage: covered,
+    missingIvCount: missingIv,
+    failedRows: 0,
+    triggerEnabled,
+    guardEnabled,
+    prepared,
+    healthStatus: prepared ? 'scanned' : 'not prepared yet',
+  };
+}

@@ -1,0 +1,206 @@
+/** Runs from their beginning to their end, and who may write for one. Committed with the work that they guard. */
+import type pg from 'pg';
+import { RunAlreadyActive, RunSuperseded, TransientError } from '../../../core/errors.ts';
+import type { Run } from '../../../core/payloads.ts';
+import type { PhaseNumber } from '../../../core/plan/plan.ts';
+import { inTransaction } from '../transaction.ts';
+import { recordEvent } from './events.ts';
+import { activeRun } from './run-status.ts';
+
+type Client = pg.ClientBase;
+
+interface RunRow {
+  id: string;
+  attempt: number;
+  status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
+  execution: string;
+}
+
+/** Whoever opens, takes back or clears a run of this table does so one after the other, until the transaction ends. */
+export async function lockRuns(client: Client, target: string): Promise<void> {
+  await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
+    `encryption_rollout.runs ${target}`,
+  ]);
+}
+
+/**
+ * Opens a run for the execution: a new one, or the unfinished one again. The same execution gets the same answer twice.
+ * @param isRunning whether another execution is still at work, asked only when the records say that it may be
+ * @throws RunAlreadyActive
+ */
+export async function openRun(
+  client: Client,
+  target: string,
+  execution: string,
+  attestations: Record<string, string>,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<Run> {
+  return inTransaction(client, async () => {
+    await lockRuns(client, target);
+    const { rows } = await client.query<RunRow>(
+      `select id, attempt, status, execution from encryption_rollout.runs
+       where target = $1 order by started_at desc limit 1`,
+      [target],
+    );
+    const last = rows[0];
+    if (last === undefined || last.status === 'COMPLETED') {
+      const inserted = await client.query<RunRow>(
+        `insert into encryption_rollout.runs (target, execution, attestations)
+         values ($1, $2, $3) returning id, attempt`,
+        [target, execution, attestations],
+      );
+      const { id, attempt } = inserted.rows[0] as RunRow;
+      const run = { id, attempt, target };
+      await recordEvent(client, run, 'STARTED', { execution });
+      return run;
+    }
+    if (last.status === 'ACTIVE' && last.execution === execution)
+      return { id: last.id, attempt: last.attempt, target };
+    if (last.status !== 'STOPPED' && (await isRunning(last.execution))) throw alreadyActive(target, last);
+    await refuseWhileClearing(client, last, target, isRunning);
+    const run = { id: last.id, attempt: last.attempt + 1, target };
+    await client.query(
+      `update encryption_rollout.runs
+       set attempt = $2, status = 'ACTIVE', execution = $3, attestations = attestations || $4,
+         ended_at = null, stop_reason = null, waiting_for = null, waiting_since = null,
+         paused_at = null, paused_by = null, pause_reason = null
+       where id = $1`,
+      [run.id, run.attempt, execution, attestations],
+    );
+    await recordEvent(client, run, 'RESUMED', { execution });
+    return run;
+  });
+}
+
+function alreadyActive(
+  target: string,
+  { id, execution }: { id: string; execution: string },
+): RunAlreadyActive {
+  return new RunAlreadyActive(
+    `A rollout of ${target} is active already: run ${id}, execution ${execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
+  );
+}
+
+/**
+ * Before anything is changed for an execution: it would change it under another one that is at work. openRun asks again,
+ * for those that begin at the same moment.
+ * @returns the run that an execution which is dead has begun, and no rollback has ended
+ * @throws RunAlreadyActive
+ */
+export async function refuseWhileActive(
+  client: Client,
+  target: string,
+  execution: string,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<Run | undefined> {
+  const active = await activeRun(client, target);
+  if (active === undefined || active.execution === execution) return undefined;
+  if (!(await isRunning(active.execution))) return active.passedPreflight ? active.run : undefined;
+  throw alreadyActive(target, { id: active.run.id, execution: active.execution });
+}
+
+async function refuseWhileClearing(
+  client: Client,
+  last: RunRow,
+  target: string,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<void> {
+  const { rows } = await client.query<{ execution: string }>(
+    `select execution from encryption_rollout.clearings where run_id = $1 and attempt = $2 and ended_at is null`,
+    [last.id, last.attempt],
+  );
+  const execution = rows[0]?.execution;
+  if (execution !== undefined && (await isRunning(execution)))
+    throw new RunAlreadyActive(
+      `The ciphertext of ${target} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
+    );
+}
+
+/**
+ * Holds the run for the transaction: nobody can stop it or take it over before the work commits.
+ * @throws RunSuperseded when that has happened already
+ */
+export async function holdRun(client: Client, run: Run): Promise<void> {
+  const { rows } = await client.query<RunRow>(
+    'select attempt, status from encryption_rollout.runs where id = $1 for share',
+    [run.id],
+  );
+  const row = rows[0];
+  if (row?.status !== 'ACTIVE' || row.attempt !== run.attempt)
+    throw new RunSuperseded(
+      `Attempt ${run.attempt} of run ${run.id} may not write any more: the run is ${row ? `${row.status} in attempt ${row.attempt}` : 'unknown'}. Nothing was changed by this call.`,
+    );
+}
+
+/**
+ * Holds the run's work for the transaction, so that two deliveries of one request cannot do it side by side.
+ * @throws TransientError at once when another call has it: the retry finds that one's result
+ */
+export async function holdWork(client: Client, run: Run): Promise<void> {
+  await holdRun(client, run);
+  const { rows } = await client.query('select pg_try_advisory_xact_lock(hashtextextended($1, 1)) as held', [
+    run.id,
+  ]);
+  if (!rows[0].held) throw new TransientError(`Another call is at work on run ${run.id}.`);
+}
+
+/** The phase after which this attempt is to end. */
+export async function endAfter(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+  await client.query('update encryption_rollout.runs set until_phase = $3 where id = $1 and attempt = $2', [
+    run.id,
+    run.attempt,
+    phase,
+  ]);
+}
+
+/**
+ * Ends the run: COMPLETED or STOPPED. A run that another attempt has taken over is left alone.
+ * @param planned the run ends as it was to; otherwise whatever state it is in
+ * @throws RunSuperseded when it is to end as planned, but has been stopped or taken over meanwhile
+ */
+export async function closeRun(
+  client: Client,
+  run: Run,
+  status: 'COMPLETED' | 'STOPPED',
+  reason: string | null,
+  planned: boolean = status === 'COMPLETED',
+): Promise<void> {
+  await inTransaction(client, async () => {
+    const { rows } = await client.query<RunRow>(
+      'select attempt, status from encryption_rollout.runs where id = $1 for update',
+      [run.id],
+    );
+    const row = rows[0];
+    // Asked again by a repeated delivery.
+    if (row?.attempt === run.attempt && row.status === status) return;
+    if (planned) await holdRun(client, run);
+    else if (row?.attempt !== run.attempt || row.status === 'COMPLETED') return;
+    await client.query(
+      `update encryption_rollout.runs set status = $2, ended_at = clock_timestamp(), stop_reason = $3 where id = $1`,
+      [run.id, status, reason],
+    );
+    await recordEvent(client, run, status, reason === null ? {} : { reason });
+  });
+}
+
+/**
+ * Whether a newer attempt has taken the run over, or it is complete, so that a rollback of it has nothing to undo. Holds
+ * the answer for the transaction.
+ */
+export async function isOver(client: Client, run: Run): Promise<boolean> {
+  const { rows } = await client.query<RunRow>(
+    'select attempt, status from encryption_rollout.runs where id = $1 for share',
+    [run.id],
+  );
+  const row = rows[0];
+  return row !== undefined && (row.attempt > run.attempt || row.status === 'COMPLETED');
+}
+
+/** No further write of the run may begin. A run that another attempt has taken over is left alone. */
+export async function fenceRun(client: Client, run: Run): Promise<void> {
+  await client.query(
+    `update encryption_rollout.runs set status = 'STOPPING'
+     where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
+    [run.id, run.attempt],
+  );
+}

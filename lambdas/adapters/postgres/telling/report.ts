@@ -1,0 +1,180 @@
+/** Reads what was recorded of a run, for people. */
+import type pg from 'pg';
+import type { Plan } from '../../../core/plan/plan.ts';
+import type {
+  ErrorSummary,
+  EventReport,
+  GateReport,
+  HoldReport,
+  KeyAccess,
+  Report,
+} from '../../../core/telling/report.ts';
+import { hasEngineTable } from '../encryption/engine.ts';
+
+type Client = pg.ClientBase;
+
+/** Of gates, of holds, of waits and of all other events the latest: a run that was resumed a thousand times still fits into one answer. */
+const maxRecords = 500;
+
+/**
+ * The table's latest run with all its attempts; undefined when there is none, or no engine.
+ * @param runId another run than the latest
+ */
+export async function readReport(
+  client: Client,
+  target: string,
+  plan: Plan,
+  runId?: string,
+): Promise<Report | undefined> {
+  if (!(await hasEngineTable(client, 'holds'))) return undefined;
+  const { rows } = await client.query(
+    `select id, status, purpose, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
+       stop_reason as "stopReason", attestations
+     from encryption_rollout.runs where target = $1 and ($2::uuid is null or id = $2)
+     order by started_at desc limit 1`,
+    [target, runId ?? null],
+  );
+  const run = rows[0];
+  if (run === undefined) return undefined;
+  const recorded = await countRecords(client, run.id);
+  const gates = await readGates(client, run.id);
+  const events = await readEvents(client, run.id);
+  const holds = await readHolds(client, run.id);
+  return {
+    target,
+    writtenAt: new Date().toISOString(),
+    run: { ...run, startedAt: iso(run.startedAt), endedAt: iso(run.endedAt) },
+    expected: {
+      millisecondsPerRow: plan.maxMillisecondsPerRow,
+      addedWriteMilliseconds: plan.writeLatency.maxAddedMilliseconds,
+      hours: plan.overdueHours,
+    },
+    phases: await readPhases(client, run.id, plan),
+    gates,
+    audits: await readAudits(client, run.id),
+    events,
+    holds,
+    leftOut: {
+      gates: Math.max(0, recorded.gates - gates.length),
+      events: Math.max(0, recorded.events - events.length),
+      holds: Math.max(0, recorded.holds - holds.length),
+    },
+    errors: await summarizeErrors(client, target, run.startedAt),
+    keyAccess: await readKeyAccess(client, target, new Date(run.startedAt)),
+  };
+}
+
+async function readPhases(client: Client, run: string, plan: Plan): Promise<Report['phases']> {
+  const { rows } = await client.query(
+    `select p.number, p.attempt, p.started_at as "startedAt", p.passed_at as "passedAt",
+       p.rows_with_pii as "rowsWithPersonalData", p.rows_encrypted as "rowsEncrypted",
+       coalesce(b.failed, 0)::integer as "rowsFailed", coalesce(b.batches, 0)::integer as batches,
+       coalesce(b.batches_now, 0)::integer as "batchesNow", coalesce(b.rows_now, 0)::bigint as "rowsNow",
+       coalesce(b.total, 0) as "batchMilliseconds", coalesce(b.slowest, 0) as "slowestBatchMilliseconds"
+     from encryption_rollout.phases p left join lateral (
+       select sum(rows_failed) as failed, count(*) as batches, count(*) filter (where started_at >= p.started_at) as batches_now,
+         sum(rows_encrypted) filter (where started_at >= p.started_at) as rows_now,
+         sum(milliseconds) as total, max(milliseconds) as slowest
+       from encryption_rollout.batches where run_id = p.run_id and phase = p.number
+     ) b on true
+     where p.run_id = $1 order by p.number`,
+    [run],
+  );
+  return rows.map((row) => {
+    const phase = plan.phases.find(({ number }) => number === row.number);
+    return {
+      ...row,
+      title: phase?.title ?? `Phase ${row.number}`,
+      startedAt: iso(row.startedAt),
+      passedAt: iso(row.passedAt),
+      soakMinutes: phase?.soakMinutes ?? 0,
+      pauseSeconds: phase?.pauseSeconds ?? 0,
+    };
+  });
+}
+
+/** Of the run, before they are read: what is added meanwhile is not taken for left out. */
+async function countRecords(client: Client, run: string): Promise<Report['leftOut']> {
+  const { rows } = await client.query<Report['leftOut']>(
+    `select
+       (select count(*) from encryption_rollout.gates where run_id = $1) as gates,
+       (select count(*) from encryption_rollout.events where run_id = $1) as events,
+       (select count(*) from encryption_rollout.holds where run_id = $1) as holds`,
+    [run],
+  );
+  return rows[0] as Report['leftOut'];
+}
+
+/** The run's judgements, oldest first. */
+async function readGates(client: Client, run: string): Promise<GateReport[]> {
+  const { rows } = await client.query(
+    `select * from (
+       select id, attempt, gate, phase, verdict, reason, criteria, judged_at as "judgedAt"
+       from encryption_rollout.gates where run_id = $1 order by id desc limit $2
+     ) latest order by id`,
+    [run, maxRecords],
+  );
+  return rows.map(({ id: _, judgedAt, ...row }) => ({ ...row, judgedAt: iso(judgedAt) }));
+}
+
+async function readAudits(client: Client, run: string): Promise<Report['audits']> {
+  const { rows } = await client.query(
+    `select attempt, finished, rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched"
+     from encryption_rollout.audits where run_id = $1 order by attempt`,
+    [run],
+  );
+  return rows;
+}
+
+/** Waits for themselves: a pressure that comes and goes writes so many that they would push everything else out. */
+async function readEvents(client: Client, run: string): Promise<EventReport[]> {
+  const { rows } = await client.query(
+    `select attempt, event, happened_at as at, detail from (
+       select *, row_number() over (partition by event in ('WAITING', 'GOING_ON') order by id desc) as nth
+       from encryption_rollout.events where run_id = $1
+     ) as numbered where nth <= $2 order by id`,
+    [run, maxRecords],
+  );
+  return rows.map(({ at, ...row }) => ({ ...row, at: iso(at) }));
+}
+
+/** Without the token of the waiting execution. */
+async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
+  const { rows } = await client.query(
+    `select * from (
+       select id, attempt, gate, reason, asked_at as "askedAt", decision, decided_at as "decidedAt",
+         decided_by as "decidedBy", comment
+       from encryption_rollout.holds where run_id = $1 order by asked_at desc limit $2
+     ) latest order by "askedAt"`,
+    [run, maxRecords],
+  );
+  return rows.map((row) => ({ ...row, askedAt: iso(row.askedAt), decidedAt: iso(row.decidedAt) }));
+}
+
+/** Errors of the table by type, since a moment: the plan's error summary. */
+export async function summarizeErrors(client: Client, target: string, since: Date): Promise<ErrorSummary[]> {
+  const { rows } = await client.query(
+    `select error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
+     from public.encryption_errors where target = $1 and error_timestamp >= $2
+     group by error_type order by error_type`,
+    [target, since],
+  );
+  return rows.map((row) => ({ ...row, first: iso(row.first), last: iso(row.last) }));
+}
+
+/** The plan's key access statistics for this table, and for what concerns all: installing, rotating, retiring a key. */
+export async function readKeyAccess(client: Client, target: string, since: Date): Promise<KeyAccess[]> {
+  const { rows } = await client.query(
+    `select accessed_by as by, purpose, access_count as accesses, values_used as uses, failure_count as failures,
+       last_access as last
+     from public.get_key_access_stats(clock_timestamp() - $2::timestamptz)
+     where target is null or target = $1 order by access_count desc limit 50`,
+    [target, since],
+  );
+  return rows.map((row) => ({ ...row, last: iso(row.last) }));
+}
+
+function iso<T extends Date | null>(moment: T): T extends null ? null : string;
+function iso(moment: Date | null): string | null {
+  return moment === null ? null : moment.toISOString();
+}

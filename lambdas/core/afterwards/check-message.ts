@@ -1,0 +1,90 @@
+/** The report of a check after a rollout, as people get it. Pure. */
+import { type Judgement, number } from '../gates/judgement.ts';
+import type { Health } from '../plan/progress.ts';
+import { criterionLine, keyLine, postMortemMessage } from '../telling/post-mortem.ts';
+import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
+
+/** Answers of the plan's queries after a rollout. */
+export interface CheckQueries {
+  readonly now: Date;
+  readonly period: { readonly name: string; readonly since: Date };
+  readonly health: Health;
+  /** Of seven days, newest first. */
+  readonly dailyErrors: readonly { readonly day: string; readonly type: string; readonly count: number }[];
+  /** Of the period. */
+  readonly errors: readonly ErrorSummary[];
+  readonly keyAccess: readonly KeyAccess[];
+}
+
+/** Lines of a list in a message; the rest is in PostgreSQL. */
+const MAX_LINES = 40;
+
+/** Subject and text; on the last day with the report's post-mortem. */
+export function checkMessage(
+  { gate, verdict, reason, criteria }: Judgement,
+  { period, health, dailyErrors, errors, keyAccess }: CheckQueries,
+  about: {
+    readonly run: string;
+    /** Of the execution that makes this check once more. */
+    readonly input: unknown;
+    readonly target: string;
+    /** Path or URL. */
+    readonly runbook: string;
+    readonly day: number;
+    readonly days: number;
+    readonly report: Report | undefined;
+  },
+): { subject: string; message: string } {
+  const lines = [
+    `${gate} of the encryption of ${about.target}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
+    reason,
+    nextStep(verdict, about),
+    '',
+    `Health: ${coverage(health)}, trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
+    '',
+    'Errors per day and type, last 7 days:',
+    ...listed(dailyErrors.map(({ day, type, count }) => `- ${day} ${type}: ${number.format(count)}`)),
+    '',
+    `Errors by type ${period.name}:`,
+    ...listed(
+      errors.map(
+        ({ type, count, first, last }) => `- ${type}: ${number.format(count)}, first ${first}, last ${last}`,
+      ),
+    ),
+    '',
+    `Use of the key ${period.name}:`,
+    ...listed(keyAccess.map(keyLine)),
+    '',
+    'Judged by:',
+    ...criteria.map(criterionLine),
+    ...(about.report === undefined ? [] : ['', postMortemMessage(about.report)]),
+  ];
+  return { subject: `Encryption rollout: ${gate} ${verdict}`, message: lines.join('\n') };
+}
+
+/** What to do about a verdict, for whoever reads it. */
+function nextStep(
+  verdict: Judgement['verdict'],
+  { input, runbook }: { readonly input: unknown; readonly runbook: string },
+): string {
+  const again = `To look again, start an execution of PostRolloutChecks with ${JSON.stringify(input)}`;
+  return {
+    GO: 'Next: nothing.',
+    NO_GO: `Next: find out what has failed; ${runbook} has a heading for each alarm. The rollout itself never deletes plaintext. ${again}`,
+    INCONCLUSIVE: `Next: a person looks at what could not be measured. ${again}`,
+  }[verdict];
+}
+
+/** While the key is rotated every row may be encrypted, and few of them with the new key. */
+function coverage({ encryptedRows, rowsWithPii, encryptionPercentage, readablePercentage }: Health): string {
+  const [some, all] = [number.format(encryptedRows), number.format(rowsWithPii)];
+  return encryptionPercentage === readablePercentage
+    ? `${some} of ${all} rows encrypted (${encryptionPercentage} %)`
+    : `${readablePercentage} % of ${all} rows encrypted, ${some} of them with the newest key`;
+}
+
+function listed(lines: readonly string[]): string[] {
+  if (lines.length === 0) return ['- none'];
+  if (lines.length <= MAX_LINES) return [...lines];
+  return [...lines.slice(0, MAX_LINES), `- … ${lines.length - MAX_LINES} more in PostgreSQL`];
+}

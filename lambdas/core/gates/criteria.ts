@@ -1,0 +1,137 @@
+/**
+ * What is measured of a rollout, and the criteria that several judgements make of it. Pure. A value that could not be
+ * measured is `null` and never counts as health.
+ */
+
+import type { Plan } from '../plan/plan.ts';
+import type { Health } from '../plan/progress.ts';
+import { type Criterion, criterion, none, number } from './judgement.ts';
+
+/** Errors recorded for the table since a phase began. */
+export interface ErrorCounts {
+  readonly encryption: number;
+  readonly trigger: number;
+  readonly decryption: number;
+  readonly keyAccess: number;
+}
+
+export interface PhaseProgress {
+  readonly rowsWithPii: number;
+  readonly rowsAttempted: number;
+  readonly rowsFailed: number;
+  /** By this phase in all attempts. */
+  readonly rowsEncrypted: number;
+  readonly rowsEncryptedNow: number;
+}
+
+/** Rows decrypted outside the database and compared with their plaintext. `null` in the key: no key to check with. */
+export interface SpotCheck {
+  readonly checked: number;
+  readonly mismatchedKeys: readonly string[];
+}
+
+export interface TriggerTest {
+  /** Medians over canary writes. */
+  readonly offMilliseconds: number;
+  readonly onMilliseconds: number;
+  /** Ciphertext and IV present, and decrypting to the canary's plaintext. */
+  readonly canaryEncrypted: boolean;
+  readonly canaryHasIv: boolean;
+  readonly canaryDecrypts: boolean;
+}
+
+export interface NewRows {
+  readonly newRecords: number;
+  readonly autoEncrypted: number;
+  readonly missingIv: number;
+}
+
+export interface AuditResult {
+  readonly finished: boolean;
+  readonly rowsVerified: number;
+  readonly rowsMismatched: number;
+}
+
+/** Failed rows in percent of those attempted; 0 before the first. */
+export function errorPercent(failed: number, attempted: number): number {
+  return attempted === 0 ? 0 : (failed * 100) / attempted;
+}
+
+export function newRowsCriteria({ newRecords, autoEncrypted, missingIv }: NewRows): Criterion[] {
+  return [
+    criterion(
+      'New rows encrypted by the trigger',
+      `all ${number.format(newRecords)}`,
+      number.format(autoEncrypted),
+      autoEncrypted === newRecords,
+    ),
+    none('New rows without IV', missingIv),
+  ];
+}
+
+export function keyCriterion(matches: boolean): Criterion {
+  return criterion(
+    'Encryption key',
+    'Secrets Manager and the database hold the same key',
+    matches ? 'the same' : 'another key',
+    matches,
+  );
+}
+
+/** @param expectedOfNone what is expected of a table without an encrypted row */
+export function spotCheckCriterion(
+  { checked, mismatchedKeys }: SpotCheck,
+  { encryptedRows }: Health,
+  expectedOfNone: string,
+): Criterion {
+  return criterion(
+    'Decryption matches plaintext',
+    encryptedRows === 0 ? expectedOfNone : 'all of the rows checked',
+    `${checked - mismatchedKeys.length} of ${checked}`,
+    checked === 0 ? encryptedRows === 0 || null : mismatchedKeys.length === 0,
+  );
+}
+
+/**
+ * The final audit. `undefined`: none is recorded.
+ * @param when said of the rows, like ` when the rollout ended`
+ */
+export function auditCriterion(audit: AuditResult | undefined, when = ''): Criterion {
+  return criterion(
+    'Rows verified outside the database',
+    `every row${when}, each equal to its plaintext`,
+    audit === undefined
+      ? 'no audit recorded'
+      : `${number.format(audit.rowsVerified)} verified, ${number.format(audit.rowsMismatched)} mismatched${audit.finished ? '' : ', not finished'}`,
+    audit === undefined ? null : audit.finished && audit.rowsMismatched === 0,
+  );
+}
+
+/** A write with the trigger off and on, medians in milliseconds; undefined = not measured. */
+export function writeLatencyCriterion(
+  { writeLatency: { maxAddedMilliseconds: limit } }: Plan,
+  off: number | undefined,
+  on: number | undefined,
+): Criterion {
+  const told = (milliseconds: number | undefined) =>
+    milliseconds === undefined ? 'not measured' : `${number.format(milliseconds)} ms`;
+  return criterion(
+    'Write latency',
+    `at most ${number.format(limit)} ms more than without the trigger`,
+    `${told(off)} off, ${told(on)} on`,
+    off === undefined || on === undefined ? null : on - off <= limit,
+  );
+}
+
+/** None when there were too few rows to tell. */
+export function batchTimeCriteria(plan: Plan, millisecondsPerRow: number | null): Criterion[] {
+  if (millisecondsPerRow === null) return [];
+  return [
+    criterion(
+      'Batch time per row',
+      `at most ${number.format(plan.maxMillisecondsPerRow)} ms`,
+      `${number.format(millisecondsPerRow)} ms`,
+      millisecondsPerRow <= plan.maxMillisecondsPerRow,
+    ),
+  ];
+}

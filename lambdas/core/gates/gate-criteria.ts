@@ -1,0 +1,137 @@
+/** The criteria of a phase's gate, from the plan's go/no-go lists. Pure. */
+
+import type { Phase, Plan } from '../plan/plan.ts';
+import { aimRows, type Health } from '../plan/progress.ts';
+import { type Vitals, vitalsCriteria } from '../pressure/vitals.ts';
+import {
+  type AuditResult,
+  auditCriterion,
+  batchTimeCriteria,
+  type ErrorCounts,
+  errorPercent,
+  keyCriterion,
+  type NewRows,
+  newRowsCriteria,
+  type PhaseProgress,
+  type SpotCheck,
+  spotCheckCriterion,
+  type TriggerTest,
+  writeLatencyCriterion,
+} from './criteria.ts';
+import { type Criterion, criterion, none, number } from './judgement.ts';
+
+export interface GateMeasurements {
+  readonly health: Health;
+  readonly vitals: Vitals;
+  readonly errors: ErrorCounts;
+  readonly progress: PhaseProgress;
+  readonly spotCheck: SpotCheck;
+  /** Secrets Manager's key is the one that the database encrypts with. */
+  readonly keyMatches: boolean;
+  /** Rows move from one key to the next, with the trigger on. */
+  readonly rotating: boolean;
+  /** Mean over the phase's batches; null when they were too few rows to tell. */
+  readonly millisecondsPerRow: number | null;
+  /** Phase 4 only. */
+  readonly triggerTest?: TriggerTest | undefined;
+  readonly newRows?: NewRows | undefined;
+  /** Phase 5, after the final audit. */
+  readonly audit?: AuditResult | undefined;
+}
+
+/** All of them, in the order in which people read them. */
+export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
+  return [
+    ...coverageCriteria(phase, m),
+    keyCriterion(m.keyMatches),
+    spotCheckCriterion(m.spotCheck, m.health, 'nothing encrypted yet'),
+    none('Decryption failures', m.errors.decryption),
+    none('Missing IVs', m.health.missingIvCount),
+    errorRate(phase, m),
+    none('Key access failures', m.errors.keyAccess),
+    ...triggerCriteria(plan, phase, m),
+    ...(m.audit ? [auditCriterion(m.audit)] : []),
+    ...batchTimeCriteria(plan, m.millisecondsPerRow),
+    ...vitalsCriteria(plan, m.vitals),
+  ];
+}
+
+function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeasurements): Criterion[] {
+  const criteria: Criterion[] = [];
+  if (phase.maxRows) {
+    const aim = aimRows(phase, progress.rowsWithPii);
+    criteria.push(
+      criterion(
+        'Rows encrypted',
+        `at least ${number.format(aim)}`,
+        number.format(progress.rowsEncryptedNow),
+        progress.rowsEncryptedNow >= aim,
+      ),
+    );
+  }
+  const { min } = phase.coverage;
+  // In a rotation live writes move rows, too: a soak may end beyond the range.
+  const max = rotating ? null : phase.coverage.max;
+  const percent = health.encryptionPercentage;
+  // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
+  const beyond = max !== null && progress.rowsAttempted === 0 && percent > max;
+  if (min !== null) {
+    criteria.push(
+      criterion(
+        'Encryption percentage',
+        max === null
+          ? min === 100
+            ? '100 %'
+            : `at least ${min} %`
+          : beyond
+            ? `at least ${min} % (beyond ${max} % before)`
+            : `${min}–${max} %`,
+        `${percent} %`,
+        percent >= min && (max === null || beyond || percent <= max),
+      ),
+    );
+  }
+  if (min === 100) criteria.push(none('Unencrypted rows', health.unencryptedRows));
+  return criteria;
+}
+
+function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criterion {
+  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
+  const { maxErrorPercent } = phase;
+  if (maxErrorPercent === 0) return none('Encryption errors', errors.encryption);
+  return criterion(
+    'Error rate',
+    `below ${maxErrorPercent} %`,
+    `${number.format(percent)} % (${number.format(progress.rowsFailed)} of ${number.format(progress.rowsAttempted)})`,
+    percent < maxErrorPercent,
+  );
+}
+
+function triggerCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
+  if (phase.number < 4) return [];
+  const criteria = [
+    criterion(
+      'Trigger',
+      'enabled',
+      m.health.triggerEnabled ? 'enabled' : 'disabled',
+      m.health.triggerEnabled,
+    ),
+    none('Trigger failures', m.errors.trigger),
+  ];
+  if (phase.number === 4) {
+    const test = m.triggerTest;
+    criteria.push(
+      criterion(
+        'Canary insert',
+        'encrypted, with IV, decrypts to its plaintext',
+        test === undefined
+          ? 'not tested'
+          : `${test.canaryEncrypted ? '' : 'not '}encrypted, ${test.canaryHasIv ? 'with' : 'no'} IV, ${test.canaryDecrypts ? 'decrypts' : 'does not decrypt'}`,
+        test === undefined ? null : test.canaryEncrypted && test.canaryHasIv && test.canaryDecrypts,
+      ),
+      writeLatencyCriterion(plan, test?.offMilliseconds, test?.onMilliseconds),
+    );
+    if (m.newRows) criteria.push(...newRowsCriteria(m.newRows));
+  }
+  return criteria;
+}

@@ -1,0 +1,91 @@
+/** What the command line asks of the function Operate, and what it is told. */
+import * as z from 'zod';
+import type { Verdict } from '../gates/judgement.ts';
+import type { Purpose } from '../plan/purpose.ts';
+
+const by = z.string().trim().min(1, 'expected who asks for it');
+/** What the command line asks for. `by`: the caller's identity, as AWS tells it. */
+export const OperateInput = z.discriminatedUnion('command', [
+  z.strictObject({ command: z.literal('status') }),
+  z.strictObject({ command: z.literal('report') }),
+  z.strictObject({ command: z.literal('pause'), by, reason: z.string().default('') }),
+  z.strictObject({ command: z.literal('resume'), by }),
+  /** null: as the plan has it again. */
+  z.strictObject({
+    command: z.literal('tune'),
+    by,
+    batchRows: z.int().min(1).max(50_000).nullable().optional(),
+    pauseSeconds: z.int().min(0).max(3_600).nullable().optional(),
+  }),
+  z.strictObject({
+    command: z.literal('decide'),
+    by,
+    hold: z.string(),
+    decision: z.enum(['go', 'no-go', 'retry']),
+    comment: z.string().default(''),
+  }),
+  /** Option 1 of the plan, for a run that is over. One under way is aborted instead. */
+  z.strictObject({ command: z.literal('rollback'), by, reason: z.string().trim().min(1) }),
+  /** Option 2 of the plan; `confirm` repeats the run's id. */
+  z.strictObject({ command: z.literal('clear'), by, confirm: z.string() }),
+]);
+export type OperateInput = z.infer<typeof OperateInput>;
+
+/** Where a rollout is. Times: ISO 8601. Counted, never scanned: an answer takes milliseconds on any table. */
+export interface RolloutStatus {
+  readonly target: string;
+  /** Null before the first run. */
+  readonly run: {
+    readonly id: string;
+    readonly attempt: number;
+    readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
+    readonly purpose: Purpose;
+    readonly execution: string;
+    readonly startedAt: string;
+    readonly endedAt: string | null;
+    readonly stopReason: string | null;
+    readonly untilPhase: number;
+  } | null;
+  readonly phase: { readonly number: number; readonly title: string; readonly startedAt: string } | null;
+  readonly rows: {
+    readonly withPersonalData: number;
+    readonly encrypted: number;
+    readonly percentage: number;
+  } | null;
+  /** Of the last minutes' batches. */
+  readonly rowsPerSecond: number | null;
+  readonly millisecondsPerRow: number | null;
+  readonly hoursLeft: number | null;
+  readonly waiting: { readonly for: string; readonly since: string } | null;
+  readonly tuned: { readonly batchRows: number | null; readonly pauseSeconds: number | null };
+  readonly holds: readonly {
+    readonly id: string;
+    readonly gate: string;
+    readonly reason: string;
+    readonly askedAt: string;
+    readonly expiresAt: string;
+  }[];
+  /** What may be unknown in the phase under way, on whose word, and until when. */
+  readonly accepted: readonly {
+    readonly criteria: readonly string[];
+    readonly by: string;
+    readonly until: string;
+  }[];
+  readonly lastGate: {
+    readonly gate: string;
+    readonly verdict: Verdict;
+    readonly reason: string;
+    readonly judgedAt: string;
+  } | null;
+  readonly triggerEnabled: boolean | null;
+  /** Since the attempt began, by type. */
+  readonly errors: Readonly<Record<string, number>>;
+}
+
+/** `execution`: the ARN of what was started. */
+export interface OperateOutput {
+  readonly done: string;
+  readonly status: RolloutStatus;
+  readonly execution?: string;
+  readonly report?: unknown;
+}

@@ -1,0 +1,113 @@
+/**
+ * What a deployment tells its handlers: the environment variable ROLLOUT_SETTINGS, written by infra and read here.
+ * Secrets are named by ARN, never contained.
+ */
+import * as z from 'zod';
+import { PhaseNumber } from '../payloads.ts';
+import { OffPeak } from '../pressure/off-peak.ts';
+import { defaultPlan, type Plan } from './plan.ts';
+import { applyOverrides, PlanOverrides } from './plan-overrides.ts';
+import { priorityProblem } from './priority.ts';
+
+export { OffPeak };
+
+/** The table to encrypt. Defaults describe the shipped target. */
+export const Target = z.strictObject({
+  schema: z.string().min(1).default('public'),
+  table: z.string().min(1).default('appointments'),
+  keyColumn: z.string().min(1).default('id'),
+  columns: z
+    .array(z.string().min(1))
+    .min(1)
+    .refine((names) => new Set(names).size === names.length, 'expected each column once')
+    .default(['email', 'e164', 'first_name']),
+  trigger: z.string().min(1).default('encrypt_appointment_pii'),
+  /** SQL condition on the table's columns; rows for which it is true are encrypted first. null = none. */
+  priority: z
+    .string()
+    .min(1)
+    .refine((text) => priorityProblem(text) === '', {
+      error: ({ input }) =>
+        `found ${priorityProblem(String(input))}, expected one SQL condition, like is_vip`,
+    })
+    .nullable()
+    .default(null),
+  /** Column with the row's time of creation, to watch new rows; null = the table has none. */
+  createdAt: z.string().min(1).nullable().default('created_at'),
+  /** The canary: inserted with the trigger on, checked, rolled back. Column → value, as JSON. */
+  canary: z.record(z.string(), z.unknown()).default({
+    organization_id: '00000000-0000-4000-8000-000000000000',
+    start_at: '2030-01-01T10:00:00Z',
+    end_at: '2030-01-01T11:00:00Z',
+    // Capitals, so that a trigger of the application's that normalizes after ours is found out.
+    email: 'Canary@Example.com',
+    e164: '+15551234567',
+    first_name: 'CanaryTest',
+    status: 'pending',
+    note: 'Trigger activation test',
+  }),
+});
+export type Target = z.infer<typeof Target>;
+
+const oneDatabase = 'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}';
+
+/** RDS keeps identifiers in lower case, and CloudWatch's dimensions tell the cases apart. */
+const identifier = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,62}$/, 'expected an identifier of RDS in lower case, like appointments-1');
+
+/** An instance or a cluster of RDS, by its identifier. */
+export const Database = z
+  .strictObject(
+    {
+      instanceIdentifier: identifier.optional(),
+      clusterIdentifier: identifier.optional(),
+      /** Read replicas of an instance, whose lag is watched. */
+      replicas: z.array(identifier).default([]),
+    },
+    oneDatabase,
+  )
+  .superRefine((given, context) => {
+    const { instanceIdentifier, clusterIdentifier, replicas } = given;
+    const refuse = (input: unknown, message: string, ...path: string[]) =>
+      context.addIssue({ code: 'custom', input, message, path });
+    if ((instanceIdentifier === undefined) === (clusterIdentifier === undefined))
+      refuse({ instanceIdentifier, clusterIdentifier }, oneDatabase);
+    else if (clusterIdentifier !== undefined && replicas.length > 0)
+      refuse(
+        replicas,
+        'expected none with clusterIdentifier: a cluster knows its readers itself',
+        'replicas',
+      );
+  });
+export type Database = z.infer<typeof Database>;
+
+export const Settings = z.strictObject({
+  target: Target.prefault({}),
+  /** Whose CloudWatch metrics are the database's vitals. */
+  database: Database,
+  /** Takes a snapshot when the latest backup is too old, and waits for it. */
+  takeBackup: z.boolean().default(false),
+  /** Phases that begin only when a person has said so. */
+  approvals: z.array(PhaseNumber).default([]),
+  offPeak: OffPeak.nullable().default(null),
+  /** Triggers of the application, by name, that batches may fire; the execution's input may add to them. */
+  acknowledgedTriggers: z.array(z.string().min(1)).default([]),
+  /** Alarms of the operator's services: in ALARM = customers notice. Names. */
+  customerAlarms: z.array(z.string()).default([]),
+  /** Our own alarms and dashboard, which preflight wants to see. Names. */
+  ownAlarms: z.array(z.string()).default([]),
+  dashboard: z.string().optional(),
+  /** Where people find the runbook, see runbookAt(); undefined = in the repository. */
+  runbookUrl: z.string().optional(),
+  /** Given at deployment; the execution's input may add to them or replace them. */
+  attestations: z.record(z.string(), z.string()).default({}),
+  /** What this deployment changes of the plan. */
+  plan: PlanOverrides.default({}),
+});
+export type Settings = z.infer<typeof Settings>;
+
+/** The plan in force. */
+export function planOf({ plan }: Pick<Settings, 'plan'>): Plan {
+  return applyOverrides(defaultPlan, plan);
+}

@@ -1,0 +1,139 @@
+/** What a rollout will write, from sizes and a sample of the table, and whether there is room for it. Pure. */
+import type { Criterion } from '../gates/judgement.ts';
+import {
+  ASSUMED_MILLISECONDS_PER_ROW,
+  batchesLeft,
+  hoursLeft,
+  noPace,
+  type Way,
+} from '../operating/time-left.ts';
+import { type Plan, phaseOf } from '../plan/plan.ts';
+import type { OffPeak } from '../plan/settings.ts';
+import { gibibytes } from '../pressure/vitals.ts';
+
+/** A sample of `fraction` of the table's pages, and the sizes that PostgreSQL knows. Bytes are averages per row to encrypt. */
+export interface TableSample {
+  readonly fraction: number;
+  readonly rows: number;
+  readonly withPii: number;
+  readonly todo: number;
+  readonly rowBytes: number;
+  /** Ciphertexts and IV. */
+  readonly addedBytes: number;
+  readonly tableBytes: number;
+  readonly pageBytes: number;
+  readonly indexBytes: readonly number[];
+  readonly checkpointSeconds: number;
+  readonly maxWalBytes: number;
+  readonly fullPageWrites: boolean;
+}
+
+export interface Slot {
+  readonly name: string;
+  readonly active: boolean;
+  readonly lagBytes: number;
+}
+
+export interface Forecast {
+  readonly rowsToEncrypt: number;
+  readonly batches: number;
+  readonly hours: number;
+  /** Growth of the table and its indexes, if no vacuum runs meanwhile. */
+  readonly tableBytes: number;
+  readonly walBytes: number;
+}
+
+/** An update's record, the lock's before it, and their block references. */
+const RECORD_BYTES = 150;
+/** An index entry's record, without the entry. */
+const INDEX_RECORD_BYTES = 64;
+/** A line pointer, and on average half of the eight bytes that a row is aligned to. */
+const POINTER_BYTES = 8;
+
+/**
+ * Every row to encrypt is written anew (its old version stays until a vacuum), with an entry in every index:
+ *
+ *     table = rows × (row + ciphertexts + IV + pointer) + Σ index × rows / all rows
+ *     WAL   = rows × (new row + 150 + Σ (entry + 64)) + full pages
+ *
+ * A page is logged in full when it is first changed after a checkpoint. The table is walked as it is stored, so each of its
+ * pages once, the old and the new; entries of an index fall anywhere, so up to all of its pages in every checkpoint.
+ */
+export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | null, now: Date): Forecast {
+  const rows = Math.round(sample.todo / sample.fraction);
+  const allRows = Math.max(1, sample.rows / sample.fraction);
+  // Long values lie beside the table, and an update does not write them again.
+  const rowBytes = Math.min(sample.rowBytes, sample.tableBytes / allRows);
+  const newRow = rowBytes + sample.addedBytes;
+  const share = Math.min(1, rows / allRows);
+  const indexGrowth = sample.indexBytes.reduce((sum, bytes) => sum + bytes * share, 0);
+  const tableBytes = rows * (newRow + POINTER_BYTES) + indexGrowth;
+
+  const rowsWithPii = Math.max(rows, Math.round(sample.withPii / sample.fraction));
+  const way: Way = {
+    from: 1,
+    until: 5,
+    rowsWithPii,
+    rowsEncryptedNow: rowsWithPii - rows,
+    hoursSoaked: null,
+    rowsAudited: 0,
+  };
+  const batches = batchesLeft(plan, way, noPace.tuned).reduce((sum, each) => sum + each.batches, 0);
+  const bulk = phaseOf(plan, 3);
+  const workSeconds = batches * bulk.pauseSeconds + (rows * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
+
+  const entries = sample.indexBytes.reduce((sum, bytes) => sum + INDEX_RECORD_BYTES + bytes / allRows, 0);
+  const records = rows * (newRow + RECORD_BYTES + entries);
+  const oldPages = Math.min(rows, sample.tableBytes / sample.pageBytes);
+  const heapPages = oldPages + (rows * newRow) / sample.pageBytes;
+  const checkpoints = Math.max(
+    1,
+    Math.ceil(workSeconds / sample.checkpointSeconds),
+    Math.ceil(records / sample.maxWalBytes),
+  );
+  const indexPages = sample.indexBytes.reduce(
+    (sum, bytes) => sum + Math.min(rows, (bytes / sample.pageBytes) * checkpoints),
+    0,
+  );
+  const walBytes = records + (sample.fullPageWrites ? (heapPages + indexPages) * sample.pageBytes : 0);
+  return {
+    rowsToEncrypt: rows,
+    batches,
+    hours: hoursLeft(plan, offPeak, now, way, noPace),
+    tableBytes: Math.round(tableBytes),
+    walBytes: Math.round(walBytes),
+  };
+}
+
+/**
+ * Whether there is room. WAL is recycled unless a slot holds it back: a slot that nobody reads holds back all of it, one
+ * that lags no more than the plan allows before batches stop.
+ */
+export function roomCriteria(
+  { abort }: Plan,
+  { tableBytes, walBytes }: Forecast,
+  slots: readonly Slot[],
+  freeStorageBytes: number | null | undefined,
+): Criterion[] {
+  const inactive = slots.filter(({ active }) => !active);
+  const heldBack =
+    inactive.length > 0 ? walBytes : slots.length > 0 ? Math.min(walBytes, abort.slotLagBytes) : 0;
+  const needed = tableBytes + heldBack + abort.minFreeStorageBytes;
+  const criteria: Criterion[] = [
+    {
+      name: 'Inactive replication slots',
+      expected: `none that would hold back more than ${gibibytes(abort.slotLagBytes)} with the ${gibibytes(walBytes)} of WAL to come; otherwise have them read, or drop them: select pg_drop_replication_slot('<name>')`,
+      measured:
+        inactive.map(({ name, lagBytes }) => `${name}, ${gibibytes(lagBytes)} behind`).join('; ') || 'none',
+      passed: inactive.every(({ lagBytes }) => lagBytes + walBytes <= abort.slotLagBytes),
+    },
+  ];
+  if (freeStorageBytes !== undefined)
+    criteria.push({
+      name: 'Room for what will be written',
+      expected: `at least ${gibibytes(needed)} free: ${gibibytes(tableBytes)} for the table, ${gibibytes(heldBack)} of WAL held back, ${gibibytes(abort.minFreeStorageBytes)} to spare`,
+      measured: freeStorageBytes === null ? 'no reading' : gibibytes(freeStorageBytes),
+      passed: freeStorageBytes === null ? null : freeStorageBytes >= needed,
+    });
+  return criteria;
+}

@@ -1,0 +1,131 @@
+/** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
+import { counted, number, type Verdict, withoutGate } from '../gates/judgement.ts';
+import type { ProvePlaintextOutput } from '../payloads.ts';
+import type { Health } from '../plan/progress.ts';
+import type { Purpose } from '../plan/purpose.ts';
+import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals.ts';
+
+export interface JudgedGate {
+  readonly gate: string;
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly judgedAt: Date;
+}
+
+/** A statement of another session, as far as it may be told. */
+export interface RunningQuery {
+  readonly pid: number;
+  readonly application: string;
+  /** As pg_stat_activity calls it, e.g. `active`, `idle in transaction`. */
+  readonly state: string;
+  /** `<type>/<event>`; null = it waits for nothing. */
+  readonly waitsFor: string | null;
+  /** Since the statement began. */
+  readonly seconds: number;
+  /** Without literals. */
+  readonly statement: string;
+}
+
+export interface Evidence {
+  readonly target: string;
+  readonly runId: string;
+  /** Why the rollout was stopped: one sentence, without its full stop. */
+  readonly why: string;
+  readonly purpose: Purpose;
+  readonly health: Health;
+  /** Undefined: not proven. */
+  readonly proof: ProvePlaintextOutput | undefined;
+  /** Of this attempt, by type. */
+  readonly errors: Readonly<Record<string, number>>;
+  readonly vitals: Vitals;
+  /** The latest judgements of this attempt, newest first. */
+  readonly gates: readonly JudgedGate[];
+  readonly queries: readonly RunningQuery[];
+  /** A command of `npm run rollout`, as it is typed to reach this stack. */
+  commandLine(words: string): string;
+  /** A link to the runbook. */
+  runbook(anchor: string): string;
+}
+
+/** Lines of the message that one list may take. */
+const maxLines = 5;
+
+/** The notification's text. The first three lines are all that a person needs at night. */
+export function stopMessage(evidence: Evidence): string {
+  const { target, runId, why, errors, vitals, gates, queries, commandLine, runbook } = evidence;
+  const byType = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  return [
+    `The encryption rollout of ${target} has stopped. ${why}.`,
+    `Now: ${state(evidence)}, ${plaintextState(evidence.proof)}.`,
+    `Next: find the cause (${commandLine('report')}, ${runbook('rolloutfailed')}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    '',
+    `Errors in this attempt: ${byType.join(', ') || 'none'}.`,
+    `Vitals: ${vitalsLine(vitals)}.`,
+    ...list('Last judgements', gates, gateLine),
+    ...list('Other sessions at work', queries, queryLine),
+  ].join('\n');
+}
+
+function list<Item>(title: string, items: readonly Item[], line: (item: Item) => string): string[] {
+  if (items.length === 0) return [`${title}: none.`];
+  const more = items.length > maxLines ? [`- and ${items.length - maxLines} more`] : [];
+  return [`${title}:`, ...items.slice(0, maxLines).map((item) => `- ${line(item)}`), ...more];
+}
+
+function state({ purpose, health }: Evidence): string {
+  const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
+  const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
+  if (purpose === 'encrypt')
+    return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows} encrypted`;
+  if (purpose === 'verify')
+    return `trigger ${triggerEnabled ? 'enabled, and left so because it was when this rollout of a complete table began' : 'DISABLED'}, ${rows} encrypted`;
+  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${rows} moved to the new key, ${readablePercentage} % encrypted with a key in use`;
+}
+
+function plaintextState(proof: ProvePlaintextOutput | undefined): string {
+  if (proof === undefined) return 'plaintext NOT PROVEN readable (ProvePlaintext gave no result)';
+  if (proof.ciphertextOnlyRows > 0)
+    return `${counted(proof.ciphertextOnlyRows, 'row HOLDS', 'rows HOLD')} CIPHERTEXT WITHOUT PLAINTEXT, which somebody else must have deleted`;
+  return `all plaintext in place (${counted(proof.plaintextRows, 'row')} read)`;
+}
+
+function vitalsLine({
+  cpuPercents,
+  customerAlarms,
+  longestLockWaitMilliseconds,
+  connections,
+  freeStorageBytes,
+  replicaLagSeconds,
+  slotLagBytes,
+  oldestTransactionMinutes,
+}: Vitals): string {
+  const cpu = cpuPercents?.[0];
+  return [
+    cpu === undefined ? 'CPU not measured' : `CPU ${Math.round(cpu)} %`,
+    `longest wait for a lock on the table ${Math.round(longestLockWaitMilliseconds)} ms`,
+    `${connections.used} of ${connections.limit} connections`,
+    ...told('free storage', freeStorageBytes, gibibytes),
+    ...told('replica lag', replicaLagSeconds, (seconds) => `${number.format(seconds)} s`),
+    `WAL held back by slots ${gibibytes(slotLagBytes)}`,
+    `oldest transaction ${Math.round(oldestTransactionMinutes)} min`,
+    customerAlarms === null
+      ? 'customer alarms not measured'
+      : `customer alarms in ALARM: ${alarmsInWords(customerAlarms)}`,
+  ].join(', ');
+}
+
+/** Nothing of what was not asked. */
+function told(what: string, value: number | null | undefined, inWords: (value: number) => string): string[] {
+  if (value === undefined) return [];
+  return [value === null ? `${what} not measured` : `${what} ${inWords(value)}`];
+}
+
+function gateLine({ gate, verdict, reason, judgedAt }: JudgedGate): string {
+  const said = `${judgedAt.toISOString().slice(11, 16)} UTC ${gate}: ${verdict}`;
+  return reason === '' ? said : `${said}. ${withoutGate(gate, reason)}`;
+}
+
+function queryLine({ pid, application, state, waitsFor, seconds, statement }: RunningQuery): string {
+  const waits = waitsFor === null ? '' : `, waits for ${waitsFor}`;
+  return `${pid} ${application || 'without a name'}, ${state} for ${Math.round(seconds)} s${waits}: ${statement}`;
+}

@@ -1,0 +1,117 @@
+/** What the records tell of a run, all its attempts together: ids, counts, times and verdicts, never personal data. */
+import type { Criterion, Verdict } from '../gates/judgement.ts';
+import type { Plan } from '../plan/plan.ts';
+import type { Purpose } from '../plan/purpose.ts';
+
+/** Times: ISO 8601, UTC. */
+export interface Report {
+  readonly target: string;
+  readonly writtenAt: string;
+  readonly run: {
+    readonly id: string;
+    readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
+    readonly purpose: Purpose;
+    readonly attempts: number;
+    readonly startedAt: string;
+    readonly endedAt: string | null;
+    readonly stopReason: string | null;
+    /** Field of the checklist → who attested it. */
+    readonly attestations: Readonly<Record<string, string>>;
+  };
+  /** Limits of the plan that the run was judged by. */
+  readonly expected: {
+    readonly millisecondsPerRow: number;
+    readonly addedWriteMilliseconds: number;
+    readonly hours: number;
+  };
+  readonly phases: readonly PhaseReport[];
+  readonly gates: readonly GateReport[];
+  readonly audits: readonly {
+    readonly attempt: number;
+    readonly finished: boolean;
+    readonly rowsVerified: number;
+    readonly rowsMismatched: number;
+  }[];
+  readonly events: readonly EventReport[];
+  readonly holds: readonly HoldReport[];
+  /** How many earlier ones PostgreSQL has. */
+  readonly leftOut: { readonly gates: number; readonly events: number; readonly holds: number };
+  /** Since the run began. */
+  readonly errors: readonly ErrorSummary[];
+  readonly keyAccess: readonly KeyAccess[];
+}
+
+export interface PhaseReport {
+  readonly number: number;
+  readonly title: string;
+  /** Of the last time that the phase began. */
+  readonly attempt: number;
+  readonly startedAt: string;
+  readonly passedAt: string | null;
+  readonly rowsWithPersonalData: number;
+  /** In all attempts; of them `batchesNow` since the phase began for the last time. */
+  readonly rowsEncrypted: number;
+  readonly rowsFailed: number;
+  readonly batches: number;
+  readonly batchesNow: number;
+  readonly rowsNow: number;
+  readonly batchMilliseconds: number;
+  readonly slowestBatchMilliseconds: number;
+  /** The plan's. */
+  readonly soakMinutes: number;
+  readonly pauseSeconds: number;
+}
+
+export interface GateReport {
+  readonly attempt: number;
+  readonly gate: string;
+  readonly phase: number | null;
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly criteria: readonly Criterion[];
+  readonly judgedAt: string;
+}
+
+export interface EventReport {
+  readonly attempt: number;
+  readonly event: string;
+  readonly at: string;
+  readonly detail: Readonly<Record<string, unknown>>;
+}
+
+export interface HoldReport {
+  readonly id: string;
+  readonly attempt: number;
+  readonly gate: string;
+  readonly reason: string;
+  readonly askedAt: string;
+  readonly decision: string | null;
+  readonly decidedAt: string | null;
+  readonly decidedBy: string | null;
+  readonly comment: string | null;
+}
+
+/** Errors of one type. */
+export interface ErrorSummary {
+  readonly type: string;
+  readonly count: number;
+  readonly first: string;
+  readonly last: string;
+}
+
+/** Who used the key, for what; `uses`: rows or values, except by the trigger, which counts transactions. */
+export interface KeyAccess {
+  readonly by: string;
+  readonly purpose: string;
+  readonly accesses: number;
+  readonly uses: number;
+  readonly failures: number;
+  readonly last: string;
+}
+
+export type Check = 'daily' | 'weekly' | 'final';
+
+/** Judgements of a run after it was complete, by the check that makes them. */
+export function checkNames({ afterwards }: Plan): Readonly<Record<Check, string>> {
+  return { daily: 'Daily check', weekly: 'Weekly check', final: `Day ${afterwards.days}` };
+}

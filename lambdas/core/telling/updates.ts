@@ -1,0 +1,133 @@
+/** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
+import { number, sentence, withoutGate } from '../gates/judgement.ts';
+import type { RolloutStatus } from '../operating/operate.ts';
+import { isPutOff } from '../operating/time-left.ts';
+import type { Plan } from '../plan/plan.ts';
+import { type Purpose, purposeInWords } from '../plan/purpose.ts';
+import { waitOf } from '../pressure/throttle.ts';
+
+/** The schedule ticks once an hour, and a tick may come seconds early. */
+const TOLERANCE_HOURS = 0.1;
+const HOUR_MILLISECONDS = 3_600_000;
+const WEEK_HOURS = 7 * 24;
+
+/** What was told before; undefined = nothing yet. */
+export interface Told {
+  readonly update: { readonly at: Date; readonly attempt: number; readonly phase: number | null } | undefined;
+  /** The latest update that went to the security team, too. */
+  readonly security: Date | undefined;
+  /** The latest check after the rollout, which is a report like an update. */
+  readonly check: Date | undefined;
+}
+
+/**
+ * Who is to be told now. While a run is under way: at the beginning of an attempt and of a phase, then by the phase's
+ * cadence; the security team once a day. Once when it has ended, to those who have heard of it. After its completion
+ * weekly, unless a check has reported, until the last day.
+ */
+export function dueUpdates(
+  plan: Plan,
+  { run, phase }: RolloutStatus,
+  told: Told,
+  now: Date,
+): { updates: boolean; security: boolean } {
+  const hoursSince = (moment: Date) => (now.getTime() - moment.getTime()) / HOUR_MILLISECONDS;
+  const longAgo = (moment: Date | undefined, hours: number) =>
+    moment === undefined || hoursSince(moment) >= hours - TOLERANCE_HOURS;
+  const { update } = told;
+  if (run?.endedAt != null && update?.attempt === run.attempt && update.at < new Date(run.endedAt))
+    return { updates: true, security: false };
+  if (run?.status === 'COMPLETED' && run.endedAt !== null) {
+    const over = hoursSince(new Date(run.endedAt)) > plan.afterwards.days * 24 + 1;
+    const latest = [new Date(run.endedAt), told.update?.at, told.check]
+      .filter((moment) => moment !== undefined)
+      .reduce((a, b) => (a > b ? a : b));
+    // An hour later than a check would be, so that a week has one report.
+    const due = !over && hoursSince(latest) >= WEEK_HOURS + 1;
+    return { updates: due, security: due };
+  }
+  if (run?.status !== 'ACTIVE' && run?.status !== 'STOPPING') return { updates: false, security: false };
+  const news =
+    update === undefined || update.attempt !== run.attempt || update.phase !== (phase?.number ?? null);
+  const hours = plan.phases.find((each) => each.number === phase?.number)?.updateHours ?? 1;
+  return {
+    updates: news || longAgo(update.at, hours),
+    security: longAgo(told.security, 24),
+  };
+}
+
+/** What is known of the rows before the first phase. */
+const notBegun: Readonly<Record<Purpose, string>> = {
+  encrypt: 'nothing encrypted yet',
+  rotate: 'no row moved to the new key yet, each is encrypted with the key before',
+  verify: 'encrypted by an earlier rollout, nothing verified yet',
+};
+
+/**
+ * The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next.
+ * @param commandLine makes a command of `npm run rollout` one that reaches this stack
+ */
+export function statusUpdate(
+  plan: Plan,
+  status: RolloutStatus,
+  commandLine: (words: string) => string,
+): { subject: string; message: string } {
+  const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
+  const purpose = run?.purpose ?? 'encrypt';
+  const underNewKey = purpose === 'rotate' ? ' under the new key' : '';
+  const percent = rows === null ? '' : `, ${rows.percentage} %${underNewKey}`;
+  const inPhase = `${phase?.title ?? (purpose === 'verify' ? 'before its first phase' : 'before phase 1')}${percent}`;
+  const where = {
+    COMPLETED: 'complete',
+    STOPPING: 'being stopped',
+    STOPPED: `stopped, ${inPhase}`,
+    ACTIVE: inPhase,
+  }[run?.status ?? 'ACTIVE'];
+  const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  const since =
+    run?.status === 'COMPLETED'
+      ? ', as counted when it ended'
+      : phase && `; in ${phase.title} since ${phase.startedAt}`;
+  const lines = [
+    `Encryption of ${target}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
+    '',
+    `Where: ${rows === null ? notBegun[purpose] : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data${underNewKey} (${rows.percentage} %)`}${since ?? ''}.`,
+    ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
+      ? [
+          `${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
+        ]
+      : [
+          `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
+          `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
+        ]),
+    `Health: errors in this attempt: ${failed.join(', ') || 'none'}; trigger ${status.triggerEnabled === null ? 'unknown' : status.triggerEnabled ? 'enabled' : 'disabled'}; ${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
+    ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
+    ...holds.map(
+      ({ id, gate, reason, expiresAt }) =>
+        `A person is asked: ${gate} (${id}). ${sentence(withoutGate(gate, reason))} Without an answer by ${expiresAt} it is a no.`,
+    ),
+    `Next: ${nextStep(plan, status, commandLine)}`,
+  ];
+  return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
+}
+
+function nextStep(
+  { phases, afterwards }: Plan,
+  { run, phase, holds, waiting }: RolloutStatus,
+  commandLine: (words: string) => string,
+): string {
+  if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
+  if (run?.status === 'STOPPED') return 'the next execution goes on from here.';
+  if (run?.status === 'STOPPING') return 'the rollback ends; its cause is in the page to the people on call.';
+  if (holds.length > 0) return `somebody answers; ${commandLine('status')} says how.`;
+  if (waiting !== null)
+    return waitOf(waiting.for) === 'person'
+      ? `no batch begins until somebody resumes: ${commandLine('resume')}`
+      : 'the batches go on by themselves when the wait is over.';
+  if (phase === null && run?.purpose === 'verify')
+    return 'what is missing is encrypted, then every row is opened.';
+  const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);
+  return following === undefined
+    ? 'the final audit opens every row, then the rollout is complete.'
+    : `${phase === null ? '' : 'its gate, then '}${following.title}.`;
+}

@@ -1,0 +1,70 @@
+import type pg from 'pg';
+import { answerTask, isRunning } from '../../adapters/aws/executions.ts';
+import { decide } from '../../adapters/postgres/gates/holds.ts';
+import { pauseRun, resumeRun, tuneRun } from '../../adapters/postgres/operating/requests.ts';
+import { readStatus } from '../../adapters/postgres/operating/status.ts';
+import { clearOnRequest } from '../../adapters/postgres/stopping/clearing.ts';
+import { rollBackOnRequest } from '../../adapters/postgres/stopping/rollback-requests.ts';
+import { readReport } from '../../adapters/postgres/telling/report.ts';
+import { OperateInput, type OperateOutput } from '../../core/operating/operate.ts';
+import { longestPauseDays } from '../../core/pressure/throttle.ts';
+import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
+
+type Command = OperateInput['command'];
+type Input<Name extends Command> = Extract<OperateInput, { command: Name }>;
+/** What a command did; the status afterwards is added. */
+type Done = Omit<OperateOutput, 'status'>;
+type Commands = {
+  readonly [Name in Command]: (input: Input<Name>, client: pg.Client, step: Step) => Promise<Done>;
+};
+
+const commands: Commands = {
+  status: async () => ({ done: '' }),
+
+  report: async (_input, client, { target, plan }) => ({
+    done: '',
+    report: (await readReport(client, target, plan)) ?? null,
+  }),
+
+  pause: async ({ by, reason }, client, { target, plan }) => ({
+    done: `${await pauseRun(client, target, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
+  }),
+
+  resume: async ({ by }, client, { target }) => ({ done: await resumeRun(client, target, by) }),
+
+  tune: async (tuning, client, { target }) => ({ done: await tuneRun(client, target, tuning) }),
+
+  decide: async (answer, client, { target }) => {
+    const { gate, token } = await decide(client, target, answer);
+    if (token !== null) await answerTask(token, { decision: answer.decision });
+    return { done: `${answer.hold} is decided: ${answer.decision}. ${gate} is judged again.` };
+  },
+
+  rollback: async ({ by, reason }, client, { target }) => {
+    const machine = required('ROLLBACK_MACHINE_ARN');
+    const { run, execution } = await rollBackOnRequest(client, target, { by, reason, machine }, isRunning);
+    return {
+      done: `The rollback of run ${run.id} has begun: the trigger goes off, and the next execution resumes the run.`,
+      execution,
+    };
+  },
+
+  clear: async ({ by, confirm }, client, { target }) => {
+    const machine = required('CLEAR_MACHINE_ARN');
+    const { run, execution } = await clearOnRequest(client, target, { by, confirm, machine }, isRunning);
+    return { done: `The ciphertext of run ${run.id} is being cleared, in batches.`, execution };
+  },
+};
+
+/** What people do to a rollout from the command line. Every answer tells where the rollout is afterwards. */
+export const handler = handlerOf('Operate', OperateInput, async (input, step) =>
+  step.database(unattachedSession, async (client): Promise<OperateOutput> => {
+    const command = commands[input.command] as (
+      input: OperateInput,
+      client: pg.Client,
+      step: Step,
+    ) => Promise<Done>;
+    const done = await command(input, client, step);
+    return { ...done, status: await readStatus(client, step.settings) };
+  }),
+);

@@ -1,0 +1,118 @@
+import type pg from 'pg';
+import { publish } from '../../adapters/aws/cloudwatch.ts';
+import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
+import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
+import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
+import { scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
+import { noteLook, noteWaiting, readPause } from '../../adapters/postgres/operating/requests.ts';
+import { beginPhase } from '../../adapters/postgres/runs/phases.ts';
+import { refuses, withDecisions } from '../../core/gates/decisions.ts';
+import { judge } from '../../core/gates/judgement.ts';
+import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/payloads.ts';
+import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
+import { abortCriteria, soakCriteria } from '../../core/pressure/abort-criteria.ts';
+import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
+import type { Vitals } from '../../core/pressure/vitals.ts';
+import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';
+import { readVitals } from './measurements.ts';
+
+/** A second scan, where the time of creation has no index; the function has this much time left after the longest count. */
+const NEW_ROWS_MILLISECONDS = 2 * 60_000;
+
+/**
+ * The abort conditions: before every batch, and in every slice of a soak, there with a look at the whole table as often as
+ * its size allows. Before a batch also whether it has to wait: for a person, for a time of the day, or for a pressure to ease.
+ */
+export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, step) => {
+  const { run, phase: number, during, slice } = input;
+  const { plan, settings, target } = step;
+  const phase = phaseOf(plan, number);
+  const gate = `${phase.title}: CheckVitals`;
+  const answer = (changes: Partial<CheckVitalsOutput>): CheckVitalsOutput => ({
+    outcome: 'OK',
+    gate,
+    slice: slice + 1,
+    waitSeconds: 0,
+    reason: '',
+    criteria: [],
+    ...changes,
+  });
+  // Every look is some events of the execution's history, whether a batch follows or a wait.
+  if (during === 'batch' && slice >= plan.batchesPerExecution) return answer({ outcome: 'CONTINUE' });
+
+  return step.database(sessionName(run), async (client) => {
+    await noteLook(client, run);
+    const progress = await beginPhase(client, run, number);
+    const vitals = await readVitals(step, client);
+    const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
+    const decided = await decidedHolds(client, run, gate, plan.goMinutes);
+    // A person who said no does not wait for the hour, or for the one who paused.
+    if (wait?.judged === false && !decided.some(refuses)) return await waiting(wait.easing);
+
+    const errors = await countErrors(client, target, progress.startedAt);
+    const criteria = abortCriteria(plan, vitals, errors, progress);
+    if (during === 'soak') {
+      const watchesNewRows = number === 4 && settings.target.createdAt !== null;
+      // The gate after the soak has its own look at the whole table, whenever the last one here was.
+      const scanned = await scanWhenDue(client, target, 0, async () => ({
+        health: await readHealth(client, target),
+        newRows: watchesNewRows
+          ? await within(client, NEW_ROWS_MILLISECONDS, () => readNewRows(client, target, progress.startedAt))
+          : undefined,
+      }));
+      criteria.push(...soakCriteria(errors, scanned));
+    }
+    const judgement = judge(gate, withDecisions(criteria, decided));
+    if (judgement.verdict === 'GO' && wait) return await waiting(wait.easing);
+    await show(client, run, null, step);
+    if (judgement.verdict !== 'GO') {
+      await recordJudgement(client, run, judgement, number, false);
+      const { reason, criteria } = judgement;
+      return judgement.verdict === 'NO_GO'
+        ? answer({ outcome: 'BREACH', slice, reason, criteria })
+        : // Before a batch every look counts, so that holds cannot fill the history either.
+          answer({ outcome: 'HOLD', slice: during === 'batch' ? slice + 1 : slice, reason, criteria });
+    }
+    const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
+    return answer({ outcome: soaked ? 'DONE' : 'OK', criteria: judgement.criteria });
+
+    async function waiting({ reason, waitSeconds }: Easing): Promise<CheckVitalsOutput> {
+      await show(client, run, reason, step);
+      return answer({ outcome: 'WAIT', reason, waitSeconds });
+    }
+  });
+});
+
+/**
+ * Why the next batch has to wait. While it waits for a person or for the hour, what happens around the table is not the
+ * rollout's doing, and is not judged: a busy day must not stop what only works at night.
+ */
+async function reasonToWait(
+  client: pg.Client,
+  run: Run,
+  phase: PhaseNumber,
+  vitals: Vitals,
+  { plan, settings: { offPeak } }: Step,
+): Promise<{ easing: Easing; judged: boolean } | null> {
+  const pause = await readPause(client, run);
+  if (pause)
+    return {
+      easing: {
+        reason: pausedBy(pause.by, pause.reason),
+        waitSeconds: PAUSED_SECONDS,
+      },
+      judged: false,
+    };
+  const now = new Date();
+  const found = easing(plan, offPeak, phase, vitals, now);
+  if (found === null) return null;
+  const closed = offPeak?.phases.includes(phase) && !isOpen(offPeak, now);
+  return { easing: found, judged: !closed };
+}
+
+/** Shows what the batches wait for, or that they do not, in the records and as a metric. */
+async function show(client: pg.Client, run: Run, reason: string | null, step: Step): Promise<void> {
+  await noteWaiting(client, run, reason);
+  await publish(step.target, { Waiting: reason === null ? 0 : 1 }).catch(unpublished(step));
+}

@@ -1,0 +1,100 @@
+/** Measurements that several gates take: the world around the table, and rows opened outside the database. */
+import type pg from 'pg';
+import { readAlarms, readDatabaseMetrics } from '../../adapters/aws/cloudwatch.ts';
+import { rolledBack } from '../../adapters/postgres/database.ts';
+import {
+  insertCanary,
+  recordDecryptionFailures,
+  sampleRows,
+  tableSql,
+} from '../../adapters/postgres/encryption/engine.ts';
+import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
+import type { SpotCheck } from '../../core/gates/criteria.ts';
+import type { Vitals } from '../../core/pressure/vitals.ts';
+import { type Step, unattachedSession } from '../step.ts';
+
+/** How the database, its replicas and the customers are doing. What AWS does not answer is `null`, and so never counts as health. */
+export async function readVitals(step: Step, client: pg.Client): Promise<Vitals> {
+  const { settings, logger } = step;
+  const unmeasured = (error: Error) => {
+    logger.warn('could not be measured', { type: error.name, reason: error.message });
+    return null;
+  };
+  const [metrics, alarms] = await Promise.all([
+    readDatabaseMetrics(settings.database).catch(unmeasured),
+    readAlarms(settings.customerAlarms).catch(unmeasured),
+  ]);
+  const { rows } = await client.query(
+    `select
+       -- The kind of others' sessions is hidden from a role without pg_read_all_stats: then all of them count.
+       (select count(*) from pg_stat_activity where coalesce(backend_type, 'client backend') = 'client backend') as used,
+       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer as limit,
+       (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
+        from pg_locks
+        where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
+          and relation = to_regclass($1)) as wait,
+       -- Asked only where there is a slot: where WAL cannot be read there is none.
+       (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8
+        from pg_replication_slots where restart_lsn is not null) as slot_lag,
+       (select coalesce(max(extract(epoch from clock_timestamp() - xact_start) / 60), 0)::float8
+        from pg_stat_activity
+        where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
+          and application_name not like $2 || '%') as oldest_transaction,
+       -- The lock that VACUUM, ANALYZE and CREATE INDEX CONCURRENTLY take; unlike their progress, everybody may see it.
+       exists (
+         select from pg_locks
+         where granted and mode = 'ShareUpdateExclusiveLock' and locktype = 'relation'
+           and database = (select oid from pg_database where datname = current_database())
+           and relation = to_regclass($1) and pid <> pg_backend_pid()) as maintenance`,
+    [tableSql(settings.target), unattachedSession],
+  );
+  const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
+  const alarmsWith = (state: string | undefined) =>
+    settings.customerAlarms.filter((name) => alarms?.get(name)?.state === state);
+  return {
+    cpuPercents: metrics?.cpuPercents ?? null,
+    freeStorageBytes: metrics === null ? null : metrics.freeStorageBytes,
+    replicaLagSeconds: metrics === null ? null : metrics.replicaLagSeconds,
+    customerAlarms: alarms && {
+      inAlarm: alarmsWith('ALARM'),
+      withoutData: alarmsWith('INSUFFICIENT_DATA'),
+      notFound: alarmsWith(undefined),
+    },
+    longestLockWaitMilliseconds: wait,
+    connections: { used, limit },
+    slotLagBytes: slot_lag,
+    oldestTransactionMinutes: oldest_transaction,
+    maintenance,
+  };
+}
+
+/**
+ * Opens sampled rows with these keys outside the database; failures are recorded by row key.
+ * @param mostPages of the table that are read for it; all of them, when few rows are encrypted and none is given
+ */
+export async function spotCheck(
+  step: Step,
+  client: pg.Client,
+  keyring: Keyring,
+  mostPages?: number,
+): Promise<SpotCheck> {
+  const rows = await sampleRows(client, step.target, step.plan.spotCheckRows, mostPages);
+  const verifies = rowVerifier(step.settings.target, keyring);
+  const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
+  await recordDecryptionFailures(client, step.target, mismatchedKeys);
+  return { checked: rows.length, mismatchedKeys };
+}
+
+/** Median time of a canary insert, in milliseconds. Each is rolled back. */
+export async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {
+  const times: number[] = [];
+  for (let sample = 0; sample < plan.writeLatency.samples; sample++) {
+    await rolledBack(client, async () => {
+      const started = performance.now();
+      await insertCanary(client, settings.target);
+      times.push(performance.now() - started);
+    });
+  }
+  times.sort((a, b) => a - b);
+  return times[Math.floor(times.length / 2)] ?? 0;
+}

@@ -1,0 +1,119 @@
+import { Logger } from '@aws-lambda-powertools/logger';
+import type pg from 'pg';
+import * as z from 'zod';
+import { publish } from '../adapters/aws/cloudwatch.ts';
+import type { DatabaseLogin } from '../adapters/aws/login.ts';
+import { readKey } from '../adapters/aws/secrets.ts';
+import { required } from '../adapters/environment.ts';
+import { sessionName, withDatabase } from '../adapters/postgres/database.ts';
+import { targetName } from '../core/encryption/verification.ts';
+import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from '../core/errors.ts';
+import type { Plan } from '../core/plan/plan.ts';
+import { planOf, Settings } from '../core/plan/settings.ts';
+import { commandLine, runbookAt } from '../core/telling/hints.ts';
+
+/** What every handler works with, besides its input. */
+export interface Step {
+  readonly name: string;
+  readonly settings: Settings;
+  readonly plan: Plan;
+  /** `<schema>.<table>` */
+  readonly target: string;
+  readonly logger: Logger;
+  /** A database session for the work. `session`: its application_name; a run's id makes it cancellable by a rollback. */
+  database<T>(session: string, work: (client: pg.Client) => Promise<T>): Promise<T>;
+  key(): ReturnType<typeof readKey>;
+  /** A command of `npm run rollout`, for a message: as it is typed to reach this stack. */
+  commandLine(words: string): string;
+  /** A link to the runbook, for a message: at this heading's anchor. */
+  runbook(anchor?: string): string;
+}
+
+/** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
+export const unattachedSession = 'encryption-rollout';
+export { required, sessionName };
+
+/** As infra/surroundings/surroundings.ts says it. */
+function databaseLogin(): DatabaseLogin {
+  const { DATABASE_SECRET_ARN: secretArn, DATABASE_HOST: host, DATABASE_PORT: port } = process.env;
+  if (secretArn) return { secretArn, ...(host ? { host } : {}), ...(port ? { port: Number(port) } : {}) };
+  return {
+    host: required('DATABASE_HOST'),
+    port: Number(required('DATABASE_PORT')),
+    user: required('DATABASE_USER'),
+  };
+}
+
+function readSettings(): Settings {
+  const settings = Settings.safeParse(JSON.parse(required('ROLLOUT_SETTINGS')));
+  if (settings.success) return settings.data;
+  throw new InvalidSettings(`ROLLOUT_SETTINGS is wrong: ${listIssues(settings.error.issues)}`);
+}
+
+/**
+ * Makes a Lambda handler: parses the input, runs the step, logs its outcome, and names the errors. A key that cannot be
+ * used is counted in the metric KeyAccessFailures, whichever handler meets it.
+ */
+export function handlerOf<Input extends z.ZodType, Output>(
+  name: string,
+  input: Input,
+  run: (input: z.output<Input>, step: Step) => Promise<Output>,
+): (event: unknown) => Promise<Output> {
+  const logger = new Logger();
+  return async (event) => {
+    const started = performance.now();
+    const asked = event as { run?: { id?: string }; executionArn?: string } | null;
+    logger.resetKeys();
+    // What is not there is left out of the log.
+    logger.appendKeys({ state: name, run: asked?.run?.id, execution: asked?.executionArn });
+    let target: string | undefined;
+    try {
+      const parsed = input.safeParse(event);
+      if (!parsed.success)
+        throw new InvalidSettings(
+          `${name} was called with a wrong payload: ${listIssues(parsed.error.issues)}`,
+        );
+      const settings = readSettings();
+      target = targetName(settings.target);
+      const output = await run(parsed.data, {
+        name,
+        settings,
+        plan: planOf(settings),
+        target,
+        logger,
+        database: (session, work) =>
+          withDatabase(
+            {
+              login: databaseLogin(),
+              name: process.env.DATABASE_NAME || undefined,
+              tls: z.enum(['verify-full', 'off']).parse(required('DATABASE_TLS')),
+            },
+            session,
+            work,
+          ),
+        key: () => readKey(required('KEY_SECRET_ARN')),
+        commandLine: (words) => commandLine({ stack: required('STACK_NAME') }, words),
+        runbook: (anchor) => runbookAt(settings.runbookUrl, anchor),
+      });
+      logger.info('done', { milliseconds: performance.now() - started, outcome: outcomeOf(output) });
+      return output;
+    } catch (error) {
+      const { name: type, message, stack } = error as Error;
+      logger.error('failed', { milliseconds: performance.now() - started, type, reason: message, stack });
+      if (target !== undefined && (error instanceof WrongKey || error instanceof KeyUnavailable))
+        await publish(target, { KeyAccessFailures: 1 }).catch(() => {});
+      throw error;
+    }
+  };
+}
+
+/** For a metric without which the step is done all the same. */
+export function unpublished({ logger }: Step): (error: Error) => void {
+  return ({ name, message }) => logger.warn('metric not published', { type: name, reason: message });
+}
+
+/** The words of an output that tell what happened; never more, since a log is read by many. */
+function outcomeOf(output: unknown): unknown {
+  const { outcome, verdict, reason } = (output ?? {}) as Record<string, unknown>;
+  return { outcome, verdict, reason };
+}

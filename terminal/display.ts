@@ -1,0 +1,179 @@
+/** What a person sees. On a terminal with a progress bar, otherwise as plain lines at a modest rate. */
+import { MultiBar, type SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import pc from 'picocolors';
+import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
+
+/** Columns that everything fits into. */
+const width = 100;
+/** Between two lines of progress where there is no terminal. */
+const plainIntervalMs = 2_000;
+
+const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+
+/** `12,345` */
+export function count(value: number): string {
+  return whole.format(value);
+}
+
+/** Seconds as `35 s`, `4 min`, `2 h 30 min` or `3 days 4 h`. */
+export function duration(seconds: number): string {
+  const [days, hours, minutes] = [86_400, 3_600, 60].map((unit) => Math.floor(seconds / unit)) as [
+    number,
+    number,
+    number,
+  ];
+  if (days > 0) return `${days} day${days > 1 ? 's' : ''} ${hours % 24} h`;
+  if (hours > 0) return minutes % 60 > 0 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return minutes > 0 ? `${minutes} min` : `${Math.round(seconds)} s`;
+}
+
+/** Virtual seconds since the start as `day 1 02:30`. */
+export function clock(seconds: number): string {
+  const pad = (value: number) => String(Math.floor(value)).padStart(2, '0');
+  return `day ${Math.floor(seconds / 86_400) + 1} ${pad((seconds % 86_400) / 3_600)}:${pad((seconds % 3_600) / 60)}`;
+}
+
+function mark(passed: boolean | null): string {
+  return passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
+}
+
+/** A table without lines: the marks in the first column are what the eye follows. */
+function openTable(colWidths: number[], head: string[] = []): InstanceType<typeof Table> {
+  const edges = ['top', 'bottom', 'left', 'right'].flatMap((edge) => [
+    edge,
+    `${edge}-mid`,
+    `${edge}-left`,
+    `${edge}-right`,
+  ]);
+  const chars = Object.fromEntries([...edges, 'mid', 'mid-mid', 'middle'].map((place) => [place, '']));
+  return new Table({
+    colWidths,
+    head,
+    chars,
+    wordWrap: true,
+    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 1 },
+  });
+}
+
+/**
+ * A word longer than a column goes on in the next line, after a dot or the like where it has one: cut off, as the table
+ * would have it, a name is of no use.
+ */
+function fitted(text: string, colWidth: number): string {
+  const room = colWidth - 1;
+  return text.replace(new RegExp(`\\S{${room + 1},}`, 'g'), (word) => {
+    const head = /^.*[./_-]/.exec(word.slice(0, room))?.[0] ?? word.slice(0, room);
+    return `${head} ${fitted(word.slice(head.length), colWidth)}`;
+  });
+}
+
+export class Display {
+  private readonly out: NodeJS.WriteStream;
+  private bars: MultiBar | undefined;
+  private bar: SingleBar | undefined;
+  private lastPlain = 0;
+
+  constructor(out: NodeJS.WriteStream = process.stdout) {
+    this.out = out;
+  }
+
+  line(text = ''): void {
+    if (this.bars) {
+      // What is written above the bar appears with its next drawing.
+      this.bars.log(`${text}\n`);
+      this.bars.update();
+    } else {
+      this.out.write(`${text}\n`);
+    }
+  }
+
+  heading(text: string): void {
+    this.line();
+    this.line(pc.bold(text));
+  }
+
+  /** A problem and what to do about it. */
+  problem(text: string): void {
+    this.line(pc.red(text));
+  }
+
+  /** Steady work: how much of it is done, 0–100, details, and the virtual clock in seconds. */
+  progress(what: string, percent: number, details: string, virtualSeconds: number): void {
+    const payload = {
+      what: what.padEnd(10),
+      percent: percent.toFixed(1).padStart(5),
+      details,
+      clock: clock(virtualSeconds),
+    };
+    if (this.out.isTTY) {
+      if (!this.bars) {
+        this.bars = new MultiBar({
+          stream: this.out,
+          format: ' {what} {bar} {percent} % · {details} · {clock}',
+          barsize: 28,
+          barCompleteChar: '█',
+          barIncompleteChar: '░',
+          hideCursor: true,
+          fps: 8,
+        });
+        this.bar = this.bars.create(100, 0, payload);
+      }
+      this.bar?.update(Math.min(100, percent), payload);
+      return;
+    }
+    const now = performance.now();
+    if (now - this.lastPlain < plainIntervalMs) return;
+    this.lastPlain = now;
+    this.line(`  ${what}: ${percent.toFixed(1)} % · ${details} · ${payload.clock}`);
+  }
+
+  /** Removes the bar, at the end or before something else writes. */
+  endProgress(): void {
+    if (!this.bars) return;
+    this.bars.update();
+    if (this.bar) this.bars.remove(this.bar);
+    this.bars.stop();
+    this.bars = undefined;
+    this.bar = undefined;
+  }
+
+  judgement({ gate, verdict, criteria }: Judgement, virtualSeconds: number): void {
+    const colour = verdict === 'GO' ? pc.green : verdict === 'NO_GO' ? pc.red : pc.yellow;
+    this.line();
+    this.line(`${pc.bold(gate)}  ${colour(pc.bold(verdict))}  ${pc.dim(clock(virtualSeconds))}`);
+    this.criteria(criteria);
+  }
+
+  criteria(criteria: readonly Criterion[]): void {
+    const [forMark, forName, forExpected] = [3, 34, 36];
+    const forMeasured = width - forMark - forName - forExpected;
+    const table = openTable(
+      [forMark, forName, forExpected, forMeasured],
+      ['', 'Criterion', 'Expected', 'Measured'].map(pc.dim),
+    );
+    for (const { name, expected, measured, passed } of criteria) {
+      const found = fitted(measured, forMeasured);
+      table.push([
+        mark(passed),
+        name,
+        fitted(expected, forExpected),
+        passed === false ? pc.red(found) : found,
+      ]);
+    }
+    this.line(table.toString());
+  }
+
+  notification(subject: string, message: string): void {
+    this.line();
+    this.line(`${pc.cyan('✉')} ${pc.bold(subject || 'Notification')}`);
+    for (const text of message.split('\n')) this.line(`  ${text}`);
+  }
+
+  /** What was proven: name, value, and whether it is as it should be (null = neither good nor bad). */
+  proof(rows: readonly (readonly [name: string, value: string, good: boolean | null])[]): void {
+    const table = openTable([3, 36, width - 3 - 36]);
+    for (const [name, value, good] of rows) table.push([good === null ? '' : mark(good), name, value]);
+    this.line(table.toString());
+  }
+}

@@ -1,0 +1,131 @@
+import { readFileSync } from 'node:fs';
+import { Template } from 'aws-cdk-lib/assertions';
+import { describe, expect, test } from 'vitest';
+import { readConfig } from '../../../infra/config.ts';
+import { serviceAlerts } from '../../../infra/monitoring/service-alerts.ts';
+import { synthesizeRollout } from '../../../infra/synthesis.ts';
+import { alertsOf } from '../../../lambdas/core/monitoring/alerts.ts';
+import { metricNamespace, metrics } from '../../../lambdas/core/monitoring/metrics.ts';
+import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
+import { Settings } from '../../../lambdas/core/plan/settings.ts';
+
+const alerts = alertsOf(defaultPlan);
+const rollout = synthesizeRollout(readConfig('config/example.json'));
+const template = Template.fromJSON(structuredClone(rollout.template) as object as Record<string, unknown>);
+const only = <T>(found: Record<string, T>): T => {
+  expect(Object.keys(found)).toHaveLength(1);
+  return Object.values(found)[0] as T;
+};
+
+describe('alarms', () => {
+  const runbook = readFileSync('docs/runbook.md', 'utf8');
+
+  const alarmOf = (name: string) =>
+    only(
+      template.findResources('AWS::CloudWatch::Alarm', {
+        Properties: { AlarmName: `EncryptionRollout-${name}` },
+      }),
+    ).Properties;
+
+  test.each(alerts)('$name watches a metric that the handlers emit', (alert) => {
+    expect(metrics).toHaveProperty(alert.metric);
+    expect(alarmOf(alert.name)).toMatchObject({
+      Namespace: metricNamespace,
+      MetricName: alert.metric,
+      Dimensions: [{ Name: 'Target', Value: 'EncryptionRollout/public.appointments' }],
+      Statistic: alert.statistic,
+      Period: alert.periodMinutes * 60,
+      Threshold: alert.threshold,
+      ComparisonOperator: alert.comparison,
+      TreatMissingData: alert.whenMissing,
+    });
+  });
+
+  test.each([
+    ['RolloutFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'EncryptionRollout'],
+    ['RollbackFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'Rollback'],
+    ['ChecksFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'PostRolloutChecks'],
+    ['UpdatesFailed', 'AWS/States', 'ExecutionsFailed', 'StateMachineArn', 'StatusUpdates'],
+    ['SchedulesFailed', 'AWS/Scheduler', 'InvocationDroppedCount', 'ScheduleGroup', 'Checks'],
+    ['StopRolloutFailed', 'AWS/Lambda', 'Errors', 'FunctionName', 'StopRollout'],
+  ])('%s watches %s %s', (name, Namespace, MetricName, Dimension, of) => {
+    const { Dimensions, ...alarm } = alarmOf(name);
+    expect(alarm).toMatchObject({ Namespace, MetricName, Statistic: 'Sum', Threshold: 0 });
+    const { Ref } = Dimensions[0].Value;
+    const { StateMachineName, FunctionName } = rollout.template.Resources[Ref]?.Properties ?? {};
+    expect([Dimensions[0].Name, StateMachineName ?? FunctionName ?? Dimensions[0].Value]).toEqual([
+      Dimension,
+      `EncryptionRollout-${of}`,
+    ]);
+  });
+
+  test('every machine that fails pages: it has an alarm, its parent has one, or it pages by itself', () => {
+    const machines = template.findResources('AWS::StepFunctions::StateMachine');
+    const watched = Object.values(template.findResources('AWS::CloudWatch::Alarm')).flatMap(
+      ({ Properties }) => Properties.Dimensions.map(({ Value }: { Value: { Ref?: string } }) => Value.Ref),
+    );
+    const definitions = Object.values(machines).map(({ Properties }) =>
+      JSON.stringify(Properties.DefinitionString),
+    );
+    const unheard = Object.entries(machines).filter(
+      ([id]) => !watched.includes(id) && !definitions.some((definition) => definition.includes(`"${id}"`)),
+    );
+    expect(unheard.map(([, { Properties }]) => Properties.StateMachineName)).toEqual([
+      'EncryptionRollout-ClearCiphertext',
+    ]);
+    expect(JSON.stringify(unheard[0]?.[1].Properties.DefinitionString)).toContain('NotifyFailed');
+  });
+
+  test('every schedule that cannot be started pages: by its group, or because Monitor is silent', () => {
+    const [group, { Properties }] = Object.entries(
+      template.findResources('AWS::Scheduler::ScheduleGroup'),
+    )[0] as [string, { Properties: { Name: string } }];
+    const schedules = Object.values(template.findResources('AWS::Scheduler::Schedule'));
+    const [within, elsewhere] = [true, false].map((inGroup) =>
+      schedules.filter((each) => (each.Properties.GroupName === Properties.Name) === inGroup),
+    );
+    expect(elsewhere?.map((each) => each.Properties.Name)).toEqual(['EncryptionRollout-Monitor']);
+    // CloudFormation makes the group first: a name is no reference.
+    expect(within?.map(({ DependsOn }) => DependsOn)).toEqual([[group]]);
+  });
+
+  const all = [...alerts, ...serviceAlerts];
+
+  test.each(all)('$name pages, has a heading in the runbook, and links there', ({ name, story }) => {
+    const [, section = ''] = runbook.split(`\n## ${name}\n`);
+    for (const part of ['Description', 'Investigation', 'Resolution'])
+      expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
+    const { AlarmDescription, AlarmActions } = alarmOf(name);
+    expect(AlarmDescription).toBe(
+      `${story} Target: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+    );
+    expect(AlarmActions).toEqual([{ Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] }]);
+  });
+
+  test('an end is told of levels alone: that a failure is not repeated does not mend it', () => {
+    const told = all.map(({ name }) => name).filter((name) => alarmOf(name).OKActions !== undefined);
+    expect(told).toEqual(['CoverageBelow99', 'MissingIvs', 'RolloutOverdue', 'MonitorSilent']);
+  });
+
+  test('the numbers in the stories are those of the plan', () => {
+    const storyOf = (name: string) => alerts.find((alert) => alert.name === name)?.story;
+    expect(storyOf('BatchErrorRate')).toContain(`More than ${defaultPlan.abort.errorPercent} %`);
+    expect(storyOf('BatchesSlow')).toContain(`more than ${defaultPlan.maxMillisecondsPerRow} ms a row`);
+    expect(storyOf('RolloutOverdue')).toContain(`the ${defaultPlan.overdueHours} hours`);
+  });
+
+  test('there is no other alarm', () => {
+    template.resourceCountIs('AWS::CloudWatch::Alarm', all.length);
+  });
+
+  test('preflight asks for exactly the alarms and the dashboard that are deployed', () => {
+    const settings = Settings.parse(
+      JSON.parse(rollout.functions.Preflight?.environment.ROLLOUT_SETTINGS ?? ''),
+    );
+    const deployed = Object.values(template.findResources('AWS::CloudWatch::Alarm')).map(
+      ({ Properties }) => Properties.AlarmName,
+    );
+    expect([...settings.ownAlarms].sort()).toEqual(deployed.sort());
+    template.hasResourceProperties('AWS::CloudWatch::Dashboard', { DashboardName: settings.dashboard });
+  });
+});

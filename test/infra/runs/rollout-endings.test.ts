@@ -1,0 +1,100 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { allGoesWell, anotherRun, failure, type Handlers, rollback, rollOut, run } from '../machines.ts';
+
+beforeEach(anotherRun);
+
+describe('stopped: rollback, notification, and an execution that fails with the summary', () => {
+  const no = (phase: number, stage: string, verdict: string): Handlers => ({
+    Gate: (input) =>
+      input.phase === phase && input.stage === stage
+        ? { verdict, reason: 'coverage' }
+        : { verdict: 'GO', reason: '' },
+  });
+  const breach = (phase: number, during: string): Handlers => ({
+    CheckVitals: (input) =>
+      input.phase === phase && input.during === during
+        ? { outcome: 'BREACH', slice: 1, reason: 'CPU' }
+        : allGoesWell.CheckVitals?.(input),
+  });
+  const cases: [string, Handlers, string][] = [
+    ...[1, 2, 3, 4, 5].map((phase): [string, Handlers, string] => [
+      `NO_GO in phase ${phase}`,
+      no(phase, 'worked', 'NO_GO'),
+      'coverage',
+    ]),
+    ...[1, 2, 4].map((phase): [string, Handlers, string] => [
+      `NO_GO after the soak of phase ${phase}`,
+      no(phase, 'soaked', 'NO_GO'),
+      'coverage',
+    ]),
+    ['NO_GO after the audit', no(5, 'audited', 'NO_GO'), 'coverage'],
+    ['an approval that is denied', no(4, 'approval', 'NO_GO'), 'coverage'],
+    ['a breach before a batch', breach(3, 'batch'), 'CPU'],
+    ['a breach in a soak', breach(4, 'soak'), 'CPU'],
+    [
+      'a breach in a batch',
+      { EncryptBatch: () => ({ outcome: 'BREACH', batch: 1, pauseSeconds: 10, reason: 'errors' }) },
+      'errors',
+    ],
+    ['a gate fails', { Gate: failure('WrongKey') }, 'WrongKey'],
+    ['a batch fails', { EncryptBatch: failure('WrongKey') }, 'States.TaskFailed'],
+    ['the trigger cannot be enabled', { EnableTrigger: failure('UnusableTarget') }, 'UnusableTarget'],
+    ['the audit fails', { AuditRows: failure('WrongKey') }, 'States.TaskFailed'],
+    ['the completion fails', { CompleteRollout: failure('RunSuperseded') }, 'RunSuperseded'],
+  ];
+
+  test.each(cases)('%s', async (_name, changes, reason) => {
+    const { ending, calls, notes, executions } = await rollOut(changes);
+    expect(ending).toEqual({ status: 'FAILED', error: 'RolloutStopped', cause: `stopped: ${reason}` });
+    expect(calls.slice(-4)).toEqual(rollback);
+    expect(notes).toEqual([`Encryption rollout stopped: stopped: ${reason}`]);
+    expect(executions.at(-1)?.name).toBe(`${run.id}-1-rollback`);
+  });
+});
+
+test('a rollback that was started from outside is not taken for one that failed', async () => {
+  const name = `${run.id}-1-rollback`;
+  await rollOut({}, 'Rollback', { run, reason: 'an alarm' }, name);
+  const { ending, notes } = await rollOut({ Gate: () => ({ verdict: 'NO_GO', reason: 'coverage' }) });
+  expect(ending).toMatchObject({ error: 'RolloutStopped', cause: expect.stringMatching(/from outside/) });
+  expect(notes).toEqual([]);
+});
+
+describe('a rollback that fails', () => {
+  const stopped: Handlers = { Gate: () => ({ verdict: 'NO_GO', reason: 'coverage' }) };
+  const byHand = 'ALTER TABLE public.appointments DISABLE TRIGGER encrypt_appointment_pii;';
+
+  test.each(['CancelBatches', 'DisableTrigger', 'ProvePlaintext'])(
+    '%s fails: evidence and notification come all the same, and the failure is not hidden',
+    async (step) => {
+      const { ending, calls, notes } = await rollOut({ ...stopped, [step]: failure('DatabaseUnreachable') });
+      expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
+      expect(ending).toHaveProperty('cause', expect.stringContaining(byHand));
+      // In a rotation that would leave new rows in plaintext only.
+      expect(ending).toHaveProperty(
+        'cause',
+        expect.stringMatching(
+          /key was being rotated.* \(npm run rollout -- status says so\).*: leave it\. Otherwise/,
+        ),
+      );
+      expect(calls).toContain('DisableTrigger');
+      expect(calls.at(-1)).toBe('GatherEvidence');
+      expect(notes).toEqual([
+        'Encryption rollout stopped: stopped: coverage',
+        expect.stringMatching(/^Encryption rollout: rollback failed: .*DISABLE TRIGGER/),
+      ]);
+    },
+  );
+
+  test('GatherEvidence fails: the trigger is off, and the notification names the execution', async () => {
+    const { ending, calls, notes } = await rollOut({
+      ...stopped,
+      GatherEvidence: failure('DatabaseUnreachable'),
+    });
+    expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
+    expect(calls).toContain('DisableTrigger');
+    expect(notes[0]).toMatch(
+      /evidence could not be gathered.* docs\/runbook\.md#rollbackfailed, .*execution:.*-rollback$/,
+    );
+  });
+});

@@ -1,0 +1,240 @@
+import { describe, expect, test } from 'vitest';
+import { type GateMeasurements, gateCriteria } from '../../../../lambdas/core/gates/gate-criteria.ts';
+import { judge } from '../../../../lambdas/core/gates/judgement.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
+import type { Vitals } from '../../../../lambdas/core/pressure/vitals.ts';
+import { healthy, quiet } from '../healthy.ts';
+
+const ringing = { ...quiet, inAlarm: ['api-5xx'] };
+
+const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
+
+function verdictOf(phase: PhaseNumber, change: (m: GateMeasurements) => GateMeasurements = (m) => m) {
+  return judge(
+    'gate',
+    gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), change(healthy(coverageAt[phase]))),
+  );
+}
+
+const allPhases: PhaseNumber[] = [1, 2, 3, 4, 5];
+
+describe('gates', () => {
+  test.each(allPhases)('phase %i: GO when all is well', (phase) => {
+    expect(verdictOf(phase)).toMatchObject({ verdict: 'GO' });
+  });
+
+  /** One thing goes wrong: at every gate it is named, and it alone. */
+  const everywhere: [string, string, (m: GateMeasurements) => GateMeasurements][] = [
+    [
+      'a spot check fails',
+      'Decryption matches plaintext',
+      (m) => ({ ...m, spotCheck: { checked: 10, mismatchedKeys: ['k'] } }),
+    ],
+    [
+      'a decryption failure was recorded',
+      'Decryption failures',
+      (m) => ({ ...m, errors: { ...m.errors, decryption: 1 } }),
+    ],
+    ['an IV is missing', 'Missing IVs', (m) => ({ ...m, health: { ...m.health, missingIvCount: 1 } })],
+    ['the key is another', 'Encryption key', (m) => ({ ...m, keyMatches: false })],
+    ['the key failed', 'Key access failures', (m) => ({ ...m, errors: { ...m.errors, keyAccess: 1 } })],
+    ['batches are slow', 'Batch time per row', (m) => ({ ...m, millisecondsPerRow: 5.1 })],
+    ['CPU stays high', 'Database CPU', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90, 82] } })],
+    [
+      'a session waits',
+      'Database locks',
+      (m) => ({ ...m, vitals: { ...m.vitals, longestLockWaitMilliseconds: 1_001 } }),
+    ],
+    [
+      'connections run out',
+      'Database connections',
+      (m) => ({ ...m, vitals: { ...m.vitals, connections: { used: 91, limit: 100 } } }),
+    ],
+    [
+      'the disk fills up',
+      'Free storage',
+      (m) => ({ ...m, vitals: { ...m.vitals, freeStorageBytes: 2 ** 30 } }),
+    ],
+    [
+      'a slot holds back too much WAL',
+      'Replication slots',
+      (m) => ({ ...m, vitals: { ...m.vitals, slotLagBytes: 11 * 2 ** 30 } }),
+    ],
+    [
+      'customers notice',
+      'Customer-facing alarms',
+      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: ringing } }),
+    ],
+  ];
+  describe.each(allPhases)('phase %i', (phase) => {
+    test.each(everywhere)('NO_GO when %s', (_, name, change) => {
+      const { verdict, criteria, reason } = verdictOf(phase, change);
+      expect(verdict).toBe('NO_GO');
+      expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
+      expect(reason).toContain(name);
+    });
+  });
+
+  const once: [PhaseNumber, string, string, (m: GateMeasurements) => GateMeasurements][] = [
+    [
+      1,
+      'fewer rows than 500',
+      'Rows encrypted',
+      (m) => ({ ...m, progress: { ...m.progress, rowsEncryptedNow: 499 } }),
+    ],
+    [1, 'one row failed', 'Encryption errors', (m) => ({ ...m, errors: { ...m.errors, encryption: 1 } })],
+    [
+      2,
+      'below 20 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 19.99 } }),
+    ],
+    [
+      2,
+      'above 25 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 25.01 } }),
+    ],
+    [
+      2,
+      '2 of 2,000 rows failed',
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 2 } }),
+    ],
+    [
+      3,
+      'below 90 %',
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 89.99 } }),
+    ],
+    [
+      3,
+      '1 % of the rows failed',
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 20 } }),
+    ],
+    [4, 'the trigger is off', 'Trigger', (m) => ({ ...m, health: { ...m.health, triggerEnabled: false } })],
+    [
+      4,
+      'the trigger failed once',
+      'Trigger failures',
+      (m) => ({ ...m, errors: { ...m.errors, trigger: 1 } }),
+    ],
+    [
+      4,
+      'the canary stays plain',
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryEncrypted: false } }),
+    ],
+    [
+      4,
+      'the canary has no IV',
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryHasIv: false } }),
+    ],
+    [
+      4,
+      'writes are slow',
+      'Write latency',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, onMilliseconds: 6.1 } }),
+    ],
+    [
+      4,
+      'a new row stays plain',
+      'New rows encrypted by the trigger',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 11, missingIv: 0 } }),
+    ],
+    [
+      4,
+      'a new row has no IV',
+      'New rows without IV',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 1 } }),
+    ],
+    [
+      5,
+      'one row is left',
+      'Unencrypted rows',
+      (m) => ({ ...m, health: { ...m.health, unencryptedRows: 1 } }),
+    ],
+    [
+      5,
+      'the audit found a mismatch',
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: true, rowsVerified: 9_999, rowsMismatched: 1 } }),
+    ],
+    [
+      5,
+      'the audit did not finish',
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: false, rowsVerified: 9_999, rowsMismatched: 0 } }),
+    ],
+  ];
+  test.each(once)('phase %i: NO_GO when %s', (phase, _, name, change) => {
+    const { verdict, criteria } = verdictOf(phase, change);
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
+  });
+
+  test.each<[string, (m: GateMeasurements) => GateMeasurements]>([
+    ['no CPU reading', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: null } })],
+    ['alarms that cannot be read', (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: null } })],
+    [
+      'an alarm that does not exist',
+      (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: { ...quiet, notFound: ['api-5xx'] } } }),
+    ],
+    [
+      'two high readings of the CPU, and no third',
+      (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90] } }),
+    ],
+    ['no row to check', (m) => ({ ...m, spotCheck: { checked: 0, mismatchedKeys: [] } })],
+  ])('INCONCLUSIVE with %s: what is not measured is not health', (_, change) => {
+    expect(verdictOf(3, change).verdict).toBe('INCONCLUSIVE');
+  });
+
+  test('INCONCLUSIVE in phase 4 when the trigger was not tested', () => {
+    expect(verdictOf(4, (m) => ({ ...m, triggerTest: undefined })).verdict).toBe('INCONCLUSIVE');
+  });
+
+  test('a failure outweighs a missing measurement', () => {
+    const { verdict, reason } = verdictOf(3, (m) => ({
+      ...m,
+      vitals: { ...m.vitals, cpuPercents: null, customerAlarms: ringing },
+    }));
+    expect(verdict).toBe('NO_GO');
+    expect(reason).not.toContain('CPU');
+  });
+
+  test('phase 2 of a run that was resumed beyond 25 % is not sent back', () => {
+    const beyond = (m: GateMeasurements) => ({
+      ...m,
+      health: { ...m.health, encryptionPercentage: 60 },
+      progress: { ...m.progress, rowsAttempted: 0 },
+    });
+    expect(verdictOf(2, beyond).verdict).toBe('GO');
+  });
+
+  test('one calm reading of the CPU is enough, whatever is missing', () => {
+    const calm = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
+    expect(verdictOf(3, calm).verdict).toBe('GO');
+  });
+
+  test('alarms: one that rings is not hidden by one that does not exist; one without data is named, and no more', () => {
+    const line = (customerAlarms: Vitals['customerAlarms']) =>
+      verdictOf(3, (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms } })).criteria.find(
+        ({ name }) => name === 'Customer-facing alarms',
+      );
+    expect(line({ ...ringing, notFound: ['checkout'] })).toMatchObject({
+      measured: 'api-5xx; no such alarm: checkout',
+      passed: false,
+    });
+    expect(line({ ...quiet, withoutData: ['night-orders'] })).toMatchObject({
+      measured: 'none; without data: night-orders',
+      passed: true,
+    });
+  });
+
+  test('one CPU spike is normal', () => {
+    const spike = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
+    expect(verdictOf(3, spike).verdict).toBe('GO');
+  });
+});

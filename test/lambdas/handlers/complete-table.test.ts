@@ -1,0 +1,96 @@
+/** A rollout that is started once more over a table that an earlier one has completed. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
+import { rollOut } from '../whole-rollout.ts';
+import { type TestWorld, testWorld } from '../world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(200);
+  await rollOut(world, await world.prepare('first'));
+  world.running.clear();
+  run = await world.prepare('second');
+  expect(await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } })).toMatchObject({
+    verdict: 'GO',
+  });
+  expect(run.resumeAt).toBe(5);
+});
+afterEach(() => world.stop());
+
+const triggerState = async () =>
+  (await world.client.query("select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'"))
+    .rows[0].tgenabled;
+const rollBack = async (reason: string) => {
+  for (const step of ['cancel-batches', 'disable-trigger', 'prove-plaintext'])
+    await world.invoke(step, { run, reason });
+  return (await world.invoke('gather-evidence', { run, reason })).summary;
+};
+const coverage = async () => {
+  world.aws.metrics.length = 0;
+  await world.invoke('monitor', {});
+  return world.aws.metrics.find(({ name }) => name === 'EncryptionPercentage')?.value;
+};
+
+test('an approval that nobody gives in time stops it, leaves the trigger on, and says so', async () => {
+  const gate = { run, phase: 5, stage: 'approval' };
+  const { gate: name } = await world.invoke('gate', gate);
+  const { hold } = await world.invoke('ask-person', { run, gate: name, execution: 'hold-1' });
+  await world.invoke('expire-hold', { run, hold });
+  const { verdict, reason } = await world.invoke('gate', gate);
+  expect(verdict).toBe('NO_GO');
+
+  const summary = await rollBack(reason);
+  expect(await triggerState()).toBe('O');
+  expect(summary).toContain('trigger enabled, and left so because it was when this rollout');
+  expect(summary).toContain('190 of 190 rows encrypted');
+  // What the alarms may expect of the table is what it was.
+  expect(await coverage()).toBe(100);
+  // The next execution resumes, and stays what it was.
+  world.running.clear();
+  run = await world.prepare('third');
+  expect(run).toMatchObject({ attempt: 2, resumeAt: 5 });
+  await rollBack('a breach');
+  expect(await triggerState()).toBe('O');
+});
+
+test('a rollback that a person asks for afterwards switches the trigger off', async () => {
+  await rollBack('a test wants it');
+  world.running.clear();
+  process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+  await world.invoke('operate', { command: 'rollback', by: 'R. Roe', reason: 'checkout is slow' });
+  expect(await world.invoke('disable-trigger', { run, reason: 'checkout is slow' })).toMatchObject({
+    triggerDisabled: true,
+  });
+  expect(await triggerState()).toBe('D');
+  // From here on it is a rollout like the first: what it switches on, its rollback switches off.
+  const resumed = await world.prepare('third');
+  expect(resumed).toMatchObject({ id: run.id, attempt: 2 });
+  await world.invoke('enable-trigger', { run: resumed });
+  expect(await world.invoke('disable-trigger', { run: resumed, reason: 'a breach' })).toMatchObject({
+    triggerDisabled: true,
+  });
+});
+
+test('phase 4 does not switch the trigger off to measure without it', async () => {
+  await world.client.query(`
+    create table public.altered (tag text);
+    create function public.note() returns event_trigger language plpgsql as $$ begin
+      insert into public.altered values (tg_tag); end $$;
+    create event trigger note on ddl_command_end when tag in ('ALTER TABLE') execute function public.note()`);
+  await world.invoke('enable-trigger', { run });
+  expect((await world.client.query('select tag from public.altered')).rows).toEqual([]);
+});
+
+test('an execution that broke off before it was known what it is for changes nothing for the next', async () => {
+  // As it was opened, or as an earlier release had it when preflight refused it.
+  await world.client.query(
+    `delete from encryption_rollout.gates where run_id = '${run.id}';
+     update encryption_rollout.runs set purpose = 'encrypt' where id = '${run.id}'`,
+  );
+  world.running.clear();
+  run = await world.prepare('third');
+  expect(run.attempt).toBe(2);
+  await rollBack('a breach');
+  expect(await triggerState()).toBe('O');
+});

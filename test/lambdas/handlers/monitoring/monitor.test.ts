@@ -1,0 +1,407 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
+import { testKey } from '../../../support/database.ts';
+import { type TestWorld, testWorld } from '../../world.ts';
+
+let world: TestWorld;
+beforeEach(async () => {
+  world = await testWorld(100);
+});
+afterEach(() => world.stop());
+
+/** What one call of Monitor publishes. */
+async function published(): Promise<Record<string, number>> {
+  world.aws.metrics.length = 0;
+  await world.invoke('monitor', {});
+  const { Heartbeat, ...measured } = Object.fromEntries(
+    world.aws.metrics.map(({ name, value }) => [name, value]),
+  );
+  expect(Heartbeat, 'so that silence can be told from health').toBe(1);
+  return measured;
+}
+
+/** The next call may count the table, whenever the last one did. */
+const countIsDue = () => world.client.query('update encryption_rollout.counts set tried_at = null');
+
+/** As if the last count had begun so long ago, and had taken so long. */
+const lastCount = (began: string, took: string) =>
+  world.client.query(
+    `update encryption_rollout.counts set counted_at = now() - $1::interval, tried_at = now() - $1::interval,
+       milliseconds = extract(epoch from $2::interval) * 1000`,
+    [began, took],
+  );
+
+/** Five rows in plaintext, of 100. */
+async function loseCoverage(): Promise<void> {
+  await world.client.query(
+    `alter table public.appointments disable trigger encrypt_appointment_pii;
+     insert into public.appointments (organization_id, start_at, end_at, email)
+     select gen_random_uuid(), now(), now(), 'new' || n || '@example.com' from generate_series(1, 5) n`,
+  );
+}
+
+async function complete(): Promise<PrepareDatabaseOutput> {
+  const run = await world.prepare('one');
+  for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
+  await world.invoke('enable-trigger', { run });
+  await world.encrypt(run, 5);
+  await world.invoke('complete-rollout', { run });
+  return run;
+}
+
+const quiet = {
+  EncryptionErrors: 0,
+  DecryptionFailures: 0,
+  MissingIvs: 0,
+  TriggerFailures: 0,
+  KeyAccessFailures: 0,
+  RunHours: 0,
+  StalledMinutes: 0,
+  CountAgeHours: expect.closeTo(0, 1),
+};
+
+describe('Monitor', () => {
+  test('before the first rollout it gives the alarms the zeros that they would wait for', async () => {
+    expect(await published()).toEqual({ RunHours: 0, MissingIvs: 0 });
+  });
+
+  test('does not report coverage while a rollout is under way: it is meant to be low', async () => {
+    await world.prepare('one');
+    await world.client.query("update encryption_rollout.events set happened_at = now() - interval '2 hours'");
+    expect(await published()).toEqual({ ...quiet, RunHours: expect.closeTo(2, 2) });
+  });
+
+  test('tells how long nobody has looked after a run under way, unless a person is asked', async () => {
+    const run = await world.prepare('one');
+    const look = { run, phase: 1, during: 'batch', slice: 0 };
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    expect((await published()).StalledMinutes).toBeCloseTo(0, 0);
+    await world.client.query(
+      `update encryption_rollout.looks set looked_at = now() - interval '2 hours';
+       update encryption_rollout.events set happened_at = now() - interval '3 hours'`,
+    );
+    expect((await published()).StalledMinutes).toBeCloseTo(120, 0);
+    await world.client.query(
+      `insert into encryption_rollout.holds (id, run_id, attempt, gate, reason, unknown, expires_at)
+       values ('hold-222222', '${run.id}', 1, 'Phase 1 Initial Batch: Gate', '', '{}', now() + interval '1 hour')`,
+    );
+    expect((await published()).StalledMinutes).toBe(0);
+  });
+
+  test('tells when a rollout under way will be done, also while no batch does', async () => {
+    const run = await world.prepare('one');
+    await world.encrypt(run, 1);
+    await world.invoke('operate', { command: 'pause', by: 'R. Roe', reason: '' });
+    // The soaks of the phases 1, 2 and 4.
+    expect((await published()).HoursLeft).toBeCloseTo(0.5 + 2 + 4, 0);
+    await world.client.query("update encryption_rollout.batches set started_at = now() - interval '3 hours'");
+    expect((await published()).HoursLeft).toBeCloseTo(0.5 + 2 + 4, 0);
+    const { status } = await world.invoke('operate', { command: 'status' });
+    expect(status, 'no batch in the last minutes').toMatchObject({
+      rowsPerSecond: null,
+      millisecondsPerRow: null,
+    });
+    expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+    await world.client.query(
+      `update encryption_rollout.phases set started_at = started_at - interval '24 minutes';
+       update encryption_rollout.gates set judged_at = judged_at - interval '24 minutes'`,
+    );
+    expect((await published()).HoursLeft, 'most of a soak is over').toBeCloseTo(0.1 + 2 + 4, 1);
+    await world.client.query("update encryption_rollout.gates set judged_at = judged_at - interval '1 hour'");
+    await world.client.query(
+      "update encryption_rollout.phases set started_at = started_at - interval '1 hour'",
+    );
+    expect((await published()).HoursLeft, 'one that takes longer').toBeCloseTo(2 + 4, 1);
+    await world.invoke('operate', { command: 'resume', by: 'R. Roe' });
+    expect((await complete()).id).toBe(run.id);
+    expect(await published()).not.toHaveProperty('HoursLeft');
+  });
+
+  test('reports coverage once a rollout has completed', async () => {
+    await complete();
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('reports a trigger that was switched off, and the coverage that it costs', async () => {
+    await complete();
+    await loseCoverage();
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  test('goes on reporting both after an execution that was refused, which left all as it was', async () => {
+    await complete();
+    world.configure({ attestations: {} });
+    const refused = await world.prepare('two');
+    expect(
+      await world.invoke('preflight', { run: refused, input: {}, onCall: { subscribers: 1 } }),
+    ).toMatchObject({ verdict: 'NO_GO' });
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 100 });
+  });
+
+  test('goes on reporting both while a table that was complete is verified again', async () => {
+    await complete();
+    await world.prepare('two');
+    expect(await published()).toMatchObject({ TriggerFailures: 0, EncryptionPercentage: 100 });
+    await loseCoverage();
+    await countIsDue();
+    expect(await published()).toMatchObject({ TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  test('goes on reporting both after a rotation of the key that was stopped, until a person has the trigger switched off', async () => {
+    await complete();
+    world.setKey({
+      number: 2,
+      key: '02'.repeat(32),
+      previous: [{ number: 1, key: testKey.key.toString('hex') }],
+    });
+    const rotation = await world.prepare('two');
+    await world.invoke('preflight', { run: rotation, input: {}, onCall: { subscribers: 1 } });
+    const rollback = { run: rotation, reason: 'a test' };
+    for (const step of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])
+      await world.invoke(step, rollback);
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await world.client.query(
+      "insert into encryption_rollout.events (run_id, attempt, event) values ($1, 1, 'TRIGGER_DISABLED')",
+      [rotation.id],
+    );
+    expect(await published()).toEqual(quiet);
+  });
+
+  test('reports corrupt ciphertext and missing IVs', async () => {
+    await complete();
+    await world.client.query(
+      `update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)`,
+    );
+    expect((await published()).DecryptionFailures).toBeGreaterThan(0);
+    await world.client.query('update public.appointments set pii_iv = null');
+    await countIsDue();
+    expect((await published()).MissingIvs).toBe(95);
+  });
+
+  test('reports a value that did not open for the application', async () => {
+    await complete();
+    const opened = world.client.query(
+      `select public.decrypt_pii_with_iv_logged(a.email_encrypted, a.pii_iv, b.id)
+       from public.appointments as a, public.appointments as b where a.email is not null and a.id <> b.id limit 1`,
+    );
+    await expect(opened).rejects.toMatchObject({ code: 'ER006' });
+    expect((await published()).DecryptionFailures).toBe(1);
+    expect((await published()).DecryptionFailures).toBe(0);
+  });
+
+  test('counts every error once, also after calls that failed', async () => {
+    await complete();
+    const fail = (ago: string) =>
+      world.client.query(
+        `insert into public.encryption_errors (error_type, target, error_timestamp)
+         values ('trigger', 'public.appointments', clock_timestamp() - $1::interval)`,
+        [ago],
+      );
+    await fail('6 minutes');
+    await fail('1 minute');
+    expect((await published()).EncryptionErrors).toBe(1);
+    expect((await published()).EncryptionErrors).toBe(0);
+    await fail('0');
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'not now');
+    };
+    await expect(world.invoke('monitor', {})).rejects.toThrow();
+    world.aws.world.disturb = undefined;
+    // As if it had failed for hours.
+    await world.client.query(
+      `update encryption_rollout.measurements set measured_at = measured_at - interval '3 hours'`,
+    );
+    await fail('2 hours');
+    expect((await published()).EncryptionErrors).toBe(4);
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('counts for the alarm that stops a rollout what failed since the attempt began', async () => {
+    const fail = () =>
+      world.client.query(
+        "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      );
+    await world.prepare('one');
+    await published();
+    await fail();
+    world.running.clear();
+    await world.prepare('two');
+    expect(await published()).toMatchObject({ EncryptionErrors: 1, TriggerFailures: 0 });
+    await fail();
+    expect(await published()).toMatchObject({ EncryptionErrors: 1, TriggerFailures: 1 });
+  });
+
+  test('counts the last minutes in a database that an earlier release has prepared', async () => {
+    await complete();
+    await world.client.query('drop table encryption_rollout.measurements');
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('reports a key that is another', async () => {
+    await complete();
+    world.setKey({ number: 1, key: 'ab'.repeat(32) });
+    expect((await published()).KeyAccessFailures).toBe(1);
+  });
+});
+
+describe('Monitor of a table that takes long to be counted', () => {
+  test('counts it in a twentieth of the time, and tells between counts what the last one found, and its age', async () => {
+    await complete();
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'COUNTED' });
+    await loseCoverage();
+    await lastCount('3 hours 19 minutes', '10 minutes');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'MEASURED' });
+    expect(await published(), 'the trigger is looked at in every call').toEqual({
+      ...quiet,
+      TriggerFailures: 1,
+      EncryptionPercentage: 100,
+      CountAgeHours: expect.closeTo(3.3, 1),
+    });
+    await lastCount('3 hours 21 minutes', '10 minutes');
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  test('counts it once a day when its days of watching are over, and again while a rollout is under way', async () => {
+    await complete();
+    await published();
+    const outcomeAfter = async (began: string) => {
+      await lastCount(began, '1 second');
+      return (await world.invoke('monitor', {})).outcome;
+    };
+    expect(await outcomeAfter('1 hour')).toBe('COUNTED');
+    await world.client.query("update encryption_rollout.runs set ended_at = now() - interval '31 days'");
+    expect(await outcomeAfter('23 hours')).toBe('MEASURED');
+    expect(await outcomeAfter('25 hours')).toBe('COUNTED');
+    await world.prepare('two');
+    expect(await outcomeAfter('1 hour')).toBe('COUNTED');
+  });
+
+  test('leaves the turn to a soak, which looks at new rows as well', async () => {
+    const run = await world.prepare('one');
+    await published();
+    await lastCount('25 minutes', '1 minute');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'MEASURED' });
+    const soak = { run, phase: 1, during: 'soak', slice: 0 };
+    const { criteria } = await world.invoke('check-vitals', soak);
+    expect(criteria).toContainEqual(expect.objectContaining({ name: 'Missing IVs' }));
+    // Nobody soaks: a person is asked, or batches run.
+    await lastCount('35 minutes', '1 minute');
+    expect(await world.invoke('monitor', {})).toEqual({ outcome: 'COUNTED' });
+  });
+
+  test('takes what a step of the rollout has counted meanwhile', async () => {
+    const run = await complete();
+    await published();
+    await lastCount('1 hour', '10 minutes');
+    await loseCoverage();
+    await world.invoke('post-rollout-check', { run, check: 'daily' });
+    expect(await published()).toEqual({ ...quiet, TriggerFailures: 1, EncryptionPercentage: 95 });
+  });
+
+  /** Counts wait from now on until `release` is called; which holds them up. */
+  async function holdUpCounts() {
+    const holder = await world.connect();
+    await holder.query('select pg_advisory_lock(16)');
+    await world.client.query(`
+      alter function encryption_rollout.health(text) rename to quick_health;
+      -- Which nothing rolls back.
+      create sequence public.timeout_seconds;
+      do $do$ begin
+        execute format($sql$
+          create function encryption_rollout.health(p_target text) returns %s language plpgsql as $body$
+          begin
+            perform setval('public.timeout_seconds', extract(epoch from current_setting('statement_timeout')::interval)::bigint);
+            perform pg_advisory_xact_lock(16);
+            return query select * from encryption_rollout.quick_health(p_target);
+          end $body$
+        $sql$, pg_get_function_result('encryption_rollout.quick_health(text)'::regprocedure));
+      end $do$`);
+    const inMonitor =
+      "datname = current_database() and application_name = 'encryption-rollout' and wait_event = 'advisory'";
+    return {
+      isWaiting: () =>
+        expect
+          .poll(
+            async () => (await holder.query(`select from pg_stat_activity where ${inMonitor}`)).rowCount,
+            { timeout: 10_000 },
+          )
+          .toBe(1),
+      timeoutSeconds: async () =>
+        (await holder.query('select last_value::int from public.timeout_seconds')).rows[0].last_value,
+      end: (how: 'cancel' | 'terminate') =>
+        holder.query(`select pg_${how}_backend(pid) from pg_stat_activity where ${inMonitor}`),
+      release: () => holder.query('select pg_advisory_unlock(16)'),
+    };
+  }
+
+  test('does not count while another call is at it; everything else is published by both', async () => {
+    await complete();
+    await published();
+    await countIsDue();
+    const counts = await holdUpCounts();
+    const first = world.invoke('monitor', {});
+    await counts.isWaiting();
+    expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+    await counts.release();
+    expect(await first).toEqual({ outcome: 'COUNTED' });
+  });
+
+  test('is cut off by the database within its time, and goes on with what was known', async () => {
+    await complete();
+    await published();
+    await lastCount('5 hours', '10 minutes');
+    const counts = await holdUpCounts();
+    const call = published();
+    await counts.isWaiting();
+    expect(await counts.timeoutSeconds()).toBe(12 * 60);
+    // What the time-out does, without waiting for it.
+    await counts.end('cancel');
+    expect(await call).toEqual({
+      ...quiet,
+      EncryptionPercentage: 100,
+      CountAgeHours: expect.closeTo(5, 1),
+    });
+  });
+
+  test('a call that was cut off in a count has taken the longest time, and has published the rest', async () => {
+    await complete();
+    await published();
+    await countIsDue();
+    const counts = await holdUpCounts();
+    world.aws.metrics.length = 0;
+    const call = world.invoke('monitor', {});
+    await Promise.all([
+      expect(call).rejects.toThrow('57P01'),
+      counts.isWaiting().then(() => counts.end('terminate')),
+    ]);
+    expect(world.aws.metrics).toContainEqual(expect.objectContaining({ name: 'Heartbeat', value: 1 }));
+    await counts.release();
+    const outcomeAfter = async (began: string) => {
+      await world.client.query('update encryption_rollout.counts set tried_at = now() - $1::interval', [
+        began,
+      ]);
+      return (await world.invoke('monitor', {})).outcome;
+    };
+    expect(await outcomeAfter('3 hours 59 minutes')).toBe('MEASURED');
+    expect(await outcomeAfter('4 hours 1 minute')).toBe('COUNTED');
+  });
+
+  test('counts what fits into a few seconds where an earlier release has installed the engine', async () => {
+    await complete();
+    await world.client.query('drop table encryption_rollout.counts');
+    const { CountAgeHours: _, ...remembered } = quiet;
+    expect(await published()).toEqual({ ...remembered, EncryptionPercentage: 100 });
+    await loseCoverage();
+    expect(await published()).toEqual({ ...remembered, TriggerFailures: 1, EncryptionPercentage: 95 });
+    const counts = await holdUpCounts();
+    const call = published();
+    await counts.isWaiting();
+    expect(await counts.timeoutSeconds()).toBe(15);
+    await counts.end('cancel');
+    const { MissingIvs: __, ...unscanned } = remembered;
+    expect(await call).toEqual({ ...unscanned, TriggerFailures: 1 });
+  });
+});

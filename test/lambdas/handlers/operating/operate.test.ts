@@ -1,0 +1,247 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import type { OperateOutput } from '../../../../lambdas/core/operating/operate.ts';
+import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { freshDatabase } from '../../../support/database.ts';
+import { type TestWorld, testWorld } from '../../world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(400);
+});
+afterEach(() => world.stop());
+
+const operate = (input: Record<string, unknown>): Promise<OperateOutput> =>
+  world.invoke('operate', input.command === 'status' ? input : { by: 'R. Roe', ...input });
+const status = async () => (await operate({ command: 'status' })).status;
+const begin = async () => {
+  run = await world.prepare('one');
+};
+const batch = (phase: number, number: number) =>
+  world.invoke('encrypt-batch', { run, phase, execution: `p${phase}`, batch: number });
+const events = async (...names: string[]) =>
+  (
+    await world.client.query(
+      'select event, detail from encryption_rollout.events where event = any ($1) order by id',
+      [names],
+    )
+  ).rows;
+
+describe('status', () => {
+  test('before the first rollout, and without an engine', async () => {
+    expect(await status()).toMatchObject({
+      target: 'public.appointments',
+      run: null,
+      phase: null,
+      holds: [],
+    });
+    await world.stop();
+    world = await testWorld(0, await withTableOnly());
+    expect(await status()).toMatchObject({ run: null, triggerEnabled: null, errors: {} });
+    await expect(operate({ command: 'decide', hold: 'hold-abc234', decision: 'go' })).rejects.toMatchObject({
+      name: 'InvalidInput',
+    });
+  });
+
+  test('of a run under way: where, how much, how fast, how long, from the records alone', async () => {
+    await begin();
+    await batch(1, 0);
+    await world.encrypt(run, 1);
+    await world.invoke('gate', { run, phase: 1, stage: 'worked' });
+    // A scan would wait for this lock.
+    const holder = await world.connect();
+    await holder.query('begin; lock table public.appointments in access exclusive mode');
+    const found = await status();
+    await holder.query('rollback');
+    expect(found).toMatchObject({
+      run: { id: run.id, attempt: 1, status: 'ACTIVE', purpose: 'encrypt', execution: 'one', untilPhase: 5 },
+      phase: { number: 1, title: 'Phase 1 Initial Batch' },
+      rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+      waiting: null,
+      tuned: { batchRows: null, pauseSeconds: null },
+      lastGate: { gate: 'Phase 1 Initial Batch: Gate', verdict: 'GO' },
+      triggerEnabled: false,
+      errors: {},
+    });
+    expect(found.rowsPerSecond).toBeGreaterThan(0);
+    expect(found.millisecondsPerRow).toBeGreaterThan(0);
+    // The soaks alone are six and a half hours.
+    expect(found.hoursLeft).toBeGreaterThan(6.5);
+  });
+
+  test('shows open holds of this attempt, and errors by type', async () => {
+    await begin();
+    world.aws.world.alarms.delete('api-5xx');
+    const { gate } = await world.invoke('check-vitals', { run, phase: 1, during: 'batch' });
+    const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+    );
+    const found = await status();
+    expect(found.holds).toEqual([
+      {
+        id: hold,
+        gate,
+        reason: expect.stringContaining('Customer-facing alarms'),
+        askedAt: expect.stringMatching(/^20.*Z$/),
+        expiresAt: expect.stringMatching(/^20.*Z$/),
+      },
+    ]);
+    expect(found.errors).toEqual({ trigger: 1 });
+    expect((await operate({ command: 'decide', hold, decision: 'retry' })).status.holds).toEqual([]);
+  });
+
+  test('of a run that is over', async () => {
+    await begin();
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'STOPPED', ended_at = now(), stop_reason = 'because'",
+    );
+    expect(await status()).toMatchObject({
+      run: { status: 'STOPPED', stopReason: 'because' },
+      hoursLeft: null,
+      rowsPerSecond: null,
+      holds: [],
+    });
+  });
+});
+
+describe('pause and resume', () => {
+  beforeEach(begin);
+
+  test('are recorded with who, once', async () => {
+    expect((await operate({ command: 'pause', reason: 'release' })).done).toMatch(
+      /^Paused\..* After some 23 days of pauses the execution stops safely/,
+    );
+    expect((await operate({ command: 'pause', by: 'J. Doe' })).done).toMatch(/^Paused already, by R\. Roe/);
+    expect((await operate({ command: 'resume' })).done).toMatch(/^Resumed\./);
+    expect((await operate({ command: 'resume' })).done).toBe('It was not paused.');
+    expect(await events('PAUSED', 'UNPAUSED')).toEqual([
+      { event: 'PAUSED', detail: { by: 'R. Roe', reason: 'release' } },
+      { event: 'UNPAUSED', detail: { by: 'R. Roe' } },
+    ]);
+  });
+
+  test('a batch that was about to begin does not: nobody paused it when the vitals were looked at', async () => {
+    const look = { run, phase: 1, during: 'batch', slice: 0 };
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    await operate({ command: 'pause' });
+    expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 0 });
+    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'WAIT' });
+    await operate({ command: 'resume' });
+    // Asked once more, also the same batch.
+    expect((await batch(1, 0)).encrypted).toBeGreaterThan(0);
+  });
+
+  test('do not make a batch at work give way: they wait for its end', async () => {
+    const working = await world.connect();
+    await working.query('begin');
+    await working.query('select from encryption_rollout.runs for share');
+    let done = false;
+    const pausing = operate({ command: 'pause' }).then((output) => {
+      done = true;
+      return output;
+    });
+    const observer = await world.connect();
+    const longestWait = async () =>
+      (
+        await observer.query(
+          // Other tests have databases of their own on the same server.
+          `select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8 as s
+           from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = current_database()`,
+        )
+      ).rows[0].s;
+    let longest = 0;
+    const until = Date.now() + 1_500;
+    while (Date.now() < until) longest = Math.max(longest, await longestWait());
+    expect(done).toBe(false);
+    expect(longest).toBeLessThan(1);
+    await working.query('commit');
+    expect((await pausing).done).toMatch(/^Paused\./);
+  });
+
+  test('a batch that takes longer than a person waits for is told in a sentence', async () => {
+    // What PostgreSQL says to whoever does not get a lock in time, each time that is asked.
+    await world.client.query(
+      `create sequence public.asked;
+       create function public.locked() returns trigger language plpgsql as
+         $$ begin perform nextval('public.asked'); raise exception 'held' using errcode = 'lock_not_available'; end $$;
+       create trigger locked before update on encryption_rollout.runs for each row execute function public.locked()`,
+    );
+    let over = false;
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const pausing = operate({ command: 'pause' }).finally(() => {
+        over = true;
+      });
+      const told = expect(pausing).rejects.toMatchObject({
+        name: 'TransientError',
+        message: expect.stringMatching(
+          /by a batch or a scan .* Nothing was changed\. Try again; abort does not/,
+        ),
+      });
+      const asked = async () => (await world.client.query('select is_called from public.asked')).rows[0];
+      // The way to the database has its own time limits.
+      while (!over && !(await asked()).is_called);
+      while (!over) await vi.advanceTimersByTimeAsync(1_000);
+      await told;
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
+describe('tune', () => {
+  beforeEach(begin);
+
+  test('sets size and pause from the next batch on; the aim stays', async () => {
+    const { done, status } = await operate({ command: 'tune', batchRows: 7, pauseSeconds: 0 });
+    expect(done).toBe('From the next batch on: batches of 7 rows, pauses of 0 s.');
+    expect(status.tuned).toEqual({ batchRows: 7, pauseSeconds: 0 });
+    expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 7, pauseSeconds: 0 });
+    await operate({ command: 'tune', batchRows: 5_000 });
+    // 5 % of 380 rows are 19, and no more.
+    expect(await batch(1, 1)).toMatchObject({ outcome: 'DONE', encrypted: 12, pauseSeconds: 0 });
+  });
+
+  test('goes back to the plan with null, and leaves what is not named', async () => {
+    await operate({ command: 'tune', batchRows: 7, pauseSeconds: 3 });
+    const { status } = await operate({ command: 'tune', batchRows: null });
+    expect(status.tuned).toEqual({ batchRows: null, pauseSeconds: 3 });
+    expect(await events('TUNED')).toEqual([
+      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: 7, pauseSeconds: 3 } },
+      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: null, pauseSeconds: 3 } },
+    ]);
+  });
+
+  test('needs something to tune, within bounds', async () => {
+    await expect(operate({ command: 'tune' })).rejects.toMatchObject({ name: 'InvalidInput' });
+    await expect(operate({ command: 'tune', batchRows: 50_001 })).rejects.toThrow('batchRows');
+  });
+});
+
+describe('what cannot be done is said in a sentence for the operator', () => {
+  const wishes = [{ command: 'pause' }, { command: 'resume' }, { command: 'tune', batchRows: 9 }];
+
+  test.each(wishes)('$command before the first rollout', async (wish) => {
+    await expect(operate(wish)).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: 'No rollout of public.appointments has begun yet. Start one first.',
+    });
+  });
+
+  test.each(wishes)('$command when it is over', async (wish) => {
+    await begin();
+    await world.client.query("update encryption_rollout.runs set status = 'COMPLETED'");
+    await expect(operate(wish)).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining('is COMPLETED'),
+    });
+  });
+});
+
+async function withTableOnly() {
+  const database = await freshDatabase({ template: 'empty' });
+  const { createSampleTable } = await import('../../../../lambdas/adapters/postgres/migrations.ts');
+  await createSampleTable(database.client);
+  return database;
+}

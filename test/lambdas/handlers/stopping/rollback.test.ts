@@ -1,0 +1,193 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
+import { type TestWorld, testWorld } from '../../world.ts';
+
+let world: TestWorld;
+let run: PrepareDatabaseOutput;
+beforeEach(async () => {
+  world = await testWorld(200);
+  run = await world.prepare('one');
+});
+afterEach(() => world.stop());
+
+const step = (handler: string, reason: unknown = 'a test wants it') => world.invoke(handler, { run, reason });
+
+describe('the steps of a rollback', () => {
+  test('CancelBatches ends a batch that is under way and lets none begin', async () => {
+    const session = await world.connect();
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
+    session.on('error', () => {});
+    const running = session.query('select pg_sleep(60)');
+    const ended = expect(running).rejects.toMatchObject({ code: '57P01' });
+    expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
+    await ended;
+    const batch = world.invoke('encrypt-batch', { run, phase: 1, execution: 'e', batch: 0 });
+    await expect(batch).rejects.toMatchObject({ name: 'RunSuperseded' });
+  });
+
+  test('CancelBatches does not wait for a batch that began after its first look', async () => {
+    const session = await world.connect();
+    session.on('error', () => {});
+    await session.query('begin');
+    const { rows } = await session.query(
+      'select pg_backend_pid() as pid from encryption_rollout.runs for share',
+    );
+    const cancelling = step('cancel-batches');
+    const waits = 'select from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+    while ((await world.client.query(waits, [rows[0].pid])).rowCount === 0);
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
+    expect(await cancelling).toEqual({ cancelled: 1 });
+  });
+
+  test('CancelBatches of an old attempt leaves the new one alone', async () => {
+    world.running.delete('one');
+    const next = await world.prepare('two');
+    const session = await world.connect();
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 2'`);
+    expect(await step('cancel-batches')).toEqual({ cancelled: 0 });
+    await session.query('select');
+    const batch = await world.invoke('encrypt-batch', { run: next, phase: 1, execution: 'e', batch: 0 });
+    expect(batch.outcome).toBe('DONE');
+  });
+
+  test('CancelBatches ends what is left of older attempts, whose locks would be in the way', async () => {
+    const session = await world.connect();
+    session.on('error', () => {});
+    await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
+    const ended = expect(session.query('select pg_sleep(60)')).rejects.toMatchObject({ code: '57P01' });
+    world.running.delete('one');
+    run = await world.prepare('two');
+    expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
+    await ended;
+  });
+
+  test('DisableTrigger switches it off, and tells how long that took', async () => {
+    await world.invoke('enable-trigger', { run });
+    const { triggerDisabled, milliseconds } = await step('disable-trigger');
+    expect(triggerDisabled).toBe(true);
+    expect(milliseconds).toBeGreaterThan(0);
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'D' }]);
+  });
+
+  test('DisableTrigger of an old attempt leaves the new one alone', async () => {
+    world.running.delete('one');
+    const next = await world.prepare('two');
+    await world.invoke('enable-trigger', { run: next });
+    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'O' }]);
+  });
+
+  test('a run that is being stopped cannot complete', async () => {
+    await step('cancel-batches');
+    await expect(world.invoke('complete-rollout', { run })).rejects.toMatchObject({ name: 'RunSuperseded' });
+    expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
+      { status: 'STOPPING' },
+    ]);
+  });
+
+  test('ProvePlaintext counts what the application still has', async () => {
+    await world.encrypt(run, 1);
+    expect(await step('prove-plaintext')).toEqual({ plaintextRows: 190, ciphertextOnlyRows: 0 });
+  });
+
+  test('GatherEvidence closes the run, and says why in words', async () => {
+    const cause = JSON.stringify({ errorType: 'DatabaseError', errorMessage: 'SQLSTATE 53100' });
+    const { summary } = await step('gather-evidence', { Error: 'DatabaseError', Cause: cause });
+    expect(summary).toContain('DatabaseError: SQLSTATE 53100');
+    expect(summary).toContain('trigger disabled');
+    expect(summary).toContain('plaintext NOT PROVEN');
+    expect(summary).toContain('npm run rollout -- report --stack Payments, docs/');
+    const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
+    expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
+  });
+
+  test('GatherEvidence tells what others run, how it was judged and what went wrong, and no literal', async () => {
+    const busy = await world.connect();
+    busy.on('error', () => {});
+    await busy.query("set application_name = 'shop-api'");
+    const sleeping = busy.query("select pg_sleep(60) where 'jane.doe@example.com' <> '+15550123456'");
+    const ended = expect(sleeping).rejects.toMatchObject({ code: '57P01' });
+    const idle = await world.connect();
+    await idle.query("set application_name = 'shop-worker'");
+    await idle.query('begin');
+    await idle.query("jane.doe@example.com, 'Jane'").catch(() => {});
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.appointments' from generate_series(1, 3)",
+    );
+    await world.client.query(
+      `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+       values ($1, 1, 'Preflight', 'GO', '', '[]'), ($1, 1, 'Phase 1 Initial Batch: Gate', 'NO_GO', 'Phase 1 Initial Batch: Gate: Zero errors', '[]')`,
+      [run.id],
+    );
+    const { summary } = await step('gather-evidence');
+    expect(summary).toMatch(/Errors in this attempt: 3 trigger\./);
+    expect(summary).toMatch(
+      /Vitals: CPU 20 %, .* connections, free storage 100 GiB, WAL held back by slots \d.* GiB, oldest transaction 0 min, customer alarms in ALARM: none\./,
+    );
+    expect(summary).toMatch(/UTC Phase 1 Initial Batch: Gate: NO_GO\. Zero errors\n- .*UTC Preflight: GO\n/);
+    expect(summary).toMatch(/\d+ shop-api, active for \d+ s, waits for Timeout\/PgSleep: SELECT …/);
+    expect(summary).toMatch(/\d+ shop-worker, idle in transaction \(aborted\) for \d+ s: a statement/);
+    const { rows } = await world.client.query(
+      "select detail from encryption_rollout.events where event = 'EVIDENCE'",
+    );
+    expect(rows[0].detail).toMatchObject({
+      errors: { trigger: 3 },
+      gates: [{ verdict: 'NO_GO' }, { verdict: 'GO' }],
+      queries: expect.arrayContaining([expect.objectContaining({ application: 'shop-api' })]),
+    });
+    const everything = `${summary}${JSON.stringify(rows)}`;
+    for (const literal of ['jane', 'Jane', '15550123456', 'pg_sleep(60)'])
+      expect(everything).not.toContain(literal);
+    await world.client.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'shop-api'",
+    );
+    await ended;
+  });
+
+  test('GatherEvidence is done also when CloudWatch is down', async () => {
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'unavailable');
+    };
+    await step('gather-evidence').finally(() => {
+      world.aws.world.disturb = undefined;
+    });
+    const { rows } = await world.client.query('select status from encryption_rollout.runs');
+    expect(rows).toEqual([{ status: 'STOPPED' }]);
+  });
+
+  test('GatherEvidence tells what was proven of the plaintext, no more', async () => {
+    await step('prove-plaintext');
+    expect((await step('gather-evidence')).summary).toContain('all plaintext in place (190 rows read)');
+  });
+
+  test('a late rollback leaves the trigger of a completed run on', async () => {
+    await world.invoke('enable-trigger', { run });
+    await world.invoke('complete-rollout', { run });
+    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+  });
+
+  test('EnableTrigger cannot switch on what a rollback has switched off', async () => {
+    await step('cancel-batches');
+    await step('disable-trigger');
+    await expect(world.invoke('enable-trigger', { run })).rejects.toMatchObject({ name: 'RunSuperseded' });
+    const { rows } = await world.client.query(
+      "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
+    );
+    expect(rows).toEqual([{ tgenabled: 'D' }]);
+  });
+
+  test('a stopped run is resumed by the next execution', async () => {
+    await world.encrypt(run, 1);
+    await step('cancel-batches');
+    await step('gather-evidence');
+    expect(await world.prepare('two')).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+  });
+});
