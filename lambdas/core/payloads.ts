@@ -4,19 +4,18 @@
  */
 import * as z from 'zod';
 import type { Criterion, Judgement } from './gates/judgement.ts';
+import type { Forecast } from './preflight/forecast.ts';
 
 export const PhaseNumber = z.union(
   [z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)],
   'expected the number of a phase, 1 to 5',
 );
 
-/** A run of the rollout. `attempt` fences: a handler of an older attempt is refused by the database. */
-export const Run = z.object({
-  id: z.uuid(),
-  attempt: z.int().positive(),
-  /** `<schema>.<table>` */
-  target: z.string(),
-});
+/**
+ * A run of the rollout, over the tables that its records name. `attempt` fences: a handler of an older attempt is refused by
+ * the database.
+ */
+export const Run = z.object({ id: z.uuid(), attempt: z.int().positive() });
 export type Run = z.infer<typeof Run>;
 
 // PrepareDatabase ---------------------------------------------------------------------------------------------------
@@ -25,7 +24,7 @@ export const PrepareDatabaseInput = z.object({
   /** ARN of the execution of EncryptionRollout. */
   execution: z.string(),
 });
-/** `resumeAt`: the first phase that still has work. `untilPhase`: the last one that this execution is to do. */
+/** `resumeAt`: the first phase that still has work, for any table. `untilPhase`: the last one that this execution is to do. */
 export type PrepareDatabaseOutput = Run & {
   readonly resumeAt: z.infer<typeof PhaseNumber>;
   readonly untilPhase: z.infer<typeof PhaseNumber>;
@@ -49,8 +48,10 @@ export type PreflightOutput = Judgement;
 export const CheckVitalsInput = z.object({
   run: Run,
   phase: PhaseNumber,
-  /** `batch`: cheap, before every batch. `soak`: with one scan of the table, in every slice of a soak. */
+  /** `batch`: cheap, before every batch. `soak`: with scans of the tables, in every slice of a soak. */
   during: z.enum(['batch', 'soak']),
+  /** `<schema>.<table>` of the batch; left out of looks that are about all tables. */
+  target: z.string().optional(),
   /** Soak slices done before this one; before a batch, looks done in this execution. */
   slice: z.int().nonnegative().default(0),
 });
@@ -72,6 +73,8 @@ export interface CheckVitalsOutput {
 export const EncryptBatchInput = z.object({
   run: Run,
   phase: PhaseNumber,
+  /** `<schema>.<table>` */
+  target: z.string(),
   /** Execution of EncryptBatches; with `batch` it identifies the request, so a repeated delivery does no harm. */
   execution: z.string(),
   /** Batches done in this execution before this one. */
@@ -130,13 +133,7 @@ export interface TakeBackupOutput {
 // DryRun ------------------------------------------------------------------------------------------------------------
 export const DryRunInput = z.object({ input: z.unknown(), onCall: OnCall });
 export type DryRunOutput = Judgement & {
-  readonly forecast: {
-    readonly rowsToEncrypt: number;
-    readonly batches: number;
-    readonly hours: number;
-    readonly tableBytes: number;
-    readonly walBytes: number;
-  };
+  readonly forecast: Forecast;
 };
 
 // EndPhase ----------------------------------------------------------------------------------------------------------
@@ -185,7 +182,8 @@ export type PostRolloutCheckOutput = Judgement & { readonly subject: string; rea
 // EnableTrigger, FinalAudit, CompleteRollout ------------------------------------------------------------------------
 export const EnableTriggerInput = z.object({ run: Run });
 export interface EnableTriggerOutput {
-  readonly enabled: boolean;
+  /** Tables whose trigger is on. */
+  readonly enabled: readonly string[];
 }
 
 export const AuditRowsInput = z.object({
@@ -218,15 +216,19 @@ export interface CancelBatchesOutput {
 }
 export const DisableTriggerInput = RollbackInput;
 export interface DisableTriggerOutput {
-  /** False for a run that began with the trigger on, is complete, or is a newer attempt's by now: see `reason`. */
-  readonly triggerDisabled: boolean;
-  /** From the call to the trigger being off; 0 when it was off already. */
-  readonly milliseconds: number;
-  readonly reason?: string;
+  /** Of each table of the run. */
+  readonly tables: readonly {
+    readonly name: string;
+    /** False for a table whose trigger was on when the run began, and when the run is complete or a newer attempt's: see `reason`. */
+    readonly triggerDisabled: boolean;
+    /** From the call to the trigger being off; 0 when it was off already. */
+    readonly milliseconds: number;
+    readonly reason?: string;
+  }[];
 }
 export const ProvePlaintextInput = RollbackInput;
 export interface ProvePlaintextOutput {
-  /** Rows that hold readable plaintext personal data. */
+  /** Rows that hold readable plaintext personal data, in all tables. */
   readonly plaintextRows: number;
   /** Rows with ciphertext whose plaintext is gone: always 0, because we never delete any. */
   readonly ciphertextOnlyRows: number;

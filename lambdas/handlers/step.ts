@@ -6,10 +6,9 @@ import type { DatabaseLogin } from '../adapters/aws/login.ts';
 import { readKey } from '../adapters/aws/secrets.ts';
 import { required } from '../adapters/environment.ts';
 import { sessionName, withDatabase } from '../adapters/postgres/database.ts';
-import { targetName } from '../core/encryption/verification.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from '../core/errors.ts';
 import type { Plan } from '../core/plan/plan.ts';
-import { planOf, Settings } from '../core/plan/settings.ts';
+import { planOf, Settings, type Target, targetName } from '../core/plan/settings.ts';
 import { commandLine, runbookAt } from '../core/telling/hints.ts';
 
 /** What every handler works with, besides its input. */
@@ -17,8 +16,8 @@ export interface Step {
   readonly name: string;
   readonly settings: Settings;
   readonly plan: Plan;
-  /** `<schema>.<table>` */
-  readonly target: string;
+  /** The configured table of this name. @throws InvalidSettings */
+  target(table: string): Target;
   readonly logger: Logger;
   /** A database session for the work. `session`: its application_name; a run's id makes it cancellable by a rollback. */
   database<T>(session: string, work: (client: pg.Client) => Promise<T>): Promise<T>;
@@ -50,6 +49,15 @@ function readSettings(): Settings {
   throw new InvalidSettings(`ROLLOUT_SETTINGS is wrong: ${listIssues(settings.error.issues)}`);
 }
 
+/** @throws InvalidSettings for a table that was taken out of the configuration since the run began */
+function configured({ targets }: Settings, table: string): Target {
+  const target = targets.find((each) => targetName(each) === table);
+  if (target !== undefined) return target;
+  throw new InvalidSettings(
+    `Table ${table} is part of the run, but not of this deployment's targets: ${targets.map(targetName).join(', ')}. Put it back into the configuration and deploy, or start an execution whose input names the other tables.`,
+  );
+}
+
 /**
  * Makes a Lambda handler: parses the input, runs the step, logs its outcome, and names the errors. A key that cannot be
  * used is counted in the metric KeyAccessFailures, whichever handler meets it.
@@ -66,7 +74,6 @@ export function handlerOf<Input extends z.ZodType, Output>(
     logger.resetKeys();
     // What is not there is left out of the log.
     logger.appendKeys({ state: name, run: asked?.run?.id, execution: asked?.executionArn });
-    let target: string | undefined;
     try {
       const parsed = input.safeParse(event);
       if (!parsed.success)
@@ -74,12 +81,11 @@ export function handlerOf<Input extends z.ZodType, Output>(
           `${name} was called with a wrong payload: ${listIssues(parsed.error.issues)}`,
         );
       const settings = readSettings();
-      target = targetName(settings.target);
       const output = await run(parsed.data, {
         name,
         settings,
         plan: planOf(settings),
-        target,
+        target: (table) => configured(settings, table),
         logger,
         database: (session, work) =>
           withDatabase(
@@ -100,8 +106,8 @@ export function handlerOf<Input extends z.ZodType, Output>(
     } catch (error) {
       const { name: type, message, stack } = error as Error;
       logger.error('failed', { milliseconds: performance.now() - started, type, reason: message, stack });
-      if (target !== undefined && (error instanceof WrongKey || error instanceof KeyUnavailable))
-        await publish(target, { KeyAccessFailures: 1 }).catch(() => {});
+      if (error instanceof WrongKey || error instanceof KeyUnavailable)
+        await publish(null, { KeyAccessFailures: 1 }).catch(() => {});
       throw error;
     }
   };

@@ -18,21 +18,32 @@ import { required } from '../environment.ts';
 
 const client = new CloudWatchClient();
 
-/** Publishes values under our namespace with the one dimension, the target. @throws TransientError when AWS is at fault */
-export async function publish(target: string, values: Partial<Record<MetricName, number>>): Promise<void> {
-  if (Object.keys(values).length === 0) return;
-  const dimension = { Name: metricDimension, Value: metricTarget(required('STACK_NAME'), target) };
-  const command = new PutMetricDataCommand({
-    Namespace: metricNamespace,
-    MetricData: Object.entries(values).map(([name, value]) => ({
-      MetricName: name,
-      Unit: metrics[name as MetricName],
-      Value: value,
-      Dimensions: [dimension],
-    })),
+/** What is a number of one table alone: of all together it is another one, or none. */
+const ofOneTable = new Set<MetricName>(['ProgressPercent']);
+
+/**
+ * Publishes values under our namespace: of a table under its name and, so that the alarms see the worst of all tables, under
+ * the deployment's as well; without a table (null) under that alone.
+ * @throws TransientError when AWS is at fault
+ */
+export async function publish(
+  table: string | null,
+  values: Partial<Record<MetricName, number>>,
+): Promise<void> {
+  const stack = required('STACK_NAME');
+  const datum = (target: string, name: MetricName, value: number) => ({
+    MetricName: name,
+    Unit: metrics[name],
+    Value: value,
+    Dimensions: [{ Name: metricDimension, Value: target }],
   });
+  const MetricData = (Object.entries(values) as [MetricName, number][]).flatMap(([name, value]) => [
+    ...(table === null ? [] : [datum(metricTarget(stack, table), name, value)]),
+    ...(table !== null && ofOneTable.has(name) ? [] : [datum(metricTarget(stack), name, value)]),
+  ]);
+  if (MetricData.length === 0) return;
   try {
-    await client.send(command);
+    await client.send(new PutMetricDataCommand({ Namespace: metricNamespace, MetricData }));
   } catch (error) {
     const { name, $fault } = error as { name: string; $fault?: string };
     if ($fault === 'client' && !/Throttl|LimitExceeded/.test(name)) throw error;

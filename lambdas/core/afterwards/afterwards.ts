@@ -1,35 +1,51 @@
 /** What is looked at after a rollout, and how it is judged. Pure. */
 import { errorPercent, keyCriterion, type SpotCheck, spotCheckCriterion } from '../gates/criteria.ts';
-import { type Criterion, criterion, none, number } from '../gates/judgement.ts';
+import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
 import { type CustomerAlarms, customerCriterion } from '../pressure/vitals.ts';
 import type { ErrorSummary, KeyAccess } from '../telling/report.ts';
 import { successCriteria, type WholeMeasurements } from './success-metrics.ts';
 
-export interface AfterwardsMeasurements {
+/** What is measured of one table. */
+export interface TableAfterwards {
+  /** `<schema>.<table>` */
+  readonly table: string;
   readonly health: Health;
-  readonly keyMatches: boolean;
   readonly spotCheck: SpotCheck;
   /** Values whose ciphertext is there and whose plaintext is not. */
   readonly ciphertextOnlyRows: number;
+  /** In the period. */
+  readonly errors: readonly ErrorSummary[];
+  /** Rows written and opened with the key in the period, so far as they are counted. */
+  readonly rows: number;
+}
+
+export interface AfterwardsMeasurements {
+  readonly tables: readonly TableAfterwards[];
+  readonly keyMatches: boolean;
   /** null = could not be read. */
   readonly customerAlarms: CustomerAlarms | null;
-  /** In the time that the check judges: a day, a week, or since the completion. */
-  readonly period: {
-    readonly name: string;
-    readonly errors: readonly ErrorSummary[];
-    /** Rows written and opened with the key, so far as they are counted. */
-    readonly rows: number;
-  };
+  /** The time that the check judges: a day, a week, or since the completion. */
+  readonly period: string;
   /** On the last day. */
   readonly whole?: WholeMeasurements;
 }
 
 /** The criteria of a check; on the last day those of the plan's success metrics with them. */
 export function afterwardsCriteria(plan: Plan, m: AfterwardsMeasurements): Criterion[] {
-  const { health, spotCheck, customerAlarms, whole } = m;
+  const { tables, period, keyMatches, customerAlarms, whole } = m;
   const minimum = whole === undefined ? 99 : 100;
+  return [
+    ...tables.flatMap((each) => about(each.table, tableCriteria(plan, minimum, period, each))),
+    keyCriterion(keyMatches),
+    customerCriterion(customerAlarms),
+    ...(whole === undefined ? [] : successCriteria(plan, whole)),
+  ];
+}
+
+function tableCriteria(plan: Plan, minimum: number, period: string, m: TableAfterwards): Criterion[] {
+  const { health, spotCheck } = m;
   return [
     criterion(
       'Encryption coverage',
@@ -45,25 +61,19 @@ export function afterwardsCriteria(plan: Plan, m: AfterwardsMeasurements): Crite
       health.guardEnabled,
     ),
     none('Missing IVs', health.missingIvCount),
-    keyCriterion(m.keyMatches),
     spotCheckCriterion(spotCheck, health, 'nothing encrypted'),
     none('Rows with ciphertext and no plaintext', m.ciphertextOnlyRows),
-    errorRate(plan, m.period),
-    customerCriterion(customerAlarms),
-    ...(whole === undefined ? [] : successCriteria(plan, whole)),
+    errorRate(plan, period, m),
   ];
 }
 
-function errorRate(
-  { afterwards }: Plan,
-  { name, errors, rows }: AfterwardsMeasurements['period'],
-): Criterion {
+function errorRate({ afterwards }: Plan, period: string, { errors, rows }: TableAfterwards): Criterion {
   const failed = errors.filter(({ type }) => type !== 'key').reduce((sum, { count }) => sum + count, 0);
   // Of more errors than rows some concern rows that nobody counted: what failed was tried.
   const tried = Math.max(rows, failed);
   const percent = errorPercent(failed, tried);
   return criterion(
-    `Error rate ${name}`,
+    `Error rate ${period}`,
     afterwards.maxErrorPercent === 0 ? 'no error' : `below ${afterwards.maxErrorPercent} %`,
     `${precise.format(percent)} % (${number.format(failed)} of ${number.format(tried)})`,
     // A plan may allow none at all, and 0 is not below 0.

@@ -1,16 +1,21 @@
 /** The report of a check after a rollout, as people get it. Pure. */
-import { type Judgement, number } from '../gates/judgement.ts';
+import { type Judgement, number, tablesInWords } from '../gates/judgement.ts';
 import type { Health } from '../plan/progress.ts';
-import { criterionLine, keyLine, postMortemMessage } from '../telling/post-mortem.ts';
+import { criterionLine, keyLine, of, postMortemMessage } from '../telling/post-mortem.ts';
 import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
 
 /** Answers of the plan's queries after a rollout. */
 export interface CheckQueries {
   readonly now: Date;
   readonly period: { readonly name: string; readonly since: Date };
-  readonly health: Health;
+  readonly tables: readonly { readonly name: string; readonly health: Health }[];
   /** Of seven days, newest first. */
-  readonly dailyErrors: readonly { readonly day: string; readonly type: string; readonly count: number }[];
+  readonly dailyErrors: readonly {
+    readonly table: string | null;
+    readonly day: string;
+    readonly type: string;
+    readonly count: number;
+  }[];
   /** Of the period. */
   readonly errors: readonly ErrorSummary[];
   readonly keyAccess: readonly KeyAccess[];
@@ -22,12 +27,11 @@ const MAX_LINES = 40;
 /** Subject and text; on the last day with the report's post-mortem. */
 export function checkMessage(
   { gate, verdict, reason, criteria }: Judgement,
-  { period, health, dailyErrors, errors, keyAccess }: CheckQueries,
+  { period, tables, dailyErrors, errors, keyAccess }: CheckQueries,
   about: {
     readonly run: string;
     /** Of the execution that makes this check once more. */
     readonly input: unknown;
-    readonly target: string;
     /** Path or URL. */
     readonly runbook: string;
     readonly day: number;
@@ -36,19 +40,27 @@ export function checkMessage(
   },
 ): { subject: string; message: string } {
   const lines = [
-    `${gate} of the encryption of ${about.target}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
+    `${gate} of the encryption of ${tablesInWords(tables.map(({ name }) => name))}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
     reason,
     nextStep(verdict, about),
     '',
-    `Health: ${coverage(health)}, trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
+    ...tables.map(
+      ({ name, health }) =>
+        `Health of ${name}: ${coverage(health)}, trigger ${health.triggerEnabled ? 'enabled' : 'DISABLED'}, ${health.missingIvCount} missing IVs, ${health.healthStatus}.`,
+    ),
     '',
     'Errors per day and type, last 7 days:',
-    ...listed(dailyErrors.map(({ day, type, count }) => `- ${day} ${type}: ${number.format(count)}`)),
+    ...listed(
+      dailyErrors.map(
+        ({ table, day, type, count }) => `- ${day} ${type}${of(table)}: ${number.format(count)}`,
+      ),
+    ),
     '',
     `Errors by type ${period.name}:`,
     ...listed(
       errors.map(
-        ({ type, count, first, last }) => `- ${type}: ${number.format(count)}, first ${first}, last ${last}`,
+        ({ table, type, count, first, last }) =>
+          `- ${type}${of(table)}: ${number.format(count)}, first ${first}, last ${last}`,
       ),
     ),
     '',

@@ -1,7 +1,7 @@
 /** The plan's success metrics, judged on the last day from what was recorded since the start. Pure. */
 
 import { auditCriterion, batchTimeCriteria, writeLatencyCriterion } from '../gates/criteria.ts';
-import { type Criterion, criterion } from '../gates/judgement.ts';
+import { about, type Criterion, criterion } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
 import { checkNames, type Report } from '../telling/report.ts';
 import { plannedChecks } from './check-schedules.ts';
@@ -10,16 +10,20 @@ export interface WholeMeasurements {
   readonly report: Report;
   /** Names of our alarms; any other that stopped an attempt was the customers'. */
   readonly ownAlarms: readonly string[];
-  /** Median canary write, in milliseconds; `off`: as it was measured before the trigger. */
-  readonly writeMilliseconds: { readonly off: number | undefined; readonly on: number };
+  /** Median canary write into each table, in milliseconds; `off`: as it was measured before the trigger. */
+  readonly writeMilliseconds: readonly {
+    readonly table: string;
+    readonly off: number | undefined;
+    readonly on: number;
+  }[];
 }
 
 /** The success metrics that ask for the whole time; the others are in every check. */
 export function successCriteria(
   plan: Plan,
-  { report, ownAlarms, writeMilliseconds: { off, on } }: WholeMeasurements,
+  { report, ownAlarms, writeMilliseconds }: WholeMeasurements,
 ): Criterion[] {
-  const { gates, phases, run, audits } = report;
+  const { gates, phases, run, tables, audits } = report;
   const { daily, weekly } = checkNames(plan);
   const checks = gates.filter(({ gate }) => gate === daily || gate === weekly);
   const uncovered = checks.filter(({ criteria }) =>
@@ -29,7 +33,6 @@ export function successCriteria(
   const rows = phases.reduce((sum, { rowsEncrypted }) => sum + rowsEncrypted, 0);
   const batches = phases.reduce((sum, { batchMilliseconds }) => sum + batchMilliseconds, 0);
   const planned = plannedChecks(plan);
-  const audit = audits.find(({ attempt }) => attempt === run.attempts);
   const gaps = auditTrailGaps(report);
   return [
     criterion(
@@ -44,14 +47,25 @@ export function successCriteria(
       String(checks.length),
       checks.length >= planned ? true : null,
     ),
-    auditCriterion(audit, ' when the rollout ended'),
+    ...tables
+      .filter(({ attempt }) => attempt === run.attempts)
+      .flatMap(({ name }) =>
+        about(name, [
+          auditCriterion(
+            audits.find(({ table, attempt }) => table === name && attempt === run.attempts),
+            ' when the rollout ended',
+          ),
+        ]),
+      ),
     criterion(
       'Customer-facing issues since the start',
       'none recorded',
       noticed.length === 0 ? 'none' : listed(noticed),
       noticed.length === 0,
     ),
-    writeLatencyCriterion(plan, off, on),
+    ...writeMilliseconds.flatMap(({ table, off, on }) =>
+      about(table, [writeLatencyCriterion(plan, off, on)]),
+    ),
     ...batchTimeCriteria(plan, rows === 0 ? null : batches / rows),
     criterion(
       'Audit trail complete',
@@ -102,5 +116,6 @@ function auditTrailGaps({ run, events, gates, phases, leftOut }: Report): string
     if (passedAt !== null && leftOut.gates === 0)
       if (!gates.some(({ phase, verdict }) => phase === number && verdict === 'GO'))
         gaps.push(`phase ${number} has no gate`);
-  return gaps;
+  // Once, in however many tables.
+  return [...new Set(gaps)];
 }

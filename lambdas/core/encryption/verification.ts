@@ -1,4 +1,4 @@
-import type { Target } from '../plan/settings.ts';
+import { type Target, targetName } from '../plan/settings.ts';
 import { type AeadKey, AuthenticationFailed, columnKey, keyNumberOf, openValue } from './aead.ts';
 
 /** A row as the database hands it out for verification; the arrays are in the order of the target's columns. */
@@ -11,11 +11,6 @@ export interface SealedRow {
 
 /** Master keys of 32 bytes by their numbers: the current one and, during a rotation, those before it. */
 export type Keyring = ReadonlyMap<number, Buffer>;
-
-/** `<schema>.<table>`, the target's name everywhere. */
-export function targetName(target: Pick<Target, 'schema' | 'table'>): string {
-  return `${target.schema}.${target.table}`;
-}
 
 /** True when every value of the row is there exactly when its plaintext is, and opens to it. */
 export type RowVerifier = (row: SealedRow) => boolean;

@@ -1,12 +1,12 @@
 /** What people decided about a judgement that was INCONCLUSIVE, folded into its criteria. Pure. */
-import type { Criterion } from './judgement.ts';
+import { type Criterion, labelOf } from './judgement.ts';
 
 export type Decision = 'go' | 'no-go' | 'retry' | 'expired';
 
 /** A hold that is decided. */
 export interface DecidedHold {
   readonly id: string;
-  /** Names of the criteria that nothing was known about when the person was asked. */
+  /** Labels of the criteria that nothing was known about when the person was asked. */
   readonly unknown: readonly string[];
   readonly decision: Decision;
   /** Who decided; null when nobody did in time. */
@@ -31,7 +31,7 @@ export function withDecisions(
   const refused: Criterion[] = [];
   for (const hold of decided) {
     const { id, unknown, decision, by } = hold;
-    if (decision === 'go') for (const name of unknown) acceptedBy.set(name, by ?? 'a person');
+    if (decision === 'go') for (const label of unknown) acceptedBy.set(label, by ?? 'a person');
     if (refuses(hold))
       refused.push({
         name: 'Decision of a person',
@@ -42,7 +42,7 @@ export function withDecisions(
   }
   return [
     ...criteria.map((criterion) => {
-      const by = acceptedBy.get(criterion.name);
+      const by = acceptedBy.get(labelOf(criterion));
       return criterion.passed !== null || by === undefined
         ? criterion
         : { ...criterion, measured: `${criterion.measured}; accepted by ${by}`, passed: true };

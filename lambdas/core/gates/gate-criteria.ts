@@ -18,16 +18,16 @@ import {
   type TriggerTest,
   writeLatencyCriterion,
 } from './criteria.ts';
-import { type Criterion, criterion, none, number } from './judgement.ts';
+import { about, type Criterion, criterion, none, number } from './judgement.ts';
 
-export interface GateMeasurements {
+/** What is measured of one table. */
+export interface TableMeasurements {
+  /** `<schema>.<table>` */
+  readonly table: string;
   readonly health: Health;
-  readonly vitals: Vitals;
   readonly errors: ErrorCounts;
   readonly progress: PhaseProgress;
   readonly spotCheck: SpotCheck;
-  /** Secrets Manager's key is the one that the database encrypts with. */
-  readonly keyMatches: boolean;
   /** Rows move from one key to the next, with the trigger on. */
   readonly rotating: boolean;
   /** Mean over the phase's batches; null when they were too few rows to tell. */
@@ -39,11 +39,26 @@ export interface GateMeasurements {
   readonly audit?: AuditResult | undefined;
 }
 
-/** All of them, in the order in which people read them. */
+export interface GateMeasurements {
+  /** Those that the phase has worked on. */
+  readonly tables: readonly TableMeasurements[];
+  /** Secrets Manager's key is the one that the database encrypts with. */
+  readonly keyMatches: boolean;
+  readonly vitals: Vitals;
+}
+
+/** All of them, in the order in which people read them: table by table, then what concerns them all. */
 export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
   return [
-    ...coverageCriteria(phase, m),
+    ...m.tables.flatMap((each) => about(each.table, tableCriteria(plan, phase, each))),
     keyCriterion(m.keyMatches),
+    ...vitalsCriteria(plan, m.vitals),
+  ];
+}
+
+function tableCriteria(plan: Plan, phase: Phase, m: TableMeasurements): Criterion[] {
+  return [
+    ...coverageCriteria(phase, m),
     spotCheckCriterion(m.spotCheck, m.health, 'nothing encrypted yet'),
     none('Decryption failures', m.errors.decryption),
     none('Missing IVs', m.health.missingIvCount),
@@ -52,11 +67,10 @@ export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Cri
     ...triggerCriteria(plan, phase, m),
     ...(m.audit ? [auditCriterion(m.audit)] : []),
     ...batchTimeCriteria(plan, m.millisecondsPerRow),
-    ...vitalsCriteria(plan, m.vitals),
   ];
 }
 
-function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeasurements): Criterion[] {
+function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMeasurements): Criterion[] {
   const criteria: Criterion[] = [];
   if (phase.maxRows) {
     const aim = aimRows(phase, progress.rowsWithPii);
@@ -95,7 +109,7 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: GateMeas
   return criteria;
 }
 
-function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criterion {
+function errorRate(phase: Phase, { progress, errors }: TableMeasurements): Criterion {
   const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
   const { maxErrorPercent } = phase;
   if (maxErrorPercent === 0) return none('Encryption errors', errors.encryption);
@@ -107,7 +121,7 @@ function errorRate(phase: Phase, { progress, errors }: GateMeasurements): Criter
   );
 }
 
-function triggerCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Criterion[] {
+function triggerCriteria(plan: Plan, phase: Phase, m: TableMeasurements): Criterion[] {
   if (phase.number < 4) return [];
   const criteria = [
     criterion(

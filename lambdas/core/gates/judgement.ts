@@ -3,6 +3,8 @@
 /** One line of a gate. `passed: null` = could not be measured. */
 export interface Criterion {
   readonly name: string;
+  /** The table that it is about, `<schema>.<table>`; left out of what concerns them all. */
+  readonly table?: string;
   readonly expected: string;
   readonly measured: string;
   readonly passed: boolean | null;
@@ -27,6 +29,16 @@ export function criterion(
   return { name, expected, measured, passed };
 }
 
+/** The same criteria, about this table. */
+export function about(table: string, criteria: readonly Criterion[]): Criterion[] {
+  return criteria.map((each) => ({ ...each, table }));
+}
+
+/** What a criterion is called where several are listed: `public.users: Missing IVs`. */
+export function labelOf({ name, table }: Pick<Criterion, 'name' | 'table'>): string {
+  return table === undefined ? name : `${table}: ${name}`;
+}
+
 export function none(name: string, count: number): Criterion {
   return criterion(name, '0', number.format(count), count === 0);
 }
@@ -36,6 +48,12 @@ export const number = new Intl.NumberFormat('en-US', { maximumFractionDigits: 2 
 /** `1 row`, `12,345 rows` */
 export function counted(count: number, one: string, more = `${one}s`): string {
   return `${number.format(count)} ${count === 1 ? one : more}`;
+}
+
+/** `public.users`, `public.users and public.orders`, `5 tables: public.users, …`. */
+export function tablesInWords(names: readonly string[]): string {
+  if (names.length <= 2) return names.join(' and ');
+  return `${names.length} tables: ${names.join(', ')}`;
 }
 
 /** With a full stop at its end, once. */
@@ -54,7 +72,7 @@ export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
   const unknown = criteria.filter(({ passed }) => passed === null);
   const verdict: Verdict = failed.length > 0 ? 'NO_GO' : unknown.length > 0 ? 'INCONCLUSIVE' : 'GO';
   const listed = (failed.length > 0 ? failed : unknown)
-    .map(({ name, expected, measured }) => `${name}: expected ${expected}, measured ${measured}`)
+    .map((each) => `${labelOf(each)}: expected ${each.expected}, measured ${each.measured}`)
     .join('; ');
   return {
     gate,

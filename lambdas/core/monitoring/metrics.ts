@@ -1,15 +1,18 @@
 /** The metrics that handlers emit and alarms and dashboard read: their names, unit and dimension. */
 
-/** CloudWatch namespace of every metric that we emit; the one dimension is `Target` = `<stack>/<schema>.<table>`. */
+/**
+ * CloudWatch namespace of every metric that we emit. The one dimension is `Target`: `<stack>` of what concerns all tables, which
+ * the alarms read, and `<stack>/<schema>.<table>` of one, for the dashboard.
+ */
 export const metricNamespace = 'EncryptionRollout';
 export const metricDimension = 'Target';
 
 /**
  * Value of the dimension. A table of the same name in another database has a stack of its own, whose alarms must not
- * hear of this one. CloudWatch takes ASCII; the stack alone makes it unique.
+ * hear of this one. CloudWatch takes ASCII.
  */
-export function metricTarget(stack: string, target: string): string {
-  return `${stack}/${target}`.replace(/[^ -~]/g, '_');
+export function metricTarget(stack: string, table?: string): string {
+  return table === undefined ? stack : `${stack}/${table}`.replace(/[^ -~]/g, '_');
 }
 
 /** Metrics, with their CloudWatch units. The names are what an operator sees in the console. */

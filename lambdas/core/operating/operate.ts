@@ -26,32 +26,35 @@ export const OperateInput = z.discriminatedUnion('command', [
   }),
   /** Option 1 of the plan, for a run that is over. One under way is aborted instead. */
   z.strictObject({ command: z.literal('rollback'), by, reason: z.string().trim().min(1) }),
-  /** Option 2 of the plan; `confirm` repeats the run's id. */
-  z.strictObject({ command: z.literal('clear'), by, confirm: z.string() }),
+  /** Option 2 of the plan; `confirm` repeats the run's id. `tables`: all whose trigger is off, when left out. */
+  z.strictObject({
+    command: z.literal('clear'),
+    by,
+    confirm: z.string(),
+    tables: z.array(z.string()).min(1).optional(),
+  }),
 ]);
 export type OperateInput = z.infer<typeof OperateInput>;
 
 /** Where a rollout is. Times: ISO 8601. Counted, never scanned: an answer takes milliseconds on any table. */
 export interface RolloutStatus {
-  readonly target: string;
   /** Null before the first run. */
   readonly run: {
     readonly id: string;
     readonly attempt: number;
     readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
-    readonly purpose: Purpose;
     readonly execution: string;
     readonly startedAt: string;
     readonly endedAt: string | null;
     readonly stopReason: string | null;
     readonly untilPhase: number;
   } | null;
+  /** Those of the latest attempt; before the first run those of the deployment. */
+  readonly tables: readonly TableStatus[];
+  /** The latest that has begun. */
   readonly phase: { readonly number: number; readonly title: string; readonly startedAt: string } | null;
-  readonly rows: {
-    readonly withPersonalData: number;
-    readonly encrypted: number;
-    readonly percentage: number;
-  } | null;
+  /** Of all tables together; null before the first phase. */
+  readonly rows: RowsStatus | null;
   /** Of the last minutes' batches. */
   readonly rowsPerSecond: number | null;
   readonly millisecondsPerRow: number | null;
@@ -77,6 +80,21 @@ export interface RolloutStatus {
     readonly reason: string;
     readonly judgedAt: string;
   } | null;
+}
+
+export interface RowsStatus {
+  readonly withPersonalData: number;
+  readonly encrypted: number;
+  readonly percentage: number;
+}
+
+export interface TableStatus {
+  /** `<schema>.<table>` */
+  readonly name: string;
+  readonly purpose: Purpose;
+  /** Null before its first phase. */
+  readonly rows: RowsStatus | null;
+  /** Null before the engine knows the table. */
   readonly triggerEnabled: boolean | null;
   /** Since the attempt began, by type. */
   readonly errors: Readonly<Record<string, number>>;

@@ -11,12 +11,18 @@ export const ASSUMED_MILLISECONDS_PER_ROW = 0.2;
 /** The waits of an attempt are spread over this share of the table at least: one early vacuum foretells no hundred. */
 const TELLING_SHARE = 0.1;
 
+/** A table on the way: its rows now, and the first phase that has work to do for it. */
+export interface TableAhead {
+  readonly from: PhaseNumber;
+  readonly rowsWithPii: number;
+  readonly rowsEncryptedNow: number;
+}
+
 /** What is to be done yet, from the phase under way on. */
 export interface Way {
   readonly from: PhaseNumber;
   readonly until: PhaseNumber;
-  readonly rowsWithPii: number;
-  readonly rowsEncryptedNow: number;
+  readonly tables: readonly TableAhead[];
   /** Since the gate after the batches of the phase under way, less waits for a person or the hour; null before it. */
   readonly hoursSoaked: number | null;
   readonly rowsAudited: number;
@@ -43,17 +49,27 @@ export const noPace: Pace = {
 /** Rows and batches that each phase to come has left, if no row is written meanwhile. */
 export function batchesLeft(
   plan: Plan,
-  { from, until, rowsWithPii, rowsEncryptedNow, hoursSoaked }: Way,
+  { from, until, tables, hoursSoaked }: Way,
   { batchRows }: Tuned,
 ): { readonly phase: Phase; readonly rows: number; readonly batches: number }[] {
-  let encrypted = rowsEncryptedNow;
+  const ahead = tables.map(({ from, rowsWithPii, rowsEncryptedNow }) => ({
+    from,
+    rowsWithPii,
+    rowsEncryptedNow,
+  }));
   return plan.phases
     .filter(({ number }) => number >= from && number <= until)
     .map((phase) => {
       const isWorked = phase.number === from && hoursSoaked !== null;
-      const rows = isWorked ? 0 : Math.max(0, aimRows(phase, rowsWithPii) - encrypted);
-      encrypted += rows;
-      return { phase, rows, batches: rows === 0 ? 0 : Math.ceil(rows / (batchRows ?? phase.batchRows)) };
+      let [allRows, allBatches] = [0, 0];
+      for (const table of isWorked ? [] : ahead.filter((each) => each.from <= phase.number)) {
+        const rows = Math.max(0, aimRows(phase, table.rowsWithPii) - table.rowsEncryptedNow);
+        table.rowsEncryptedNow += rows;
+        allRows += rows;
+        // No batch is of two tables.
+        allBatches += rows === 0 ? 0 : Math.ceil(rows / (batchRows ?? phase.batchRows));
+      }
+      return { phase, rows: allRows, batches: allBatches };
     });
 }
 
@@ -64,7 +80,7 @@ export function batchesLeft(
  */
 export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: Way, pace: Pace): number {
   const { millisecondsPerRow, rowsEncrypted, secondsEased, tuned } = pace;
-  const easedPerRow = (1_000 * secondsEased) / Math.max(rowsEncrypted, way.rowsWithPii * TELLING_SHARE, 1);
+  const easedPerRow = (1_000 * secondsEased) / Math.max(rowsEncrypted, allRows(way) * TELLING_SHARE, 1);
   const perRow = (millisecondsPerRow ?? ASSUMED_MILLISECONDS_PER_ROW) + easedPerRow;
   let hours = 0;
   const work = (phase: Phase, hoursOfWork: number) => {
@@ -81,13 +97,18 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
   return hours;
 }
 
+function allRows({ tables }: Way): number {
+  return tables.reduce((sum, { rowsWithPii }) => sum + rowsWithPii, 0);
+}
+
 /** As fast as it went so far, once it has begun. */
-function hoursOfAudit({ rowsWithPii, rowsAudited, hoursSoaked }: Way): number {
+function hoursOfAudit(way: Way): number {
+  const { rowsAudited, hoursSoaked } = way;
   const each =
     rowsAudited > 0 && hoursSoaked !== null
       ? hoursSoaked / rowsAudited
       : ASSUMED_MILLISECONDS_PER_ROW / 3_600_000;
-  return Math.max(0, rowsWithPii - rowsAudited) * each;
+  return Math.max(0, allRows(way) - rowsAudited) * each;
 }
 
 /** Whether the end moves on with every minute: something is waited for, and not the hour, which is known beforehand. */

@@ -5,6 +5,12 @@
  */
 export type Purpose = 'encrypt' | 'rotate' | 'verify';
 
+/** Of a run over tables that have each their own: a rotation moves all that are encrypted; else it is about what is not yet. */
+export function purposeOfAll(tables: readonly { readonly purpose: Purpose }[]): Purpose {
+  const has = (purpose: Purpose) => tables.some((table) => table.purpose === purpose);
+  return has('rotate') ? 'rotate' : has('encrypt') || tables.length === 0 ? 'encrypt' : 'verify';
+}
+
 /** In words; empty for the usual one. */
 export const purposeInWords: Readonly<Record<Purpose, string>> = {
   encrypt: '',

@@ -11,17 +11,43 @@ import { priorityProblem } from './priority.ts';
 
 export { OffPeak };
 
-/** The table to encrypt. Defaults describe the shipped target. */
-export const Target = z.strictObject({
-  schema: z.string().min(1).default('public'),
-  table: z.string().min(1).default('appointments'),
-  keyColumn: z.string().min(1).default('id'),
-  columns: z
+/** The table that ships as an example, and what it is made of: the defaults of a target that names no other. */
+const sample = {
+  schema: 'public',
+  table: 'appointments',
+  columns: ['email', 'e164', 'first_name'],
+  trigger: 'encrypt_appointment_pii',
+  canary: {
+    organization_id: '00000000-0000-4000-8000-000000000000',
+    start_at: '2030-01-01T10:00:00Z',
+    end_at: '2030-01-01T11:00:00Z',
+    // Capitals, so that a trigger of the application's that normalizes after ours is found out.
+    email: 'Canary@Example.com',
+    e164: '+15551234567',
+    first_name: 'CanaryTest',
+    status: 'pending',
+    note: 'Trigger activation test',
+  },
+};
+
+const names = (of: string) =>
+  z
     .array(z.string().min(1))
     .min(1)
-    .refine((names) => new Set(names).size === names.length, 'expected each column once')
-    .default(['email', 'e164', 'first_name']),
-  trigger: z.string().min(1).default('encrypt_appointment_pii'),
+    .refine((given) => new Set(given).size === given.length, `expected each ${of} once`);
+
+/** A table to encrypt, as people write it. */
+const GivenTarget = z.strictObject({
+  schema: z.string().min(1).default(sample.schema),
+  table: z.string().min(1).default(sample.table),
+  /** Columns that identify a row. */
+  key: names('column').default(['id']),
+  columns: names('column').optional(),
+  /** Column with the row's time of creation, to watch new rows; null = the table has none. */
+  createdAt: z.string().min(1).nullable().default('created_at'),
+  /** The canary: inserted with the trigger on, checked, rolled back. Column → value, as JSON. */
+  canary: z.record(z.string(), z.unknown()).optional(),
+  trigger: z.string().min(1).optional(),
   /** SQL condition on the table's columns; rows for which it is true are encrypted first. null = none. */
   priority: z
     .string()
@@ -32,22 +58,39 @@ export const Target = z.strictObject({
     })
     .nullable()
     .default(null),
-  /** Column with the row's time of creation, to watch new rows; null = the table has none. */
-  createdAt: z.string().min(1).nullable().default('created_at'),
-  /** The canary: inserted with the trigger on, checked, rolled back. Column → value, as JSON. */
-  canary: z.record(z.string(), z.unknown()).default({
-    organization_id: '00000000-0000-4000-8000-000000000000',
-    start_at: '2030-01-01T10:00:00Z',
-    end_at: '2030-01-01T11:00:00Z',
-    // Capitals, so that a trigger of the application's that normalizes after ours is found out.
-    email: 'Canary@Example.com',
-    e164: '+15551234567',
-    first_name: 'CanaryTest',
-    status: 'pending',
-    note: 'Trigger activation test',
-  }),
+  /** Of the columns that hold the ciphertext: `email` has its in `email_encrypted`. */
+  suffix: z.string().min(1).default('_encrypted'),
 });
-export type Target = z.infer<typeof Target>;
+
+/** A target with nothing left open. What the sample is made of is nobody else's default. */
+export const Target = GivenTarget.transform((given, context) => {
+  const defaults = targetName(given) === targetName(sample) ? sample : undefined;
+  const { columns = defaults?.columns, canary = defaults?.canary } = given;
+  const missing = (name: string, expected: string) =>
+    context.addIssue({
+      code: 'custom',
+      path: [name],
+      input: undefined,
+      message: `expected ${expected} of ${targetName(given)}`,
+    });
+  if (columns === undefined) missing('columns', 'the columns with personal data');
+  if (canary === undefined)
+    missing('canary', 'the values of a row that can be inserted, and is rolled back,');
+  const trigger = given.trigger ?? defaults?.trigger ?? `encrypt_${given.table}_pii`;
+  return { ...given, columns: columns ?? [], canary: canary ?? {}, trigger };
+});
+export type Target = z.output<typeof Target>;
+
+/** `<schema>.<table>`, the target's name everywhere. */
+export function targetName({ schema, table }: { readonly schema: string; readonly table: string }): string {
+  return `${schema}.${table}`;
+}
+
+/** The tables of a deployment, in the order in which they are worked on. */
+export const Targets = z
+  .array(Target)
+  .min(1, 'expected at least one table')
+  .refine((targets) => new Set(targets.map(targetName)).size === targets.length, 'expected each table once');
 
 const oneDatabase = 'expected {"instanceIdentifier": "…"} or {"clusterIdentifier": "…"}';
 
@@ -83,7 +126,7 @@ export const Database = z
 export type Database = z.infer<typeof Database>;
 
 export const Settings = z.strictObject({
-  target: Target.prefault({}),
+  targets: Targets.prefault([{}]),
   /** Whose CloudWatch metrics are the database's vitals. */
   database: Database,
   /** Takes a snapshot when the latest backup is too old, and waits for it. */

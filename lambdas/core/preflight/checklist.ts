@@ -1,6 +1,6 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 
-import { type Criterion, counted, number } from '../gates/judgement.ts';
+import { about, type Criterion, counted, number } from '../gates/judgement.ts';
 import { type AttestationName, attestations, type Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals.ts';
@@ -16,8 +16,24 @@ export interface OtherTrigger {
   readonly changesRowsAfterOurs: boolean;
 }
 
-export interface ChecklistMeasurements {
+/** What is measured of one table. */
+export interface TableChecklist {
+  /** `<schema>.<table>` */
+  readonly table: string;
   readonly health: Health;
+  /** In a dry run: the rollout would add the guard. */
+  readonly addsGuard?: boolean;
+  /** `any`: this rollout, or a completed one before it, may have switched it on. `enabled`: the key is being rotated. */
+  readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
+  /** SQL condition of the priority rows and how many they are; null = the operator named none. */
+  readonly priority: { readonly condition: string; readonly rows: number } | null;
+  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not tried. */
+  readonly canaryProblem: string | null;
+  readonly otherTriggers: readonly OtherTrigger[];
+}
+
+export interface ChecklistMeasurements {
+  readonly tables: readonly TableChecklist[];
   readonly vitals: Vitals;
   /** `absent`: PrepareDatabase will put it there. A problem: why the one in Secrets Manager is of no use. */
   readonly keyMatches: boolean | 'absent' | { readonly problem: string };
@@ -27,8 +43,6 @@ export interface ChecklistMeasurements {
   readonly backupProblem?: string | undefined;
   /** In a dry run: the rollout would take one. */
   readonly takesBackup?: boolean;
-  /** In a dry run: the rollout would add the guard. */
-  readonly addsGuard?: boolean;
   readonly now: Date;
   /** Alarms and dashboard of this deployment that do not exist; undefined = could not be read. */
   readonly missingAlarms: readonly string[] | undefined;
@@ -39,13 +53,6 @@ export interface ChecklistMeasurements {
   readonly dashboardExists: boolean | undefined;
   /** Whom a page reaches; undefined = could not be read. */
   readonly subscribers: number | undefined;
-  /** `any`: this rollout, or a completed one before it, may have switched it on. `enabled`: the key is being rotated. */
-  readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
-  /** SQL condition of the priority rows and how many they are; null = the operator named none. */
-  readonly priority: { readonly condition: string; readonly rows: number } | null;
-  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not tried. */
-  readonly canaryProblem: string | null;
-  readonly otherTriggers: readonly OtherTrigger[];
   readonly acknowledgedTriggers: readonly string[];
   readonly forecast: Forecast;
   readonly slots: readonly Slot[];
@@ -92,6 +99,25 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
             : 'none: confirm the e-mails that it has sent, or add addresses to the setting onCall, deploy, and confirm',
       passed: m.subscribers === undefined ? null : m.subscribers > 0,
     },
+    ...m.tables.flatMap((each) => about(each.table, tableCriteria(each, m.acknowledgedTriggers))),
+    ...roomCriteria(plan, m.forecast, m.slots, m.vitals.freeStorageBytes),
+    ...exposureCriteria(m.exposure),
+    ...Object.entries(attestations).map(([key, line]) => {
+      const by = m.attestations[key as AttestationName];
+      return {
+        name: line,
+        expected: `attested: input.attestations.${key} = name of the person`,
+        measured: by === undefined ? 'missing' : `attested by ${by}`,
+        passed: by !== undefined,
+      };
+    }),
+    ...vitalsCriteria(plan, m.vitals),
+  ];
+}
+
+/** The lines of one table. */
+function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[]): Criterion[] {
+  return [
     {
       name: 'Health check runs',
       expected: 'no row with ciphertext and no IV',
@@ -140,19 +166,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
           : m.canaryProblem || 'can be inserted',
       passed: !m.canaryProblem,
     },
-    triggersCriterion(m),
-    ...roomCriteria(plan, m.forecast, m.slots, m.vitals.freeStorageBytes),
-    ...exposureCriteria(m.exposure),
-    ...Object.entries(attestations).map(([key, line]) => {
-      const by = m.attestations[key as AttestationName];
-      return {
-        name: line,
-        expected: `attested: input.attestations.${key} = name of the person`,
-        measured: by === undefined ? 'missing' : `attested by ${by}`,
-        passed: by !== undefined,
-      };
-    }),
-    ...vitalsCriteria(plan, m.vitals),
+    triggersCriterion(m.otherTriggers, acknowledgedTriggers),
   ];
 }
 
@@ -193,7 +207,10 @@ function alarmsCriterion({ missingAlarms, silentAlarms, mutedAlarms }: Checklist
 }
 
 /** What a trigger does only its owner knows: a person who has read it says that it may be so. */
-function triggersCriterion({ otherTriggers, acknowledgedTriggers }: ChecklistMeasurements): Criterion {
+function triggersCriterion(
+  otherTriggers: readonly OtherTrigger[],
+  acknowledgedTriggers: readonly string[],
+): Criterion {
   const unknown = otherTriggers.filter(({ name }) => !acknowledgedTriggers.includes(name));
   const described = unknown.map(({ name, firedByBatches, changesRowsAfterOurs }) => {
     const does = [

@@ -5,6 +5,7 @@ import {
   batchesLeft,
   hoursLeft,
   noPace,
+  type TableAhead,
   type Way,
 } from '../operating/time-left.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
@@ -34,14 +35,20 @@ export interface Slot {
   readonly lagBytes: number;
 }
 
-export interface Forecast {
+/** What one table adds to it. */
+interface TableForecast {
   readonly rowsToEncrypt: number;
   readonly batches: number;
-  readonly hours: number;
   /** Growth of the table and its indexes, if no vacuum runs meanwhile. */
   readonly tableBytes: number;
   readonly walBytes: number;
 }
+
+/** Of all tables together, and of each. */
+export type Forecast = TableForecast & {
+  readonly hours: number;
+  readonly tables: readonly (TableForecast & { readonly name: string })[];
+};
 
 /** An update's record, the lock's before it, and their block references. */
 const RECORD_BYTES = 150;
@@ -59,7 +66,36 @@ const POINTER_BYTES = 8;
  * A page is logged in full when it is first changed after a checkpoint. The table is walked as it is stored, so each of its
  * pages once, the old and the new; entries of an index fall anywhere, so up to all of its pages in every checkpoint.
  */
-export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | null, now: Date): Forecast {
+export function forecast(
+  plan: Plan,
+  samples: ReadonlyMap<string, TableSample>,
+  offPeak: OffPeak | null,
+  now: Date,
+): Forecast {
+  const tables = [...samples].map(([name, sample]) => ({ name, ...forecastTable(plan, sample) }));
+  const sum = (value: (table: TableForecast) => number) =>
+    tables.reduce((total, table) => total + value(table), 0);
+  return {
+    rowsToEncrypt: sum(({ rowsToEncrypt }) => rowsToEncrypt),
+    batches: sum(({ batches }) => batches),
+    hours: hoursLeft(plan, offPeak, now, wayOf([...samples.values()].map(aheadOf)), noPace),
+    tableBytes: sum(({ tableBytes }) => tableBytes),
+    walBytes: sum(({ walBytes }) => walBytes),
+    tables,
+  };
+}
+
+function wayOf(tables: readonly TableAhead[]): Way {
+  return { from: 1, until: 5, tables, hoursSoaked: null, rowsAudited: 0 };
+}
+
+function aheadOf({ todo, withPii, fraction }: TableSample): TableAhead {
+  const rows = Math.round(todo / fraction);
+  const rowsWithPii = Math.max(rows, Math.round(withPii / fraction));
+  return { from: 1, rowsWithPii, rowsEncryptedNow: rowsWithPii - rows };
+}
+
+function forecastTable(plan: Plan, sample: TableSample): TableForecast {
   const rows = Math.round(sample.todo / sample.fraction);
   const allRows = Math.max(1, sample.rows / sample.fraction);
   // Long values lie beside the table, and an update does not write them again.
@@ -69,16 +105,10 @@ export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | nul
   const indexGrowth = sample.indexBytes.reduce((sum, bytes) => sum + bytes * share, 0);
   const tableBytes = rows * (newRow + POINTER_BYTES) + indexGrowth;
 
-  const rowsWithPii = Math.max(rows, Math.round(sample.withPii / sample.fraction));
-  const way: Way = {
-    from: 1,
-    until: 5,
-    rowsWithPii,
-    rowsEncryptedNow: rowsWithPii - rows,
-    hoursSoaked: null,
-    rowsAudited: 0,
-  };
-  const batches = batchesLeft(plan, way, noPace.tuned).reduce((sum, each) => sum + each.batches, 0);
+  const batches = batchesLeft(plan, wayOf([aheadOf(sample)]), noPace.tuned).reduce(
+    (sum, each) => sum + each.batches,
+    0,
+  );
   const bulk = phaseOf(plan, 3);
   const workSeconds = batches * bulk.pauseSeconds + (rows * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
 
@@ -99,7 +129,6 @@ export function forecast(plan: Plan, sample: TableSample, offPeak: OffPeak | nul
   return {
     rowsToEncrypt: rows,
     batches,
-    hours: hoursLeft(plan, offPeak, now, way, noPace),
     tableBytes: Math.round(tableBytes),
     walBytes: Math.round(walBytes),
   };
@@ -131,7 +160,7 @@ export function roomCriteria(
   if (freeStorageBytes !== undefined)
     criteria.push({
       name: 'Room for what will be written',
-      expected: `at least ${gibibytes(needed)} free: ${gibibytes(tableBytes)} for the table, ${gibibytes(heldBack)} of WAL held back, ${gibibytes(abort.minFreeStorageBytes)} to spare`,
+      expected: `at least ${gibibytes(needed)} free: ${gibibytes(tableBytes)} for the tables, ${gibibytes(heldBack)} of WAL held back, ${gibibytes(abort.minFreeStorageBytes)} to spare`,
       measured: freeStorageBytes === null ? 'no reading' : gibibytes(freeStorageBytes),
       passed: freeStorageBytes === null ? null : freeStorageBytes >= needed,
     });

@@ -6,43 +6,48 @@ import {
   newRowsCriteria,
   type PhaseProgress,
 } from '../gates/criteria.ts';
-import { type Criterion, criterion, none, number } from '../gates/judgement.ts';
+import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from './vitals.ts';
 
+/** What is known of a table while the rollout is at work on it. */
+export interface WatchedTable {
+  /** `<schema>.<table>` */
+  readonly table: string;
+  readonly errors: ErrorCounts;
+  readonly progress: PhaseProgress;
+  /** What was read of the whole table, where that was done. */
+  readonly scanned?: { readonly health: Health; readonly newRows?: NewRows | undefined } | undefined;
+}
+
 /** The abort conditions that are looked at before every batch and in every slice of a soak. */
-export function abortCriteria(
-  plan: Plan,
-  vitals: Vitals,
-  errors: ErrorCounts,
-  progress: PhaseProgress,
-): Criterion[] {
-  const { abort } = plan;
-  const percent = errorPercent(progress.rowsFailed, progress.rowsAttempted);
+export function abortCriteria(plan: Plan, vitals: Vitals, tables: readonly WatchedTable[]): Criterion[] {
   return [
-    criterion(
-      'Error rate',
-      `not above ${abort.errorPercent} % of the rows attempted`,
-      `${number.format(percent)} % (${number.format(progress.rowsFailed)} of ${number.format(progress.rowsAttempted)})`,
-      percent <= abort.errorPercent || progress.rowsAttempted < abort.errorPercentMinRows,
+    ...tables.flatMap(({ table, errors, progress }) =>
+      about(table, [errorRate(plan, progress), none('Decryption failures', errors.decryption)]),
     ),
-    none('Decryption failures', errors.decryption),
     ...vitalsCriteria(plan, vitals),
   ];
 }
 
-/**
- * What a soak asks beside the abort conditions: nothing new may stay unencrypted or lose its IV.
- * @param scanned what was read of the whole table, in slices that do so
- */
-export function soakCriteria(
-  errors: ErrorCounts,
-  scanned?: { readonly health: Health; readonly newRows?: NewRows | undefined },
-): Criterion[] {
-  return [
-    none('Trigger failures', errors.trigger),
-    ...(scanned ? [none('Missing IVs', scanned.health.missingIvCount)] : []),
-    ...(scanned?.newRows ? newRowsCriteria(scanned.newRows) : []),
-  ];
+function errorRate({ abort }: Plan, { rowsFailed, rowsAttempted }: PhaseProgress): Criterion {
+  const percent = errorPercent(rowsFailed, rowsAttempted);
+  return criterion(
+    'Error rate',
+    `not above ${abort.errorPercent} % of the rows attempted`,
+    `${number.format(percent)} % (${number.format(rowsFailed)} of ${number.format(rowsAttempted)})`,
+    percent <= abort.errorPercent || rowsAttempted < abort.errorPercentMinRows,
+  );
+}
+
+/** What a soak asks beside the abort conditions: nothing new may stay unencrypted or lose its IV. */
+export function soakCriteria(tables: readonly WatchedTable[]): Criterion[] {
+  return tables.flatMap(({ table, errors, scanned }) =>
+    about(table, [
+      none('Trigger failures', errors.trigger),
+      ...(scanned ? [none('Missing IVs', scanned.health.missingIvCount)] : []),
+      ...(scanned?.newRows ? newRowsCriteria(scanned.newRows) : []),
+    ]),
+  );
 }

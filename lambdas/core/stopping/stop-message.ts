@@ -1,5 +1,5 @@
 /** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
-import { counted, number, type Verdict, withoutGate } from '../gates/judgement.ts';
+import { counted, number, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
 import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
@@ -26,17 +26,22 @@ export interface RunningQuery {
   readonly statement: string;
 }
 
+/** A table of the run, as it was left. */
+export interface TableEvidence {
+  readonly name: string;
+  readonly purpose: Purpose;
+  readonly health: Health;
+  /** Of this attempt, by type. */
+  readonly errors: Readonly<Record<string, number>>;
+}
+
 export interface Evidence {
-  readonly target: string;
+  readonly tables: readonly TableEvidence[];
   readonly runId: string;
   /** Why the rollout was stopped: one sentence, without its full stop. */
   readonly why: string;
-  readonly purpose: Purpose;
-  readonly health: Health;
-  /** Undefined: not proven. */
+  /** Of all tables together. Undefined: not proven. */
   readonly proof: ProvePlaintextOutput | undefined;
-  /** Of this attempt, by type. */
-  readonly errors: Readonly<Record<string, number>>;
   readonly vitals: Vitals;
   /** The latest judgements of this attempt, newest first. */
   readonly gates: readonly JudgedGate[];
@@ -52,18 +57,32 @@ const maxLines = 5;
 
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
-  const { target, runId, why, errors, vitals, gates, queries, commandLine, runbook } = evidence;
-  const byType = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  const { tables, runId, why, vitals, gates, queries, commandLine, runbook } = evidence;
+  const [only] = tables;
   return [
-    `The encryption rollout of ${target} has stopped. ${why}.`,
-    `Now: ${state(evidence)}, ${plaintextState(evidence.proof)}.`,
+    `The encryption rollout of ${tablesInWords(tables.map(({ name }) => name))} has stopped. ${why}.`,
+    ...(tables.length === 1 && only !== undefined
+      ? [`Now: ${state(only)}, ${plaintextState(evidence.proof)}.`]
+      : [
+          `Now: ${plaintextState(evidence.proof)};`,
+          ...tables.map((table) => `- ${table.name}: ${state(table)}.`),
+        ]),
     `Next: find the cause (${commandLine('report')}, ${runbook('rolloutfailed')}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
-    `Errors in this attempt: ${byType.join(', ') || 'none'}.`,
+    ...tables.map(
+      ({ name, errors }) =>
+        `Errors in this attempt${tables.length === 1 ? '' : `, ${name}`}: ${byType(errors) || 'none'}.`,
+    ),
     `Vitals: ${vitalsLine(vitals)}.`,
     ...list('Last judgements', gates, gateLine),
     ...list('Other sessions at work', queries, queryLine),
   ].join('\n');
+}
+
+function byType(errors: TableEvidence['errors']): string {
+  return Object.entries(errors)
+    .map(([type, count]) => `${number.format(count)} ${type}`)
+    .join(', ');
 }
 
 function list<Item>(title: string, items: readonly Item[], line: (item: Item) => string): string[] {
@@ -72,7 +91,7 @@ function list<Item>(title: string, items: readonly Item[], line: (item: Item) =>
   return [`${title}:`, ...items.slice(0, maxLines).map((item) => `- ${line(item)}`), ...more];
 }
 
-function state({ purpose, health }: Evidence): string {
+function state({ purpose, health }: TableEvidence): string {
   const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
   const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
   if (purpose === 'encrypt')
@@ -102,7 +121,7 @@ function vitalsLine({
   const cpu = cpuPercents?.[0];
   return [
     cpu === undefined ? 'CPU not measured' : `CPU ${Math.round(cpu)} %`,
-    `longest wait for a lock on the table ${Math.round(longestLockWaitMilliseconds)} ms`,
+    `longest wait for a lock on the tables ${Math.round(longestLockWaitMilliseconds)} ms`,
     `${connections.used} of ${connections.limit} connections`,
     ...told('free storage', freeStorageBytes, gibibytes),
     ...told('replica lag', replicaLagSeconds, (seconds) => `${number.format(seconds)} s`),

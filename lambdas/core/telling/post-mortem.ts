@@ -1,7 +1,7 @@
 /** The plan's "Lessons Learned": what the records know is written, what only people know is left open. Pure. */
 import { approvalCriterion } from '../gates/decisions.ts';
-import { type Criterion, counted, number, sentence } from '../gates/judgement.ts';
-import { purposeInWords } from '../plan/purpose.ts';
+import { type Criterion, counted, labelOf, number, sentence, tablesInWords } from '../gates/judgement.ts';
+import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
 import { capped, type Lines, shortened } from './message-size.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
@@ -17,12 +17,13 @@ export function postMortem(report: Report): string {
 }
 
 function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
-  const { run, target } = report;
+  const { run, tables } = report;
+  const purpose = purposeOfAll(tables);
   const section = (title: string, lines: Lines) => ['', `## ${title}`, '', ...fitted(lines)];
   return [
-    `# Post-mortem: encryption of ${target}`,
+    `# Post-mortem: encryption of ${tablesInWords(tables.map(({ name }) => name))}`,
     '',
-    `Run ${run.id}, ${run.status}, ${run.purpose === 'encrypt' ? '' : `${purposeInWords[run.purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+    `Run ${run.id}, ${run.status}, ${purpose === 'encrypt' ? '' : `${purposeInWords[purpose]}, `}${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
     ...(run.stopReason === null ? [] : [`Stopped: ${run.stopReason}`]),
     ...leftOut(report),
     ...section('Timeline', timeline(report)),
@@ -40,8 +41,7 @@ function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
 
 /** Where there are too many records for a report. */
 function leftOut({ run, leftOut }: Report): string[] {
-  // A stack of an earlier release does not tell.
-  const missing = Object.entries(leftOut ?? {})
+  const missing = Object.entries(leftOut)
     .filter(([, count]) => count > 0)
     .map(([table, count]) => `${number.format(count)} of the earliest in encryption_rollout.${table}`);
   return missing.length === 0
@@ -51,9 +51,9 @@ function leftOut({ run, leftOut }: Report): string[] {
 
 function timeline({ events, gates }: Report): string[] {
   return [
-    ...events.map(({ at, event, attempt, detail }) => ({
+    ...events.map(({ at, event, table, attempt, detail }) => ({
       at,
-      text: `${event}${details(detail)} · attempt ${attempt}`,
+      text: `${event}${table === null ? '' : ` ${table}`}${details(detail)} · attempt ${attempt}`,
     })),
     ...gates.map(({ judgedAt, gate, verdict, attempt }) => ({
       at: judgedAt,
@@ -87,15 +87,16 @@ function gates({ gates }: Report): string[] {
 }
 
 /** One line of a list: what was asked, what was measured, and whether that was enough. */
-export function criterionLine({ name, expected, measured, passed }: Criterion): string {
+export function criterionLine(criterion: Criterion): string {
+  const { expected, measured, passed } = criterion;
   const mark = passed === null ? '?' : passed ? '✓' : '✗';
-  return `  - ${mark} ${name}: expected ${expected}; measured ${measured}`;
+  return `  - ${mark} ${labelOf(criterion)}: expected ${expected}; measured ${measured}`;
 }
 
 function performance(report: Report): string[] {
   const { expected, phases, run } = report;
   const lines = phases.flatMap((phase) => [
-    `- ${phase.title}: ${phaseTime(phase, expected.millisecondsPerRow)}`,
+    `- ${phase.title}, ${phase.table}: ${phaseTime(phase, expected.millisecondsPerRow)}`,
     ...(phase.rowsEncrypted === 0
       ? []
       : [
@@ -104,14 +105,18 @@ function performance(report: Report): string[] {
     ...(phase.soakMinutes === 0 ? [] : [`  - ${soaked(report, phase)}`]),
   ]);
   const end = run.endedAt ?? report.writtenAt;
-  const test = report.events.findLast(({ event }) => event === 'TRIGGER_TESTED')?.detail;
   return [
     `- In all: ${hours(run.startedAt, end)} h, expected at most ${expected.hours} h`,
     ...lines,
-    test === undefined
-      ? '- Latency of writes: not measured'
-      : `- Latency of writes: ${number.format(Number(test.offMilliseconds))} ms without the trigger, ${number.format(Number(test.onMilliseconds))} ms with it, expected at most ${expected.addedWriteMilliseconds} ms more`,
+    ...report.tables.map(({ name }) => `- Latency of writes, ${name}: ${writeLatency(report, name)}`),
   ];
+}
+
+function writeLatency({ events, expected }: Report, name: string): string {
+  const test = events.findLast(({ event, table }) => event === 'TRIGGER_TESTED' && table === name)?.detail;
+  return test === undefined
+    ? 'not measured'
+    : `${number.format(Number(test.offMilliseconds))} ms without the trigger, ${number.format(Number(test.onMilliseconds))} ms with it, expected at most ${expected.addedWriteMilliseconds} ms more`;
 }
 
 /** A phase is as long as its rows take, with the pauses between its batches, and its soak. */
@@ -145,14 +150,14 @@ function issues(report: Report): string[] {
   );
   const lines = [
     ...errors.map(
-      ({ type, count, first, last }) =>
-        `- Errors of ${type}: ${number.format(count)}, from ${minute(first)} to ${minute(last)}`,
+      ({ table, type, count, first, last }) =>
+        `- Errors of ${type}${of(table)}: ${number.format(count)}, from ${minute(first)} to ${minute(last)}`,
     ),
     ...audits
       .filter(({ rowsMismatched }) => rowsMismatched > 0)
       .map(
-        ({ attempt, rowsMismatched }) =>
-          `- ${counted(rowsMismatched, 'row')} did not open to their plaintext in the audit of attempt ${attempt}`,
+        ({ table, attempt, rowsMismatched }) =>
+          `- ${counted(rowsMismatched, 'row')} of ${table} did not open to their plaintext in the audit of attempt ${attempt}`,
       ),
     ...breaches.map(({ judgedAt, verdict, reason }) => `- ${minute(judgedAt)} ${verdict}: ${reason}`),
     ...waits(report),
@@ -212,6 +217,7 @@ function keyUse({ keyAccess }: Report): string[] {
 
 /** One line of a list: who used the key, for what, how often, and how often in vain. */
 export function keyLine({
+  table,
   by,
   purpose,
   accesses,
@@ -219,7 +225,12 @@ export function keyLine({
   failures,
   last,
 }: Report['keyAccess'][number]): string {
-  return `- ${by}, ${purpose}: ${counted(accesses, 'time')} for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
+  return `- ${by}, ${purpose}${of(table)}: ${counted(accesses, 'time')} for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
+}
+
+/** ` of public.users`; nothing of none. */
+export function of(table: string | null): string {
+  return table === null ? '' : ` of ${table}`;
 }
 
 function attestations({ run }: Report): string[] {

@@ -5,12 +5,17 @@ import type { Purpose } from '../plan/purpose.ts';
 
 /** Times: ISO 8601, UTC. */
 export interface Report {
-  readonly target: string;
+  readonly tables: readonly {
+    readonly name: string;
+    readonly purpose: Purpose;
+    /** The latest attempt that it was part of. */
+    readonly attempt: number;
+    readonly completedAt: string | null;
+  }[];
   readonly writtenAt: string;
   readonly run: {
     readonly id: string;
     readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
-    readonly purpose: Purpose;
     readonly attempts: number;
     readonly startedAt: string;
     readonly endedAt: string | null;
@@ -27,6 +32,7 @@ export interface Report {
   readonly phases: readonly PhaseReport[];
   readonly gates: readonly GateReport[];
   readonly audits: readonly {
+    readonly table: string;
     readonly attempt: number;
     readonly finished: boolean;
     readonly rowsVerified: number;
@@ -41,7 +47,9 @@ export interface Report {
   readonly keyAccess: readonly KeyAccess[];
 }
 
+/** A phase of one table. */
 export interface PhaseReport {
+  readonly table: string;
   readonly number: number;
   readonly title: string;
   /** Of the last time that the phase began. */
@@ -73,6 +81,8 @@ export interface GateReport {
 }
 
 export interface EventReport {
+  /** Null of what concerns no single table. */
+  readonly table: string | null;
   readonly attempt: number;
   readonly event: string;
   readonly at: string;
@@ -91,8 +101,9 @@ export interface HoldReport {
   readonly comment: string | null;
 }
 
-/** Errors of one type. */
+/** Errors of one type; `table`: null where nobody knows which it was, as of a value that did not open. */
 export interface ErrorSummary {
+  readonly table: string | null;
   readonly type: string;
   readonly count: number;
   readonly first: string;
@@ -101,6 +112,8 @@ export interface ErrorSummary {
 
 /** Who used the key, for what; `uses`: rows or values, except by the trigger, which counts transactions. */
 export interface KeyAccess {
+  /** Null of what concerns all: installing, rotating, retiring a key. */
+  readonly table: string | null;
   readonly by: string;
   readonly purpose: string;
   readonly accesses: number;

@@ -1,9 +1,9 @@
 /** Status updates by the plan's cadence: when one is due, and what it says. Pure. */
-import { number, sentence, withoutGate } from '../gates/judgement.ts';
-import type { RolloutStatus } from '../operating/operate.ts';
+import { number, sentence, tablesInWords, withoutGate } from '../gates/judgement.ts';
+import type { RolloutStatus, RowsStatus, TableStatus } from '../operating/operate.ts';
 import { isPutOff } from '../operating/time-left.ts';
 import type { Plan } from '../plan/plan.ts';
-import { type Purpose, purposeInWords } from '../plan/purpose.ts';
+import { type Purpose, purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
@@ -72,8 +72,8 @@ export function statusUpdate(
   status: RolloutStatus,
   commandLine: (words: string) => string,
 ): { subject: string; message: string } {
-  const { target, run, phase, rows, waiting, holds, lastGate, errors } = status;
-  const purpose = run?.purpose ?? 'encrypt';
+  const { tables, run, phase, rows, waiting, holds, lastGate } = status;
+  const purpose = purposeOfAll(tables);
   const underNewKey = purpose === 'rotate' ? ' under the new key' : '';
   const percent = rows === null ? '' : `, ${rows.percentage} %${underNewKey}`;
   const inPhase = `${phase?.title ?? (purpose === 'verify' ? 'before its first phase' : 'before phase 1')}${percent}`;
@@ -83,15 +83,17 @@ export function statusUpdate(
     STOPPED: `stopped, ${inPhase}`,
     ACTIVE: inPhase,
   }[run?.status ?? 'ACTIVE'];
-  const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
   const since =
     run?.status === 'COMPLETED'
       ? ', as counted when it ended'
       : phase && `; in ${phase.title} since ${phase.startedAt}`;
   const lines = [
-    `Encryption of ${target}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
+    `Encryption of ${tablesInWords(tables.map(({ name }) => name))}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
     '',
-    `Where: ${rows === null ? notBegun[purpose] : `${number.format(rows.encrypted)} of ${number.format(rows.withPersonalData)} rows with personal data${underNewKey} (${rows.percentage} %)`}${since ?? ''}.`,
+    `Where: ${coverage(rows, purpose)}${since ?? ''}.`,
+    ...(tables.length === 1
+      ? []
+      : tables.map((table) => `- ${table.name}: ${coverage(table.rows, table.purpose)}, ${health(table)}.`)),
     ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
       ? [
           `${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
@@ -100,7 +102,7 @@ export function statusUpdate(
           `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
           `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
         ]),
-    `Health: errors in this attempt: ${failed.join(', ') || 'none'}; trigger ${status.triggerEnabled === null ? 'unknown' : status.triggerEnabled ? 'enabled' : 'disabled'}; ${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
+    `Health: ${tables.length === 1 ? `${tables.map(health).join()}; ` : ''}${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
     ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
     ...holds.map(
       ({ id, gate, reason, expiresAt }) =>
@@ -111,9 +113,21 @@ export function statusUpdate(
   return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
 }
 
+function coverage(rows: RowsStatus | null, purpose: Purpose): string {
+  if (rows === null) return notBegun[purpose];
+  const { encrypted, withPersonalData, percentage } = rows;
+  return `${number.format(encrypted)} of ${number.format(withPersonalData)} rows with personal data${purpose === 'rotate' ? ' under the new key' : ''} (${percentage} %)`;
+}
+
+function health({ errors, triggerEnabled }: TableStatus): string {
+  const failed = Object.entries(errors).map(([type, count]) => `${number.format(count)} ${type}`);
+  const trigger = triggerEnabled === null ? 'unknown' : triggerEnabled ? 'enabled' : 'disabled';
+  return `errors in this attempt: ${failed.join(', ') || 'none'}; trigger ${trigger}`;
+}
+
 function nextStep(
   { phases, afterwards }: Plan,
-  { run, phase, holds, waiting }: RolloutStatus,
+  { tables, run, phase, holds, waiting }: RolloutStatus,
   commandLine: (words: string) => string,
 ): string {
   if (run?.status === 'COMPLETED') return `checks until day ${afterwards.days}, then the success metrics.`;
@@ -124,7 +138,7 @@ function nextStep(
     return waitOf(waiting.for) === 'person'
       ? `no batch begins until somebody resumes: ${commandLine('resume')}`
       : 'the batches go on by themselves when the wait is over.';
-  if (phase === null && run?.purpose === 'verify')
+  if (phase === null && purposeOfAll(tables) === 'verify')
     return 'what is missing is encrypted, then every row is opened.';
   const following = phases.find(({ number }) => number === (phase?.number ?? 0) + 1);
   return following === undefined

@@ -8,9 +8,11 @@ import {
   type AfterwardsMeasurements,
   afterwardsCriteria,
   rowsHandled,
+  type TableAfterwards,
 } from '../../core/afterwards/afterwards.ts';
 import { type CheckQueries, checkMessage } from '../../core/afterwards/check-message.ts';
 import type { WholeMeasurements } from '../../core/afterwards/success-metrics.ts';
+import type { SpotCheck } from '../../core/gates/criteria.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from '../../core/payloads.ts';
 import { type Check, checkNames } from '../../core/telling/report.ts';
@@ -26,20 +28,25 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const found = await findRun(client, run);
     const completedAt = found?.endedAt;
     // Its schedules end by themselves; until then there is nothing to check of a run that is no more.
-    if (completedAt == null || found?.status !== 'COMPLETED' || found.latest !== run.id) {
-      const reason = `${gate}: not made, because run ${run.id} is ${found === undefined ? 'unknown' : found.latest === run.id ? found.status : 'not the latest of its table'}`;
+    if (completedAt == null || found?.status !== 'COMPLETED' || found.tables.length === 0) {
+      const reason = `${gate}: not made, because run ${run.id} is ${found === undefined ? 'unknown' : found.status !== 'COMPLETED' ? found.status : 'not the latest of any table'}`;
       const subject = `Encryption rollout: ${gate} not made`;
       return { gate, verdict: 'GO', reason, criteria: [], subject, message: reason };
     }
+    const { tables } = found;
     const keys = await step.key();
-    // The spot check comes first: what it finds is among the errors that are counted.
-    const checked = await spotCheck(step, client, keys.keyring);
-    const queries = await ask(client, check, completedAt, step);
+    // The spot checks come first: what they find is among the errors that are counted.
+    const spotChecks = new Map<string, SpotCheck>();
+    for (const table of tables)
+      spotChecks.set(table, await spotCheck(step, client, step.target(table), keys.keyring));
+    const queries = await ask(client, check, completedAt, tables);
+    const { customerAlarms } = await readVitals(step, client, tables.map(step.target));
     const measured: AfterwardsMeasurements = {
-      ...(await measure(client, queries, step)),
-      spotCheck: checked,
+      tables: await measure(client, queries, spotChecks, step),
       keyMatches: (await compareKeys(client, keys)) === 'same',
-      ...(check === 'final' ? { whole: await measureWhole(client, run, step) } : {}),
+      customerAlarms,
+      period: queries.period.name,
+      ...(check === 'final' ? { whole: await measureWhole(client, run, tables, step) } : {}),
     };
     const judgement = judge(gate, afterwardsCriteria(step.plan, measured));
     await recordCheck(client, run, judgement);
@@ -48,11 +55,10 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
       ...checkMessage(judgement, queries, {
         run: run.id,
         input: { run, check },
-        target: step.target,
         runbook: step.runbook(),
         day: Math.round((queries.now.getTime() - completedAt.getTime()) / DAY_MILLISECONDS),
         days: step.plan.afterwards.days,
-        report: check === 'final' ? await readReport(client, step.target, step.plan, run.id) : undefined,
+        report: check === 'final' ? await readReport(client, step.plan, run.id) : undefined,
       }),
     };
   });
@@ -63,7 +69,7 @@ async function ask(
   client: pg.Client,
   check: Check,
   completedAt: Date,
-  { target }: Step,
+  names: readonly string[],
 ): Promise<CheckQueries> {
   const now = new Date();
   const ago = (days: number) => new Date(now.getTime() - days * DAY_MILLISECONDS);
@@ -72,41 +78,57 @@ async function ask(
     weekly: { name: 'in the last 7 days', since: ago(7) },
     final: { name: 'since the rollout', since: completedAt },
   }[check];
+  const tables: CheckQueries['tables'][number][] = [];
+  for (const name of names) tables.push({ name, health: await readHealth(client, name) });
   return {
     now,
     period,
-    health: await readHealth(client, target),
-    dailyErrors: await readDailyErrors(client, target),
-    errors: await summarizeErrors(client, target, period.since),
-    keyAccess: await readKeyAccess(client, target, period.since),
+    tables,
+    dailyErrors: await readDailyErrors(client, names),
+    errors: await summarizeErrors(client, names, period.since),
+    keyAccess: await readKeyAccess(client, names, period.since),
   };
 }
 
 async function measure(
   client: pg.Client,
-  { health, period, errors, keyAccess }: CheckQueries,
+  { tables, period, errors, keyAccess }: CheckQueries,
+  spotChecks: ReadonlyMap<string, SpotCheck>,
   step: Step,
-): Promise<Omit<AfterwardsMeasurements, 'spotCheck' | 'keyMatches' | 'whole'>> {
-  const { settings, target } = step;
-  const newRows =
-    settings.target.createdAt === null ? undefined : await readNewRows(client, target, period.since);
-  return {
-    health,
-    ciphertextOnlyRows: (await countPlaintext(client, settings.target)).ciphertextOnlyRows,
-    customerAlarms: (await readVitals(step, client)).customerAlarms,
-    period: { name: period.name, errors, rows: rowsHandled(keyAccess, newRows?.newRecords) },
-  };
+): Promise<TableAfterwards[]> {
+  const measured: TableAfterwards[] = [];
+  // Where several tables may have been meant, an error counts for each.
+  const concerns = (name: string) => (each: { readonly table: string | null }) =>
+    each.table === null || each.table === name;
+  for (const { name, health } of tables) {
+    const target = step.target(name);
+    const newRows = target.createdAt === null ? undefined : await readNewRows(client, name, period.since);
+    measured.push({
+      table: name,
+      health,
+      spotCheck: spotChecks.get(name) as SpotCheck,
+      ciphertextOnlyRows: (await countPlaintext(client, target)).ciphertextOnlyRows,
+      errors: errors.filter(concerns(name)),
+      rows: rowsHandled(keyAccess.filter(concerns(name)), newRows?.newRecords),
+    });
+  }
+  return measured;
 }
 
-async function measureWhole(client: pg.Client, run: Run, step: Step): Promise<WholeMeasurements> {
-  const report = await readReport(client, step.target, step.plan, run.id);
+async function measureWhole(
+  client: pg.Client,
+  run: Run,
+  tables: readonly string[],
+  step: Step,
+): Promise<WholeMeasurements> {
+  const report = await readReport(client, step.plan, run.id);
   if (report === undefined) throw new Error(`The records of run ${run.id} are gone.`);
-  return {
-    report,
-    ownAlarms: step.settings.ownAlarms,
-    writeMilliseconds: {
-      off: await lastWriteLatency(client, step.target),
-      on: await timeCanaries(client, step),
-    },
-  };
+  const writeMilliseconds: WholeMeasurements['writeMilliseconds'][number][] = [];
+  for (const table of tables)
+    writeMilliseconds.push({
+      table,
+      off: await lastWriteLatency(client, table),
+      on: await timeCanaries(client, step.target(table), step.plan),
+    });
+  return { report, ownAlarms: step.settings.ownAlarms, writeMilliseconds };
 }

@@ -2,52 +2,60 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { auditRows, recordDecryptionFailures } from '../../adapters/postgres/encryption/engine.ts';
 import { holdAudit, recordAudit } from '../../adapters/postgres/gates/judgements.ts';
+import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { holdWork } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { holdsPersonalData, type RowVerifier, rowVerifier } from '../../core/encryption/verification.ts';
 import { AuditRowsInput, type AuditRowsOutput, type Run } from '../../core/payloads.ts';
-import { handlerOf, type Step, sessionName } from '../step.ts';
+import { handlerOf, sessionName } from '../step.ts';
 
 /** Rows in memory at a time: a slice is fetched, verified and forgotten, whatever the length of its values. */
 const SLICE_ROWS = 2_000;
 
-/** Decrypts a stretch of rows outside the database and compares each with its plaintext, along a durable cursor. */
+/** Decrypts a stretch of rows outside the database and compares each with its plaintext, table after table, along durable cursors. */
 export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, batch }, step) => {
   const { keyring } = await step.key();
-  const verifies = rowVerifier(step.settings.target, keyring);
   return step.database(sessionName(run), async (client): Promise<AuditRowsOutput> => {
-    const slices = Math.ceil(step.plan.auditRows / SLICE_ROWS);
+    let slices = Math.ceil(step.plan.auditRows / SLICE_ROWS);
     let verified = 0;
     let mismatched = 0;
-    let finished = false;
-    for (let slice = 0; slice < slices && !finished; slice++) {
-      const result = await auditSlice(client, run, step, verifies);
-      verified += result.verified;
-      mismatched += result.mismatched;
-      finished = result.finished;
+    let finished = true;
+    for (const { name } of await readRunTables(client, run)) {
+      const verifies = rowVerifier(step.target(name), keyring);
+      let mismatchedHere = 0;
+      for (finished = false; slices > 0 && !finished; ) {
+        const result = await auditSlice(client, run, name, verifies);
+        // Of a table that an earlier call has finished nothing is read.
+        if (result.read > 0) slices -= 1;
+        verified += result.verified;
+        mismatchedHere += result.mismatched;
+        finished = result.finished;
+      }
+      await publish(name, { DecryptionFailures: mismatchedHere });
+      mismatched += mismatchedHere;
+      if (!finished) break;
     }
-    await publish(step.target, { DecryptionFailures: mismatched });
     const more = batch + 1 < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
     return { outcome: finished ? 'DONE' : more, batch: batch + 1, verified, mismatched };
   });
 });
 
-async function auditSlice(client: pg.Client, run: Run, step: Step, verifies: RowVerifier) {
+async function auditSlice(client: pg.Client, run: Run, table: string, verifies: RowVerifier) {
   return inTransaction(client, async () => {
     await holdWork(client, run);
-    const audit = await holdAudit(client, run);
-    const rows = audit.finished ? [] : await auditRows(client, step.target, audit.afterKey, SLICE_ROWS);
+    const audit = await holdAudit(client, run, table);
+    const rows = audit.finished ? [] : await auditRows(client, table, audit.afterKey, SLICE_ROWS);
     const mismatches = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
     const held = rows.filter(holdsPersonalData).length;
     const verified = held - mismatches.length;
     const finished = rows.length < SLICE_ROWS;
-    await recordDecryptionFailures(client, step.target, mismatches);
-    await recordAudit(client, run, {
+    await recordDecryptionFailures(client, table, mismatches);
+    await recordAudit(client, run, table, {
       afterKey: rows.at(-1)?.rowKey ?? audit.afterKey,
       rowsVerified: audit.rowsVerified + verified,
       rowsMismatched: audit.rowsMismatched + mismatches.length,
       finished,
     });
-    return { verified, mismatched: mismatches.length, finished };
+    return { read: rows.length, verified, mismatched: mismatches.length, finished };
   });
 }

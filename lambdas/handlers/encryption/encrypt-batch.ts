@@ -6,7 +6,15 @@ import { type BatchResult, encryptBatch, readHealth } from '../../adapters/postg
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readPause, readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
-import { beginPhase, findBatch, recordBatch, recountPhase } from '../../adapters/postgres/runs/phases.ts';
+import {
+  beginPhase,
+  endWork,
+  findBatch,
+  readProgress,
+  recordBatch,
+  recountPhase,
+  type TableProgress,
+} from '../../adapters/postgres/runs/phases.ts';
 import { holdWork } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { KeyUnavailable, WrongKey } from '../../core/errors.ts';
@@ -17,17 +25,17 @@ import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledPercent } from '../../core/plan/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 
-type Input = { run: Run; request: string; phase: Phase };
+type Input = { run: Run; target: string; request: string; phase: Phase };
 
 const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
 /** Encrypts one batch and records it in the same transaction. Delivered twice, it does and counts the work once. */
 export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
-  const { run, execution } = input;
+  const { run, target, execution } = input;
   const phase = phaseOf(step.plan, input.phase);
   const batch = input.batch + 1;
-  const outcome = await work({ run, phase, request: `${execution}/${batch}` }, step).catch((error) =>
-    breachOf(error, run, phase, step),
+  const outcome = await work({ run, target, phase, request: `${execution}/${batch}` }, step).catch((error) =>
+    breachOf(error, run, target, phase, step),
   );
   const more = batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
   return {
@@ -50,10 +58,10 @@ interface Outcome {
   readonly reason: string;
 }
 
-async function work({ run, phase, request }: Input, step: Step): Promise<Outcome> {
+async function work({ run, target, phase, request }: Input, step: Step): Promise<Outcome> {
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
-    await beginPhase(client, run, phase.number);
+    await beginPhase(client, run, target, phase.number);
     const tuning = await readTuning(client, run);
     const batchRows = tuning.batchRows ?? phase.batchRows;
     const started = performance.now();
@@ -64,21 +72,23 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         if (served) return served;
         // Since the look at the vitals somebody was told that no further batch begins.
         if (await readPause(client, run)) return nothing;
-        const progress = await beginPhase(client, run, phase.number);
+        const progress = await beginPhase(client, run, target, phase.number);
         const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
         // The last phase encrypts whatever there is, the count being only what it was at the start.
         const limit = phase.aimPercent === 100 ? batchRows : Math.min(batchRows, missing);
         const batch: BatchResult =
-          limit > 0 ? await encryptBatch(client, step.target, limit, key.checkValue) : nothing;
-        await recordBatch(client, run, phase.number, request, batch, performance.now() - started);
+          limit > 0 ? await encryptBatch(client, target, limit, key.checkValue) : nothing;
+        await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
         return batch;
       }),
     );
     // The batch is committed; the scan that may follow is not its work, and takes no lock that anybody minds.
     const milliseconds = performance.now() - started;
     await client.query('reset lock_timeout');
-    const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step, result, progress, milliseconds));
+    const { progress, done } = await settle(client, run, target, phase, result.exhausted);
+    if (done) await endWork(client, run, target, phase.number);
+    await publish(target, measurements(step, result, progress, milliseconds));
+    await publish(null, { ProgressPercent: await progressOfAll(client, run) });
     return {
       pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,
@@ -88,6 +98,17 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
       reason: '',
     };
   });
+}
+
+/** Of all tables of the run together. */
+async function progressOfAll(client: pg.Client, run: Run): Promise<number> {
+  const tables = await readProgress(client, run);
+  const sum = (value: (table: TableProgress) => number) =>
+    tables.reduce((total, table) => total + value(table), 0);
+  return percentage(
+    sum(({ rowsEncryptedNow }) => rowsEncryptedNow),
+    sum(({ rowsWithPii }) => rowsWithPii),
+  );
 }
 
 /** What one batch tells the alarms and the dashboard. */
@@ -118,13 +139,13 @@ function measurements(
  * live edits make rows unencrypted again, and move rows to where the batches have been. What is asked then is a little
  * less than the aim, lest single rows be chased for ever; in the last phase it is every row that can be encrypted.
  */
-async function settle(client: pg.Client, run: Run, phase: Phase, step: Step, exhausted: boolean) {
-  const progress = await beginPhase(client, run, phase.number);
+async function settle(client: pg.Client, run: Run, target: string, phase: Phase, exhausted: boolean) {
+  const progress = await beginPhase(client, run, target, phase.number);
   const reached = phase.aimPercent < 100 && progress.rowsEncryptedNow >= aimRows(phase, progress.rowsWithPii);
   if (!exhausted && !reached) return { progress, done: false };
   if (phase.coverage.min === null) return { progress, done: true };
-  const health = await readHealth(client, step.target);
-  await recountPhase(client, run, phase.number, health.rowsWithPii, health.encryptedRows);
+  const health = await readHealth(client, target);
+  await recountPhase(client, run, target, phase.number, health);
   const rest = health.unencryptedRows - health.failedRows;
   return {
     progress: { rowsWithPii: health.rowsWithPii, rowsEncryptedNow: health.encryptedRows },
@@ -152,7 +173,13 @@ async function withLockRetry<T>(step: Step, client: pg.Client, batch: () => Prom
 }
 
 /** Turns what stops a rollout into a recorded breach; everything else stays an error. */
-async function breachOf(error: unknown, run: Run, phase: Phase, step: Step): Promise<Outcome> {
+async function breachOf(
+  error: unknown,
+  run: Run,
+  target: string,
+  phase: Phase,
+  step: Step,
+): Promise<Outcome> {
   const gate = `${phase.title}: EncryptBatch`;
   const judgement =
     error instanceof WrongKey || error instanceof KeyUnavailable
@@ -162,14 +189,14 @@ async function breachOf(error: unknown, run: Run, phase: Phase, step: Step): Pro
             gate,
             'Database locks',
             `no wait over ${step.plan.abort.lockWaitMilliseconds} ms`,
-            'a batch had to give way to a lock twice in a row',
+            `a batch of ${target} had to give way to a lock twice in a row`,
           )
         : undefined;
   if (judgement === undefined) throw error;
   const isKey = judgement.criteria[0]?.name === 'Encryption key';
-  if (isKey) await publish(step.target, { KeyAccessFailures: 1 });
+  if (isKey) await publish(target, { KeyAccessFailures: 1 });
   await step.database(sessionName(run), async (client) => {
-    if (isKey) await recordKeyFailure(client, step.target);
+    if (isKey) await recordKeyFailure(client, target);
     await recordJudgement(client, run, judgement, phase.number, false);
   });
   return { pauseSeconds: 0, encrypted: 0, failed: 0, percentage: 0, done: false, reason: judgement.reason };

@@ -1,6 +1,7 @@
 import { askPerson, type Hold } from '../../adapters/postgres/gates/holds.ts';
+import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { approvalCriterion } from '../../core/gates/decisions.ts';
-import { number } from '../../core/gates/judgement.ts';
+import { number, tablesInWords } from '../../core/gates/judgement.ts';
 import { AskPersonInput, type AskPersonOutput } from '../../core/payloads.ts';
 import { handlerOf, type Step, sessionName } from '../step.ts';
 
@@ -8,24 +9,25 @@ import { handlerOf, type Step, sessionName } from '../step.ts';
 export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...question }, step) => {
   return step.database(sessionName(run), async (client): Promise<AskPersonOutput> => {
     const hold = await askPerson(client, run, question, step.plan.holdMinutes);
-    return { hold: hold.id, message: page(hold, run.target, step) };
+    const tables = (await readRunTables(client, run)).map(({ name }) => name);
+    return { hold: hold.id, message: page(hold, tablesInWords(tables), step) };
   });
 });
 
 /** What the person reads: what was measured, until when, and how to answer. */
 function page(
   { id, gate, reason, expiresAt, unknown }: Hold,
-  target: string,
+  tables: string,
   { commandLine, plan: { goMinutes } }: Step,
 ): string {
   const answer = (decision: string) => `  ${commandLine(`decide ${id} ${decision}`)}`;
-  const approval = unknown.every((name) => name === approvalCriterion.name);
+  const approval = unknown.every((label) => label === approvalCriterion.name);
   return [
     ...(approval
       ? [
-          `The encryption rollout of ${target} waits for a person to approve ${gate.replace(/: \w+$/, '')} (${id}).`,
+          `The encryption rollout of ${tables} waits for a person to approve ${gate.replace(/: \w+$/, '')} (${id}).`,
         ]
-      : [`The encryption rollout of ${target} waits for a person to decide ${id}.`, '', reason]),
+      : [`The encryption rollout of ${tables} waits for a person to decide ${id}.`, '', reason]),
     '',
     `Answer before ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
     `Where it is: ${commandLine('status')}`,

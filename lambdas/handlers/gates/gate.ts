@@ -1,14 +1,20 @@
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
+import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
-import { compareKeys, purposeOf } from '../../adapters/postgres/encryption/keys.ts';
+import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
+import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { approvalCriterion, withDecisions } from '../../core/gates/decisions.ts';
-import { type GateMeasurements, gateCriteria } from '../../core/gates/gate-criteria.ts';
+import {
+  type GateMeasurements,
+  gateCriteria,
+  type TableMeasurements,
+} from '../../core/gates/gate-criteria.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { GateInput, type GateOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
@@ -35,10 +41,10 @@ export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number,
     const decided = await decidedHolds(client, run, gate);
     const judgement = judge(gate, withDecisions(criteria, decided));
     await recordJudgement(client, run, judgement, number, stage === lastStage(phase));
-    if (measurements)
-      await publish(step.target, {
-        MissingIvs: measurements.health.missingIvCount,
-        DecryptionFailures: measurements.spotCheck.mismatchedKeys.length,
+    for (const { table, health, spotCheck } of measurements?.tables ?? [])
+      await publish(table, {
+        MissingIvs: health.missingIvCount,
+        DecryptionFailures: spotCheck.mismatchedKeys.length,
       });
     return judgement;
   });
@@ -51,22 +57,44 @@ function lastStage(phase: Phase): keyof typeof stageNames {
 
 async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
   const keys = await step.key();
-  const progress = await beginPhase(client, run, phase.number);
+  const tables: TableMeasurements[] = [];
+  const all = await tablesOfPhase(client, run, phase.number);
+  for (const table of all) tables.push(await measureTable(client, run, table, phase, keys, step));
+  return {
+    tables,
+    keyMatches: (await compareKeys(client, keys)) === 'same',
+    vitals: await readVitals(
+      step,
+      client,
+      all.map(({ name }) => step.target(name)),
+    ),
+  };
+}
+
+async function measureTable(
+  client: pg.Client,
+  run: Run,
+  { name, purpose }: RunTable,
+  { number }: Phase,
+  { keyring }: EncryptionKeys,
+  step: Step,
+): Promise<TableMeasurements> {
+  const target = step.target(name);
+  const progress = await beginPhase(client, run, name, number);
   const since = progress.startedAt;
   // The spot check comes first: what it finds is among the errors that are counted.
-  const checked = await spotCheck(step, client, keys.keyring);
-  const watchesNewRows = phase.number === 4 && step.settings.target.createdAt !== null;
+  const checked = await spotCheck(step, client, target, keyring);
+  const watchesNewRows = number === 4 && target.createdAt !== null;
   return {
+    table: name,
     progress,
     spotCheck: checked,
-    keyMatches: (await compareKeys(client, keys)) === 'same',
-    rotating: (await purposeOf(client, run)) === 'rotate',
-    health: await readHealth(client, step.target),
-    vitals: await readVitals(step, client),
-    errors: await countErrors(client, step.target, since),
-    millisecondsPerRow: await millisecondsPerRow(client, run, phase.number, since),
-    triggerTest: phase.number === 4 ? await readTriggerTest(client, run) : undefined,
-    newRows: watchesNewRows ? await readNewRows(client, step.target, since) : undefined,
-    audit: phase.number === 5 ? await readAudit(client, run) : undefined,
+    rotating: purpose === 'rotate',
+    health: await readHealth(client, name),
+    errors: await countErrors(client, name, since),
+    millisecondsPerRow: await millisecondsPerRow(client, run, name, number, since),
+    triggerTest: number === 4 ? await readTriggerTest(client, run, name) : undefined,
+    newRows: watchesNewRows ? await readNewRows(client, name, since) : undefined,
+    audit: number === 5 ? await readAudit(client, run, name) : undefined,
   };
 }

@@ -6,6 +6,7 @@ import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import { clearOnRequest } from '../../adapters/postgres/stopping/clearing.ts';
 import { rollBackOnRequest } from '../../adapters/postgres/stopping/rollback-requests.ts';
 import { readReport } from '../../adapters/postgres/telling/report.ts';
+import { tablesInWords } from '../../core/gates/judgement.ts';
 import { OperateInput, type OperateOutput } from '../../core/operating/operate.ts';
 import { longestPauseDays } from '../../core/pressure/throttle.ts';
 import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
@@ -21,38 +22,45 @@ type Commands = {
 const commands: Commands = {
   status: async () => ({ done: '' }),
 
-  report: async (_input, client, { target, plan }) => ({
+  report: async (_input, client, { plan }) => ({
     done: '',
-    report: (await readReport(client, target, plan)) ?? null,
+    report: (await readReport(client, plan)) ?? null,
   }),
 
-  pause: async ({ by, reason }, client, { target, plan }) => ({
-    done: `${await pauseRun(client, target, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
+  pause: async ({ by, reason }, client, { plan }) => ({
+    done: `${await pauseRun(client, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
   }),
 
-  resume: async ({ by }, client, { target }) => ({ done: await resumeRun(client, target, by) }),
+  resume: async ({ by }, client) => ({ done: await resumeRun(client, by) }),
 
-  tune: async (tuning, client, { target }) => ({ done: await tuneRun(client, target, tuning) }),
+  tune: async (tuning, client) => ({ done: await tuneRun(client, tuning) }),
 
-  decide: async (answer, client, { target }) => {
-    const { gate, token } = await decide(client, target, answer);
+  decide: async (answer, client) => {
+    const { gate, token } = await decide(client, answer);
     if (token !== null) await answerTask(token, { decision: answer.decision });
     return { done: `${answer.hold} is decided: ${answer.decision}. ${gate} is judged again.` };
   },
 
-  rollback: async ({ by, reason }, client, { target }) => {
+  rollback: async ({ by, reason }, client) => {
     const machine = required('ROLLBACK_MACHINE_ARN');
-    const { run, execution } = await rollBackOnRequest(client, target, { by, reason, machine }, isRunning);
+    const { run, execution } = await rollBackOnRequest(client, { by, reason, machine }, isRunning);
     return {
-      done: `The rollback of run ${run.id} has begun: the trigger goes off, and the next execution resumes the run.`,
+      done: `The rollback of run ${run.id} has begun: its triggers go off, and the next execution resumes the run.`,
       execution,
     };
   },
 
-  clear: async ({ by, confirm }, client, { target }) => {
+  clear: async ({ by, confirm, tables: asked }, client) => {
     const machine = required('CLEAR_MACHINE_ARN');
-    const { run, execution } = await clearOnRequest(client, target, { by, confirm, machine }, isRunning);
-    return { done: `The ciphertext of run ${run.id} is being cleared, in batches.`, execution };
+    const { run, tables, execution } = await clearOnRequest(
+      client,
+      { by, confirm, tables: asked, machine },
+      isRunning,
+    );
+    return {
+      done: `The ciphertext of ${tablesInWords(tables)} (run ${run.id}) is being cleared, in batches.`,
+      execution,
+    };
   },
 };
 

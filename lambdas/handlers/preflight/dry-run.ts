@@ -1,16 +1,23 @@
 import type pg from 'pg';
+import { isInstalled } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, keysInUse } from '../../adapters/postgres/encryption/keys.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import {
   isRegistered,
-  readPrerequisites,
+  readServerPrerequisites,
+  readTablePrerequisites,
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { about, type Criterion, judge } from '../../core/gates/judgement.ts';
 import { DryRunInput, type DryRunOutput } from '../../core/payloads.ts';
-import { parseInput } from '../../core/plan/input.ts';
-import { type ChecklistMeasurements, checklistCriteria } from '../../core/preflight/checklist.ts';
+import { askedOf } from '../../core/plan/input.ts';
+import { type Target, targetName } from '../../core/plan/settings.ts';
+import {
+  type ChecklistMeasurements,
+  checklistCriteria,
+  type TableChecklist,
+} from '../../core/preflight/checklist.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 
@@ -19,49 +26,76 @@ import { readReadiness } from './readiness.ts';
  * with and without the engine. Publishes and records nothing.
  */
 export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }, step) => {
-  const parsed = parseInput(input);
-  const { target } = step.settings;
+  const asked = askedOf(input, step.settings.targets);
+  const { targets } = asked;
   return step.database(unattachedSession, async (client): Promise<DryRunOutput> => {
     await client.query('set default_transaction_read_only = on');
-    const prerequisites = await readPrerequisites(client, target);
+    const prerequisites = [
+      ...(await readServerPrerequisites(client)),
+      ...(await eachTable(targets, (target) => readTablePrerequisites(client, target))),
+    ];
     if (prerequisites.some(({ passed }) => passed === false))
       return {
         ...judge('DryRun', prerequisites),
-        forecast: { rowsToEncrypt: 0, batches: 0, hours: 0, tableBytes: 0, walBytes: 0 },
+        forecast: { rowsToEncrypt: 0, batches: 0, hours: 0, tableBytes: 0, walBytes: 0, tables: [] },
       };
-    const readiness = await readReadiness(step, client, parsed);
-    const registered = await isRegistered(client, step.target);
-    const health = await scanHealth(client, target);
+    const readiness = await readReadiness(step, client, asked);
+    const tables: TableChecklist[] = [];
+    for (const [index, ready] of readiness.tables.entries()) {
+      const health = await scanHealth(client, targets[index] as Target);
+      tables.push({
+        ...ready,
+        health,
+        addsGuard: !health.prepared,
+        canaryProblem: null,
+        expectedTrigger: await expectedTrigger(client, ready.table),
+      });
+    }
     const criteria = checklistCriteria(step.plan, {
       ...readiness,
-      ...(await keyState(step, client, registered)),
+      tables,
+      keyMatches: await keyState(step, client),
       subscribers: onCall.subscribers,
       takesBackup: step.settings.takeBackup,
-      addsGuard: !health.prepared,
-      health,
-      canaryProblem: null,
-      exposure: await readExposure(client, registered ? step.target : target),
+      exposure: await readExposure(client, await asKnown(client, targets)),
     });
     return { ...judge('DryRun', [...prerequisites, ...criteria]), forecast: readiness.forecast };
   });
 });
 
+async function eachTable(
+  targets: readonly Target[],
+  read: (target: Target) => Promise<Criterion[]>,
+): Promise<Criterion[]> {
+  const criteria: Criterion[] = [];
+  for (const target of targets) criteria.push(...about(targetName(target), await read(target)));
+  return criteria;
+}
+
+/** Each by its name where the engine knows it. */
+async function asKnown(client: pg.Client, targets: readonly Target[]): Promise<(string | Target)[]> {
+  const known: (string | Target)[] = [];
+  for (const target of targets)
+    known.push((await isRegistered(client, targetName(target))) ? targetName(target) : target);
+  return known;
+}
+
+async function expectedTrigger(client: pg.Client, table: string): Promise<TableChecklist['expectedTrigger']> {
+  return (await isRegistered(client, table)) && (await mayHaveEnabledTrigger(client, table))
+    ? 'any'
+    : 'disabled';
+}
+
 /** What the key in Secrets Manager means for the rollout. One that cannot be read fails here, without a metric. */
-async function keyState(
-  step: Step,
-  client: pg.Client,
-  registered: boolean,
-): Promise<Pick<ChecklistMeasurements, 'keyMatches' | 'expectedTrigger'>> {
+async function keyState(step: Step, client: pg.Client): Promise<ChecklistMeasurements['keyMatches']> {
   const keys = await step.key().catch(({ name, message }: Error) => {
     step.logger.warn('the key could not be read', { type: name, reason: message });
     return { problem: message };
   });
-  if ('problem' in keys) return { keyMatches: keys, expectedTrigger: 'any' };
+  if ('problem' in keys) return keys;
   // Without a key, as after an installation by hand, PrepareDatabase puts this one in place.
-  if (!registered || (await keysInUse(client)).length === 0)
-    return { keyMatches: 'absent', expectedTrigger: 'disabled' };
+  if (!(await isInstalled(client)) || (await keysInUse(client)).length === 0) return 'absent';
   const compared = await compareKeys(client, keys);
-  const expectedTrigger = (await mayHaveEnabledTrigger(client, step.target)) ? 'any' : 'disabled';
   // A newer key begins a rotation, which PrepareDatabase puts in place.
-  return { keyMatches: compared === 'ahead' ? 'absent' : compared === 'same', expectedTrigger };
+  return compared === 'ahead' ? 'absent' : compared === 'same';
 }

@@ -1,17 +1,20 @@
+import type pg from 'pg';
 import { rolledBack } from '../../adapters/postgres/database.ts';
 import { insertCanary, readHealth } from '../../adapters/postgres/encryption/engine.ts';
-import { compareKeys, purposeOf } from '../../adapters/postgres/encryption/keys.ts';
+import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readRefusal, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import { readBackupProblem } from '../../adapters/postgres/runs/events.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
+import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { withDecisions } from '../../core/gates/decisions.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { PreflightInput, type PreflightOutput } from '../../core/payloads.ts';
-import { parseInput } from '../../core/plan/input.ts';
-import { checklistCriteria } from '../../core/preflight/checklist.ts';
+import { askedOf } from '../../core/plan/input.ts';
+import type { Target } from '../../core/plan/settings.ts';
+import { checklistCriteria, type TableChecklist } from '../../core/preflight/checklist.ts';
 import { handlerOf, sessionName } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 
@@ -20,30 +23,40 @@ import { readReadiness } from './readiness.ts';
  * open, because a person decides.
  */
 export const handler = handlerOf('Preflight', PreflightInput, async ({ run, input, onCall }, step) => {
-  const { settings, plan, target } = step;
+  const { settings, plan } = step;
   const keys = await step.key();
   return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
     // A repeated delivery, whose first answer was lost: the person who started it wants to know why.
     const refused = await readRefusal(client, run);
     if (refused !== undefined) return refused;
+    const asked = askedOf(input, settings.targets);
+    const readiness = await readReadiness(step, client, asked);
+    const tables: TableChecklist[] = [];
+    for (const { name, purpose, resumeAt } of await readRunTables(client, run)) {
+      const ready = readiness.tables.find(({ table }) => table === name);
+      if (ready === undefined) continue;
+      tables.push({
+        ...ready,
+        health: await readHealth(client, name),
+        expectedTrigger:
+          purpose === 'rotate'
+            ? 'enabled'
+            : resumeAt === 5 || (await mayHaveEnabledTrigger(client, name))
+              ? 'any'
+              : 'disabled',
+        canaryProblem: await tryCanary(client, step.target(name)),
+      });
+    }
     const criteria = checklistCriteria(plan, {
-      ...(await readReadiness(step, client, parseInput(input))),
+      ...readiness,
+      tables,
       subscribers: onCall.subscribers,
       backupProblem: await readBackupProblem(client, run),
-      health: await readHealth(client, target),
       keyMatches: (await compareKeys(client, keys)) === 'same',
-      expectedTrigger:
-        (await purposeOf(client, run)) === 'rotate'
-          ? 'enabled'
-          : run.resumeAt === 5 || (await mayHaveEnabledTrigger(client, target))
-            ? 'any'
-            : 'disabled',
-      canaryProblem: await rolledBack(client, () => insertCanary(client, settings.target)).then(
-        () => '',
-        ({ code, column, constraint }) =>
-          `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set target.canary`,
+      exposure: await readExposure(
+        client,
+        tables.map(({ table }) => table),
       ),
-      exposure: await readExposure(client, target),
     });
     const decided = await decidedHolds(client, run, 'Preflight');
     const judgement = judge('Preflight', withDecisions(criteria, decided));
@@ -52,3 +65,12 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     return judgement;
   });
 });
+
+/** What the database says to the canary; empty when it can be inserted, which is rolled back. */
+function tryCanary(client: pg.Client, target: Target): Promise<string> {
+  return rolledBack(client, () => insertCanary(client, target)).then(
+    () => '',
+    ({ code, column, constraint }) =>
+      `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set target.canary`,
+  );
+}

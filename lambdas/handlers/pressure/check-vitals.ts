@@ -5,13 +5,15 @@ import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engi
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
-import { noteLook, noteWaiting, readPause } from '../../adapters/postgres/operating/requests.ts';
-import { beginPhase } from '../../adapters/postgres/runs/phases.ts';
+import { notePoll, noteWaiting, readPause } from '../../adapters/postgres/operating/requests.ts';
+import { beginPhase, type PhaseRecord } from '../../adapters/postgres/runs/phases.ts';
+import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { refuses, withDecisions } from '../../core/gates/decisions.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/payloads.ts';
 import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
-import { abortCriteria, soakCriteria } from '../../core/pressure/abort-criteria.ts';
+import { type Target, targetName } from '../../core/plan/settings.ts';
+import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/pressure/abort-criteria.ts';
 import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
 import type { Vitals } from '../../core/pressure/vitals.ts';
 import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';
@@ -19,6 +21,8 @@ import { readVitals } from './measurements.ts';
 
 /** A second scan, where the time of creation has no index; the function has this much time left after the longest count. */
 const NEW_ROWS_MILLISECONDS = 2 * 60_000;
+/** After so much of a look no further table is read: the longest count of one takes most of the function's time. */
+const SCANS_MILLISECONDS = 20_000;
 
 /**
  * The abort conditions: before every batch, and in every slice of a soak, there with a look at the whole table as often as
@@ -26,7 +30,7 @@ const NEW_ROWS_MILLISECONDS = 2 * 60_000;
  */
 export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, step) => {
   const { run, phase: number, during, slice } = input;
-  const { plan, settings, target } = step;
+  const { plan } = step;
   const phase = phaseOf(plan, number);
   const gate = `${phase.title}: CheckVitals`;
   const answer = (changes: Partial<CheckVitalsOutput>): CheckVitalsOutput => ({
@@ -42,27 +46,25 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
   if (during === 'batch' && slice >= plan.batchesPerExecution) return answer({ outcome: 'CONTINUE' });
 
   return step.database(sessionName(run), async (client) => {
-    await noteLook(client, run);
-    const progress = await beginPhase(client, run, number);
-    const vitals = await readVitals(step, client);
+    await notePoll(client, run);
+    const names =
+      input.target === undefined
+        ? (await tablesOfPhase(client, run, number)).map(({ name }) => name)
+        : [input.target];
+    const targets = names.map(step.target);
+    // Each table's window begins here, with one scan, if this attempt has not begun it.
+    const begun: { target: Target; progress: PhaseRecord }[] = [];
+    for (const target of targets)
+      begun.push({ target, progress: await beginPhase(client, run, targetName(target), number) });
+    const vitals = await readVitals(step, client, targets);
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
     const decided = await decidedHolds(client, run, gate, plan.goMinutes);
     // A person who said no does not wait for the hour, or for the one who paused.
     if (wait?.judged === false && !decided.some(refuses)) return await waiting(wait.easing);
 
-    const errors = await countErrors(client, target, progress.startedAt);
-    const criteria = abortCriteria(plan, vitals, errors, progress);
-    if (during === 'soak') {
-      const watchesNewRows = number === 4 && settings.target.createdAt !== null;
-      // The gate after the soak has its own look at the whole table, whenever the last one here was.
-      const scanned = await scanWhenDue(client, target, 0, async () => ({
-        health: await readHealth(client, target),
-        newRows: watchesNewRows
-          ? await within(client, NEW_ROWS_MILLISECONDS, () => readNewRows(client, target, progress.startedAt))
-          : undefined,
-      }));
-      criteria.push(...soakCriteria(errors, scanned));
-    }
+    const tables = await watch(client, begun, during === 'soak' ? number : null);
+    const criteria = abortCriteria(plan, vitals, tables);
+    if (during === 'soak') criteria.push(...soakCriteria(tables));
     const judgement = judge(gate, withDecisions(criteria, decided));
     if (judgement.verdict === 'GO' && wait) return await waiting(wait.easing);
     await show(client, run, null, step);
@@ -83,6 +85,37 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     }
   });
 });
+
+/**
+ * What is known of the tables.
+ * @param soaking the phase of the soak, in which the tables are read as often as their size allows: one that takes long ends the
+ *   look, and another has its turn in the next. The gate after the soak reads them all, whenever the last time here was.
+ */
+async function watch(
+  client: pg.Client,
+  begun: readonly { readonly target: Target; readonly progress: PhaseRecord }[],
+  soaking: PhaseNumber | null,
+): Promise<WatchedTable[]> {
+  const started = performance.now();
+  const tables: WatchedTable[] = [];
+  for (const { target, progress } of begun) {
+    const table = targetName(target);
+    const since = progress.startedAt;
+    const watchesNewRows = soaking === 4 && target.createdAt !== null;
+    const hasTime = performance.now() - started < SCANS_MILLISECONDS;
+    const scanned =
+      soaking === null || !hasTime
+        ? undefined
+        : await scanWhenDue(client, table, 0, async () => ({
+            health: await readHealth(client, table),
+            newRows: watchesNewRows
+              ? await within(client, NEW_ROWS_MILLISECONDS, () => readNewRows(client, table, since))
+              : undefined,
+          }));
+    tables.push({ table, progress, errors: await countErrors(client, table, since), scanned });
+  }
+  return tables;
+}
 
 /**
  * Why the next batch has to wait. While it waits for a person or for the hour, what happens around the table is not the
@@ -114,5 +147,5 @@ async function reasonToWait(
 /** Shows what the batches wait for, or that they do not, in the records and as a metric. */
 async function show(client: pg.Client, run: Run, reason: string | null, step: Step): Promise<void> {
   await noteWaiting(client, run, reason);
-  await publish(step.target, { Waiting: reason === null ? 0 : 1 }).catch(unpublished(step));
+  await publish(null, { Waiting: reason === null ? 0 : 1 }).catch(unpublished(step));
 }

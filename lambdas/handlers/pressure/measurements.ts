@@ -1,4 +1,4 @@
-/** Measurements that several gates take: the world around the table, and rows opened outside the database. */
+/** Measurements that several gates take: the world around the tables, and rows opened outside the database. */
 import type pg from 'pg';
 import { readAlarms, readDatabaseMetrics } from '../../adapters/aws/cloudwatch.ts';
 import { rolledBack } from '../../adapters/postgres/database.ts';
@@ -10,11 +10,20 @@ import {
 } from '../../adapters/postgres/encryption/engine.ts';
 import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
 import type { SpotCheck } from '../../core/gates/criteria.ts';
+import type { Plan } from '../../core/plan/plan.ts';
+import { type Target, targetName } from '../../core/plan/settings.ts';
 import type { Vitals } from '../../core/pressure/vitals.ts';
 import { type Step, unattachedSession } from '../step.ts';
 
-/** How the database, its replicas and the customers are doing. What AWS does not answer is `null`, and so never counts as health. */
-export async function readVitals(step: Step, client: pg.Client): Promise<Vitals> {
+/**
+ * How the database, its replicas and the customers are doing, and who waits at these tables. What AWS does not answer is
+ * `null`, and so never counts as health.
+ */
+export async function readVitals(
+  step: Step,
+  client: pg.Client,
+  tables: readonly Pick<Target, 'schema' | 'table'>[],
+): Promise<Vitals> {
   const { settings, logger } = step;
   const unmeasured = (error: Error) => {
     logger.warn('could not be measured', { type: error.name, reason: error.message });
@@ -32,7 +41,7 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
        (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
         from pg_locks
         where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
-          and relation = to_regclass($1)) as wait,
+          and relation = any (array(select to_regclass(name)::oid from unnest($1::text[]) as name))) as wait,
        -- Asked only where there is a slot: where WAL cannot be read there is none.
        (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8
         from pg_replication_slots where restart_lsn is not null) as slot_lag,
@@ -45,8 +54,9 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
          select from pg_locks
          where granted and mode = 'ShareUpdateExclusiveLock' and locktype = 'relation'
            and database = (select oid from pg_database where datname = current_database())
-           and relation = to_regclass($1) and pid <> pg_backend_pid()) as maintenance`,
-    [tableSql(settings.target), unattachedSession],
+           and relation = any (array(select to_regclass(name)::oid from unnest($1::text[]) as name))
+           and pid <> pg_backend_pid()) as maintenance`,
+    [tables.map(tableSql), unattachedSession],
   );
   const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
   const alarmsWith = (state: string | undefined) =>
@@ -69,29 +79,31 @@ export async function readVitals(step: Step, client: pg.Client): Promise<Vitals>
 }
 
 /**
- * Opens sampled rows with these keys outside the database; failures are recorded by row key.
+ * Opens sampled rows of the table with these keys outside the database; failures are recorded by row key.
  * @param mostPages of the table that are read for it; all of them, when few rows are encrypted and none is given
  */
 export async function spotCheck(
   step: Step,
   client: pg.Client,
+  target: Target,
   keyring: Keyring,
   mostPages?: number,
 ): Promise<SpotCheck> {
-  const rows = await sampleRows(client, step.target, step.plan.spotCheckRows, mostPages);
-  const verifies = rowVerifier(step.settings.target, keyring);
+  const table = targetName(target);
+  const rows = await sampleRows(client, table, step.plan.spotCheckRows, mostPages);
+  const verifies = rowVerifier(target, keyring);
   const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
-  await recordDecryptionFailures(client, step.target, mismatchedKeys);
+  await recordDecryptionFailures(client, table, mismatchedKeys);
   return { checked: rows.length, mismatchedKeys };
 }
 
 /** Median time of a canary insert, in milliseconds. Each is rolled back. */
-export async function timeCanaries(client: pg.Client, { plan, settings }: Step): Promise<number> {
+export async function timeCanaries(client: pg.Client, target: Target, plan: Plan): Promise<number> {
   const times: number[] = [];
   for (let sample = 0; sample < plan.writeLatency.samples; sample++) {
     await rolledBack(client, async () => {
       const started = performance.now();
-      await insertCanary(client, settings.target);
+      await insertCanary(client, target);
       times.push(performance.now() - started);
     });
   }

@@ -3,6 +3,7 @@ import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit } from '../../adapters/postgres/gates/judgements.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
+import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
@@ -10,20 +11,29 @@ import { handlerOf, sessionName, unpublished } from '../step.ts';
 
 /** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
-  const { target } = step;
   return step.database(sessionName(run), async (client): Promise<CompleteRolloutOutput> => {
-    const health = await readHealth(client, target);
-    const audit = await readAudit(client, run);
+    const tables: string[] = [];
+    const coverage: [table: string, percentage: number][] = [];
+    for (const { name } of await readRunTables(client, run)) {
+      const { encryptedRows, rowsWithPii, encryptionPercentage } = await readHealth(client, name);
+      const audit = await readAudit(client, run, name);
+      coverage.push([name, encryptionPercentage]);
+      tables.push(
+        `${name} is encrypted: ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows with personal data (${encryptionPercentage} %), ${number.format(audit?.rowsVerified ?? 0)} verified outside the database by the audit, ${number.format(audit?.rowsMismatched ?? 0)} mismatched.`,
+      );
+    }
     // The audit has opened every row, and the gate has seen all of them under the current key.
     const { retired, kept } = await retireKeys(client);
     for (const key of retired) await recordEvent(client, run, 'KEY_RETIRED', { key });
     for (const { number: key, reason } of kept) await recordEvent(client, run, 'KEY_KEPT', { key, reason });
     await closeRun(client, run, 'COMPLETED', null);
     // Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
-    await publish(target, { EncryptionPercentage: health.encryptionPercentage }).catch(unpublished(step));
+    for (const [table, EncryptionPercentage] of coverage)
+      await publish(table, { EncryptionPercentage }).catch(unpublished(step));
     return {
       summary: [
-        `${target} is encrypted: ${number.format(health.encryptedRows)} of ${number.format(health.rowsWithPii)} rows with personal data (${health.encryptionPercentage} %), ${number.format(audit?.rowsVerified ?? 0)} verified outside the database by the audit, ${number.format(audit?.rowsMismatched ?? 0)} mismatched. New rows are encrypted by the trigger. Run ${run.id}.`,
+        ...tables,
+        `New rows are encrypted by the trigger. Run ${run.id}.`,
         ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
         ...kept.map(
           ({ number, reason }) =>

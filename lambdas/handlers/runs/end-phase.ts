@@ -1,18 +1,27 @@
 import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
-import { number } from '../../core/gates/judgement.ts';
+import { number, tablesInWords } from '../../core/gates/judgement.ts';
 import { EndPhaseInput, type EndPhaseOutput } from '../../core/payloads.ts';
 import { phaseOf } from '../../core/plan/plan.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
-/** Ends a run after a phase, as its input asked. No rollback: what the phase has done, and the trigger, stay as they are. */
+/** Ends a run after a phase, as its input asked. No rollback: what the phase has done, and the triggers, stay as they are. */
 export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase }, step) => {
   const { title } = phaseOf(step.plan, phase);
   return step.database(unattachedSession, async (client): Promise<EndPhaseOutput> => {
-    const { encryptedRows, rowsWithPii, triggerEnabled } = await readHealth(client, step.target);
+    const names: string[] = [];
+    const tables: string[] = [];
+    for (const { name } of await readRunTables(client, run)) {
+      const { encryptedRows, rowsWithPii, triggerEnabled } = await readHealth(client, name);
+      names.push(name);
+      tables.push(
+        `Of ${name} ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}.`,
+      );
+    }
     await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
     return {
-      summary: `The encryption rollout of ${step.target} has ended after "${title}", as its input asked. ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}. Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
+      summary: `The encryption rollout of ${tablesInWords(names)} has ended after "${title}", as its input asked. ${tables.join(' ')} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
     };
   });
 });

@@ -1,53 +1,51 @@
 import { isRunning } from '../../adapters/aws/executions.ts';
-import {
-  forgetFailedRows,
-  isTriggerEnabled,
-  readHealth,
-  registerTarget,
-} from '../../adapters/postgres/encryption/engine.ts';
-import {
-  currentCheckValue,
-  putKeysInPlace,
-  recordPurpose,
-  rotateKey,
-} from '../../adapters/postgres/encryption/keys.ts';
+import { forgetFailedRows, readHealth, registerTarget } from '../../adapters/postgres/encryption/engine.ts';
+import { currentCheckValue, putKeysInPlace, rotateKey } from '../../adapters/postgres/encryption/keys.ts';
 import { migrate, politely } from '../../adapters/postgres/migrations.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
+import { recordPurposes, resumeTableAt } from '../../adapters/postgres/runs/run-tables.ts';
 import { endAfter, fenceRun, openRun, refuseWhileActive } from '../../adapters/postgres/runs/runs.ts';
 import { switchOff } from '../../adapters/postgres/stopping/rollback.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from '../../core/payloads.ts';
-import { parseInput } from '../../core/plan/input.ts';
+import { askedOf } from '../../core/plan/input.ts';
+import type { PhaseNumber } from '../../core/plan/plan.ts';
 import { resumePhase } from '../../core/plan/progress.ts';
+import { targetName } from '../../core/plan/settings.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /**
- * Installs the engine, registers the table, puts the key in place and opens the run: a new one, or the unfinished one. A
+ * Installs the engine, registers the tables, puts the key in place and opens the run: a new one, or the unfinished one. A
  * secret with a new key and the one before it begins a rotation.
  */
 export const handler = handlerOf(
   'PrepareDatabase',
   PrepareDatabaseInput,
   async ({ input, execution }, step) => {
-    const { attestations, priority, untilPhase } = parseInput(input);
-    const { settings, plan, target } = step;
-    const registration = { ...settings.target, ...(priority === undefined ? {} : { priority }) };
+    const { settings, plan } = step;
+    const { attestations, targets, untilPhase } = askedOf(input, settings.targets);
     const keys = await step.key();
-
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
-      const left = await refuseWhileActive(client, target, execution, isRunning);
+      const left = await refuseWhileActive(client, execution, isRunning);
       if (left !== undefined) {
         // Its rollback has not got there yet, and would find the run taken over: what that does first is done here.
         await fenceRun(client, left);
-        if (await isTriggerEnabled(client, target)) await switchOff(client, left);
+        await switchOff(client, left);
       }
       await migrate(client);
-      await politely(client, () => registerTarget(client, registration));
+      for (const target of targets) await politely(client, () => registerTarget(client, target));
       // Before a run is opened or anything is written: a wrong key leaves no trace.
       const rotationDue = await inTransaction(client, () => putKeysInPlace(client, keys));
-      const attested = { ...settings.attestations, ...attestations };
-      const run = await openRun(client, target, execution, attested, isRunning);
+      const run = await openRun(
+        client,
+        {
+          execution,
+          tables: targets.map(targetName),
+          attestations: { ...settings.attestations, ...attestations },
+        },
+        isRunning,
+      );
       await endAfter(client, run, untilPhase);
       // Only with the run in hand: another execution's batches must not find their key changed.
       if (rotationDue)
@@ -55,10 +53,16 @@ export const handler = handlerOf(
           await rotateKey(client, keys, await currentCheckValue(client));
           await recordEvent(client, run, 'KEY_ROTATED', { key: keys.number });
         });
-      await recordPurpose(client, run);
-      await forgetFailedRows(client, target);
-      const health = await readHealth(client, target);
-      return { ...run, untilPhase, resumeAt: resumePhase(plan, await passedPhases(client, run), health) };
+      await recordPurposes(client, run);
+      let resumeAt: PhaseNumber = 5;
+      for (const table of targets.map(targetName)) {
+        await forgetFailedRows(client, table);
+        const health = await readHealth(client, table);
+        const phase = resumePhase(plan, await passedPhases(client, run, table), health);
+        await resumeTableAt(client, run, table, phase);
+        if (phase < resumeAt) resumeAt = phase;
+      }
+      return { ...run, untilPhase, resumeAt };
     });
   },
 );

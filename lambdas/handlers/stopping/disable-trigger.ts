@@ -1,8 +1,11 @@
 import { switchOff } from '../../adapters/postgres/stopping/rollback.ts';
-import { DisableTriggerInput } from '../../core/payloads.ts';
+import { DisableTriggerInput, type DisableTriggerOutput } from '../../core/payloads.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /** Switches the encryption of new rows off, where the run has switched it on. */
 export const handler = handlerOf('DisableTrigger', DisableTriggerInput, async ({ run }, step) =>
-  step.database(unattachedSession, (client) => switchOff(client, run)),
+  step.database(
+    unattachedSession,
+    async (client): Promise<DisableTriggerOutput> => ({ tables: await switchOff(client, run) }),
+  ),
 );

@@ -27,7 +27,7 @@ const MAX_CAUSE = 500;
  */
 export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, step) => {
   const active = await step.database(unattachedSession, async (client) => {
-    const found = await activeRun(client, step.target);
+    const found = await activeRun(client);
     return found && { ...found, requested: await requestedRollback(client, found.run) };
   });
   if (active === undefined)
@@ -68,7 +68,7 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
 /** An execution may end between the completion of its run and the scheduling of the checks: then that is done here. */
 async function afterCompletion(execution: string, step: Step): Promise<StopRolloutOutput> {
   return step.database(unattachedSession, async (client) => {
-    const run = await runWithoutChecks(client, step.target, execution);
+    const run = await runWithoutChecks(client, execution);
     if (run === undefined) return nothing('no run is under way');
     await scheduleChecks(client, run, step.plan);
     return { outcome: 'CHECKS', reason: 'the run is complete, and had no checks scheduled yet' };

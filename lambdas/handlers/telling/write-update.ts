@@ -8,12 +8,12 @@ import { handlerOf, unattachedSession } from '../step.ts';
 
 /** A status update, when one is due by the plan's cadence. What is told is recorded, so that it is told once. */
 export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input, step) => {
-  const { plan, settings, target } = step;
+  const { plan, settings } = step;
   return step.database(unattachedSession, (client) =>
     inTransaction(client, async (): Promise<WriteUpdateOutput> => {
       const status = await readStatus(client, settings);
       if (status.run === null) return { due: false, security: false, subject: '', message: '' };
-      await lockUpdates(client, target);
+      await lockUpdates(client);
       const { id, attempt } = status.run;
       const { updates, security } = dueUpdates(
         plan,
@@ -22,7 +22,7 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
         new Date(),
       );
       if (updates || security)
-        await recordEvent(client, { id, attempt, target }, 'STATUS_UPDATE', {
+        await recordEvent(client, { id, attempt }, 'STATUS_UPDATE', {
           phase: status.phase?.number ?? null,
           updates,
           security,

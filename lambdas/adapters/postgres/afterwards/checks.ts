@@ -6,28 +6,31 @@ import type { Run } from '../../../core/payloads.ts';
 import type { Plan } from '../../../core/plan/plan.ts';
 import { createSchedule, deleteSchedule } from '../../aws/schedules.ts';
 import { required } from '../../environment.ts';
-import { hasEngineTable } from '../encryption/engine.ts';
+import { isInstalled } from '../encryption/engine.ts';
 import { recordEvent } from '../runs/events.ts';
 import { changesExpectations } from '../runs/run-status.ts';
 
 type Client = pg.ClientBase;
 
-/** Where a run stands among the runs of its table. */
+/** Where a run stands among the runs of its tables. */
 export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
-  /** Of the table's latest run that changes what one may expect of it. */
-  readonly latest: string;
+  /** Those of which it is the latest run that changes what one may expect of them. */
+  readonly tables: readonly string[];
 }
 
 /** The run that is to be checked; undefined when the records do not know it. */
 export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
   const { rows } = await client.query(
-    `select status, started_at as "startedAt", ended_at as "endedAt", (
-       select id from encryption_rollout.runs as r
-       where target = asked.target and ${changesExpectations} order by started_at desc limit 1
-     ) as latest
+    `select status, started_at as "startedAt", ended_at as "endedAt", array(
+       select name from encryption_rollout.targets
+       where asked.id = (
+         select r.id from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
+         where t.target = targets.name and ${changesExpectations} order by r.started_at desc limit 1)
+       order by targets.id
+     ) as tables
      from encryption_rollout.runs as asked where id = $1`,
     [run.id],
   );
@@ -51,8 +54,8 @@ export async function recordCheck(client: Client, run: Run, judgement: Judgement
 }
 
 /**
- * Schedules the checks after a completed rollout: they end by themselves. Those of an earlier completion of the table end
- * here. Asked twice it finds what it has made.
+ * Schedules the checks after a completed rollout: they end by themselves. Those of earlier runs all of whose
+ * tables are this one's now end here. Asked twice it finds what it has made.
  * @returns their names
  */
 export async function scheduleChecks(client: Client, run: Run, plan: Plan): Promise<string[]> {
@@ -64,12 +67,9 @@ export async function scheduleChecks(client: Client, run: Run, plan: Plan): Prom
       `Run ${run.id} is ${found?.status ?? 'unknown'}: checks are scheduled for a completed rollout only.`,
     );
   const schedules = checkSchedules(plan, run, found.endedAt);
-  const { id, attempt, target: name } = run;
+  const { id, attempt } = run;
   for (const schedule of schedules)
-    await createSchedule(group, schedule, target, {
-      run: { id, attempt, target: name },
-      check: schedule.check,
-    });
+    await createSchedule(group, schedule, target, { run: { id, attempt }, check: schedule.check });
   const replaced = await schedulesOfOthers(client, run, plan.afterwards.days);
   for (const schedule of replaced) await deleteSchedule(group, schedule);
   const names = schedules.map(({ name }) => name);
@@ -77,53 +77,55 @@ export async function scheduleChecks(client: Client, run: Run, plan: Plan): Prom
   return names;
 }
 
-/** The table's latest run, when this execution has completed it and ended before its checks were scheduled. */
-export async function runWithoutChecks(
-  client: Client,
-  target: string,
-  execution: string,
-): Promise<Run | undefined> {
-  if (!(await hasEngineTable(client, 'runs'))) return undefined;
+/** The latest run, when this execution has completed it and ended before its checks were scheduled. */
+export async function runWithoutChecks(client: Client, execution: string): Promise<Run | undefined> {
+  if (!(await isInstalled(client))) return undefined;
   const { rows } = await client.query<Run>(
-    `select id, attempt, target from (
-       select * from encryption_rollout.runs where target = $1 order by started_at desc limit 1
-     ) as r
-     where status = 'COMPLETED' and execution = $2 and not exists (
+    `select id, attempt from (select * from encryption_rollout.runs order by started_at desc limit 1) as r
+     where status = 'COMPLETED' and execution = $1 and not exists (
        select from encryption_rollout.events as e
        where e.run_id = r.id and e.attempt = r.attempt and e.event = 'CHECKS_SCHEDULED')`,
-    [target, execution],
+    [execution],
   );
   return rows[0];
 }
 
-/** Names of the schedules that other runs of the table, or other attempts of this one, have left, as far as they may still exist. */
+/**
+ * Names of the schedules that other attempts of this run have left, and other runs that have no table but this one's, as far as
+ * they may still exist.
+ */
 async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
   const { rows } = await client.query(
     `select distinct jsonb_array_elements_text(e.detail -> 'schedules') as name
-     from encryption_rollout.events e join encryption_rollout.runs r on r.id = e.run_id
-     where r.target = $1 and (r.id, e.attempt) <> ($2, $3) and e.event = 'CHECKS_SCHEDULED'
-       and e.happened_at > clock_timestamp() - make_interval(days => $4 + 1)
+     from encryption_rollout.events e
+     where (e.run_id, e.attempt) <> ($1, $2) and e.event = 'CHECKS_SCHEDULED'
+       and e.happened_at > clock_timestamp() - make_interval(days => $3 + 1)
+       and not exists (
+         select from encryption_rollout.run_targets as theirs
+         where theirs.run_id = e.run_id and theirs.target not in (
+           select ours.target from encryption_rollout.run_targets as ours where ours.run_id = $1 and ours.attempt = $2))
      order by name`,
-    [run.target, run.id, run.attempt, days],
+    [run.id, run.attempt, days],
   );
   return rows.map(({ name }) => name);
 }
 
 /** Errors of one day (UTC) and type. */
 export interface DailyErrors {
+  readonly table: string | null;
   readonly day: string;
   readonly type: string;
   readonly count: number;
 }
 
 /** The plan's daily error rate: the last seven days, newest first. */
-export async function readDailyErrors(client: Client, target: string): Promise<DailyErrors[]> {
+export async function readDailyErrors(client: Client, tables: readonly string[]): Promise<DailyErrors[]> {
   const { rows } = await client.query(
-    `select to_char(error_timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, error_type as type, count(*) as count
+    `select target as "table", to_char(error_timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, error_type as type, count(*) as count
      from public.encryption_errors
-     where target = $1 and error_timestamp > clock_timestamp() - interval '7 days'
-     group by 1, 2 order by 1 desc, 2`,
-    [target],
+     where (target = any ($1) or target is null) and error_timestamp > clock_timestamp() - interval '7 days'
+     group by 1, 2, 3 order by 2 desc, 3, 1`,
+    [tables],
   );
   return rows;
 }

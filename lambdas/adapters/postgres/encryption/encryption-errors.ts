@@ -5,10 +5,10 @@ import type { Run } from '../../../core/payloads.ts';
 
 type Client = pg.ClientBase;
 
-/** Errors recorded for the run's table since a moment, until now or another one. */
+/** Errors recorded for the table, or of which nobody knows the table (null), since a moment, until now or another one. */
 export async function countErrors(
   client: Client,
-  target: string,
+  table: string | null,
   since: Date,
   until?: Date,
 ): Promise<ErrorCounts> {
@@ -19,20 +19,24 @@ export async function countErrors(
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
      from public.encryption_errors
-     where target = $1 and error_timestamp >= $2 and ($3::timestamptz is null or error_timestamp < $3)`,
-    [target, since, until],
+     where target is not distinct from $1 and error_timestamp >= $2 and ($3::timestamptz is null or error_timestamp < $3)`,
+    [table, since, until],
   );
   return rows[0];
 }
 
-/** Errors since the current attempt began, by type. */
-export async function countErrorsByType(client: Client, run: Run): Promise<Record<string, number>> {
+/** Errors of the table since the current attempt began, by type. */
+export async function countErrorsByType(
+  client: Client,
+  run: Run,
+  table: string,
+): Promise<Record<string, number>> {
   const { rows } = await client.query(
     `select error_type, count(*) as count from public.encryption_errors
      where target = $1 and error_timestamp >= (
        select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
      group by error_type`,
-    [run.target, run.id, run.attempt],
+    [table, run.id, run.attempt],
   );
   return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
 }

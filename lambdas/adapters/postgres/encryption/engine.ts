@@ -1,20 +1,31 @@
 /** The SQL functions of the engine (sql/), typed. `target` is `<schema>.<table>`. */
 
 import pg from 'pg';
-import { type SealedRow, targetName } from '../../../core/encryption/verification.ts';
+import type { SealedRow } from '../../../core/encryption/verification.ts';
 import { UnusableTarget } from '../../../core/errors.ts';
 import type { NewRows } from '../../../core/gates/criteria.ts';
 import type { Health } from '../../../core/plan/progress.ts';
-import type { Target } from '../../../core/plan/settings.ts';
+import { type Target, targetName } from '../../../core/plan/settings.ts';
 
 type Client = pg.ClientBase;
 
-/** Whether the engine is installed, and new enough to have this table of its own. */
-export async function hasEngineTable(client: Client, table: string): Promise<boolean> {
-  const { rows } = await client.query('select to_regclass($1) is not null as yes', [
-    `encryption_rollout.${table}`,
-  ]);
+/** Whether the engine is installed. */
+export async function isInstalled(client: Client): Promise<boolean> {
+  const { rows } = await client.query(`select to_regclass('encryption_rollout.targets') is not null as yes`);
   return rows[0].yes;
+}
+
+/** A table as the engine knows it. */
+export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix'>;
+
+/** The tables of these names that the engine knows, in the order in which they were registered. */
+export async function readRegistrations(client: Client, names: readonly string[]): Promise<Registration[]> {
+  const { rows } = await client.query<Registration>(
+    `select schema_name as schema, table_name as table, columns, suffix
+     from encryption_rollout.targets where name = any ($1) order by id`,
+    [names],
+  );
+  return rows;
 }
 
 /** Validates the table and adds what the engine needs to it; changes nothing that is there already. */
@@ -56,14 +67,13 @@ export async function readHealth(client: Client, target: string): Promise<Health
   const started = performance.now();
   const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
   const row = rows[0];
-  if (await hasEngineTable(client, 'counts'))
-    await client.query(
-      `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count)
-       values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4)
-       on conflict (target) do update set counted_at = excluded.counted_at,
-         readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count`,
-      [target, performance.now() - started, row.readable_percentage, row.missing_iv_count],
-    );
+  await client.query(
+    `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count)
+     values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4)
+     on conflict (target) do update set counted_at = excluded.counted_at,
+       readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count`,
+    [target, performance.now() - started, row.readable_percentage, row.missing_iv_count],
+  );
   return {
     totalRows: row.total_rows,
     rowsWithPii: row.rows_with_pii,
@@ -120,7 +130,7 @@ function sealedRow({ row_key, pii_iv, plaintexts, sealed }: JsonRow): SealedRow 
 
 /**
  * Up to `count` random encrypted rows, from all of the table if need be.
- * @param mostPages reads no more pages than these, if given, and if the engine is new enough to know of them
+ * @param mostPages reads no more pages than these, if given
  */
 export async function sampleRows(
   client: Client,
@@ -128,10 +138,9 @@ export async function sampleRows(
   count: number,
   mostPages?: number,
 ): Promise<SealedRow[]> {
-  const bounded = mostPages !== undefined && (await hasEngineTable(client, 'counts'));
   const { rows } = await client.query(
-    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2${bounded ? ', $3' : ''})`,
-    bounded ? [target, count, mostPages] : [target, count],
+    `select ${sealedRowColumns} from encryption_rollout.sample_rows($1, $2, $3)`,
+    [target, count, mostPages],
   );
   return rows.map(sealedRow);
 }
@@ -175,10 +184,10 @@ export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): s
  * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
  * sealed, which asks for columns that only a prepared table has.
  */
-export function columnsSql({ columns }: Target) {
+export function columnsSql({ columns, suffix }: Registration) {
   const named = columns.map((column) => ({
     plain: pg.escapeIdentifier(column),
-    sealed: pg.escapeIdentifier(`${column}_encrypted`),
+    sealed: pg.escapeIdentifier(`${column}${suffix}`),
   }));
   const any = (condition: (column: { plain: string; sealed: string }) => string) =>
     named.map(condition).join(' or ');
@@ -207,7 +216,7 @@ export async function countPriorityRows(client: Client, target: Target, conditio
 /** One scan that proves the plaintext: rows that hold any, and values that are left as ciphertext only. */
 export async function countPlaintext(
   client: Client,
-  target: Target,
+  target: Registration,
 ): Promise<{ plaintextRows: number; ciphertextOnlyRows: number }> {
   const table = tableSql(target);
   const { columns, holds } = columnsSql(target);

@@ -7,8 +7,6 @@ import { pipeline } from 'node:stream/promises';
 import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { WrongKey } from '../../../core/errors.ts';
-import type { Run } from '../../../core/payloads.ts';
-import type { Purpose } from '../../../core/plan/purpose.ts';
 import type { EncryptionKey, EncryptionKeys } from '../../aws/secrets.ts';
 import { inTransaction } from '../transaction.ts';
 
@@ -172,38 +170,4 @@ export async function retireKeys(client: Client): Promise<Retirement> {
     }
   }
   return { retired, kept };
-}
-
-/**
- * Records what the run is for. With the trigger on it moves rows to the current key, when more than one is in use; or no
- * attempt of it has passed preflight yet, and one before it has completed the table, so that somebody else has switched
- * the trigger on. A run that began so stays so, as long as the trigger is on.
- */
-export async function recordPurpose(client: Client, run: Run): Promise<void> {
-  await client.query(
-    `update encryption_rollout.runs as r
-     set purpose = case
-       when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
-         and (r.purpose = 'rotate' or cardinality(encryption_rollout.keys_in_use()) > 1) then 'rotate'
-       when encryption_rollout.trigger_is_enabled(t, t.trigger_name)
-         and (r.purpose = 'verify' or exists (
-           select from encryption_rollout.runs as before where before.target = r.target and before.status = 'COMPLETED'
-         ) and not exists (
-           select from encryption_rollout.gates as g
-           where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
-         )) then 'verify'
-       else 'encrypt' end
-     from encryption_rollout.targets as t
-     where r.id = $1 and r.attempt = $2 and t.name = r.target`,
-    [run.id, run.attempt],
-  );
-}
-
-/** What the run is for, as recorded. */
-export async function purposeOf(client: Client, run: Run): Promise<Purpose> {
-  const { rows } = await client.query<{ purpose: Purpose }>(
-    'select purpose from encryption_rollout.runs where id = $1',
-    [run.id],
-  );
-  return rows[0]?.purpose ?? 'encrypt';
 }

@@ -5,7 +5,7 @@ import { InvalidInput, TransientError } from '../../../core/errors.ts';
 import type { DecidedHold, Decision } from '../../../core/gates/decisions.ts';
 import type { Run } from '../../../core/payloads.ts';
 import { recordEvent } from '../runs/events.ts';
-import { latestRunStatus } from '../runs/run-status.ts';
+import { hasRun } from '../runs/run-status.ts';
 import { holdRun } from '../runs/runs.ts';
 import { inTransaction } from '../transaction.ts';
 
@@ -45,7 +45,10 @@ export async function askPerson(
       `insert into encryption_rollout.holds
          (id, run_id, attempt, gate, phase, reason, unknown, expires_at, execution)
        select $1, run_id, attempt, gate, phase, reason,
-         array(select c ->> 'name' from jsonb_array_elements(criteria) as c where c -> 'passed' = 'null'),
+         array(
+           select coalesce(c ->> 'table' || ': ', '') || (c ->> 'name')
+           from jsonb_array_elements(criteria) as c where c -> 'passed' = 'null'
+         ),
          clock_timestamp() + make_interval(secs => $5::float8 * 60), $6
        from encryption_rollout.gates
        where run_id = $2 and attempt = $3 and gate = $4 and verdict = 'INCONCLUSIVE'
@@ -113,20 +116,19 @@ interface Answer {
  */
 export async function decide(
   client: Client,
-  target: string,
   { by, hold, decision, comment }: Answer,
 ): Promise<{ gate: string; token: string | null }> {
-  const unknown = `There is no hold ${hold} in a rollout of ${target}. The open ones are in the status.`;
+  const unknown = `There is no hold ${hold}. The open ones are in the status.`;
   // Before the first rollout there is no such table.
-  if ((await latestRunStatus(client, target)) === undefined) throw new InvalidInput(unknown);
+  if (!(await hasRun(client))) throw new InvalidInput(unknown);
   return inTransaction(client, async () => {
     const { rows } = await client.query(
       `select h.gate, h.attempt, h.task_token, h.decision, h.decided_by, h.decided_at, h.expires_at,
          h.expires_at <= clock_timestamp() as late,
          r.id as run_id, r.status, r.attempt as run_attempt
        from encryption_rollout.holds h join encryption_rollout.runs r on r.id = h.run_id
-       where h.id = $1 and r.target = $2 for update of h`,
-      [hold, target],
+       where h.id = $1 for update of h`,
+      [hold],
     );
     const found = rows[0];
     if (found === undefined) throw new InvalidInput(unknown);
@@ -151,7 +153,7 @@ export async function decide(
        set decision = $2, decided_at = clock_timestamp(), decided_by = $3, comment = $4 where id = $1`,
       [hold, decision, by, comment],
     );
-    const run = { id: found.run_id, attempt: found.attempt, target };
+    const run = { id: found.run_id, attempt: found.attempt };
     await recordEvent(client, run, 'HOLD_DECIDED', { hold, gate, decision, by, comment });
     return { gate, token };
   });

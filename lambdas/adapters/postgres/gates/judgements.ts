@@ -35,8 +35,9 @@ export async function recordJudgement(
     );
     if (closesPhase && judgement.verdict === 'GO')
       await client.query(
-        'update encryption_rollout.phases set passed_at = clock_timestamp() where run_id = $1 and number = $2',
-        [run.id, phase],
+        `update encryption_rollout.phases set passed_at = clock_timestamp()
+         where run_id = $1 and number = $2 and attempt = $3`,
+        [run.id, phase, run.attempt],
       );
   });
 }
@@ -63,19 +64,20 @@ export async function readLastGates(client: Client, run: Run): Promise<JudgedGat
   return rows;
 }
 
-/** The final audit of this attempt, locked for the transaction; begun when it is not there. */
+/** The final audit of the table in this attempt, locked for the transaction; begun when it is not there. */
 export async function holdAudit(
   client: Client,
   run: Run,
+  table: string,
 ): Promise<AuditResult & { readonly afterKey: string | null }> {
   await client.query(
-    'insert into encryption_rollout.audits (run_id, attempt) values ($1, $2) on conflict do nothing',
-    [run.id, run.attempt],
+    'insert into encryption_rollout.audits (run_id, attempt, target) values ($1, $2, $3) on conflict do nothing',
+    [run.id, run.attempt, table],
   );
   const { rows } = await client.query(
     `select after_key, rows_verified, rows_mismatched, finished from encryption_rollout.audits
-     where run_id = $1 and attempt = $2 for update`,
-    [run.id, run.attempt],
+     where run_id = $1 and attempt = $2 and target = $3 for update`,
+    [run.id, run.attempt, table],
   );
   const row = rows[0];
   return {
@@ -90,22 +92,23 @@ export async function holdAudit(
 export async function recordAudit(
   client: Client,
   run: Run,
+  table: string,
   audit: AuditResult & { readonly afterKey: string | null },
 ): Promise<void> {
   await client.query(
     `update encryption_rollout.audits
-     set after_key = $3, rows_verified = $4, rows_mismatched = $5, finished = $6
-     where run_id = $1 and attempt = $2`,
-    [run.id, run.attempt, audit.afterKey, audit.rowsVerified, audit.rowsMismatched, audit.finished],
+     set after_key = $4, rows_verified = $5, rows_mismatched = $6, finished = $7
+     where run_id = $1 and attempt = $2 and target = $3`,
+    [run.id, run.attempt, table, audit.afterKey, audit.rowsVerified, audit.rowsMismatched, audit.finished],
   );
 }
 
-/** What the final audit of this attempt found; undefined before it. */
-export async function readAudit(client: Client, run: Run): Promise<AuditResult | undefined> {
+/** What the final audit of the table found in this attempt; undefined before it. */
+export async function readAudit(client: Client, run: Run, table: string): Promise<AuditResult | undefined> {
   const { rows } = await client.query(
     `select rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched", finished
-     from encryption_rollout.audits where run_id = $1 and attempt = $2`,
-    [run.id, run.attempt],
+     from encryption_rollout.audits where run_id = $1 and attempt = $2 and target = $3`,
+    [run.id, run.attempt, table],
   );
   return rows[0];
 }

@@ -1,6 +1,5 @@
 /** Exact counts of a table that may be large: what the last one found, and whether another one is due. */
 import type pg from 'pg';
-import { hasEngineTable } from '../encryption/engine.ts';
 
 type Client = pg.ClientBase;
 
@@ -8,8 +7,6 @@ type Client = pg.ClientBase;
 const REST = 20;
 /** Cut off in the database, before the function is, whose end the database would not notice. */
 const LONGEST_MILLISECONDS = 12 * 60_000;
-/** Without a record of the last scan: as much of the five minutes between two calls of Monitor as `REST` grants. */
-const UNRECORDED_MILLISECONDS = 15_000;
 
 /** What the work returns; undefined when a statement of it took longer than this, and was cut off. */
 export async function within<T>(
@@ -32,7 +29,6 @@ export async function within<T>(
 /**
  * Reads the whole table, but only when that is due: 20 times as long after the last time as that took, and once this long
  * after the last count, whoever made it. Undefined when it is not, or somebody is at it, or it took longer than 12 minutes.
- * An engine that an earlier release has installed remembers nothing: there a scan is tried each time, for 15 seconds.
  * @param restMilliseconds 0 = as often as the first rule allows
  * @param giveWayMilliseconds how much later than the first rule allows: whoever does not give way comes first
  */
@@ -43,7 +39,6 @@ export async function scanWhenDue<T>(
   scan: () => Promise<T>,
   giveWayMilliseconds = 0,
 ): Promise<T | undefined> {
-  if (!(await hasEngineTable(client, 'counts'))) return within(client, UNRECORDED_MILLISECONDS, scan);
   // Should this call be cut off, so that it cannot say how long it took, it will have taken the longest time.
   const { rowCount } = await client.query(
     `insert into encryption_rollout.counts as c (target, tried_at, milliseconds) values ($1, clock_timestamp(), $2)
@@ -75,9 +70,8 @@ export interface LastCount {
   readonly found: { readonly readablePercentage: number; readonly missingIvCount: number } | undefined;
 }
 
-/** The last exact count; undefined before one is awaited, or by an engine of an earlier release. */
+/** The last exact count; undefined before one is awaited. */
 export async function lastCount(client: Client, target: string): Promise<LastCount | undefined> {
-  if (!(await hasEngineTable(client, 'counts'))) return undefined;
   const { rows } = await client.query(
     `select greatest(0, extract(epoch from clock_timestamp() - counted_at))::float8 / 3600 as age,
        readable_percentage as "readablePercentage", missing_iv_count as "missingIvCount"

@@ -8,7 +8,7 @@ import { waitOf } from '../../../core/pressure/throttle.ts';
 import { isLockTimeout } from '../database.ts';
 import { politely } from '../migrations.ts';
 import { recordEvent } from '../runs/events.ts';
-import { latestRunStatus } from '../runs/run-status.ts';
+import { hasRun } from '../runs/run-status.ts';
 import { inTransaction } from '../transaction.ts';
 
 type Client = pg.ClientBase;
@@ -26,11 +26,11 @@ export async function readPause(
   return rows[0];
 }
 
-/** Somebody looks after the run: Monitor takes one at which nobody looks for stuck. */
-export async function noteLook(client: Client, run: Run): Promise<void> {
+/** The run's vitals are polled: Monitor takes a run of which nobody does that for stuck. */
+export async function notePoll(client: Client, run: Run): Promise<void> {
   await client.query(
-    `insert into encryption_rollout.looks (run_id, looked_at) values ($1, clock_timestamp())
-     on conflict (run_id) do update set looked_at = excluded.looked_at`,
+    `insert into encryption_rollout.polls (run_id, polled_at) values ($1, clock_timestamp())
+     on conflict (run_id) do update set polled_at = excluded.polled_at`,
     [run.id],
   );
 }
@@ -72,8 +72,8 @@ export async function readTuning(client: Client, run: Run): Promise<Tuned> {
 }
 
 /** No further batch begins. One that is under way ends. @throws InvalidInput */
-export function pauseRun(client: Client, target: string, by: string, reason: string): Promise<string> {
-  return change(client, target, async (run, { paused_by, paused_at }) => {
+export function pauseRun(client: Client, by: string, reason: string): Promise<string> {
+  return change(client, async (run, { paused_by, paused_at }) => {
     if (paused_at !== null) return `Paused already, by ${paused_by} at ${paused_at.toISOString()}.`;
     await client.query(
       `update encryption_rollout.runs
@@ -86,8 +86,8 @@ export function pauseRun(client: Client, target: string, by: string, reason: str
 }
 
 /** Batches go on. @throws InvalidInput */
-export function resumeRun(client: Client, target: string, by: string): Promise<string> {
-  return change(client, target, async (run, { paused_at }) => {
+export function resumeRun(client: Client, by: string): Promise<string> {
+  return change(client, async (run, { paused_at }) => {
     if (paused_at === null) return 'It was not paused.';
     await client.query(
       `update encryption_rollout.runs
@@ -107,11 +107,11 @@ interface Tuning {
 }
 
 /** Sets size and pause of the batches, from the next one on. @throws InvalidInput */
-export function tuneRun(client: Client, target: string, tuning: Tuning): Promise<string> {
+export function tuneRun(client: Client, tuning: Tuning): Promise<string> {
   const { by, batchRows, pauseSeconds } = tuning;
   if (batchRows === undefined && pauseSeconds === undefined)
     throw new InvalidInput('Nothing to tune: expected batchRows, pauseSeconds, or both.');
-  return change(client, target, async (run, before) => {
+  return change(client, async (run, before) => {
     const rows = batchRows === undefined ? before.batch_rows : batchRows;
     const seconds = pauseSeconds === undefined ? before.pause_seconds : pauseSeconds;
     await client.query(
@@ -128,28 +128,23 @@ export function tuneRun(client: Client, target: string, tuning: Tuning): Promise
 /** Changes the run under way, between two batches: one at work that kept us waiting would have to give way. */
 async function change(
   client: Client,
-  target: string,
   // biome-ignore lint/suspicious/noExplicitAny: a row, read by its column names
   make: (run: Run, row: any) => Promise<string>,
 ): Promise<string> {
   // Before the first rollout there is no such table.
-  if ((await latestRunStatus(client, target)) === undefined)
-    throw new InvalidInput(`No rollout of ${target} has begun yet. Start one first.`);
+  if (!(await hasRun(client))) throw new InvalidInput('No rollout has begun yet. Start one first.');
   return politely(client, async () => {
     const { rows } = await client.query(
-      `select * from encryption_rollout.runs where target = $1 order by started_at desc limit 1 for update`,
-      [target],
+      'select * from encryption_rollout.runs order by started_at desc limit 1 for update',
     );
     const row = rows[0];
     if (row.status !== 'ACTIVE')
-      throw new InvalidInput(
-        `The rollout of ${target} is ${row.status} (run ${row.id}): there is none under way.`,
-      );
-    return make({ id: row.id, attempt: row.attempt, target }, row);
+      throw new InvalidInput(`The latest rollout is ${row.status} (run ${row.id}): there is none under way.`);
+    return make({ id: row.id, attempt: row.attempt }, row);
   }).catch((error) => {
     if (!isLockTimeout(error)) throw error;
     throw new TransientError(
-      `Found the records of the rollout of ${target} held for half a minute, by a batch or a scan of the table. Nothing was changed. Try again; abort does not wait for it.`,
+      `Found the records of the rollout held for half a minute, by a batch or a scan of a table. Nothing was changed. Try again; abort does not wait for it.`,
     );
   });
 }

@@ -1,13 +1,13 @@
 /** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
 import type pg from 'pg';
-import { targetName } from '../../../core/encryption/verification.ts';
-import type { RolloutStatus } from '../../../core/operating/operate.ts';
+import type { RolloutStatus, RowsStatus, TableStatus } from '../../../core/operating/operate.ts';
 import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
 import { percentage } from '../../../core/plan/progress.ts';
-import { planOf, type Settings } from '../../../core/plan/settings.ts';
+import { planOf, type Settings, targetName } from '../../../core/plan/settings.ts';
 import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
 import { countErrorsByType } from '../encryption/encryption-errors.ts';
-import { hasEngineTable } from '../encryption/engine.ts';
+import { isInstalled } from '../encryption/engine.ts';
+import { readProgress, type TableProgress } from '../runs/phases.ts';
 import { type PhaseBegun, readHoursLeft } from './time-left.ts';
 
 type Client = pg.ClientBase;
@@ -15,45 +15,45 @@ type Client = pg.ClientBase;
 /** Batches of this many minutes say how fast it is: the last ones, or those before it began to wait. */
 const PACE_MINUTES = 15;
 
-/** The table's latest run. Null and empty before the first one, or without an engine. */
+/** The latest run. Null and empty before the first one, or without an engine. */
 export async function readStatus(client: Client, settings: Settings): Promise<RolloutStatus> {
-  const target = targetName(settings.target);
-  if (!(await hasEngineTable(client, 'holds'))) return nothing(target);
-  const { rows } = await client.query(
-    `select r.*, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as trigger_enabled
-     from encryption_rollout.runs r join encryption_rollout.targets t on t.name = r.target
-     where r.target = $1 order by r.started_at desc limit 1`,
-    [target],
-  );
+  const { rows } = (await isInstalled(client))
+    ? await client.query('select * from encryption_rollout.runs order by started_at desc limit 1')
+    : { rows: [] };
   const run = rows[0];
-  if (run === undefined) return nothing(target);
+  if (run === undefined) return nothing(settings.targets.map(targetName));
   const isOpen = run.status === 'ACTIVE' || run.status === 'STOPPING';
   const phase = await readPhase(client, run.id);
   const pace = await readPace(client, run.id);
   const plan = planOf(settings);
+  const progress = await readProgress(client, run);
+  const tables: TableStatus[] = [];
+  for (const { name, purpose, triggerEnabled } of await readTables(client, run.id, run.attempt))
+    tables.push({
+      name,
+      purpose,
+      rows: rowsOf(progress.filter(({ table }) => table === name)),
+      triggerEnabled,
+      errors: await countErrorsByType(client, run, name),
+    });
   return {
-    target,
     run: {
       id: run.id,
       attempt: run.attempt,
       status: run.status,
-      purpose: run.purpose,
       execution: run.execution,
       startedAt: run.started_at.toISOString(),
       endedAt: run.ended_at?.toISOString() ?? null,
       stopReason: run.stop_reason,
       untilPhase: run.until_phase,
     },
+    tables,
     phase: phase && {
       number: phase.number,
       title: phaseOf(plan, phase.number).title,
       startedAt: phase.startedAt.toISOString(),
     },
-    rows: phase && {
-      withPersonalData: phase.rowsWithPii,
-      encrypted: phase.rowsEncryptedNow,
-      percentage: percentage(phase.rowsEncryptedNow, phase.rowsWithPii),
-    },
+    rows: rowsOf(progress),
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
     millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
     hoursLeft:
@@ -68,15 +68,19 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
         ? await readAccepted(client, run.id, run.attempt, phase.number, plan.goMinutes)
         : [],
     lastGate: await readLastGate(client, run.id),
-    triggerEnabled: run.trigger_enabled,
-    errors: await countErrorsByType(client, { id: run.id, attempt: run.attempt, target }),
   };
 }
 
-function nothing(target: string): RolloutStatus {
+function nothing(tables: readonly string[]): RolloutStatus {
   return {
-    target,
     run: null,
+    tables: tables.map((name) => ({
+      name,
+      purpose: 'encrypt',
+      rows: null,
+      triggerEnabled: null,
+      errors: {},
+    })),
     phase: null,
     rows: null,
     rowsPerSecond: null,
@@ -87,21 +91,41 @@ function nothing(target: string): RolloutStatus {
     holds: [],
     accepted: [],
     lastGate: null,
-    triggerEnabled: null,
-    errors: {},
   };
 }
 
-/** The phase that was begun last, with its carried counts; null when its ciphertext was cleared since. */
+/** Of all these tables together. */
+function rowsOf(progress: readonly TableProgress[]): RowsStatus | null {
+  if (progress.length === 0) return null;
+  const withPersonalData = progress.reduce((sum, { rowsWithPii }) => sum + rowsWithPii, 0);
+  const encrypted = progress.reduce((sum, { rowsEncryptedNow }) => sum + rowsEncryptedNow, 0);
+  return { withPersonalData, encrypted, percentage: percentage(encrypted, withPersonalData) };
+}
+
+/** Those of the attempt, in the order in which they were registered. */
+async function readTables(
+  client: Client,
+  run: string,
+  attempt: number,
+): Promise<Pick<TableStatus, 'name' | 'purpose' | 'triggerEnabled'>[]> {
+  const { rows } = await client.query(
+    `select t.name, r.purpose, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as "triggerEnabled"
+     from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
+     where r.run_id = $1 and r.attempt = $2 order by t.id`,
+    [run, attempt],
+  );
+  return rows;
+}
+
+/** The phase that was begun last, for whichever table; null when its ciphertext was cleared since. */
 async function readPhase(client: Client, run: string): Promise<PhaseBegun | null> {
   const { rows } = await client.query(
-    `select number, started_at as "startedAt", rows_with_pii as "rowsWithPii",
-       rows_encrypted_now as "rowsEncryptedNow"
+    `select number, min(started_at) as "startedAt"
      from encryption_rollout.phases as p
      where run_id = $1 and not exists (
        select from encryption_rollout.clearings as c
-       where c.run_id = p.run_id and c.attempt >= p.attempt and c.ended_at is not null)
-     order by attempt desc, number desc limit 1`,
+       where c.run_id = p.run_id and c.target = p.target and c.attempt >= p.attempt and c.ended_at is not null)
+     group by attempt, number order by attempt desc, number desc limit 1`,
     [run],
   );
   return rows[0] ?? null;

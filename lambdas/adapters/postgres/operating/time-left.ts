@@ -1,6 +1,6 @@
 /** What the estimate of the time left goes by, from the records alone. */
 import type pg from 'pg';
-import { hoursLeft, type Pace } from '../../../core/operating/time-left.ts';
+import { hoursLeft, type Pace, type TableAhead } from '../../../core/operating/time-left.ts';
 import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
 import { planOf, type Settings } from '../../../core/plan/settings.ts';
 import { waitBegins } from '../../../core/pressure/throttle.ts';
@@ -17,8 +17,6 @@ interface RunUnderWay {
 export interface PhaseBegun {
   readonly number: PhaseNumber;
   readonly startedAt: Date;
-  readonly rowsWithPii: number;
-  readonly rowsEncryptedNow: number;
 }
 
 /** The estimate. What waits have taken so far is in the events; a soak stands still while a person is asked. */
@@ -57,7 +55,7 @@ export async function readHoursLeft(
           select min(started_at) from encryption_rollout.phases where run_id = $1 and attempt = $2)) as encrypted,
        (select extract(epoch from clock_timestamp() - passed_at - idle.time)::float8 / 3600 from worked, idle) as soaked,
        coalesce(
-         (select rows_verified from encryption_rollout.audits where run_id = $1 and attempt = $2), 0) as audited`,
+         (select sum(rows_verified) from encryption_rollout.audits where run_id = $1 and attempt = $2), 0)::float8 as audited`,
     [run.id, run.attempt, title, begun.startedAt, waitBegins.pressure],
   );
   const { eased, encrypted, soaked, audited } = rows[0];
@@ -68,8 +66,7 @@ export async function readHoursLeft(
     {
       from: begun.number,
       until: run.until_phase,
-      rowsWithPii: begun.rowsWithPii,
-      rowsEncryptedNow: begun.rowsEncryptedNow,
+      tables: await tablesAhead(client, run),
       hoursSoaked: soaked,
       rowsAudited: audited,
     },
@@ -80,4 +77,17 @@ export async function readHoursLeft(
       tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
     },
   );
+}
+
+/** As their latest phases count them, in whichever run: of a table whose part has not begun, that of the run before. */
+async function tablesAhead(client: pg.ClientBase, { id, attempt }: RunUnderWay): Promise<TableAhead[]> {
+  const { rows } = await client.query<TableAhead>(
+    `select distinct on (t.target) t.resume_at as "from",
+       coalesce(p.rows_with_pii, 0) as "rowsWithPii", coalesce(p.rows_encrypted_now, 0) as "rowsEncryptedNow"
+     from encryption_rollout.run_targets as t left join encryption_rollout.phases as p on p.target = t.target
+     where t.run_id = $1 and t.attempt = $2
+     order by t.target, p.started_at desc nulls last`,
+    [id, attempt],
+  );
+  return rows;
 }

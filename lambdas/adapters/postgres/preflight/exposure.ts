@@ -27,10 +27,13 @@ const foreignCodeBeforeInstallation = `
   where not t.tgisinternal and p.proowner in (select oid from strangers)`;
 
 /**
- * Reads what preflight judges: settings as every scope has them, and foreign code on the table.
- * @param target `<schema>.<table>`, or the table itself where there is no engine yet
+ * Reads what preflight judges: settings as every scope has them, and foreign code on the tables.
+ * @param tables those that the engine knows by their names `<schema>.<table>`, others as they are configured
  */
-export async function readExposure(client: pg.ClientBase, target: string | Target): Promise<Exposure> {
+export async function readExposure(
+  client: pg.ClientBase,
+  tables: readonly (string | Target)[],
+): Promise<Exposure> {
   const settings = await client.query(
     `select name, setting as value,
        case when source in ('user', 'database user', 'client', 'session', 'environment variable')
@@ -46,9 +49,13 @@ export async function readExposure(client: pg.ClientBase, target: string | Targe
        and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))`,
     [judgedSettings],
   );
-  const code =
-    typeof target === 'string'
-      ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [target])
-      : await client.query(foreignCodeBeforeInstallation, [tableSql(target)]);
-  return { settings: settings.rows, foreignCode: code.rows };
+  const foreignCode: Exposure['foreignCode'][number][] = [];
+  for (const table of tables) {
+    const { rows } =
+      typeof table === 'string'
+        ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [table])
+        : await client.query(foreignCodeBeforeInstallation, [tableSql(table)]);
+    foreignCode.push(...rows);
+  }
+  return { settings: settings.rows, foreignCode };
 }

@@ -2,37 +2,30 @@ import type pg from 'pg';
 import type { Criterion } from '../../../core/gates/judgement.ts';
 import { type Health, percentage } from '../../../core/plan/progress.ts';
 import type { Target } from '../../../core/plan/settings.ts';
-import { columnsSql, hasEngineTable, tableSql } from '../encryption/engine.ts';
+import { columnsSql, isInstalled, tableSql } from '../encryption/engine.ts';
 
 /** Whether the engine is installed and knows the table. */
 export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
-  if (!(await hasEngineTable(client, 'targets'))) return false;
+  if (!(await isInstalled(client))) return false;
   const found = await client.query('select from encryption_rollout.targets where name = $1', [target]);
   return found.rowCount === 1;
 }
 
-/** What PrepareDatabase needs of the server, the role and the table, from the catalogs alone. */
-export async function readPrerequisites(client: pg.ClientBase, target: Target): Promise<Criterion[]> {
-  const table = tableSql(target);
-  const server = await client.query(
+function line(name: string, expected: string, measured: string, passed: boolean): Criterion {
+  return { name, expected, measured, passed };
+}
+
+/** What PrepareDatabase needs of the server and the role, from the catalogs alone. */
+export async function readServerPrerequisites(client: pg.ClientBase): Promise<Criterion[]> {
+  const { rows } = await client.query(
     `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
        exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
        to_regnamespace('encryption_rollout') is not null
          or has_database_privilege(current_database(), 'create') as may_create,
-       current_user as role, pg_is_in_recovery() as standby,
-       c.oid as table, c.relkind as kind, c.relhassubclass as inherited, c.relowner::regrole::text as owner,
-       pg_has_role(c.relowner, 'usage') as member, row_security_active(c.oid) as row_security
-     from (select to_regclass($1) as oid) as wanted left join pg_class as c using (oid)`,
-    [table],
+       current_user as role, pg_is_in_recovery() as standby`,
   );
-  const found = server.rows[0];
-  const line = (name: string, expected: string, measured: string, passed: boolean): Criterion => ({
-    name,
-    expected,
-    measured,
-    passed,
-  });
-  const criteria = [
+  const found = rows[0];
+  return [
     line(
       'PostgreSQL',
       '14 or newer, and not a standby',
@@ -46,6 +39,21 @@ export async function readPrerequisites(client: pg.ClientBase, target: Target): 
       found.may_create ? 'may' : 'may not',
       found.may_create,
     ),
+  ];
+}
+
+/** What it needs of a table. */
+export async function readTablePrerequisites(client: pg.ClientBase, target: Target): Promise<Criterion[]> {
+  const table = tableSql(target);
+  const { rows } = await client.query(
+    `select current_user as role, c.oid as table, c.relkind as kind, c.relhassubclass as inherited,
+       c.relowner::regrole::text as owner, pg_has_role(c.relowner, 'usage') as member,
+       row_security_active(c.oid) as row_security
+     from (select to_regclass($1) as oid) as wanted left join pg_class as c using (oid)`,
+    [table],
+  );
+  const found = rows[0];
+  const criteria = [
     line(
       'Table',
       'an ordinary table, without tables that inherit from it',
@@ -83,16 +91,18 @@ export async function readPrerequisites(client: pg.ClientBase, target: Target): 
   );
   const column = (name: string): { type: string; required: boolean; unique: boolean } | undefined =>
     columns.rows.find((each) => each.name === name);
-  const key = column(target.keyColumn);
   criteria.push(
-    line(
-      `Key column ${target.keyColumn}`,
-      'not null, with a unique index of its own',
-      key === undefined
-        ? 'not found'
-        : `${key.required ? 'not null' : 'nullable'}, ${key.unique ? 'unique' : 'not unique'}`,
-      key?.required === true && key.unique,
-    ),
+    ...target.key.map((name) => {
+      const key = column(name);
+      return line(
+        `Key column ${name}`,
+        target.key.length === 1 ? 'not null, with a unique index of its own' : 'the only one, for now',
+        key === undefined
+          ? 'not found'
+          : `${key.required ? 'not null' : 'nullable'}, ${key.unique ? 'unique' : 'not unique'}`,
+        key?.required === true && key.unique && target.key.length === 1,
+      );
+    }),
     ...target.columns.map((name) => {
       const type = column(name)?.type ?? 'not found';
       return line(
@@ -102,7 +112,7 @@ export async function readPrerequisites(client: pg.ClientBase, target: Target): 
         /^(text|character varying)$/.test(type),
       );
     }),
-    ...[...target.columns.map((name) => `${name}_encrypted`), 'pii_iv'].map((name) => {
+    ...[...target.columns.map((name) => `${name}${target.suffix}`), 'pii_iv'].map((name) => {
       const type = column(name)?.type ?? 'to be added';
       return line(
         `Column ${name}`,

@@ -21,7 +21,11 @@ export async function readOtherTriggers(client: pg.ClientBase, target: Target): 
      where tgrelid = to_regclass($1) and not tgisinternal and tgenabled in ('O', 'A')
        and p.pronamespace <> coalesce(to_regnamespace('encryption_rollout'), 0)
      order by tgname`,
-    [tableSql(target), ['pii_iv', ...target.columns.map((column) => `${column}_encrypted`)], target.trigger],
+    [
+      tableSql(target),
+      ['pii_iv', ...target.columns.map((column) => `${column}${target.suffix}`)],
+      target.trigger,
+    ],
   );
   return rows.filter(({ firedByBatches, changesRowsAfterOurs }) => firedByBatches || changesRowsAfterOurs);
 }

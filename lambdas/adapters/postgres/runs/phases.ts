@@ -3,6 +3,7 @@ import type pg from 'pg';
 import type { PhaseProgress } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
+import type { Health } from '../../../core/plan/progress.ts';
 import { readHealth } from '../encryption/engine.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
@@ -10,51 +11,68 @@ import { holdRun } from './runs.ts';
 
 type Client = pg.ClientBase;
 
-/** Phases of the run that have passed their last gate. */
-export async function passedPhases(client: Client, run: Run): Promise<Set<PhaseNumber>> {
+/** Phases of the run that the table has passed. */
+export async function passedPhases(client: Client, run: Run, table: string): Promise<Set<PhaseNumber>> {
   const { rows } = await client.query<{ number: PhaseNumber }>(
-    'select number from encryption_rollout.phases where run_id = $1 and passed_at is not null',
-    [run.id],
+    'select number from encryption_rollout.phases where run_id = $1 and target = $2 and passed_at is not null',
+    [run.id, table],
   );
   return new Set(rows.map(({ number }) => number));
 }
 
 export type PhaseRecord = PhaseProgress & { readonly startedAt: Date };
 
-/** The phase's window and counts; begins the phase, with one scan, when this attempt has not begun it. */
-export async function beginPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord> {
-  const found = await readPhase(client, run, phase);
+/** The phase's window and counts for the table; begins it, with one scan, when this attempt has not begun it. */
+export async function beginPhase(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+): Promise<PhaseRecord> {
+  const found = await readPhase(client, run, table, phase);
   if (found) return found;
-  const health = await readHealth(client, run.target);
+  const health = await readHealth(client, table);
   return inTransaction(client, async () => {
     await holdRun(client, run);
     await client.query(
-      `insert into encryption_rollout.phases as p (run_id, number, attempt, rows_with_pii, rows_encrypted_now)
-       values ($1, $2, $3, $4, $5)
-       on conflict (run_id, number) do update
-       set attempt = excluded.attempt, started_at = clock_timestamp(), passed_at = null,
+      `insert into encryption_rollout.phases as p (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now)
+       values ($1, $2, $3, $4, $5, $6)
+       on conflict (run_id, target, number) do update
+       set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, passed_at = null,
          rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
          rows_attempted = 0, rows_failed = 0
        where p.attempt < excluded.attempt`,
-      [run.id, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
+      [run.id, table, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
     );
-    await recordEvent(client, run, 'PHASE_STARTED', { phase });
-    return (await readPhase(client, run, phase)) as PhaseRecord;
+    await recordEvent(client, run, 'PHASE_STARTED', { phase }, table);
+    return (await readPhase(client, run, table, phase)) as PhaseRecord;
   });
 }
 
 /** The phase is judged from now on. For a repeated delivery, whose first one had begun the phase earlier. */
-export async function restartWindow(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+export async function restartWindow(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+): Promise<void> {
   await client.query(
-    'update encryption_rollout.phases set started_at = clock_timestamp() where run_id = $1 and number = $2',
-    [run.id, phase],
+    `update encryption_rollout.phases set started_at = clock_timestamp()
+     where run_id = $1 and target = $2 and number = $3`,
+    [run.id, table, phase],
   );
 }
 
-async function readPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord | undefined> {
+async function readPhase(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+): Promise<PhaseRecord | undefined> {
   const { rows } = await client.query(
-    'select * from encryption_rollout.phases where run_id = $1 and number = $2 and attempt = $3',
-    [run.id, phase, run.attempt],
+    `select * from encryption_rollout.phases
+     where run_id = $1 and target = $2 and number = $3 and attempt = $4`,
+    [run.id, table, phase, run.attempt],
   );
   const row = rows[0];
   return (
@@ -69,19 +87,62 @@ async function readPhase(client: Client, run: Run, phase: PhaseNumber): Promise<
   );
 }
 
+/** Rows of a table as its latest phase in a run counts them. */
+export interface TableProgress {
+  readonly table: string;
+  readonly rowsWithPii: number;
+  readonly rowsEncryptedNow: number;
+}
+
+/** Of each table of the latest attempt that has begun a phase, unless its ciphertext was cleared since. */
+export async function readProgress(client: Client, run: Pick<Run, 'id'>): Promise<TableProgress[]> {
+  const { rows } = await client.query<TableProgress>(
+    `select distinct on (p.target) p.target as "table", p.rows_with_pii as "rowsWithPii",
+       p.rows_encrypted_now as "rowsEncryptedNow"
+     from encryption_rollout.phases as p
+     join encryption_rollout.run_targets as t on t.run_id = p.run_id and t.target = p.target
+     join encryption_rollout.runs as r on r.id = p.run_id and r.attempt = t.attempt
+     where p.run_id = $1 and not exists (
+       select from encryption_rollout.clearings as c
+       where c.run_id = p.run_id and c.target = p.target and c.attempt >= p.attempt and c.ended_at is not null)
+     order by p.target, p.attempt desc, p.number desc`,
+    [run.id],
+  );
+  return rows;
+}
+
 /** Sets the carried counts right after an exact scan. */
 export async function recountPhase(
   client: Client,
   run: Run,
+  table: string,
   phase: PhaseNumber,
-  rowsWithPii: number,
-  rowsEncryptedNow: number,
+  { rowsWithPii, encryptedRows }: Pick<Health, 'rowsWithPii' | 'encryptedRows'>,
 ): Promise<void> {
   await client.query(
-    `update encryption_rollout.phases set rows_with_pii = $3, rows_encrypted_now = $4
-     where run_id = $1 and number = $2`,
-    [run.id, phase, rowsWithPii, rowsEncryptedNow],
+    `update encryption_rollout.phases set rows_with_pii = $4, rows_encrypted_now = $5
+     where run_id = $1 and target = $2 and number = $3`,
+    [run.id, table, phase, rowsWithPii, encryptedRows],
   );
+}
+
+/** The phase's batches have done their work on the table. */
+export async function endWork(client: Client, run: Run, table: string, phase: PhaseNumber): Promise<void> {
+  await client.query(
+    `update encryption_rollout.phases set worked_at = clock_timestamp()
+     where run_id = $1 and target = $2 and number = $3 and attempt = $4 and worked_at is null`,
+    [run.id, table, phase, run.attempt],
+  );
+}
+
+/** Tables of the phase on which its batches have done their work in this attempt. */
+export async function workedTables(client: Client, run: Run, phase: PhaseNumber): Promise<Set<string>> {
+  const { rows } = await client.query<{ target: string }>(
+    `select target from encryption_rollout.phases
+     where run_id = $1 and number = $2 and attempt = $3 and worked_at is not null`,
+    [run.id, phase, run.attempt],
+  );
+  return new Set(rows.map(({ target }) => target));
 }
 
 export interface BatchRecord {
@@ -105,6 +166,7 @@ export async function findBatch(client: Client, run: Run, request: string): Prom
 export async function recordBatch(
   client: Client,
   run: Run,
+  table: string,
   phase: PhaseNumber,
   request: string,
   batch: BatchRecord,
@@ -112,16 +174,26 @@ export async function recordBatch(
 ): Promise<void> {
   await client.query(
     `insert into encryption_rollout.batches
-       (run_id, request, phase, rows_encrypted, rows_failed, rows_skipped, exhausted, started_at, milliseconds)
-     values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() - make_interval(secs => $8::float8 / 1000), $8)`,
-    [run.id, request, phase, batch.encrypted, batch.failed, batch.skipped, batch.exhausted, milliseconds],
+       (run_id, target, request, phase, rows_encrypted, rows_failed, rows_skipped, exhausted, started_at, milliseconds)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() - make_interval(secs => $9::float8 / 1000), $9)`,
+    [
+      run.id,
+      table,
+      request,
+      phase,
+      batch.encrypted,
+      batch.failed,
+      batch.skipped,
+      batch.exhausted,
+      milliseconds,
+    ],
   );
   await client.query(
     `update encryption_rollout.phases
-     set rows_attempted = rows_attempted + $3 + $4, rows_failed = rows_failed + $4,
-       rows_encrypted = rows_encrypted + $3, rows_encrypted_now = rows_encrypted_now + $3
-     where run_id = $1 and number = $2`,
-    [run.id, phase, batch.encrypted, batch.failed],
+     set rows_attempted = rows_attempted + $4 + $5, rows_failed = rows_failed + $5,
+       rows_encrypted = rows_encrypted + $4, rows_encrypted_now = rows_encrypted_now + $4
+     where run_id = $1 and target = $2 and number = $3`,
+    [run.id, table, phase, batch.encrypted, batch.failed],
   );
 }
 
@@ -132,13 +204,14 @@ const MIN_TIMED_ROWS = 100;
 export async function millisecondsPerRow(
   client: Client,
   run: Run,
+  table: string,
   phase: PhaseNumber,
   since: Date,
 ): Promise<number | null> {
   const { rows } = await client.query(
     `select sum(milliseconds) / nullif(sum(rows_encrypted), 0) as mean, sum(rows_encrypted) as encrypted
-     from encryption_rollout.batches where run_id = $1 and phase = $2 and started_at >= $3`,
-    [run.id, phase, since],
+     from encryption_rollout.batches where run_id = $1 and target = $2 and phase = $3 and started_at >= $4`,
+    [run.id, table, phase, since],
   );
   const { mean, encrypted } = rows[0];
   return encrypted >= MIN_TIMED_ROWS ? mean : null;

@@ -1,19 +1,18 @@
-/** What the runs of a table say of it: whether one is under way, and what one may expect of the table. */
+/** What the runs of a database say: whether one is under way, and what one may expect of a table. */
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
-import { hasEngineTable } from '../encryption/engine.ts';
+import { isInstalled } from '../encryption/engine.ts';
 
 type Client = pg.ClientBase;
 
-/** The table's run under way, its execution and when that began; undefined when there is none, or no engine. */
+/** The run under way, its execution and when that began; undefined when there is none, or no engine. */
 export async function activeRun(
   client: Client,
-  target: string,
 ): Promise<
   | { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean; beganAt: Date }
   | undefined
 > {
-  if ((await latestRunStatus(client, target)) === undefined) return undefined;
+  if (!(await isInstalled(client))) return undefined;
   const { rows } = await client.query(
     `select id, attempt, status, execution, (
          select min(happened_at) from encryption_rollout.events e where e.run_id = r.id and e.attempt = r.attempt
@@ -21,13 +20,12 @@ export async function activeRun(
          select from encryption_rollout.gates g
          where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO'
        ) as passed_preflight
-     from encryption_rollout.runs r where target = $1 and status in ('ACTIVE', 'STOPPING')`,
-    [target],
+     from encryption_rollout.runs r where status in ('ACTIVE', 'STOPPING')`,
   );
   if (rows[0] === undefined) return undefined;
   const { id, attempt, status, execution, passed_preflight, began_at } = rows[0];
   return {
-    run: { id, attempt, target },
+    run: { id, attempt },
     status,
     execution,
     passedPreflight: passed_preflight,
@@ -35,62 +33,60 @@ export async function activeRun(
   };
 }
 
-/** Status of the table's latest run; undefined when there is none, or no engine. */
-export async function latestRunStatus(client: Client, target: string): Promise<string | undefined> {
-  if (!(await hasEngineTable(client, 'runs'))) return undefined;
-  const { rows } = await client.query(
-    'select status from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
-    [target],
-  );
-  return rows[0]?.status;
+/** Whether a run has ever begun. */
+export async function hasRun(client: Client): Promise<boolean> {
+  if (!(await isInstalled(client))) return false;
+  const { rows } = await client.query('select exists (select from encryption_rollout.runs) as answer');
+  return rows[0].answer;
 }
 
-/** Whether a run is under way, or the latest one has ended within so many days. */
-export async function isWatched(client: Client, target: string, days: number): Promise<boolean> {
+/** Whether a run of the table is under way, or the latest one has ended within so many days. */
+export async function isWatched(client: Client, table: string, days: number): Promise<boolean> {
   const { rows } = await client.query(
     `select exists (
-       select from encryption_rollout.runs
-       where target = $1 and (ended_at is null or ended_at > clock_timestamp() - make_interval(days => $2))
+       select from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
+       where t.target = $1 and (ended_at is null or ended_at > clock_timestamp() - make_interval(days => $2))
      ) as answer`,
-    [target, days],
+    [table, days],
   );
   return rows[0].answer;
 }
 
 /** Whether the table is meant to be encrypted, all of it: by the latest run that says what one may expect of it. */
-export async function isEncrypted(client: Client, target: string): Promise<boolean> {
+export async function isEncrypted(client: Client, table: string): Promise<boolean> {
   const { rows } = await client.query(
-    `select status from encryption_rollout.runs as r
-     where target = $1 and ${changesExpectations} order by started_at desc limit 1`,
-    [target],
+    `select r.status = 'COMPLETED' and t.completed_at is not null as answer
+     from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
+     where t.target = $1 and ${changesExpectations} order by r.started_at desc limit 1`,
+    [table],
   );
-  return rows[0]?.status === 'COMPLETED';
+  return rows[0]?.answer ?? false;
 }
 
 /**
- * Of a run `r`: whether it changes what one may expect of its table. Not one that its preflight refused, after which
- * everything is as it was; nor one that began in a table that was encrypted, whose trigger stays on and every row as
+ * Of a run `r` and a table of it `t`: whether it changes what one may expect of the table. Not one that its preflight refused,
+ * after which everything is as it was; nor one that began in a table that was encrypted, whose trigger stays on and every row as
  * encrypted as before, until it is complete or somebody has had the trigger switched off.
  */
-export const changesExpectations = `case r.purpose
+export const changesExpectations = `case t.purpose
      when 'encrypt' then r.status <> 'STOPPED' or exists (
        select from encryption_rollout.gates as g
        where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO')
      else r.status = 'COMPLETED' or exists (
        select from encryption_rollout.events as e
-       where e.run_id = r.id and e.event = 'TRIGGER_DISABLED') end`;
+       where e.run_id = r.id and e.target = t.target and e.event = 'TRIGGER_DISABLED') end`;
 
 /** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
-export async function mayHaveEnabledTrigger(client: Client, target: string): Promise<boolean> {
+export async function mayHaveEnabledTrigger(client: Client, table: string): Promise<boolean> {
   const { rows } = await client.query(
     `select exists (
-       select from encryption_rollout.runs as r
-       where r.target = $1 and (r.status = 'COMPLETED' or exists (
+       select from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
+       where t.target = $1 and (r.status = 'COMPLETED' or exists (
          select from encryption_rollout.gates as g
          where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
        ))
      ) as answer`,
-    [target],
+    [table],
   );
   return rows[0].answer;
 }

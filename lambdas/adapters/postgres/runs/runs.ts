@@ -6,6 +6,7 @@ import type { PhaseNumber } from '../../../core/plan/plan.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 import { activeRun } from './run-status.ts';
+import { takeTables } from './run-tables.ts';
 
 type Client = pg.ClientBase;
 
@@ -16,49 +17,51 @@ interface RunRow {
   execution: string;
 }
 
-/** Whoever opens, takes back or clears a run of this table does so one after the other, until the transaction ends. */
-export async function lockRuns(client: Client, target: string): Promise<void> {
-  await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
-    `encryption_rollout.runs ${target}`,
-  ]);
+/** Whoever opens, takes back or clears a run does so one after the other, until the transaction ends. */
+export async function lockRuns(client: Client): Promise<void> {
+  await client.query("select pg_advisory_xact_lock(hashtextextended('encryption_rollout.runs', 0))");
 }
 
 /**
  * Opens a run for the execution: a new one, or the unfinished one again. The same execution gets the same answer twice.
+ * @param tables that it is about, which the engine knows
  * @param isRunning whether another execution is still at work, asked only when the records say that it may be
  * @throws RunAlreadyActive
  */
 export async function openRun(
   client: Client,
-  target: string,
-  execution: string,
-  attestations: Record<string, string>,
+  {
+    execution,
+    tables,
+    attestations,
+  }: {
+    readonly execution: string;
+    readonly tables: readonly string[];
+    readonly attestations: Readonly<Record<string, string>>;
+  },
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<Run> {
   return inTransaction(client, async () => {
-    await lockRuns(client, target);
+    await lockRuns(client);
     const { rows } = await client.query<RunRow>(
-      `select id, attempt, status, execution from encryption_rollout.runs
-       where target = $1 order by started_at desc limit 1`,
-      [target],
+      `select id, attempt, status, execution from encryption_rollout.runs order by started_at desc limit 1`,
     );
     const last = rows[0];
     if (last === undefined || last.status === 'COMPLETED') {
-      const inserted = await client.query<RunRow>(
-        `insert into encryption_rollout.runs (target, execution, attestations)
-         values ($1, $2, $3) returning id, attempt`,
-        [target, execution, attestations],
+      const inserted = await client.query<Run>(
+        `insert into encryption_rollout.runs (execution, attestations) values ($1, $2) returning id, attempt`,
+        [execution, attestations],
       );
-      const { id, attempt } = inserted.rows[0] as RunRow;
-      const run = { id, attempt, target };
+      const run = inserted.rows[0] as Run;
+      await takeTables(client, run, tables);
       await recordEvent(client, run, 'STARTED', { execution });
       return run;
     }
     if (last.status === 'ACTIVE' && last.execution === execution)
-      return { id: last.id, attempt: last.attempt, target };
-    if (last.status !== 'STOPPED' && (await isRunning(last.execution))) throw alreadyActive(target, last);
-    await refuseWhileClearing(client, last, target, isRunning);
-    const run = { id: last.id, attempt: last.attempt + 1, target };
+      return { id: last.id, attempt: last.attempt };
+    if (last.status !== 'STOPPED' && (await isRunning(last.execution))) throw alreadyActive(last);
+    await refuseWhileClearing(client, last, isRunning);
+    const run = { id: last.id, attempt: last.attempt + 1 };
     await client.query(
       `update encryption_rollout.runs
        set attempt = $2, status = 'ACTIVE', execution = $3, attestations = attestations || $4,
@@ -67,17 +70,15 @@ export async function openRun(
        where id = $1`,
       [run.id, run.attempt, execution, attestations],
     );
+    await takeTables(client, run, tables);
     await recordEvent(client, run, 'RESUMED', { execution });
     return run;
   });
 }
 
-function alreadyActive(
-  target: string,
-  { id, execution }: { id: string; execution: string },
-): RunAlreadyActive {
+function alreadyActive({ id, execution }: { id: string; execution: string }): RunAlreadyActive {
   return new RunAlreadyActive(
-    `A rollout of ${target} is active already: run ${id}, execution ${execution}. Wait for it to end, or stop it first; a table has one rollout at a time.`,
+    `A rollout is active already: run ${id}, execution ${execution}. Wait for it to end, or stop it first; a database has one rollout at a time.`,
   );
 }
 
@@ -89,31 +90,30 @@ function alreadyActive(
  */
 export async function refuseWhileActive(
   client: Client,
-  target: string,
   execution: string,
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<Run | undefined> {
-  const active = await activeRun(client, target);
+  const active = await activeRun(client);
   if (active === undefined || active.execution === execution) return undefined;
   if (!(await isRunning(active.execution))) return active.passedPreflight ? active.run : undefined;
-  throw alreadyActive(target, { id: active.run.id, execution: active.execution });
+  throw alreadyActive({ id: active.run.id, execution: active.execution });
 }
 
 async function refuseWhileClearing(
   client: Client,
   last: RunRow,
-  target: string,
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<void> {
   const { rows } = await client.query<{ execution: string }>(
-    `select execution from encryption_rollout.clearings where run_id = $1 and attempt = $2 and ended_at is null`,
+    `select distinct execution from encryption_rollout.clearings
+     where run_id = $1 and attempt = $2 and ended_at is null and execution is not null`,
     [last.id, last.attempt],
   );
-  const execution = rows[0]?.execution;
-  if (execution !== undefined && (await isRunning(execution)))
-    throw new RunAlreadyActive(
-      `The ciphertext of ${target} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
-    );
+  for (const { execution } of rows)
+    if (await isRunning(execution))
+      throw new RunAlreadyActive(
+        `The ciphertext of run ${last.id} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
+      );
 }
 
 /**
@@ -179,6 +179,11 @@ export async function closeRun(
       `update encryption_rollout.runs set status = $2, ended_at = clock_timestamp(), stop_reason = $3 where id = $1`,
       [run.id, status, reason],
     );
+    if (status === 'COMPLETED')
+      await client.query(
+        `update encryption_rollout.run_targets set completed_at = clock_timestamp() where run_id = $1 and attempt = $2`,
+        [run.id, run.attempt],
+      );
     await recordEvent(client, run, status, reason === null ? {} : { reason });
   });
 }

@@ -1,10 +1,10 @@
-/** The plan's rollback option 1 for a run that is over: the trigger goes off because a person asks for it. */
+/** The plan's rollback option 1 for a run that is over: the triggers go off because a person asks for it. */
 import type pg from 'pg';
 import { InvalidInput } from '../../../core/errors.ts';
 import type { Run } from '../../../core/payloads.ts';
 import { startExecution } from '../../aws/executions.ts';
 import { latestDetail, recordEvent } from '../runs/events.ts';
-import { latestRunStatus } from '../runs/run-status.ts';
+import { hasRun } from '../runs/run-status.ts';
 import { lockRuns } from '../runs/runs.ts';
 import { inTransaction } from '../transaction.ts';
 
@@ -19,18 +19,17 @@ export function requestedRollbackName(run: Run, number: number): string {
 }
 
 /**
- * Takes the target's latest run back from where it ended, and starts Rollback for it.
+ * Takes the latest run back from where it ended, and starts Rollback for it.
  * @param isRunning whether an execution of EncryptionRollout is still at work
  * @returns the run, and the ARN of the execution of Rollback
  * @throws InvalidInput when there is no run, one is under way, or nothing is switched on
  */
 export async function rollBackOnRequest(
   client: Client,
-  target: string,
   { by, reason, machine }: { readonly by: string; readonly reason: string; readonly machine: string },
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<{ readonly run: Run; readonly execution: string }> {
-  const { run, number } = await request(client, target, by, reason, isRunning);
+  const { run, number } = await request(client, by, reason, isRunning);
   const name = requestedRollbackName(run, number);
   // Lost before it began, as by a crash right here, the request is made anew: the run is STOPPING, and nothing runs.
   await startExecution(machine, name, { run, reason: `Rollback requested by ${by}: ${reason}` });
@@ -39,38 +38,45 @@ export async function rollBackOnRequest(
 
 async function request(
   client: Client,
-  target: string,
   by: string,
   reason: string,
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<{ run: Run; number: number }> {
-  if ((await latestRunStatus(client, target)) === undefined)
-    throw new InvalidInput(`No rollout of ${target} has begun yet, so there is nothing to roll back.`);
+  if (!(await hasRun(client)))
+    throw new InvalidInput('No rollout has begun yet, so there is nothing to roll back.');
   return inTransaction(client, async () => {
-    await lockRuns(client, target);
+    await lockRuns(client);
     const { rows } = await client.query(
-      `select r.id, r.attempt, r.status, r.execution,
-         encryption_rollout.trigger_is_enabled(t, t.trigger_name) as trigger_enabled
-       from encryption_rollout.runs r join encryption_rollout.targets t on t.name = r.target
-       where r.target = $1 order by r.started_at desc limit 1 for update of r`,
-      [target],
+      `select id, attempt, status, execution from encryption_rollout.runs
+       order by started_at desc limit 1 for update`,
     );
     const last = rows[0];
+    const run = { id: last.id, attempt: last.attempt };
     const isOpen = last.status === 'ACTIVE' || last.status === 'STOPPING';
     if (isOpen && (await isRunning(last.execution)))
       throw new InvalidInput(
-        `The rollout of ${target} is under way (run ${last.id}): a rollback on request is for a run that is over. Use abort, which stops the execution; the rollback follows by itself.`,
+        `A rollout is under way (run ${last.id}): a rollback on request is for a run that is over. Use abort, which stops the execution; the rollback follows by itself.`,
       );
-    if (!isOpen && !last.trigger_enabled)
+    if (!isOpen && (await tablesWithTrigger(client, run, true)).length === 0)
       throw new InvalidInput(
-        `The trigger of ${target} is switched off already, and no rollout is under way: there is nothing to roll back.`,
+        `The triggers of run ${last.id} are switched off already, and no rollout is under way: there is nothing to roll back.`,
       );
-    const run = { id: last.id, attempt: last.attempt, target };
     const number = ((await requestedRollback(client, run)) ?? 0) + 1;
     await client.query(`update encryption_rollout.runs set status = 'STOPPING' where id = $1`, [run.id]);
     await recordEvent(client, run, 'ROLLBACK_REQUESTED', { by, reason, number });
     return { run, number };
   });
+}
+
+/** Tables of the run whose trigger is on, or off. */
+export async function tablesWithTrigger(client: Client, run: Run, enabled: boolean): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `select t.name from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
+     where r.run_id = $1 and r.attempt = $2 and encryption_rollout.trigger_is_enabled(t, t.trigger_name) = $3
+     order by t.id`,
+    [run.id, run.attempt, enabled],
+  );
+  return rows.map(({ name }) => name);
 }
 
 /** Number of the latest rollback that a person has requested of this attempt; undefined when nobody has. */

@@ -1,15 +1,16 @@
-/** What a rollback does to the trigger. */
+/** What a rollback does to the triggers. */
 import type pg from 'pg';
 import type { DisableTriggerOutput, Run } from '../../../core/payloads.ts';
 import type { Purpose } from '../../../core/plan/purpose.ts';
 import { setTrigger } from '../encryption/engine.ts';
-import { purposeOf } from '../encryption/keys.ts';
 import { politely } from '../migrations.ts';
 import { recordEvent } from '../runs/events.ts';
+import { type RunTable, readRunTables } from '../runs/run-tables.ts';
 import { isOver } from '../runs/runs.ts';
 import { requestedRollback } from './rollback-requests.ts';
 
 type Client = pg.Client;
+type Switched = DisableTriggerOutput['tables'][number];
 
 /** Why a run for this leaves the trigger on, as it found it: without it new rows were plaintext only. */
 const leftOn = {
@@ -23,27 +24,42 @@ export async function switchesOff(client: Client, run: Run, purpose: Purpose): P
 }
 
 /**
- * Switches the encryption of new rows off, unless it was on when the run began, or the run is complete or another attempt's
- * by now: what a person has requested is done in any case. The guard stays on, so rows that change meanwhile lose their
- * stale ciphertext.
+ * Switches the encryption of new rows off in every table of the run, each by itself: one that is held does not keep the others
+ * on.
+ * @throws the first error, when all have been tried
  */
-export async function switchOff(client: Client, run: Run): Promise<DisableTriggerOutput> {
+export async function switchOff(client: Client, run: Run): Promise<Switched[]> {
+  const tables: Switched[] = [];
+  const errors: unknown[] = [];
+  for (const table of await readRunTables(client, run))
+    await switchTableOff(client, run, table).then(
+      (switched) => tables.push(switched),
+      (error) => errors.push(error),
+    );
+  if (errors.length > 0) throw errors[0];
+  return tables;
+}
+
+/**
+ * Unless the trigger was on when the run began, or the run is complete or another attempt's by now: what a person has requested
+ * is done in any case. The guard stays on, so rows that change meanwhile lose their stale ciphertext.
+ */
+async function switchTableOff(client: Client, run: Run, { name, purpose }: RunTable): Promise<Switched> {
   const leave = async (reason: string) => {
-    await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason });
-    return { triggerDisabled: false, milliseconds: 0, reason };
+    await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason }, name);
+    return { name, triggerDisabled: false, milliseconds: 0, reason };
   };
-  const purpose = await purposeOf(client, run);
   if (purpose !== 'encrypt' && !(await switchesOff(client, run, purpose))) return leave(leftOn[purpose]);
   const started = performance.now();
   // In one transaction, lest an execution take the run over between the look and the switch.
   const changed = await politely(client, async () =>
-    (await isOver(client, run)) ? undefined : setTrigger(client, run.target, false),
+    (await isOver(client, run)) ? undefined : setTrigger(client, name, false),
   );
   if (changed === undefined)
     return leave(
       'the run is complete, or a newer attempt has taken it over: the trigger is not this rollback’s business',
     );
   const milliseconds = performance.now() - started;
-  await recordEvent(client, run, 'TRIGGER_DISABLED', { milliseconds, changed });
-  return { triggerDisabled: true, milliseconds };
+  await recordEvent(client, run, 'TRIGGER_DISABLED', { milliseconds, changed }, name);
+  return { name, triggerDisabled: true, milliseconds };
 }

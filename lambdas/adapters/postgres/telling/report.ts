@@ -9,7 +9,7 @@ import type {
   KeyAccess,
   Report,
 } from '../../../core/telling/report.ts';
-import { hasEngineTable } from '../encryption/engine.ts';
+import { isInstalled } from '../encryption/engine.ts';
 
 type Client = pg.ClientBase;
 
@@ -17,31 +17,28 @@ type Client = pg.ClientBase;
 const maxRecords = 500;
 
 /**
- * The table's latest run with all its attempts; undefined when there is none, or no engine.
+ * The latest run with all its attempts; undefined when there is none, or no engine.
  * @param runId another run than the latest
  */
-export async function readReport(
-  client: Client,
-  target: string,
-  plan: Plan,
-  runId?: string,
-): Promise<Report | undefined> {
-  if (!(await hasEngineTable(client, 'holds'))) return undefined;
+export async function readReport(client: Client, plan: Plan, runId?: string): Promise<Report | undefined> {
+  if (!(await isInstalled(client))) return undefined;
   const { rows } = await client.query(
-    `select id, status, purpose, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
+    `select id, status, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
        stop_reason as "stopReason", attestations
-     from encryption_rollout.runs where target = $1 and ($2::uuid is null or id = $2)
+     from encryption_rollout.runs where $1::uuid is null or id = $1
      order by started_at desc limit 1`,
-    [target, runId ?? null],
+    [runId ?? null],
   );
   const run = rows[0];
   if (run === undefined) return undefined;
+  const tables = await readTables(client, run.id);
+  const names = tables.map(({ name }) => name);
   const recorded = await countRecords(client, run.id);
   const gates = await readGates(client, run.id);
   const events = await readEvents(client, run.id);
   const holds = await readHolds(client, run.id);
   return {
-    target,
+    tables,
     writtenAt: new Date().toISOString(),
     run: { ...run, startedAt: iso(run.startedAt), endedAt: iso(run.endedAt) },
     expected: {
@@ -59,14 +56,24 @@ export async function readReport(
       events: Math.max(0, recorded.events - events.length),
       holds: Math.max(0, recorded.holds - holds.length),
     },
-    errors: await summarizeErrors(client, target, run.startedAt),
-    keyAccess: await readKeyAccess(client, target, new Date(run.startedAt)),
+    errors: await summarizeErrors(client, names, run.startedAt),
+    keyAccess: await readKeyAccess(client, names, new Date(run.startedAt)),
   };
+}
+
+async function readTables(client: Client, run: string): Promise<Report['tables']> {
+  const { rows } = await client.query(
+    `select t.name, r.purpose, r.attempt, r.completed_at as "completedAt"
+     from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
+     where r.run_id = $1 order by t.id`,
+    [run],
+  );
+  return rows.map((row) => ({ ...row, completedAt: iso(row.completedAt) }));
 }
 
 async function readPhases(client: Client, run: string, plan: Plan): Promise<Report['phases']> {
   const { rows } = await client.query(
-    `select p.number, p.attempt, p.started_at as "startedAt", p.passed_at as "passedAt",
+    `select p.target as "table", p.number, p.attempt, p.started_at as "startedAt", p.passed_at as "passedAt",
        p.rows_with_pii as "rowsWithPersonalData", p.rows_encrypted as "rowsEncrypted",
        coalesce(b.failed, 0)::integer as "rowsFailed", coalesce(b.batches, 0)::integer as batches,
        coalesce(b.batches_now, 0)::integer as "batchesNow", coalesce(b.rows_now, 0)::bigint as "rowsNow",
@@ -75,9 +82,10 @@ async function readPhases(client: Client, run: string, plan: Plan): Promise<Repo
        select sum(rows_failed) as failed, count(*) as batches, count(*) filter (where started_at >= p.started_at) as batches_now,
          sum(rows_encrypted) filter (where started_at >= p.started_at) as rows_now,
          sum(milliseconds) as total, max(milliseconds) as slowest
-       from encryption_rollout.batches where run_id = p.run_id and phase = p.number
+       from encryption_rollout.batches where run_id = p.run_id and target = p.target and phase = p.number
      ) b on true
-     where p.run_id = $1 order by p.number`,
+     join encryption_rollout.targets t on t.name = p.target
+     where p.run_id = $1 order by p.number, t.id`,
     [run],
   );
   return rows.map((row) => {
@@ -119,8 +127,8 @@ async function readGates(client: Client, run: string): Promise<GateReport[]> {
 
 async function readAudits(client: Client, run: string): Promise<Report['audits']> {
   const { rows } = await client.query(
-    `select attempt, finished, rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched"
-     from encryption_rollout.audits where run_id = $1 order by attempt`,
+    `select target as "table", attempt, finished, rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched"
+     from encryption_rollout.audits where run_id = $1 order by attempt, target`,
     [run],
   );
   return rows;
@@ -129,7 +137,7 @@ async function readAudits(client: Client, run: string): Promise<Report['audits']
 /** Waits for themselves: a pressure that comes and goes writes so many that they would push everything else out. */
 async function readEvents(client: Client, run: string): Promise<EventReport[]> {
   const { rows } = await client.query(
-    `select attempt, event, happened_at as at, detail from (
+    `select target as "table", attempt, event, happened_at as at, detail from (
        select *, row_number() over (partition by event in ('WAITING', 'GOING_ON') order by id desc) as nth
        from encryption_rollout.events where run_id = $1
      ) as numbered where nth <= $2 order by id`,
@@ -151,25 +159,33 @@ async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
   return rows.map((row) => ({ ...row, askedAt: iso(row.askedAt), decidedAt: iso(row.decidedAt) }));
 }
 
-/** Errors of the table by type, since a moment: the plan's error summary. */
-export async function summarizeErrors(client: Client, target: string, since: Date): Promise<ErrorSummary[]> {
+/** Errors of the tables by type, since a moment, and those of which nobody knows the table: the plan's error summary. */
+export async function summarizeErrors(
+  client: Client,
+  tables: readonly string[],
+  since: Date,
+): Promise<ErrorSummary[]> {
   const { rows } = await client.query(
-    `select error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
-     from public.encryption_errors where target = $1 and error_timestamp >= $2
-     group by error_type order by error_type`,
-    [target, since],
+    `select target as "table", error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
+     from public.encryption_errors where (target = any ($1) or target is null) and error_timestamp >= $2
+     group by 1, 2 order by 2, 1`,
+    [tables, since],
   );
   return rows.map((row) => ({ ...row, first: iso(row.first), last: iso(row.last) }));
 }
 
-/** The plan's key access statistics for this table, and for what concerns all: installing, rotating, retiring a key. */
-export async function readKeyAccess(client: Client, target: string, since: Date): Promise<KeyAccess[]> {
+/** The plan's key access statistics for these tables, and for what concerns all: installing, rotating, retiring a key. */
+export async function readKeyAccess(
+  client: Client,
+  tables: readonly string[],
+  since: Date,
+): Promise<KeyAccess[]> {
   const { rows } = await client.query(
-    `select accessed_by as by, purpose, access_count as accesses, values_used as uses, failure_count as failures,
-       last_access as last
+    `select target as "table", accessed_by as by, purpose, access_count as accesses, values_used as uses,
+       failure_count as failures, last_access as last
      from public.get_key_access_stats(clock_timestamp() - $2::timestamptz)
-     where target is null or target = $1 order by access_count desc limit 50`,
-    [target, since],
+     where target is null or target = any ($1) order by access_count desc limit 50`,
+    [tables, since],
   );
   return rows.map((row) => ({ ...row, last: iso(row.last) }));
 }

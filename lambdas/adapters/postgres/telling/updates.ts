@@ -5,10 +5,8 @@ import { checkNames } from '../../../core/telling/report.ts';
 import type { Told } from '../../../core/telling/updates.ts';
 
 /** One update at a time: of two deliveries of a tick, the second finds what the first one told. In a transaction. */
-export async function lockUpdates(client: pg.ClientBase, target: string): Promise<void> {
-  await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [
-    `encryption_rollout.updates ${target}`,
-  ]);
+export async function lockUpdates(client: pg.ClientBase): Promise<void> {
+  await client.query("select pg_advisory_xact_lock(hashtextextended('encryption_rollout.updates', 0))");
 }
 
 /** What was told of the run. */
