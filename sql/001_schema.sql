@@ -37,8 +37,12 @@ create table encryption_rollout.created_objects (
   kind text not null check (kind in ('table', 'function', 'column', 'trigger')),
   name text not null,
   parent text not null default '',
+  -- Of a function: what it is called for, which decides about who may, and the target that it is for (null: for several).
+  purpose text check (purpose in ('batch', 'health', 'decryption', 'statistics')),
+  target text,
   created_at timestamptz not null default clock_timestamp(),
-  primary key (kind, name, parent)
+  primary key (kind, name, parent),
+  check ((kind = 'function') = (purpose is not null))
 );
 
 -- pgcrypto is used where it is. Where there is none it goes into the engine's own schema, so that uninstall can take it
@@ -67,4 +71,46 @@ as $$
   from pg_extension e
   join pg_namespace n on n.oid = e.extnamespace
   where e.extname = 'pgcrypto'
+$$;
+
+-- What somebody has dropped, a guard for instance, is made again by the next registration, and is recorded already.
+create function encryption_rollout.record_created(
+  p_kind text,
+  p_name text,
+  p_parent text default '',
+  p_purpose text default null,
+  p_target text default null
+)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into encryption_rollout.created_objects (kind, name, parent, purpose, target)
+  values (p_kind, p_name, p_parent, p_purpose, p_target)
+  on conflict do nothing
+$$;
+
+-- Creates, or creates again, a function outside the engine's schema; for its owner alone. Raises ER002 when somebody
+-- else's is in the way.
+create function encryption_rollout.create_public_function(
+  p_signature text,
+  p_sql text,
+  p_purpose text,
+  p_target text default null
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regprocedure(p_signature) is not null
+    and not exists (select from encryption_rollout.created_objects where kind = 'function' and name = p_signature)
+  then
+    raise exception 'function % found, which the engine did not create', p_signature
+      using errcode = 'ER002', hint = format('If it is not needed: drop function %s; otherwise rename it.', p_signature);
+  end if;
+  execute p_sql;
+  execute format('revoke all on function %s from public', p_signature);
+  perform encryption_rollout.record_created('function', p_signature, '', p_purpose, p_target);
+end
 $$;

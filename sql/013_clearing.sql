@@ -9,10 +9,11 @@ create table encryption_rollout.clear_cursors (
   filenode oid
 );
 
--- What was cleared, on whose wish: one row per attempt that was stopped.
+-- What was cleared, on whose wish: one row per table of an attempt that was stopped.
 create table encryption_rollout.clearings (
   run_id uuid not null references encryption_rollout.runs (id),
   attempt integer not null,
+  target text not null,
   requested_by text not null,
   -- Of ClearCiphertext, the latest; null before the first.
   execution text,
@@ -20,7 +21,7 @@ create table encryption_rollout.clearings (
   rows_failed bigint not null default 0,
   requested_at timestamptz not null default clock_timestamp(),
   ended_at timestamptz,
-  primary key (run_id, attempt)
+  primary key (run_id, attempt, target)
 );
 
 -- True for a row with ciphertext whose plaintext is gone: there it is the only copy.
@@ -60,7 +61,7 @@ as $$
     encryption_rollout.table_sql(p_target),
     encryption_rollout.ciphertext_only_sql(p_target),
     (
-      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || '_encrypted', c), ', ')
+      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || p_target.suffix, c), ', ')
       from unnest(p_target.columns) as c
     ),
     encryption_rollout.clearable_sql(p_target)
@@ -70,7 +71,7 @@ $$;
 -- One bounded step, in the caller's transaction: clears up to p_limit rows, and looks at no more than 256 MB of table.
 -- `failed` rows are passed over from then on, like those that cannot be encrypted. `skipped` rows were locked by somebody
 -- and are left to a later call. `exhausted`: a whole lap found nothing to clear.
--- Raises ER008 while a run is active and ER011 while the trigger is on; neither can begin before this transaction ends.
+-- Raises ER008 while a run of the database is active and ER011 while the trigger is on; neither can begin before this transaction ends.
 create function encryption_rollout.clear_batch(p_target text, p_limit integer)
 returns table (cleared integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
@@ -100,11 +101,11 @@ begin
       using errcode = '22023', hint = 'Correct the number of rows.';
   end if;
   -- Whoever opens a run takes this lock, exclusively, before looking at the runs.
-  perform pg_advisory_xact_lock_shared(hashtextextended('encryption_rollout.runs ' || v_target.name, 0));
+  perform pg_advisory_xact_lock_shared(hashtextextended('encryption_rollout.runs', 0));
   select id, status into v_run
-  from encryption_rollout.runs where target = v_target.name and status in ('ACTIVE', 'STOPPING');
+  from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING');
   if found then
-    raise exception 'run % of % found to be %, no active run expected', v_run.id, v_target.name, v_run.status
+    raise exception 'run % found to be %, no active run expected', v_run.id, v_run.status
       using errcode = 'ER008', hint = 'Stop its execution and let the rollback finish, then clear.';
   end if;
   -- The table's lock first: from here on nobody can switch the trigger on.
@@ -140,7 +141,7 @@ begin
       'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and ctid < $2 and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $3) as found',
       encryption_rollout.table_sql(v_target),
       encryption_rollout.clearable_sql(v_target),
-      encryption_rollout.key_text_sql(v_target.key_type, quote_ident(v_target.key_column)),
+      encryption_rollout.row_key_sql(v_target),
       v_target.name
     )
     into v_tids
@@ -167,22 +168,5 @@ begin
   set position = v_cursor.position, dirty = v_cursor.dirty, filenode = v_cursor.filenode
   where c.target = v_target.name;
   return next;
-end
-$$;
-
-revoke all on function encryption_rollout.ciphertext_only_sql(encryption_rollout.targets),
-  encryption_rollout.clearable_sql(encryption_rollout.targets), encryption_rollout.clear_rows_sql(encryption_rollout.targets),
-  encryption_rollout.clear_batch(text, integer) from public;
-revoke all on encryption_rollout.clear_cursors, encryption_rollout.clearings from public;
-select encryption_rollout.assign_rights();
-do $$
-declare
-  v_readers text;
-begin
-  select string_agg(rolname::regrole::text, ', ') into v_readers
-  from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_reader');
-  if v_readers is not null then
-    execute format('grant select on encryption_rollout.clearings to %s', v_readers);
-  end if;
 end
 $$;

@@ -10,8 +10,8 @@ interface TriggerState {
 }
 
 /**
- * The guard must always be on: one trigger for updates, and one for inserts, unless the table was registered by an engine
- * that did not know that one and never since. The encryption trigger must be on once a rollout is complete.
+ * The guard must always be on: one trigger for updates, and one for inserts. The encryption trigger must be on once a rollout
+ * is complete.
  * @returns whether they are
  */
 export async function checkTriggers(
@@ -36,15 +36,9 @@ export async function checkTriggers(
      where t.tgrelid = to_regclass($1) and t.tgname = any ($2)`,
     [target.table, expected.map(({ name }) => name)],
   );
-  const created = await client.query<{ name: string }>(
-    "select name from encryption_rollout.created_objects where kind = 'trigger' and to_regclass(parent) = to_regclass($1)",
-    [target.table],
-  );
   const state = { trigger: true, guard: true };
   for (const { name, calls, type, invariant } of expected) {
     const found = rows.find((row) => row.name === name);
-    const isWanted = name !== 'aa_clear_brought_ciphertext' || created.rows.some((row) => row.name === name);
-    if (found === undefined && !isWanted) continue;
     if (!found?.enabled) state[invariant] = false;
     if (invariant === 'trigger' && !complete) continue;
     findings.check(invariant);
@@ -57,17 +51,37 @@ export async function checkTriggers(
             ? 'calls something else'
             : undefined;
     if (problem)
-      findings.violated(invariant, `trigger ${name}`, `${problem}, enabled and unchanged expected`);
+      findings.violated(
+        invariant,
+        `trigger ${name} of ${target.name}`,
+        `${problem}, enabled and unchanged expected`,
+      );
   }
   return state;
 }
 
-/** What health() reports and, for the table that it speaks of, get_encryption_health_summary(). */
+/** By target, what get_encryption_health_summary() reports, under the names that health() has for it. */
+export type Summary = ReadonlyMap<string, Record<string, unknown>>;
+
+/** It counts every table of the database: to be called once. */
+export async function readSummary(client: pg.ClientBase): Promise<Summary> {
+  const { rows, fields } = await client.query('select * from public.get_encryption_health_summary()');
+  // Its first three columns carry the first table's name: total_appointments, encrypted_appointments, unencrypted_appointments.
+  const names = fields.map(
+    ({ name }, index) => [name, ['total_rows', 'encrypted_rows', 'unencrypted_rows'][index] ?? name] as const,
+  );
+  return new Map(
+    rows.map((row) => [row.target, Object.fromEntries(names.map(([name, meaning]) => [meaning, row[name]]))]),
+  );
+}
+
+/** What health() and get_encryption_health_summary() report about the table. */
 export async function checkCoverage(
   client: pg.ClientBase,
   target: Target,
   counts: Counts,
   triggers: TriggerState,
+  readReports: () => Promise<Summary>,
   findings: Findings,
 ): Promise<void> {
   const { rows, withPii } = counts;
@@ -97,7 +111,11 @@ export async function checkCoverage(
       // Counts and percentages arrive as text or number, depending on the parsers of the session.
       const found = typeof expected === 'number' ? Number(value) : value;
       if (found !== expected)
-        findings.violated('coverage', `${source}.${name}`, `${found} reported, ${expected} counted`);
+        findings.violated(
+          'coverage',
+          `${source}.${name} of ${target.name}`,
+          `${found} reported, ${expected} counted`,
+        );
     }
   };
 
@@ -105,13 +123,9 @@ export async function checkCoverage(
   // For the rollout, which moves rows to the current key.
   compare('encryption_rollout.health', counts.withCurrentKey, health.rows[0]);
 
-  const first = await client.query('select name from encryption_rollout.targets order by id limit 1');
-  if (first.rows[0].name !== target.name) return;
-  const summary = await client.query('select * from public.get_encryption_health_summary()');
-  // Its first three columns carry the table's name: total_appointments, encrypted_appointments, unencrypted_appointments.
-  const columns = summary.fields.map(
-    ({ name }, index) =>
-      [['total_rows', 'encrypted_rows', 'unencrypted_rows'][index] ?? name, summary.rows[0][name]] as const,
-  );
-  compare('public.get_encryption_health_summary', counts.encrypted, Object.fromEntries(columns));
+  const source = 'public.get_encryption_health_summary';
+  const summary = (await readReports()).get(target.name);
+  if (summary === undefined)
+    findings.violated('coverage', `${source} of ${target.name}`, 'no row for the table');
+  else compare(source, counts.encrypted, summary);
 }

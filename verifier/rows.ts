@@ -42,7 +42,7 @@ export async function checkRows(
     target.keyText,
     'pii_iv',
     ...columnList(target).map((column) => `${column}::text`),
-    ...columnList(target, '_encrypted'),
+    ...columnList(target, target.suffix),
   ];
   const sql = `select ${selected.join(', ')} from ${target.table}`;
   for await (const [key, iv, ...fields] of stream<[string, Buffer | null, ...unknown[]]>(client, sql)) {

@@ -13,6 +13,8 @@ export interface Target {
   /** SQL of the row's key as text, as it is authenticated. */
   readonly keyText: string;
   readonly columns: readonly string[];
+  /** What a ciphertext column's name has after its column's. */
+  readonly suffix: string;
   readonly trigger: string;
 }
 
@@ -38,10 +40,21 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
       name: row.name,
       id: row.id,
       table: `${pg.escapeIdentifier(row.schema_name)}.${pg.escapeIdentifier(row.table_name)}`,
-      keyText: keyText(row.key_type, pg.escapeIdentifier(row.key_column)),
+      keyText: rowKeyText(row),
       columns: row.columns,
+      suffix: row.suffix,
       trigger: row.trigger_name,
     }));
+}
+
+function rowKeyText(row: { name: string; key_columns: string[]; key_types: string[] }): string {
+  const [column, ...others] = row.key_columns;
+  const [type] = row.key_types;
+  if (column === undefined || type === undefined || others.length > 0)
+    throw new CannotVerify(
+      `Found a key of ${row.key_columns.length} columns of target ${row.name}, expected one. Use the verifier of the version that registered it.`,
+    );
+  return keyText(type, pg.escapeIdentifier(column));
 }
 
 /** The text of a key of these types depends on a session's settings; format 1 fixes it. All others are cast. */
@@ -60,7 +73,7 @@ function keyText(type: string, column: string): string {
   }
 }
 
-/** Column names for SQL: `email` or, with a suffix, `email_encrypted`. */
+/** Column names for SQL: the plaintext's or, with the target's suffix, the ciphertext's. */
 export function columnList(target: Target, suffix = ''): string[] {
   return target.columns.map((column) => pg.escapeIdentifier(column + suffix));
 }

@@ -6,8 +6,8 @@ import type pg from 'pg';
 import { CannotVerify } from './cannot-verify.ts';
 import { Findings, type Result, type Violation } from './findings.ts';
 import { readKeys } from './keys.ts';
-import { checkCompletion, checkPhases, checkWork, latestStatus } from './records.ts';
-import { checkCoverage, checkTriggers } from './reports.ts';
+import { checkCompletion, checkPhases, checkWork, latestRun } from './records.ts';
+import { checkCoverage, checkTriggers, readSummary, type Summary } from './reports.ts';
 import { type Counts, checkIvReuse, checkRows } from './rows.ts';
 import { compareSnapshot, writeSnapshot } from './snapshot.ts';
 import { readTargets, type Target } from './targets.ts';
@@ -15,7 +15,7 @@ import { readTargets, type Target } from './targets.ts';
 export interface Options {
   /** `<schema>.<table>`; none = every registered target. */
   readonly targets?: readonly string[];
-  /** Demand a complete rollout even when the latest run is not COMPLETED. */
+  /** Demand completely encrypted tables even where the latest run has not completed them. */
   readonly complete?: boolean;
   /** Files with a key each; none = public.app_config. */
   readonly keyFiles?: readonly string[];
@@ -32,7 +32,7 @@ export interface Verification {
   readonly target: string;
   /** Whether it was judged as completely encrypted. */
   readonly complete: boolean;
-  /** Of the latest run; null before the first. */
+  /** Of the latest run that takes the table; null before the first. */
   readonly runStatus: string | null;
   readonly counts: Counts;
   readonly results: readonly Result[];
@@ -52,7 +52,13 @@ export async function verify(client: pg.ClientBase, options: Options = {}): Prom
         `Found ${targets.length} targets and one snapshot, expected one target. Choose with --target: ${targets.map(({ name }) => name).join(', ')}.`,
       );
     const verifications: Verification[] = [];
-    for (const target of targets) verifications.push(await verifyTarget(client, target, options));
+    // Read once, and not before it is known that the rows can be read.
+    let summary: Promise<Summary> | undefined;
+    const reports = () => {
+      summary ??= readSummary(client);
+      return summary;
+    };
+    for (const target of targets) verifications.push(await verifyTarget(client, target, reports, options));
     return verifications;
   } finally {
     // It fails only with a lost connection, and has nothing to undo; what lost it must not be hidden by that.
@@ -60,11 +66,16 @@ export async function verify(client: pg.ClientBase, options: Options = {}): Prom
   }
 }
 
-async function verifyTarget(client: pg.ClientBase, target: Target, options: Options): Promise<Verification> {
+async function verifyTarget(
+  client: pg.ClientBase,
+  target: Target,
+  reports: () => Promise<Summary>,
+  options: Options,
+): Promise<Verification> {
   const findings = new Findings((violation) => options.onViolation?.(target.name, violation));
   if (options.snapshot !== undefined) await writeSnapshot(client, target, options.snapshot);
-  const runStatus = await latestStatus(client, target);
-  const complete = options.complete === true || runStatus === 'COMPLETED';
+  const run = await latestRun(client, target);
+  const complete = options.complete === true || run?.completed === true;
   const keys = await readKeys(client, options.keyFiles ?? [], findings);
   const counts = await checkRows(client, target, keys, complete, findings, (rows) =>
     options.onRow?.(target.name, rows),
@@ -73,9 +84,15 @@ async function verifyTarget(client: pg.ClientBase, target: Target, options: Opti
   if (options.plaintextBefore !== undefined)
     await compareSnapshot(client, target, options.plaintextBefore, findings);
   const triggers = await checkTriggers(client, target, complete, findings);
-  await checkCoverage(client, target, counts, triggers, findings);
+  await checkCoverage(client, target, counts, triggers, reports, findings);
   await checkPhases(client, target, findings);
   await checkWork(client, target, counts, findings);
   await checkCompletion(client, target, findings);
-  return { target: target.name, complete, runStatus, counts, results: findings.results() };
+  return {
+    target: target.name,
+    complete,
+    runStatus: run?.status ?? null,
+    counts,
+    results: findings.results(),
+  };
 }

@@ -17,7 +17,7 @@ const register = (target: Record<string, unknown>) =>
 const people = {
   schema: 'public',
   table: 'people',
-  keyColumn: 'id',
+  key: ['id'],
   columns: ['email'],
   trigger: 'encrypt_people',
   priority: null,
@@ -89,6 +89,26 @@ describe('register_target', () => {
       table: 'create table public.people (id int primary key, email text, email_encrypted text)',
       message: /column email_encrypted of table public\.people is of type text, bytea expected/,
     },
+    'a ciphertext column of too long a name': {
+      table: `create table public.people (id int primary key, "${'x'.repeat(60)}" text)`,
+      target: { columns: ['x'.repeat(60)], suffix: '_enc' },
+      message: /with _enc it exceeds 63 bytes/,
+    },
+    'no suffix': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { suffix: '' },
+      message: /ciphertext of column email of table public\.people found to go to column email,/,
+    },
+    'a suffix that leads to another of its columns': {
+      table: 'create table public.people (email_x bytea primary key, email text)',
+      target: { key: ['email_x'], suffix: '_x' },
+      message: /found to go to column email_x, a column of its own expected/,
+    },
+    'a suffix that leads to the initialization vector': {
+      table: 'create table public.people (id int primary key, pii text)',
+      target: { columns: ['pii'], suffix: '_iv' },
+      message: /found to go to column pii_iv/,
+    },
     'an occupied trigger': {
       table: `create table public.people (id int primary key, email text);
         create trigger encrypt_people before update on public.people for each row execute function suppress_redundant_updates_trigger()`,
@@ -101,6 +121,16 @@ describe('register_target', () => {
     'a key that is not unique': {
       table: 'create table public.people (id int not null, email text); create index on public.people (id)',
       message: /without a unique index/,
+    },
+    'a key of several columns, for now': {
+      table: 'create table public.people (id int, part int, email text, primary key (id, part))',
+      target: { key: ['id', 'part'] },
+      message: /key of columns id, part of table public\.people found, a key of one column expected for now/,
+    },
+    'a key that is not a list': {
+      table: 'create table public.people (id int primary key, email text)',
+      target: { key: 'id' },
+      message: /schema, table, key, columns and trigger expected/,
     },
     'half a key': {
       table: 'create table public.people (id int, part int, email text, primary key (id, part))',
@@ -127,7 +157,7 @@ describe('register_target', () => {
     'nothing to encrypt': {
       table: 'create table public.people (id int primary key, email text)',
       target: { columns: [] },
-      message: /schema, table, keyColumn, columns and trigger expected/,
+      message: /schema, table, key, columns and trigger expected/,
     },
   };
   for (const [name, { table, target, message }] of Object.entries(bad)) {
@@ -145,6 +175,16 @@ describe('register_target', () => {
       expect(rows).toEqual([]);
     });
   }
+
+  test('refuses another suffix than the first', async () => {
+    await client.query('create table public.people (id int primary key, email text)');
+    await register({ ...people, suffix: '_sealed' });
+    await register({ ...people, suffix: '_sealed' });
+    await expect(register(people)).rejects.toMatchObject({
+      code: 'ER002',
+      message: expect.stringMatching(/suffix _encrypted .* but is registered with .* suffix _sealed/),
+    });
+  });
 
   test('refuses to replace a function that is not its own', async () => {
     await client.query('create table public.people (id int primary key, email text)');
@@ -232,7 +272,7 @@ describe('without being superuser', () => {
 describe('any table', () => {
   /** Registers, encrypts in batches, by trigger and after edits; verifies outside the database. */
   async function rollOut(registration: Record<string, unknown>, edit: string, moreRows: string) {
-    const target = Target.parse(registration);
+    const target = registration as Pick<Target, 'schema' | 'table' | 'columns'> as Target;
     await register(registration);
     await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
     const name = `${target.schema}.${target.table}`;
@@ -299,7 +339,7 @@ describe('any table', () => {
       {
         schema,
         table,
-        keyColumn: key,
+        key: [key],
         columns,
         trigger: `Trig"ger 'x'`,
         createdAt: 'Made At',
@@ -358,6 +398,31 @@ describe('any table', () => {
     });
   }
 
+  test('with ciphertext in columns of another name, which can be cleared and removed again', async () => {
+    await client.query('create table public.people (id int primary key, email text, note text)');
+    await client.query("insert into public.people select n, 'p' || n, 'n' from generate_series(1, 5) n");
+    await rollOut(
+      { ...people, columns: ['email', 'note'], suffix: '_sealed' },
+      "update public.people set email = 'x' where id = 1",
+      "insert into public.people values (6, 'y')",
+    );
+    const columns = async () => Object.keys((await client.query('select * from public.people')).rows[0]);
+    expect(await columns()).toEqual(['id', 'email', 'note', 'email_sealed', 'note_sealed', 'pii_iv']);
+    await client.query("select encryption_rollout.set_trigger('public.people', false)");
+    // The guards know the name, too.
+    await client.query("update public.people set note = 'edited' where id = 2");
+    await client.query(
+      'insert into public.people select 7, email, note, email_sealed, note_sealed, pii_iv from public.people where id = 1',
+    );
+    const sealed =
+      'select id from public.people where num_nonnulls(email_sealed, note_sealed, pii_iv) > 0 order by id';
+    expect((await client.query(sealed)).rows.map(({ id }) => id)).toEqual([1, 3, 4, 5, 6]);
+    await client.query("select encryption_rollout.clear_batch('public.people', 100)");
+    expect((await client.query(sealed)).rows).toEqual([]);
+    await client.query('select encryption_rollout.uninstall()');
+    expect(await columns()).toEqual(['id', 'email', 'note']);
+  });
+
   test('in any schema that has pgcrypto', async () => {
     await database.drop();
     database = await freshDatabase({ template: 'empty' });
@@ -374,30 +439,6 @@ describe('any table', () => {
     );
     await client.query('select encryption_rollout.uninstall()');
     expect((await client.query("select from pg_extension where extname = 'pgcrypto'")).rowCount).toBe(1);
-  });
-
-  test('beside the first: the public names stay the first one’s, the rest is generic', async () => {
-    await client.query(`create table public.people (id int primary key, email text);
-      create table public.staff (id int primary key, email text)`);
-    await client.query(
-      "insert into public.people values (1, 'a'); insert into public.staff values (1, 'b'), (2, 'c')",
-    );
-    await register(people);
-    await register({ ...people, table: 'staff', trigger: 'encrypt_staff' });
-    await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
-    await client.query('select public.batch_encrypt_people()');
-    expect(
-      (await client.query('select encrypted_people from public.get_encryption_health_summary()')).rows,
-    ).toEqual([{ encrypted_people: '1' }]);
-    const staff = await client.query(
-      "select unencrypted_rows from encryption_rollout.health('public.staff')",
-    );
-    expect(staff.rows).toEqual([{ unencrypted_rows: '2' }]);
-    // The same key of the same row number, but another table: it must not open.
-    await client.query("select encryption_rollout.encrypt_up_to('public.staff', null)");
-    await expect(
-      client.query('select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.staff'),
-    ).rejects.toMatchObject({ code: 'ER006' });
   });
 });
 

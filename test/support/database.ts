@@ -23,7 +23,7 @@ export const testKey = { number: 1, key: Buffer.from('0f'.repeat(32), 'hex') } a
 export const appointments = {
   schema: 'public',
   table: 'appointments',
-  keyColumn: 'id',
+  key: ['id'],
   columns: ['email', 'e164', 'first_name'],
   trigger: 'encrypt_appointment_pii',
   priority: 'is_vip',

@@ -214,17 +214,17 @@ describe('planted corruption', () => {
     await client.query(
       "update encryption_rollout.batches set rows_encrypted = rows_encrypted - 1 where request = 'test/2/1'",
     );
-    expect(await found()).toEqual({ phases: [`run ${run}, phase 2`] });
+    expect(await found()).toEqual({ phases: [`run ${run}, phase 2 of ${target}`] });
   });
 
   test('a batch record added, and one below zero', async () => {
     await client.query(
-      `insert into encryption_rollout.batches select run_id, 'forged', 4, 5, 0, 0, false, now(), 1 from encryption_rollout.batches limit 1`,
+      `insert into encryption_rollout.batches select run_id, 'forged', target, 4, 5, 0, 0, false, now(), 1 from encryption_rollout.batches limit 1`,
     );
     await client.query("update encryption_rollout.batches set rows_skipped = -1 where request = 'test/2/1'");
     expect(await found()).toEqual({
-      phases: [`run ${run}, batch test/2/1`, `run ${run}, phase 4`],
-      work: ['encryption_rollout.batches'],
+      phases: [`run ${run}, batch test/2/1 of ${target}`, `run ${run}, phase 4 of ${target}`],
+      work: [`encryption_rollout.batches of ${target}`],
     });
   });
 });
@@ -232,11 +232,11 @@ describe('planted corruption', () => {
 describe('what is switched off or recorded wrongly', () => {
   test('the encryption trigger', async () => {
     await client.query('alter table appointments disable trigger encrypt_appointment_pii');
-    expect(await found()).toEqual({ trigger: ['trigger encrypt_appointment_pii'] });
+    expect(await found()).toEqual({ trigger: [`trigger encrypt_appointment_pii of ${target}`] });
   });
 
   test('the guard: disabled, dropped, replaced by one that does nothing', async () => {
-    const guard = ['trigger zz_clear_stale_ciphertext'];
+    const guard = [`trigger zz_clear_stale_ciphertext of ${target}`];
     await client.query('alter table appointments disable trigger zz_clear_stale_ciphertext');
     expect(await found()).toEqual({ guard });
     await client.query('drop trigger zz_clear_stale_ciphertext on appointments');
@@ -250,15 +250,10 @@ describe('what is switched off or recorded wrongly', () => {
 
   test('the guard on inserts', async () => {
     await client.query('alter table appointments disable trigger aa_clear_brought_ciphertext');
-    const guard = ['trigger aa_clear_brought_ciphertext'];
+    const guard = [`trigger aa_clear_brought_ciphertext of ${target}`];
     expect(await found()).toEqual({ guard });
     await client.query('drop trigger aa_clear_brought_ciphertext on appointments');
     expect(await found()).toEqual({ guard });
-    // As on a table whose last rollout began with a release that had no such trigger.
-    await client.query(
-      "delete from encryption_rollout.created_objects where name = 'aa_clear_brought_ciphertext'",
-    );
-    expect(await found()).toEqual({});
   });
 
   test('coverage: a health function that reports more than there is', async () => {
@@ -272,29 +267,43 @@ describe('what is switched off or recorded wrongly', () => {
     expect(await found()).toEqual({
       presence: [row],
       coverage: [
-        ...names.map((name) => `encryption_rollout.health.${name}`),
-        'encryption_rollout.health.readable_percentage',
-        'encryption_rollout.health.readable_rows',
-        ...names.map((name) => `public.get_encryption_health_summary.${name}`),
-        'public.get_encryption_health_summary.encrypted_with_current_key',
+        ...[...names, 'readable_percentage', 'readable_rows'].map(
+          (name) => `encryption_rollout.health.${name} of ${target}`,
+        ),
+        ...[...names, 'encrypted_with_current_key'].map(
+          (name) => `public.get_encryption_health_summary.${name} of ${target}`,
+        ),
       ].sort(),
     });
   });
 
   test('a completed run: without a passed phase, without its audit, with mismatches', async () => {
     await client.query('update encryption_rollout.phases set passed_at = null where number = 3');
-    expect(await found()).toEqual({ completion: [`run ${run}`] });
+    expect(await found()).toEqual({ completion: [`run ${run} of ${target}`] });
     await client.query('update encryption_rollout.phases set passed_at = now()');
     expect(await found()).toEqual({});
     await client.query('update encryption_rollout.audits set rows_mismatched = 1');
-    expect(await found()).toEqual({ completion: [`run ${run}`] });
+    expect(await found()).toEqual({ completion: [`run ${run} of ${target}`] });
     await client.query('delete from encryption_rollout.audits');
-    expect(await found()).toEqual({ completion: [`run ${run}`] });
+    expect(await found()).toEqual({ completion: [`run ${run} of ${target}`] });
+  });
+
+  test('a completed run whose table is not, or that began after the first phase with work to do', async () => {
+    await client.query('update encryption_rollout.run_targets set completed_at = null');
+    expect(await found({ complete: true })).toEqual({ completion: [`run ${run} of ${target}`] });
+    // Left out of the last attempt, it is nobody's to complete.
+    await client.query('update encryption_rollout.runs set attempt = 2');
+    expect(await found({ complete: true })).toEqual({});
+    await client.query('update encryption_rollout.runs set attempt = 1');
+    await client.query('update encryption_rollout.run_targets set completed_at = now(), resume_at = 1');
+    await client.query('delete from encryption_rollout.batches where phase = 1');
+    await client.query('delete from encryption_rollout.phases where number = 1');
+    expect(await found()).toEqual({ completion: [`run ${run} of ${target}`] });
   });
 
   test('more encrypted rows than were ever encrypted', async () => {
     await client.query("update encryption_rollout.key_access set uses = 1 where purpose = 'batch'");
-    expect(await found()).toEqual({ work: ['encryption_rollout.batches', target] });
+    expect(await found()).toEqual({ work: [`encryption_rollout.batches of ${target}`, target] });
     // A log that was cut is not judged.
     await client.query("delete from encryption_rollout.key_access where purpose = 'install'");
     expect(await found()).toEqual({});
@@ -359,6 +368,6 @@ describe('a rollout under way', () => {
     );
     expect(await found()).toEqual({});
     await client.query('update encryption_rollout.phases set rows_attempted = 17 where number = 3');
-    expect(await found()).toEqual({ phases: [`run ${run}, phase 3`] });
+    expect(await found()).toEqual({ phases: [`run ${run}, phase 3 of ${target}`] });
   });
 });

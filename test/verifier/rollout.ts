@@ -7,20 +7,27 @@ export const target = 'public.appointments';
 /** Seeds the table and takes it through phases 1 to `lastPhase`; 5 completes the run. Returns the run's id. */
 export async function rollOut(client: pg.Client, rows: number, lastPhase = 5): Promise<string> {
   await seedAppointments(client, rows);
+  return rollOutTables(client, [target], lastPhase);
+}
+
+/** The same with tables that hold their rows already: one run takes all of them. */
+export async function rollOutTables(
+  client: pg.Client,
+  targets: readonly string[],
+  lastPhase = 5,
+): Promise<string> {
   const run = await one(
     client,
-    "insert into encryption_rollout.runs (target, execution) values ($1, 'test') returning id",
-    [target],
+    "insert into encryption_rollout.runs (execution) values ('test') returning id",
   );
   await recordEvent(client, run, 'STARTED');
-  for (let phase = 1; phase <= lastPhase; phase++) {
+  for (const name of targets)
     await client.query(
-      `insert into encryption_rollout.phases (run_id, number, attempt, rows_with_pii, rows_encrypted_now)
-       select $1, $2, 1, rows_with_pii, encrypted_rows from encryption_rollout.health($3)`,
-      [run, phase, target],
+      'insert into encryption_rollout.run_targets (run_id, target, attempt) values ($1, $2, 1)',
+      [run, name],
     );
-    if (phase === 4) await client.query('select encryption_rollout.set_trigger($1, true)', [target]);
-    else for (const batch of [1, 2]) await runBatch(client, run, phase, batch, phase === 5 ? rows : 8);
+  for (let phase = 1; phase <= lastPhase; phase++) {
+    for (const name of targets) await workOn(client, run, phase, name);
     await client.query(
       `insert into encryption_rollout.gates (run_id, attempt, gate, phase, verdict, reason, criteria)
        values ($1, 1, 'Gate', $2, 'GO', '', '[]')`,
@@ -35,13 +42,28 @@ export async function rollOut(client: pg.Client, rows: number, lastPhase = 5): P
   return run;
 }
 
-async function runBatch(client: pg.Client, run: string, phase: number, batch: number, limit: number) {
+async function workOn(client: pg.Client, run: string, phase: number, name: string) {
+  await client.query(
+    `insert into encryption_rollout.phases (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now)
+     select $1, $3, $2, 1, rows_with_pii, encrypted_rows from encryption_rollout.health($3)`,
+    [run, phase, name],
+  );
+  if (phase === 4) await client.query('select encryption_rollout.set_trigger($1, true)', [name]);
+  else for (const batch of [1, 2]) await runBatch(client, run, phase, batch, name);
+  await client.query(
+    'update encryption_rollout.phases set worked_at = clock_timestamp() where run_id = $1 and target = $2 and number = $3',
+    [run, name, phase],
+  );
+}
+
+async function runBatch(client: pg.Client, run: string, phase: number, batch: number, name: string) {
   await client.query('begin');
   await client.query(
     `with batch as (
        insert into encryption_rollout.batches
-         (run_id, request, phase, rows_encrypted, rows_failed, rows_skipped, exhausted, started_at, milliseconds)
-       select $1, 'test/' || $2::integer || '/' || $3::integer, $2, encrypted, failed, skipped, exhausted, clock_timestamp(), 1
+         (run_id, request, target, phase, rows_encrypted, rows_failed, rows_skipped, exhausted, started_at, milliseconds)
+       select $1, case $4 when $6 then 'test' else $4 end || '/' || $2::integer || '/' || $3::integer, $4, $2,
+         encrypted, failed, skipped, exhausted, clock_timestamp(), 1
        from encryption_rollout.encrypt_batch($4, $5)
        returning rows_encrypted, rows_failed
      )
@@ -49,17 +71,23 @@ async function runBatch(client: pg.Client, run: string, phase: number, batch: nu
      set rows_encrypted = p.rows_encrypted + b.rows_encrypted, rows_failed = p.rows_failed + b.rows_failed,
        rows_attempted = p.rows_attempted + b.rows_encrypted + b.rows_failed
      from batch as b
-     where p.run_id = $1 and p.number = $2`,
-    [run, phase, batch, target, limit],
+     where p.run_id = $1 and p.target = $4 and p.number = $2`,
+    [run, phase, batch, name, phase === 5 ? 50_000 : 8, target],
   );
   await client.query('commit');
 }
 
 async function complete(client: pg.Client, run: string) {
   await client.query(
-    `insert into encryption_rollout.audits (run_id, attempt, rows_verified, finished)
-     select $1, 1, encrypted_rows, true from encryption_rollout.health($2)`,
-    [run, target],
+    `insert into encryption_rollout.audits (run_id, attempt, target, rows_verified, finished)
+     select run_id, attempt, target, h.encrypted_rows, true
+     from encryption_rollout.run_targets, encryption_rollout.health(target) as h
+     where run_id = $1`,
+    [run],
+  );
+  await client.query(
+    'update encryption_rollout.run_targets set completed_at = clock_timestamp() where run_id = $1',
+    [run],
   );
   await client.query(
     "update encryption_rollout.runs set status = 'COMPLETED', ended_at = clock_timestamp() where id = $1",

@@ -94,7 +94,7 @@ test('compares keys of text bytewise, whatever the collation and the characters'
     JSON.stringify({
       schema: 'public',
       table: 'notes',
-      keyColumn: 'name',
+      key: ['name'],
       columns: ['body'],
       trigger: 'encrypt_notes',
     }),
@@ -116,7 +116,7 @@ test('one snapshot is of one target', async () => {
     JSON.stringify({
       schema: 'public',
       table: 'notes',
-      keyColumn: 'name',
+      key: ['name'],
       columns: ['body'],
       trigger: 'encrypt_notes',
     }),

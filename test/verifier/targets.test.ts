@@ -16,8 +16,8 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-async function register(schema: string, table: string, keyColumn: string, column: string) {
-  const target = { schema, table, keyColumn, columns: [column], trigger: 'encrypt' };
+async function register(schema: string, table: string, key: string, column: string, suffix?: string) {
+  const target = { schema, table, key: [key], columns: [column], trigger: 'encrypt', suffix };
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
   return `${schema}.${table}`;
 }
@@ -79,6 +79,18 @@ test('names with quotes, dots, capitals and SQL are names', async () => {
     missingIv: 0,
   });
   expect(verification?.results.filter(({ violations }) => violations > 0)).toEqual([]);
+});
+
+test('ciphertext is read from where the target has it', async () => {
+  await client.query(
+    "create table suffixed (id int primary key, note text); insert into suffixed values (1, 'a')",
+  );
+  const name = await register('public', 'suffixed', 'id', 'note', '_sealed');
+  await client.query('select * from encryption_rollout.encrypt_batch($1, 100)', [name]);
+  const [verification] = await verify(client, { targets: [name] });
+  expect(verification?.counts).toMatchObject({ rows: 1, encrypted: 1 });
+  expect(verification?.results.filter(({ violations }) => violations > 0)).toEqual([]);
+  expect(verification?.results.find(({ invariant }) => invariant === invariants.opens)?.checked).toBe(1);
 });
 
 test('rows that row-level security would hide are asked for, not passed over', async () => {

@@ -31,31 +31,17 @@ begin
 end
 $$;
 
--- These work on the tables to encrypt, whose owner or owners' member the installing role is, and it stays their owner.
--- Callers need no right to the tables.
-alter function encryption_rollout.encrypt_batch(text, integer, bytea) security definer;
-alter function encryption_rollout.health(text) security definer;
-alter function encryption_rollout.set_trigger(text, boolean) security definer;
-alter function encryption_rollout.new_rows(text, timestamptz) security definer;
--- These work on what is the engine's own.
-alter function encryption_rollout.forget_failed_rows(text) security definer;
-alter function encryption_rollout.decrypt_logged(text, bytea, bytea, text) security definer;
-
--- Functions that stay with the installing role, and what they are for.
+-- Functions that stay with the installing role, and what they are for: they work on the tables to encrypt, whose owner or
+-- owners' member that role is. Callers need no right to the tables.
 create view encryption_rollout.table_functions as
-select p.oid::regprocedure as function, p.proname in ('health', 'get_encryption_health_summary') as is_for_readers
+select p.oid::regprocedure as function, p.proname = 'health' as is_for_readers
 from pg_proc as p
-where p.prosecdef
-  and (
-    p.pronamespace = 'encryption_rollout'::regnamespace
-    and p.proname in ('encrypt_batch', 'health', 'set_trigger', 'new_rows')
-    or p.oid in (
-      select to_regprocedure(c.name)
-      from encryption_rollout.created_objects as c
-      where c.kind = 'function'
-        and (c.name ~ '^public\."?batch_encrypt_' or c.name = 'public.get_encryption_health_summary()')
-    )
-  );
+where p.pronamespace = 'encryption_rollout'::regnamespace
+  and p.proname in ('encrypt_batch', 'health', 'set_trigger', 'new_rows')
+union all
+select to_regprocedure(o.name), o.purpose = 'health'
+from encryption_rollout.created_objects as o
+where o.purpose in ('batch', 'health') and to_regprocedure(o.name) is not null;
 
 -- Gives what there is to the owner role and grants the others theirs, as far as there are such roles. Can be called at any
 -- time: registering a target does, so roles that were created later are used from then on.
@@ -163,19 +149,43 @@ as $$
 declare
   v_readers text;
   v_operators text;
-  v_function regprocedure;
+  v_grant text;
 begin
   select string_agg(rolname::regrole::text, ', ') into v_readers
   from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_reader');
   if v_readers is not null then
     execute format('grant usage on schema encryption_rollout to %s', v_readers);
-    execute format('grant execute on function public.get_key_access_stats(interval) to %s', v_readers);
-    execute format(
-      'grant select on public.encryption_errors, encryption_rollout.runs, encryption_rollout.phases, encryption_rollout.batches, encryption_rollout.gates, encryption_rollout.audits, encryption_rollout.events to %s',
-      v_readers
-    );
-    for v_function in select function from encryption_rollout.table_functions where is_for_readers loop
-      execute format('grant execute on function %s to %s', v_function, v_readers);
+    execute format('grant select on public.encryption_errors to %s', v_readers);
+    -- The records of runs: the tables that refer to them, and to their tables.
+    for v_grant in
+      select format(
+        'grant select %s on %s',
+        -- Never the token of a waiting execution, which answers for anybody.
+        case when bool_or(attname = 'task_token') then
+          format('(%s)', string_agg(quote_ident(attname), ', ') filter (where attname <> 'task_token'))
+        end,
+        attrelid::regclass
+      )
+      from pg_attribute
+      where attnum > 0
+        and not attisdropped
+        and attrelid in (
+          select 'encryption_rollout.runs'::regclass
+          union all
+          select conrelid
+          from pg_constraint
+          where contype = 'f'
+            and confrelid in ('encryption_rollout.runs'::regclass, 'encryption_rollout.run_targets'::regclass)
+        )
+      group by attrelid
+      union all
+      select format('grant execute on function %s', function) from encryption_rollout.table_functions where is_for_readers
+      union all
+      select format('grant execute on function %s', name)
+      from encryption_rollout.created_objects
+      where purpose = 'statistics' and to_regprocedure(name) is not null
+    loop
+      execute format('%s to %s', v_grant, v_readers);
     end loop;
   end if;
 
@@ -183,23 +193,24 @@ begin
   select string_agg(rolname::regrole::text, ', ') into v_operators
   from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_owner');
   if v_operators is not null then
-    for v_function in
-      select function from encryption_rollout.table_functions
+    for v_grant in
+      select format('grant execute on function %s', function) from encryption_rollout.table_functions
       union all
-      select 'encryption_rollout.forget_failed_rows(text)'::regprocedure
+      select 'grant execute on function encryption_rollout.forget_failed_rows(text)'
     loop
-      execute format('grant execute on function %s to %s', v_function, v_operators);
+      execute format('%s to %s', v_grant, v_operators);
     end loop;
   end if;
 
   if exists (select from pg_roles where rolname = 'encryption_rollout_decryptor') then
     grant usage on schema encryption_rollout to encryption_rollout_decryptor;
     grant execute on function encryption_rollout.decrypt_logged(text, bytea, bytea, text) to encryption_rollout_decryptor;
-    for v_function in
-      select to_regprocedure(name) from encryption_rollout.created_objects
-      where kind = 'function' and name like 'public.decrypt\_pii\_with\_iv\_logged(%' and to_regprocedure(name) is not null
+    for v_grant in
+      select format('grant execute on function %s', name)
+      from encryption_rollout.created_objects
+      where purpose = 'decryption' and to_regprocedure(name) is not null
     loop
-      execute format('grant execute on function %s to encryption_rollout_decryptor', v_function);
+      execute format('%s to encryption_rollout_decryptor', v_grant);
     end loop;
   end if;
 end
@@ -248,7 +259,3 @@ as $$
   from pg_roles
   where oid = p_role
 $$;
-
-revoke all on function encryption_rollout.foreign_code(text), encryption_rollout.is_trusted(oid, oid) from public;
-revoke all on function encryption_rollout.assign_rights(), encryption_rollout.give_to_owner_role(), encryption_rollout.grant_rights() from public;
-select encryption_rollout.assign_rights();

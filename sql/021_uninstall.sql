@@ -11,9 +11,9 @@ declare
 begin
   -- Nobody opens a run from here on.
   lock table encryption_rollout.runs in share row exclusive mode;
-  select id, target, status into v_run from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING') limit 1;
+  select id, status into v_run from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING') limit 1;
   if found then
-    raise exception 'run % of % found to be %, no active run expected', v_run.id, v_run.target, v_run.status
+    raise exception 'run % found to be %, no active run expected', v_run.id, v_run.status
       using errcode = 'ER008', hint = 'Let the rollout complete, or stop its execution, then uninstall.';
   end if;
 
@@ -51,22 +51,6 @@ begin
       when insufficient_privilege then
         raise notice 'role % is left in place: % may not drop it', v_object.rolname, current_user;
     end;
-  end loop;
-end
-$$;
-
--- Functions are everybody's by default. The schema is closed to others as well; this is the second lock.
-do $$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select p.oid
-    from pg_proc p
-    where p.pronamespace = 'encryption_rollout'::regnamespace
-      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
-  loop
-    execute format('revoke all on function %s from public', v_function);
   end loop;
 end
 $$;

@@ -15,15 +15,6 @@ create table encryption_rollout.cursors (
   filenode oid
 );
 
--- Rows that could not be encrypted, passed over until forget_failed_rows.
-create table encryption_rollout.failed_rows (
-  target text not null references encryption_rollout.targets (name),
-  row_key text not null,
-  sqlstate text not null,
-  failed_at timestamptz not null default clock_timestamp(),
-  primary key (target, row_key)
-);
-
 create function encryption_rollout.page_of(p_tid tid)
 returns bigint
 language sql
@@ -33,6 +24,66 @@ as $$
   select ((p_tid::text::point)[0])::bigint
 $$;
 
+-- Finds rows to encrypt, or to move to the key of this number: $1 and $2 bound the window (both exclusive), $3 the number.
+create function encryption_rollout.unsealed_rows_sql(
+  p_target encryption_rollout.targets,
+  p_key_number integer,
+  p_only_priority boolean
+)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_sql text := format(
+    'select ctid from only %s where ctid > $1 and ctid < $2 and %s',
+    encryption_rollout.table_sql(p_target), encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+  );
+begin
+  if p_only_priority then
+    v_sql := v_sql || format(' and (%s' || chr(10) || ')', p_target.priority);
+  end if;
+  -- Left out as a rule, because it costs every row a look-up.
+  if exists (select from encryption_rollout.failed_rows where target = p_target.name) then
+    v_sql := v_sql || format(
+      ' and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+      encryption_rollout.row_key_sql(p_target), p_target.name
+    );
+  end if;
+  return format('select array_agg(ctid) from (%s limit $3) as found', v_sql);
+end
+$$;
+
+-- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
+-- stronger: inserts of rows that refer to ours do not wait for it.
+create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_key_number integer)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'update only %1$s as t set pii_iv = s.iv, %2$s from (%3$s) as s where t.ctid operator(pg_catalog.=) s.tid',
+    encryption_rollout.table_sql(p_target),
+    (
+      select string_agg(format('%I = s.s%s', c || p_target.suffix, n), ', ')
+      from unnest(p_target.columns) with ordinality as columns (c, n)
+    ),
+    encryption_rollout.sealing_query(
+      p_target,
+      '$1',
+      format(
+        'select ctid as tid, %s as row_key, %s from only %s where ctid operator(pg_catalog.=) any ($2) and %s for no key update skip locked',
+        encryption_rollout.row_key_sql(p_target),
+        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
+        encryption_rollout.table_sql(p_target),
+        encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+      )
+    )
+  )
+$$;
+
 -- One bounded step, in the caller's transaction: up to p_limit rows, and never more than 256 MB of table looked at.
 -- `skipped` rows were locked by somebody and are left to a later call. `exhausted`: a whole lap found nothing to do.
 -- With p_key_check it first proves that the caller has the key that is in the database (ER003 otherwise).
@@ -40,6 +91,7 @@ $$;
 create function encryption_rollout.encrypt_batch(p_target text, p_limit integer, p_key_check bytea default null)
 returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 -- Every session may have plans printed to itself, and the constants in them are keys.
 set debug_print_plan = off
@@ -146,156 +198,6 @@ begin
 end
 $$;
 
--- Finds rows to encrypt, or to move to the key of this number: $1 and $2 bound the window (both exclusive), $3 the number.
-create function encryption_rollout.unsealed_rows_sql(
-  p_target encryption_rollout.targets,
-  p_key_number integer,
-  p_only_priority boolean
-)
-returns text
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_sql text := format(
-    'select ctid from only %s where ctid > $1 and ctid < $2 and %s',
-    encryption_rollout.table_sql(p_target), encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
-  );
-begin
-  if p_only_priority then
-    v_sql := v_sql || format(' and (%s' || chr(10) || ')', p_target.priority);
-  end if;
-  -- Left out as a rule, because it costs every row a look-up.
-  if exists (select from encryption_rollout.failed_rows where target = p_target.name) then
-    v_sql := v_sql || format(
-      ' and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
-      encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)), p_target.name
-    );
-  end if;
-  return format('select array_agg(ctid) from (%s limit $3) as found', v_sql);
-end
-$$;
-
--- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
--- stronger: inserts of rows that refer to ours do not wait for it.
-create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_key_number integer)
-returns text
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select format(
-    'update only %1$s as t set pii_iv = s.iv, %2$s from (%3$s) as s where t.ctid operator(pg_catalog.=) s.tid',
-    encryption_rollout.table_sql(p_target),
-    (
-      select string_agg(format('%I = s.s%s', c || '_encrypted', n), ', ')
-      from unnest(p_target.columns) with ordinality as columns (c, n)
-    ),
-    encryption_rollout.sealing_query(
-      p_target,
-      '$1',
-      format(
-        'select ctid as tid, %s as row_key, %s from only %s where ctid operator(pg_catalog.=) any ($2) and %s for no key update skip locked',
-        encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)),
-        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
-        encryption_rollout.table_sql(p_target),
-        encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
-      )
-    )
-  )
-$$;
-
--- Runs the statement for all the rows or, when a row fails, for each half of them, down to the row that fails: it is
--- recorded, without its data, and passed over from now on. What is no row's fault is raised, as is everything of ours.
-create function encryption_rollout.encrypt_rows(
-  p_target encryption_rollout.targets,
-  p_sql text,
-  p_keys bytea[],
-  p_tids tid[],
-  p_max_failed integer,
-  out encrypted integer,
-  out failed integer,
-  out skipped integer
-)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_middle integer := cardinality(p_tids) / 2;
-  v_constraint text;
-  v_context text;
-  v_half record;
-begin
-  failed := 0;
-  begin
-    -- For the application's triggers; the statement itself depends on none. It ends with this function.
-    perform set_config('search_path', p_target.search_path, true);
-    execute p_sql using p_keys, p_tids;
-    get diagnostics encrypted = row_count;
-    return;
-  exception when others then
-    -- Connection, transaction state, rollback (deadlock, serialization), resources (disk, memory), locks, shutdown and
-    -- cancel, system, and our own.
-    if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') then
-      raise;
-    end if;
-    get stacked diagnostics v_constraint = constraint_name, v_context = pg_exception_context;
-    if cardinality(p_tids) = 1 then
-      perform encryption_rollout.record_failed_row(
-        p_target, p_tids[1], sqlstate,
-        -- The name of what raised it, never its message: a message may quote the row.
-        coalesce(nullif(v_constraint, ''), substring(v_context from '^PL/pgSQL function ([^\s(]+)\('))
-      );
-    end if;
-  end;
-  encrypted := 0;
-  if cardinality(p_tids) = 1 then
-    failed := 1;
-    return;
-  end if;
-  select * into v_half from encryption_rollout.encrypt_rows(p_target, p_sql, p_keys, p_tids[:v_middle], p_max_failed);
-  encrypted := v_half.encrypted;
-  failed := v_half.failed;
-  if failed < p_max_failed then
-    select * into v_half
-    from encryption_rollout.encrypt_rows(p_target, p_sql, p_keys, p_tids[v_middle + 1:], p_max_failed - failed);
-    encrypted := encrypted + v_half.encrypted;
-    failed := failed + v_half.failed;
-  end if;
-end
-$$;
-
-create function encryption_rollout.record_failed_row(
-  p_target encryption_rollout.targets,
-  p_tid tid,
-  p_sqlstate text,
-  p_raised_by text
-)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_key text;
-begin
-  execute format(
-    'select %s from only %s where ctid = $1',
-    encryption_rollout.key_text_sql(p_target.key_type, quote_ident(p_target.key_column)),
-    encryption_rollout.table_sql(p_target)
-  )
-  into v_key
-  using p_tid;
-  insert into public.encryption_errors (error_type, target, row_key, sqlstate, raised_by, detail)
-  values ('encryption', p_target.name, v_key, p_sqlstate, p_raised_by, 'the row is passed over until failed rows are tried again');
-  if v_key is not null then
-    insert into encryption_rollout.failed_rows (target, row_key, sqlstate)
-    values (p_target.name, v_key, p_sqlstate)
-    on conflict do nothing;
-  end if;
-end
-$$;
-
 -- Encrypts up to p_rows rows (null: all) in the caller's one transaction, and returns how many. For use by hand: every
 -- row stays locked until the end.
 create function encryption_rollout.encrypt_up_to(p_target text, p_rows integer)
@@ -324,24 +226,5 @@ begin
     exit when v_now >= v_laps + 2;
   end loop;
   return v_encrypted;
-end
-$$;
-
--- Rows that failed are tried again. Returns how many.
-create function encryption_rollout.forget_failed_rows(p_target text)
-returns bigint
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_forgotten bigint;
-begin
-  perform encryption_rollout.require_target(p_target);
-  delete from encryption_rollout.failed_rows where target = p_target;
-  get diagnostics v_forgotten = row_count;
-  if v_forgotten > 0 then
-    update encryption_rollout.cursors set dirty = true where target = p_target;
-  end if;
-  return v_forgotten;
 end
 $$;

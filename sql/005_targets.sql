@@ -1,0 +1,50 @@
+-- Targets: the tables to encrypt. The engine knows a table only by its registration, and generates what is specific to it.
+
+create table encryption_rollout.targets (
+  -- <schema>.<table>, unquoted.
+  name text primary key,
+  -- In the order of registration, and part of the names of generated functions; table names would not fit.
+  id integer generated always as identity unique,
+  schema_name text not null,
+  table_name text not null,
+  -- One each: what reads a key of several columns is not written yet.
+  key_columns text[] not null check (cardinality(key_columns) = 1),
+  key_types text[] not null check (cardinality(key_types) = cardinality(key_columns)),
+  columns text[] not null,
+  -- The ciphertext of a column is beside it, under its name with this at the end.
+  suffix text not null default '_encrypted',
+  trigger_name text not null,
+  priority text,
+  created_at_column text,
+  -- Under which the application's own triggers fire when the engine writes: the installing role's default.
+  search_path text not null,
+  registered_at timestamptz not null default clock_timestamp()
+);
+
+create function encryption_rollout.require_target(p_target text)
+returns encryption_rollout.targets
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets;
+begin
+  select * into v_target from encryption_rollout.targets where name = p_target;
+  if v_target.name is null then
+    raise exception 'target % not found, one of these expected: %', p_target,
+      coalesce((select string_agg(name, ', ' order by name) from encryption_rollout.targets), '(none is registered)')
+      using errcode = 'ER007', hint = 'Register it with encryption_rollout.register_target.';
+  end if;
+  return v_target;
+end
+$$;
+
+create function encryption_rollout.table_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('%I.%I', p_target.schema_name, p_target.table_name)
+$$;

@@ -1,0 +1,145 @@
+-- How far the encryption is, who used the key, and when that was measured last.
+
+-- The last exact count of each table, whoever made it.
+create table encryption_rollout.counts (
+  target text primary key references encryption_rollout.targets (name),
+  -- When Monitor, or a look in a soak, began to read the whole table last, and how long that took. While it is under way,
+  -- and when it was cut off, the longest that it may take.
+  tried_at timestamptz,
+  milliseconds double precision,
+  -- When the counting began whose result is here. Before the first result: since when one is awaited.
+  counted_at timestamptz not null default clock_timestamp(),
+  readable_percentage numeric,
+  missing_iv_count bigint
+);
+
+-- When Monitor last published what it had measured, so that the next one counts errors from there: none twice, and none
+-- lost when calls of it fail or are late. One row.
+create table encryption_rollout.measurements (
+  "only" boolean primary key default true check ("only"),
+  measured_at timestamptz not null
+);
+
+-- Exact, by one scan of the table. encryption_percentage: of the rows that hold PII, cut off after two decimals so that
+-- 100 means all; 100 when no row holds any. failed_rows: passed over by batches and still unencrypted.
+-- Encrypted means: with the current key. `readable` counts rows under any key in use, which is more during a rotation only.
+-- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DEGRADED (errors
+-- within the hour, or failed rows), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
+-- HEALTHY.
+create function encryption_rollout.health(p_target text)
+returns table (
+  total_rows bigint,
+  rows_with_pii bigint,
+  encrypted_rows bigint,
+  unencrypted_rows bigint,
+  encryption_percentage numeric,
+  missing_iv_count bigint,
+  failed_rows bigint,
+  trigger_enabled boolean,
+  guard_enabled boolean,
+  errors_last_hour bigint,
+  health_status text,
+  readable_rows bigint,
+  readable_percentage numeric
+)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  -- Before the first key nothing is encrypted: a number that no value has.
+  v_keys integer[] := coalesce(nullif(encryption_rollout.keys_in_use(), '{}'), '{0}');
+  v_unreadable bigint;
+begin
+  perform encryption_rollout.record_decryption_failures();
+  execute format(
+    'select count(*), count(*) filter (where %1$s), count(*) filter (where %2$s), count(*) filter (where pii_iv is null and (%3$s)), count(*) filter (where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)), count(*) filter (where %7$s) from only %6$s',
+    encryption_rollout.has_pii_sql(v_target),
+    encryption_rollout.not_sealed_with_sql(v_target, v_keys[:1]),
+    encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
+    encryption_rollout.row_key_sql(v_target),
+    v_target.name,
+    encryption_rollout.table_sql(v_target),
+    case when cardinality(v_keys) > 1 then encryption_rollout.not_sealed_with_sql(v_target, v_keys) else 'false' end
+  )
+  into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows, v_unreadable;
+  encrypted_rows := rows_with_pii - unencrypted_rows;
+  encryption_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * encrypted_rows / rows_with_pii, 2) end;
+  readable_rows := case when cardinality(v_keys) > 1 then rows_with_pii - v_unreadable else encrypted_rows end;
+  readable_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * readable_rows / rows_with_pii, 2) end;
+  trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
+  guard_enabled := encryption_rollout.guard_is_enabled(v_target);
+  select count(*) into errors_last_hour
+  from public.encryption_errors as e
+  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour';
+  health_status := case
+    when missing_iv_count > 0 or not guard_enabled then 'CRITICAL'
+    when errors_last_hour > 0 or failed_rows > 0 then 'DEGRADED'
+    when readable_rows < rows_with_pii then 'IN_PROGRESS'
+    when unencrypted_rows > 0 then 'ROTATING'
+    else 'HEALTHY'
+  end;
+  return next;
+end
+$$;
+
+-- Rows with PII that were created since a moment: how many, how many of them are encrypted, how many lack their IV.
+create function encryption_rollout.new_rows(p_target text, p_since timestamptz)
+returns table (new_records bigint, auto_encrypted bigint, missing_iv bigint)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+begin
+  if v_target.created_at_column is null then
+    raise exception 'target % is registered without a column for the time of creation', p_target
+      using errcode = 'ER002', hint = 'Set target.createdAt in the settings.';
+  end if;
+  return query execute format(
+    'select count(*), count(*) filter (where not %s), count(*) filter (where pii_iv is null and (%s)) from only %s where %I >= $1 and %s',
+    encryption_rollout.unsealed_sql(v_target),
+    encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
+    encryption_rollout.table_sql(v_target),
+    v_target.created_at_column,
+    encryption_rollout.has_pii_sql(v_target)
+  )
+  using p_since;
+end
+$$;
+
+select encryption_rollout.create_public_function(
+  'public.get_key_access_stats(interval)',
+  $sql$
+create function public.get_key_access_stats(p_interval interval default '24 hours')
+returns table (
+  accessed_by text,
+  purpose text,
+  target text,
+  -- Times that it was used; a batch or a bulk insert is one. `values_used`: rows or values that it was used for.
+  access_count bigint,
+  values_used bigint,
+  failure_count bigint,
+  last_access timestamptz
+)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform encryption_rollout.record_decryption_failures();
+  return query
+    select a.accessed_by, a.purpose, a.target, count(*), sum(a.uses)::bigint,
+      coalesce(sum(a.uses) filter (where not a.succeeded), 0)::bigint, max(a.accessed_at)
+    from encryption_rollout.key_access as a
+    where a.accessed_at > clock_timestamp() - p_interval
+    group by a.accessed_by, a.purpose, a.target
+    order by count(*) desc;
+end
+$function$
+  $sql$,
+  'statistics'
+);
