@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { Database, OffPeak, Target } from '../lambdas/core/plan/settings.ts';
+import { Database, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
 import { defaultStackName } from '../lambdas/core/telling/hints.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
@@ -26,7 +26,7 @@ const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What every deployment may say. */
 const everywhere = {
-  /** Prefix of every name in the console; one deployment per table. */
+  /** Prefix of every name in the console; one deployment per database. */
   stackName: text(
     /^[A-Za-z][A-Za-z0-9-]{0,39}$/,
     'expected a letter, then up to 39 letters, digits and hyphens',
@@ -73,9 +73,8 @@ const everywhere = {
   approvals: z.array(PhaseNumber, 'expected a list of phase numbers, like [3, 4]').default([]),
   /** When the bulk of the batches may run; at any time when not given. */
   offPeak: OffPeak.nullable().default(null),
-  /** Triggers of the application on the table, by name, that batches may fire. */
+  /** Triggers of the application on the tables, by name, that batches may fire. */
   acknowledgedTriggers: z.array(z.string().min(1)).default([]),
-  target: Target.prefault({}),
   /** What this deployment changes of the plan, e.g. `{"phases": {"3": {"batchRows": 2000}}}`. */
   plan: PlanOverrides.default({}),
   /** Attestations given at deployment: who attests each line of the checklist. */
@@ -85,8 +84,14 @@ const everywhere = {
     .transform((given): Record<string, string> => ({ ...(given as Record<string, string>) })),
 };
 
+const orTargets = 'expected target, of one table, or targets, a list: not both';
+
 /** What is there already. */
 const given = {
+  /** The one table. */
+  target: Target.optional(),
+  /** The tables, in the order in which they are worked on. */
+  targets: Targets.optional(),
   demo: z.literal(false, 'expected true or false').default(false),
   /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
   vpcId: id('vpc'),
@@ -145,10 +150,10 @@ const WithIam = z.strictObject({
 const WithDemo = z.strictObject({
   ...everywhere,
   demo: z.literal(true),
-  target: everywhere.target.refine(
-    ({ schema, table }) => schema === 'public' && table === 'appointments',
+  target: Target.refine(
+    (target) => targetName(target) === 'public.appointments',
     'expected public.appointments, the table that the demonstration fills',
-  ),
+  ).optional(),
   /** Appointments of fictitious people. */
   demoRows: z.int('expected a number of rows').min(100).max(1_000_000).default(10_000),
   /** A new cluster has no snapshot yet. */
@@ -163,8 +168,11 @@ export const settingNames: readonly string[] = [
 ];
 
 /** What an operator says about a deployment, see config/example.json. */
-export type GivenConfig = z.infer<typeof WithPassword> | z.infer<typeof WithIam>;
-export type DemoConfig = z.infer<typeof WithDemo>;
+export type GivenConfig = WithTables<z.infer<typeof WithPassword>> | WithTables<z.infer<typeof WithIam>>;
+export type DemoConfig = WithTables<z.infer<typeof WithDemo>>;
+
+/** Whether a list or the short form of a list of one was given. */
+type WithTables<Parsed> = Omit<Parsed, 'target' | 'targets'> & { readonly targets: readonly Target[] };
 export type RolloutConfig = GivenConfig | DemoConfig;
 
 /** The settings that go with what was chosen, so that what is wrong is told in its terms. */
@@ -215,7 +223,13 @@ function expectedBy(issue: z.core.$ZodIssue): string {
 export function parseConfig(value: unknown, source: string): RolloutConfig {
   const { schema, choice } = chosenBy(value);
   const result = schema.safeParse(value, { reportInput: true });
-  if (result.success) return result.data;
+  if (result.success) {
+    const { target, ...config } = result.data;
+    const targets = 'targets' in config ? config.targets : undefined;
+    if (target !== undefined && targets !== undefined)
+      throw new ConfigurationError(`${source}: targets: found target besides, ${orTargets}`);
+    return { ...config, targets: targets ?? [target ?? Target.parse({})] } as RolloutConfig;
+  }
   const lines = result.error.issues.flatMap((issue) => {
     const path = issue.path.join('.');
     if (issue.code === 'unrecognized_keys')

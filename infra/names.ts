@@ -1,6 +1,6 @@
 import { alertsOf } from '../lambdas/core/monitoring/alerts.ts';
 import { metricTarget } from '../lambdas/core/monitoring/metrics.ts';
-import { planOf } from '../lambdas/core/plan/settings.ts';
+import { planOf, targetName } from '../lambdas/core/plan/settings.ts';
 import { commandLine, runbookAt } from '../lambdas/core/telling/hints.ts';
 import type { RolloutConfig } from './config.ts';
 import { serviceAlerts } from './monitoring/service-alerts.ts';
@@ -12,10 +12,10 @@ import { serviceAlerts } from './monitoring/service-alerts.ts';
 export interface Names {
   /** `<stack>-<name>` of a function or a state machine. */
   of(name: string): string;
-  /** `<schema>.<table>` */
-  readonly target: string;
-  /** What our metrics call it. */
-  readonly metricTarget: string;
+  /** `<schema>.<table>` of each. */
+  readonly tables: readonly string[];
+  /** What our metrics call the table, or all of them together. */
+  metricTarget(table?: string): string;
   readonly dashboard: string;
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
@@ -31,11 +31,10 @@ export interface Names {
 export function namesOf(config: RolloutConfig): Names {
   const alerts = alertsOf(planOf(config));
   const of = (name: string) => `${config.stackName}-${name}`;
-  const target = `${config.target.schema}.${config.target.table}`;
   return {
     of,
-    target,
-    metricTarget: metricTarget(config.stackName, target),
+    tables: config.targets.map(targetName),
+    metricTarget: (table) => metricTarget(config.stackName, table),
     dashboard: config.stackName,
     commandLine: (words) => commandLine({ stack: config.stackName }, words),
     runbook: (anchor) => runbookAt(config.runbookUrl, anchor),

@@ -2,7 +2,8 @@ import { CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
-import { planOf, Settings } from '../lambdas/core/plan/settings.ts';
+import { tablesInWords } from '../lambdas/core/gates/judgement.ts';
+import { planOf, Settings, targetName } from '../lambdas/core/plan/settings.ts';
 import { PostRolloutMachine } from './afterwards/post-rollout-machine.ts';
 import { CheckSchedules } from './afterwards/schedules.ts';
 import type { RolloutConfig } from './config.ts';
@@ -37,7 +38,7 @@ interface EncryptionRolloutStackProps extends StackProps {
   readonly config: RolloutConfig;
 }
 
-/** One rollout of one table: machines, functions, alarms and who is told. */
+/** Rollouts of the tables of one database: machines, functions, alarms and who is told. */
 export class EncryptionRolloutStack extends Stack {
   constructor(scope: Construct, id: string, { config, ...props }: EncryptionRolloutStackProps) {
     super(scope, id, props);
@@ -56,7 +57,7 @@ export class EncryptionRolloutStack extends Stack {
       : new GivenSurroundings(this, 'Surroundings', config);
     if (!config.demo && config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
     const settings = Settings.parse({
-      target: config.target,
+      targets: config.targets,
       database: surroundings.database,
       customerAlarms: config.customerAlarms,
       ownAlarms: names.alarms,
@@ -112,7 +113,7 @@ export class EncryptionRolloutStack extends Stack {
     const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
       ...shared,
       plan,
-      target: config.target,
+      targets: config.targets,
       takeBackup,
       encryptBatches,
       soak,
@@ -192,7 +193,7 @@ export class EncryptionRolloutStack extends Stack {
     if (config.keySecretArn !== undefined)
       return Secret.fromSecretCompleteArn(this, 'Key', config.keySecretArn);
     const secret = new Secret(this, 'Key', {
-      description: `Encryption key of ${config.target.schema}.${config.target.table}. Without it the ciphertext is lost.`,
+      description: `Encryption key of ${tablesInWords(config.targets.map(targetName))}. Without it the ciphertext is lost.`,
       generateSecretString: {
         secretStringTemplate: JSON.stringify({ number: 1 }),
         generateStringKey: 'key',

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import type { Settings } from '../lambdas/core/plan/settings.ts';
+import { type Settings, settingsFile } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './machines/functions.ts';
 
@@ -74,7 +74,9 @@ export async function synthesize(
         };
       },
     ),
-    settings: JSON.parse(environment.ROLLOUT_SETTINGS ?? ''),
+    settings: JSON.parse(
+      readFileSync(path.join(functions.PrepareDatabase?.directory ?? '', settingsFile), 'utf8'),
+    ),
     databaseSecretArn: environment.DATABASE_SECRET_ARN ?? '',
     keySecretArn: environment.KEY_SECRET_ARN ?? '',
   };

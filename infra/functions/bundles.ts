@@ -1,9 +1,10 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Architecture, LoggingFormat, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
 import { buildSync } from 'esbuild';
+import { settingsFile } from '../../lambdas/core/plan/settings.ts';
 import { fileOf, sourceOf } from './handler-files.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -22,8 +23,13 @@ const withSql = ['PrepareDatabase', 'SeedDemo'];
 /**
  * Bundles the handlers of these states into one directory, which it passes to `use`; afterwards it is gone. What they
  * share is in it once, so a deployment uploads it once, and each function loads only what its own handler imports.
+ * @param settings what the handlers are told, in a file beside them: Lambda's environment has room for 4 KB; undefined = nothing
  */
-export function withBundle<T>(states: readonly string[], use: (directory: string) => T): T {
+export function withBundle<T>(
+  states: readonly string[],
+  settings: unknown,
+  use: (directory: string) => T,
+): T {
   const directory = mkdtempSync(join(tmpdir(), 'encryption-rollout-bundle-'));
   try {
     buildSync({
@@ -53,6 +59,7 @@ export function withBundle<T>(states: readonly string[], use: (directory: string
     });
     if (states.some((state) => withSql.includes(state)))
       cpSync(join(root, 'sql'), join(directory, 'sql'), { recursive: true });
+    if (settings !== undefined) writeFileSync(join(directory, settingsFile), JSON.stringify(settings));
     return use(directory);
   } finally {
     rmSync(directory, { recursive: true, force: true });

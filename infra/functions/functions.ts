@@ -1,4 +1,4 @@
-import { Duration, RemovalPolicy, Token } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy } from 'aws-cdk-lib';
 import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Code, type IVersion, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
@@ -6,7 +6,7 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import type { Settings } from '../../lambdas/core/plan/settings.ts';
 import type { CheckSchedules } from '../afterwards/schedules.ts';
-import { ConfigurationError, type RolloutConfig } from '../config.ts';
+import type { RolloutConfig } from '../config.ts';
 import type { Names } from '../names.ts';
 import { allowNetworkInterfaces, type Surroundings } from '../surroundings/surroundings.ts';
 import { runtimeOfFunctions, withBundle } from './bundles.ts';
@@ -58,22 +58,6 @@ export const functionNames = Object.keys(functions) as FunctionName[];
 /** Those that reach the database. From their subnets there need not be a way to SNS. */
 export const functionsInVpc = functionNames.filter((name) => !('subscribers' in functions[name]));
 
-/** What Lambda allows for names and values together, and what an ARN that is known only on deployment takes of it at most. */
-const environmentBytes = 4096;
-const arnBytes = 160;
-
-/** @throws ConfigurationError when Lambda would refuse the environment, which it would do in the middle of a deployment */
-function fitting(environment: Record<string, string>): Record<string, string> {
-  const bytes = Object.entries(environment)
-    .map(([name, value]) => name.length + (Token.isUnresolved(value) ? arnBytes : Buffer.byteLength(value)))
-    .reduce((sum, length) => sum + length, 0);
-  if (bytes > environmentBytes)
-    throw new ConfigurationError(
-      `the configuration: found ${bytes} bytes of settings for the functions, expected at most ${environmentBytes}: shorten customerAlarms (one composite alarm for many), target.canary or plan`,
-    );
-  return environment;
-}
-
 interface FunctionsProps {
   readonly config: RolloutConfig;
   readonly names: Names;
@@ -92,7 +76,7 @@ export class Functions extends Construct {
 
   constructor(scope: Construct, id: string, props: FunctionsProps) {
     super(scope, id);
-    this.byName = withBundle(functionNames, (directory) => {
+    this.byName = withBundle(functionNames, props.settings, (directory) => {
       const code = Code.fromAsset(directory);
       return new Map(functionNames.map((name) => [name, this.create(name, code, props)]));
     });
@@ -118,7 +102,7 @@ export class Functions extends Construct {
   private create(
     name: FunctionName,
     code: Code,
-    { config, names, settings, surroundings, keySecret, logGroup, checks, topic }: FunctionsProps,
+    { config, names, surroundings, keySecret, logGroup, checks, topic }: FunctionsProps,
   ): LambdaFunction {
     const needs: FunctionDefinition = functions[name];
     const role = new Role(this, `${name}Role`, {
@@ -127,7 +111,7 @@ export class Functions extends Construct {
     });
     const lambda = new LambdaFunction(this, name, {
       functionName: names.of(name),
-      description: `State ${name} of the encryption rollout of ${names.target}`,
+      description: `State ${name} of the encryption rollout ${config.stackName}`,
       ...runtimeOfFunctions,
       code,
       handler: handlerOf(name),
@@ -139,11 +123,10 @@ export class Functions extends Construct {
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was
       // rolled back does not: Lambda makes no second version of the same code, so the next attempt could not either.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE },
-      environment: fitting({
+      environment: {
         ...(needs.subscribers
           ? { ON_CALL_TOPIC_ARN: topic.topicArn }
           : { ...surroundings.login.environment, KEY_SECRET_ARN: keySecret.secretArn }),
-        ROLLOUT_SETTINGS: JSON.stringify(settings),
         STACK_NAME: config.stackName,
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
@@ -162,7 +145,7 @@ export class Functions extends Construct {
               CHECKS_ROLE_ARN: checks.role.roleArn,
             }
           : {}),
-      }),
+      },
     });
 
     logGroup.grantWrite(role);

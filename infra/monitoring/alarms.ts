@@ -20,12 +20,18 @@ const comparisons = {
   LessThanThreshold: ComparisonOperator.LESS_THAN_THRESHOLD,
 } satisfies Record<Alert['comparison'], ComparisonOperator>;
 
-/** A metric of this deployment's target, as the handlers emit it. */
-export function metricOf(names: Names, metricName: MetricName, statistic: string, minutes: number): Metric {
+/** A metric as the handlers emit it: of one table, or of all together, where the worst of them shows. */
+export function metricOf(
+  names: Names,
+  metricName: MetricName,
+  statistic: string,
+  minutes: number,
+  table?: string,
+): Metric {
   return new Metric({
     namespace: metricNamespace,
     metricName,
-    dimensionsMap: { [metricDimension]: names.metricTarget },
+    dimensionsMap: { [metricDimension]: names.metricTarget(table) },
     statistic,
     period: Duration.minutes(minutes),
   });
@@ -87,7 +93,7 @@ export class Alarms extends Construct {
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} Target: ${names.target}. Runbook: ${names.runbook(name.toLowerCase())}`,
+      alarmDescription: `${story} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
       evaluationPeriods: 1,
     });
     for (const topic of topics) {
@@ -96,4 +102,12 @@ export class Alarms extends Construct {
     }
     return alarm;
   }
+}
+
+/** Of the 1,024 characters that an alarm's description may have, what is left for names of tables. */
+const nameCharacters = 400;
+
+function tablesWithin(tables: readonly string[]): string {
+  const all = tables.join(', ');
+  return all.length <= nameCharacters ? all : `${all.slice(0, nameCharacters - 1)}…`;
 }

@@ -53,10 +53,14 @@ export class RolloutDashboard extends Construct {
         [
           new GraphWidget({
             title: 'Coverage of rows with personal data, %',
-            left: [
-              metricOf(names, 'ProgressPercent', 'Maximum', 5).with({ label: 'counted, during a rollout' }),
-              metricOf(names, 'EncryptionPercentage', 'Minimum', 5).with({ label: 'measured, after it' }),
-            ],
+            left: names.tables.flatMap((table) => [
+              metricOf(names, 'ProgressPercent', 'Maximum', 5, table).with({
+                label: `${table}, counted, during a rollout`,
+              }),
+              metricOf(names, 'EncryptionPercentage', 'Minimum', 5, table).with({
+                label: `${table}, measured, after it`,
+              }),
+            ]),
             leftYAxis: { min: 0, max: 100 },
             width: 12,
           }),

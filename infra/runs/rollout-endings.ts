@@ -69,11 +69,16 @@ export function phaseFinished(scope: Construct, props: EndingProps, rollback: IC
 /** Rolls back and fails with a cause that the person on call understands. */
 export function stopped(
   scope: Construct,
-  { names, topic, target }: EndingProps & { readonly target: Target },
+  { names, topic, targets }: EndingProps & { readonly targets: readonly Target[] },
   rollback: IStateMachine,
 ): IChainable {
-  const statement = `ALTER TABLE ${quoted(target.schema)}.${quoted(target.table)} DISABLE TRIGGER ${quoted(target.trigger)};`;
-  const advice = `The rollout was stopped, but its rollback did not finish, and the trigger may still be on. If the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), it was on before: leave it. Otherwise disable it by hand, now: ${statement} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
+  const statements = targets
+    .map(
+      ({ schema, table, trigger }) =>
+        `ALTER TABLE ${quoted(schema)}.${quoted(table)} DISABLE TRIGGER ${quoted(trigger)};`,
+    )
+    .join(' ');
+  const advice = `The rollout was stopped, but its rollback did not finish, and triggers may still be on. Where the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), a trigger was on before: leave it. Otherwise disable it by hand, now: ${statements} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
   const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
   const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
   heardOrNot(page, failed);

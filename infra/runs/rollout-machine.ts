@@ -11,6 +11,7 @@ import {
   type TaskStateBase,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
 import { maxStretches, type Phase, type PhaseNumber, type Plan } from '../../lambdas/core/plan/plan.ts';
 import type { Target } from '../../lambdas/core/plan/settings.ts';
 import { askAgain, holdTimeout } from '../gates/hold-machine.ts';
@@ -20,7 +21,7 @@ import { completed, phaseFinished, stopped } from './rollout-endings.ts';
 
 interface RolloutMachineProps extends MachineProps {
   readonly plan: Plan;
-  readonly target: Target;
+  readonly targets: readonly Target[];
   readonly takeBackup: StateMachine;
   readonly encryptBatches: StateMachine;
   readonly soak: StateMachine;
@@ -144,7 +145,7 @@ export class RolloutMachine extends Construct {
       this,
       names,
       'EncryptionRollout',
-      `Encrypts ${names.target} in place, in gated phases`,
+      `Encrypts ${tablesInWords(names.tables)} in place, in gated phases`,
       begin,
     );
   }

@@ -117,6 +117,7 @@ export class DemoSurroundings extends Construct implements Surroundings {
     this.login.grant(role);
     return withBundle(
       ['SeedDemo'],
+      { database: this.database },
       (directory) =>
         new LambdaFunction(this, 'SeedDemo', {
           functionName: names.of('SeedDemo'),
@@ -130,7 +131,6 @@ export class DemoSurroundings extends Construct implements Surroundings {
           logGroup,
           environment: {
             ...this.login.environment,
-            ROLLOUT_SETTINGS: JSON.stringify({ database: this.database }),
             DEMO_ROWS: String(config.demoRows),
             POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
             NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',

@@ -35,6 +35,7 @@ export class Chat extends Construct {
     });
     const tellChat = withBundle(
       ['TellChat'],
+      undefined,
       (directory) =>
         new LambdaFunction(this, 'TellChat', {
           functionName: names.of('TellChat'),

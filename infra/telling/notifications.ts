@@ -7,6 +7,7 @@ import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutConfig } from '../config.ts';
 import type { Names } from '../names.ts';
 
@@ -98,11 +99,11 @@ export class Notifications extends Construct {
           // The input as it was written, in one string.
           input: Match.anythingButWildcard('*"dryRun":true*', '*"dryRun": true*'),
         },
-        text: `Encryption rollout of ${names.target}: ${EventField.fromPath('$.detail.status')} at ${EventField.time}. RUNNING: it has begun. SUCCEEDED: it has done what it was started for. Otherwise it has ended early: it was refused before it changed a row, or stopped; the next start goes on from there. ${details}`,
+        text: `Encryption rollout of ${tablesInWords(names.tables)}: ${EventField.fromPath('$.detail.status')} at ${EventField.time}. RUNNING: it has begun. SUCCEEDED: it has done what it was started for. Otherwise it has ended early: it was refused before it changed a row, or stopped; the next start goes on from there. ${details}`,
       },
       rollbacks: {
         detail: { stateMachineArn: [rollback.stateMachineArn], status: ['RUNNING'] },
-        text: `The encryption rollout of ${names.target} was stopped, and is being rolled back since ${EventField.time}. The people on call know why, and whether customers notice anything. ${details}`,
+        text: `The encryption rollout of ${tablesInWords(names.tables)} was stopped, and is being rolled back since ${EventField.time}. The people on call know why, and whether customers notice anything. ${details}`,
       },
     };
     for (const [stakeholder, topic] of this.stakeholders) {

@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { Logger } from '@aws-lambda-powertools/logger';
 import type pg from 'pg';
 import * as z from 'zod';
@@ -8,7 +11,7 @@ import { required } from '../adapters/environment.ts';
 import { sessionName, withDatabase } from '../adapters/postgres/database.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from '../core/errors.ts';
 import type { Plan } from '../core/plan/plan.ts';
-import { planOf, Settings, type Target, targetName } from '../core/plan/settings.ts';
+import { planOf, Settings, settingsFile, type Target, targetName } from '../core/plan/settings.ts';
 import { commandLine, runbookAt } from '../core/telling/hints.ts';
 
 /** What every handler works with, besides its input. */
@@ -43,10 +46,19 @@ function databaseLogin(): DatabaseLogin {
   };
 }
 
+/** Beside the bundle; elsewhere where the environment says so, as when handlers run from source. */
 function readSettings(): Settings {
-  const settings = Settings.safeParse(JSON.parse(required('ROLLOUT_SETTINGS')));
+  const file =
+    process.env.ROLLOUT_SETTINGS_FILE ?? join(dirname(fileURLToPath(import.meta.url)), settingsFile);
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    throw new InvalidSettings(`Found no ${file}, expected the settings of the deployment. Deploy again.`);
+  }
+  const settings = Settings.safeParse(JSON.parse(text));
   if (settings.success) return settings.data;
-  throw new InvalidSettings(`ROLLOUT_SETTINGS is wrong: ${listIssues(settings.error.issues)}`);
+  throw new InvalidSettings(`${file} is wrong: ${listIssues(settings.error.issues)}`);
 }
 
 /** @throws InvalidSettings for a table that was taken out of the configuration since the run began */

@@ -1,11 +1,16 @@
 /** A world for handlers: a database of their own, and AWS stood in for at the SDK's edge. */
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type pg from 'pg';
+import type * as z from 'zod';
 import { sourceOf } from '../../infra/functions/handler-files.ts';
-import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
+import type { PrepareDatabaseOutput, Run } from '../../lambdas/core/payloads.ts';
 import type { PhaseNumber } from '../../lambdas/core/plan/plan.ts';
 import { attestations } from '../../lambdas/core/plan/plan.ts';
 import type { Settings } from '../../lambdas/core/plan/settings.ts';
+
 import { AwsStandIn } from '../../rehearsal/aws/aws.ts';
 import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
@@ -21,7 +26,7 @@ export interface TestWorld {
   readonly running: Set<string>;
   connect(): Promise<pg.Client>;
   /** Changes what the deployment tells its handlers. */
-  configure(settings: Partial<Settings>): void;
+  configure(settings: Partial<z.input<typeof Settings>>): void;
   setKey(value: unknown): void;
   /** Calls a handler as Step Functions would. */
   // biome-ignore lint/suspicious/noExplicitAny: the outputs are what the tests look into
@@ -29,9 +34,14 @@ export interface TestWorld {
   /** A run in this phase, taken through PrepareDatabase. */
   prepare(execution?: string): Promise<PrepareDatabaseOutput>;
   /** Batches until the phase is done. */
-  encrypt(run: PrepareDatabaseOutput, phase: PhaseNumber): Promise<void>;
+  encrypt(run: Run, phase: PhaseNumber, target?: string): Promise<void>;
   stop(): Promise<void>;
 }
+
+/** Where the handlers find their settings; removed with the world. */
+const settingsDirectory = mkdtempSync(join(tmpdir(), 'rollout-settings-'));
+const settingsFile = join(settingsDirectory, 'settings.json');
+process.once('exit', () => rmSync(settingsDirectory, { recursive: true, force: true }));
 
 /** One for the whole test file: an SDK client keeps the endpoint that it first saw. */
 const running = new Set<string>();
@@ -65,13 +75,16 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
   aws.world.alarms.set('api-5xx', 'OK');
   const setKey = (value: unknown) => secrets.set(keySecret, value);
   setKey({ number: testKey.number, key: testKey.key.toString('hex') });
-  const configure = (settings: Partial<Settings>) => {
-    process.env.ROLLOUT_SETTINGS = JSON.stringify({
-      database: { instanceIdentifier: 'db' },
-      customerAlarms: ['api-5xx'],
-      attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
-      ...settings,
-    });
+  const configure: TestWorld['configure'] = (settings) => {
+    writeFileSync(
+      settingsFile,
+      JSON.stringify({
+        database: { instanceIdentifier: 'db' },
+        customerAlarms: ['api-5xx'],
+        attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
+        ...settings,
+      }),
+    );
   };
   configure({});
   Object.assign(process.env, {
@@ -82,6 +95,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     DATABASE_SECRET_ARN: databaseSecret,
     KEY_SECRET_ARN: keySecret,
     DATABASE_TLS: 'off',
+    ROLLOUT_SETTINGS_FILE: settingsFile,
     STACK_NAME: 'Payments',
     ON_CALL_TOPIC_ARN: 'arn:aws:sns:us-east-1:123456789012:Payments-OnCall',
     SCHEDULE_GROUP: 'Rollout-Checks',
@@ -107,12 +121,13 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     setKey,
     invoke,
     prepare,
-    async encrypt(run, phase) {
+    async encrypt(run, phase, target = 'public.appointments') {
       for (let batch = 0; ; batch++) {
         const { outcome, reason } = await invoke('encrypt-batch', {
           run,
           phase,
-          execution: `p${phase}`,
+          target,
+          execution: `p${phase}-${target}`,
           batch,
         });
         if (outcome === 'DONE') return;

@@ -1,5 +1,5 @@
 /**
- * What a deployment tells its handlers: the environment variable ROLLOUT_SETTINGS, written by infra and read here.
+ * What a deployment tells its handlers: the file settings.json beside them, written by infra and read by step.ts.
  * Secrets are named by ARN, never contained.
  */
 import * as z from 'zod';
@@ -124,6 +124,9 @@ export const Database = z
       );
   });
 export type Database = z.infer<typeof Database>;
+
+/** Beside the bundled handlers. */
+export const settingsFile = 'settings.json';
 
 export const Settings = z.strictObject({
   targets: Targets.prefault([{}]),
