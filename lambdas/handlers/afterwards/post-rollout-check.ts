@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from '../../adapters/postgres/afterwards/checks.ts';
 import { countPlaintext, readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
+import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
 import { readKeyAccess, readReport, summarizeErrors } from '../../adapters/postgres/telling/report.ts';
 import {
@@ -24,9 +25,9 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
   const gate = checkNames(step.plan)[check];
   return step.database(unattachedSession, async (client): Promise<PostRolloutCheckOutput> => {
     const found = await findRun(client, run);
-    const completedAt = found?.endedAt;
+    const { endedAt: completedAt, endedExactly: completion } = found ?? {};
     // Its schedules end by themselves; until then there is nothing to check of a run that is no more.
-    if (completedAt == null || found?.status !== 'COMPLETED' || found.latest !== run.id) {
+    if (!completedAt || !completion || found?.status !== 'COMPLETED' || found.latest !== run.id) {
       const reason = `${gate}: not made, because run ${run.id} is ${found === undefined ? 'unknown' : found.latest === run.id ? found.status : 'not the latest of its table'}`;
       const subject = `Encryption rollout: ${gate} not made`;
       return { gate, verdict: 'GO', reason, criteria: [], subject, message: reason };
@@ -34,7 +35,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const keys = await step.key();
     // The spot check comes first: what it finds is among the errors that are counted.
     const checked = await spotCheck(step, client, keys.keyring);
-    const queries = await ask(client, check, completedAt, step);
+    const queries = await ask(client, check, completion, step);
     const measured: AfterwardsMeasurements = {
       ...(await measure(client, queries, step)),
       spotCheck: checked,
@@ -58,19 +59,16 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
   });
 });
 
+type Asked = CheckQueries & { readonly period: { readonly since: Moment } };
+
 /** The plan's queries, as they answer. */
-async function ask(
-  client: pg.Client,
-  check: Check,
-  completedAt: Date,
-  { target }: Step,
-): Promise<CheckQueries> {
+async function ask(client: pg.Client, check: Check, completion: Moment, { target }: Step): Promise<Asked> {
   const now = new Date();
-  const ago = (days: number) => new Date(now.getTime() - days * DAY_MILLISECONDS);
+  const ago = (days: number) => momentOf(new Date(now.getTime() - days * DAY_MILLISECONDS));
   const period = {
     daily: { name: 'in the last 24 hours', since: ago(1) },
     weekly: { name: 'in the last 7 days', since: ago(7) },
-    final: { name: 'since the rollout', since: completedAt },
+    final: { name: 'since the rollout', since: completion },
   }[check];
   return {
     now,
@@ -84,7 +82,7 @@ async function ask(
 
 async function measure(
   client: pg.Client,
-  { health, period, errors, keyAccess }: CheckQueries,
+  { health, period, errors, keyAccess }: Asked,
   step: Step,
 ): Promise<Omit<AfterwardsMeasurements, 'spotCheck' | 'keyMatches' | 'whole'>> {
   const { settings, target } = step;

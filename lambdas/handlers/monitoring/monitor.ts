@@ -1,14 +1,15 @@
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
-import {
-  countErrors,
-  writeDownFailedDecryptions,
-} from '../../adapters/postgres/encryption/encryption-errors.ts';
+import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { isTriggerEnabled, readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
-import { closeWindow, openWindow, stalledMinutes } from '../../adapters/postgres/monitoring/monitoring.ts';
+import {
+  countNewErrors,
+  noteCounted,
+  stalledMinutes,
+} from '../../adapters/postgres/monitoring/monitoring.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import {
   activeRun,
@@ -20,7 +21,7 @@ import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
 import { spotCheck } from '../pressure/measurements.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 
-/** The schedule's period: how far back the first call looks. Later ones count errors since the last that succeeded. */
+/** The schedule's period: how far back the first call looks. Later ones count what is new since the last that succeeded. */
 const PERIOD_MILLISECONDS = 5 * 60_000;
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -72,26 +73,21 @@ async function measure(
   await within(client, SPOT_CHECK.milliseconds, () =>
     spotCheck(step, client, keys.keyring, SPOT_CHECK.pages),
   );
-  const window = await openWindow(client, target, PERIOD_MILLISECONDS);
   await writeDownFailedDecryptions(client);
-  const errors = await countErrors(client, target, window.since, window.until);
-  // What stopped an attempt is not to stop the next one.
-  const own =
-    active && active.beganAt > window.since
-      ? await countErrors(client, target, active.beganAt, window.until)
-      : errors;
+  const errors = await countNewErrors(client, target, PERIOD_MILLISECONDS, active?.beganAt);
   const { hoursLeft } = await readStatus(client, step.settings);
   const triggerIsOff = completed && !(await isTriggerEnabled(client, target)) ? 1 : 0;
   await publish(target, {
     Heartbeat: 1,
-    RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
+    RunHours: active?.hours ?? 0,
     StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     EncryptionErrors: errors.trigger,
-    // Those of the spot check among them, and those of whoever else has opened a value.
-    DecryptionFailures: own.decryption,
-    TriggerFailures: own.trigger + triggerIsOff,
+    // Those of the spot check among them, and those of whoever else has opened a value. What stopped an attempt is not to
+    // stop the next one.
+    DecryptionFailures: errors.ofAttempt.decryption,
+    TriggerFailures: errors.ofAttempt.trigger + triggerIsOff,
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
   });
-  await closeWindow(client, target, window);
+  await noteCounted(client, target, errors);
 }

@@ -7,6 +7,7 @@ import type { Plan } from '../../../core/plan/plan.ts';
 import { createSchedule, deleteSchedule } from '../../aws/schedules.ts';
 import { required } from '../../environment.ts';
 import { hasEngineTable } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 import { recordEvent } from '../runs/events.ts';
 import { changesExpectations } from '../runs/run-status.ts';
 
@@ -17,6 +18,7 @@ export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
+  readonly endedExactly: Moment | null;
   /** Of the table's latest run that changes what one may expect of it. */
   readonly latest: string;
 }
@@ -24,7 +26,7 @@ export interface CheckedRun {
 /** The run that is to be checked; undefined when the records do not know it. */
 export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
   const { rows } = await client.query(
-    `select status, started_at as "startedAt", ended_at as "endedAt", (
+    `select status, started_at as "startedAt", ended_at as "endedAt", ended_at::text as "endedExactly", (
        select id from encryption_rollout.runs as r
        where target = asked.target and ${changesExpectations} order by started_at desc limit 1
      ) as latest

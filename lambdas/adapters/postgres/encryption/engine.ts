@@ -6,6 +6,7 @@ import { UnusableTarget } from '../../../core/errors.ts';
 import type { NewRows } from '../../../core/gates/criteria.ts';
 import type { Health } from '../../../core/plan/progress.ts';
 import type { Target } from '../../../core/plan/settings.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
@@ -14,6 +15,17 @@ export async function hasEngineTable(client: Client, table: string): Promise<boo
   const { rows } = await client.query('select to_regclass($1) is not null as yes', [
     `encryption_rollout.${table}`,
   ]);
+  return rows[0].yes;
+}
+
+/** Whether the engine is new enough to have this column. */
+export async function hasEngineColumn(client: Client, table: string, column: string): Promise<boolean> {
+  const { rows } = await client.query(
+    `select exists (
+       select from pg_attribute where attrelid = to_regclass($1) and attname = $2 and not attisdropped
+     ) as yes`,
+    [`encryption_rollout.${table}`, column],
+  );
   return rows[0].yes;
 }
 
@@ -160,7 +172,7 @@ export async function insertCanary(client: Client, target: Target): Promise<Seal
 }
 
 /** Rows created since, and how many of them the trigger encrypted. */
-export async function readNewRows(client: Client, target: string, since: Date): Promise<NewRows> {
+export async function readNewRows(client: Client, target: string, since: Moment): Promise<NewRows> {
   const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [target, since]);
   const { new_records, auto_encrypted, missing_iv } = rows[0];
   return { newRecords: new_records, autoEncrypted: auto_encrypted, missingIv: missing_iv };

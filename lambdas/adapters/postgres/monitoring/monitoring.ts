@@ -1,44 +1,78 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
-import { hasEngineTable } from '../encryption/engine.ts';
+import { hasEngineColumn, hasEngineTable } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 
-/** What a measurement counts: from `since`, `until` not included. */
-export interface Window {
-  readonly since: Date;
-  readonly until: Date;
+/** Errors that no measurement has published yet. */
+export interface NewErrors {
+  readonly trigger: number;
+  /** Of those that happened since the attempt under way began; of all, when there is none. */
+  readonly ofAttempt: { readonly trigger: number; readonly decryption: number };
+  /** What had been committed when they were counted. */
+  readonly countedTo: string;
 }
 
 /**
- * The time since the last measurement that was published, by the database's clock.
- * @param firstMilliseconds how far back the first one looks
+ * Counts each error in one measurement: those whose transactions the last one that was published has not seen, however
+ * long ago they noted them.
+ * @param firstMilliseconds how far back the first one looks; and each one in an engine that an earlier release has
+ *   installed, until the next execution brings it up to date
+ * @param attemptBegan undefined = no attempt is under way
  */
-export async function openWindow(
+export async function countNewErrors(
   client: pg.ClientBase,
   target: string,
   firstMilliseconds: number,
-): Promise<Window> {
-  const { rows } = await client.query<{ until: Date }>('select clock_timestamp() as until');
-  const { until = new Date() } = rows[0] ?? {};
-  // An engine that an earlier release has installed, until the next execution brings it up to date.
-  const last = (await hasEngineTable(client, 'measurements'))
-    ? await client.query<{ measured_at: Date }>(
-        'select measured_at from encryption_rollout.measurements where target = $1',
-        [target],
-      )
-    : undefined;
-  return {
-    since: last?.rows[0]?.measured_at ?? new Date(until.getTime() - firstMilliseconds),
-    until,
-  };
+  attemptBegan: Moment | undefined,
+): Promise<NewErrors> {
+  const countedTo = await lastCountedTo(client, target);
+  const isNew =
+    countedTo === undefined
+      ? 'error_timestamp >= clock_timestamp() - make_interval(secs => $3::float8 / 1000)'
+      : 'recorded_in >= pg_snapshot_xmin($3) and not pg_visible_in_snapshot(recorded_in, $3)';
+  const { rows } = await client.query(
+    `with new as (
+       select error_type, $2::timestamptz is null or error_timestamp >= $2 as is_of_attempt
+       from public.encryption_errors where target = $1 and ${isNew}
+     )
+     select pg_current_snapshot()::text as "countedTo",
+       count(*) filter (where error_type = 'trigger') as trigger,
+       count(*) filter (where error_type = 'trigger' and is_of_attempt) as of_attempt,
+       count(*) filter (where error_type = 'decryption' and is_of_attempt) as decryption
+     from new`,
+    [target, attemptBegan ?? null, countedTo ?? firstMilliseconds],
+  );
+  const { of_attempt, decryption, ...all } = rows[0];
+  return { ...all, ofAttempt: { trigger: of_attempt, decryption } };
 }
 
-/** The window has been published: the next one begins where it ends. */
-export async function closeWindow(client: pg.ClientBase, target: string, { until }: Window): Promise<void> {
-  if (!(await hasEngineTable(client, 'measurements'))) return;
+/** Undefined when there was none, or when it is of another server, whose records were brought here. */
+async function lastCountedTo(client: pg.ClientBase, target: string): Promise<string | undefined> {
+  if (!(await hasEngineColumn(client, 'measurements', 'counted_to'))) return undefined;
+  const { rows } = await client.query<{ counted_to: string }>(
+    `select counted_to::text from encryption_rollout.measurements
+     where target = $1 and pg_snapshot_xmax(counted_to) <= pg_snapshot_xmax(pg_current_snapshot())`,
+    [target],
+  );
+  return rows[0]?.counted_to;
+}
+
+/** They have been published: the next measurement counts from there. Not back, where another one has counted further. */
+export async function noteCounted(
+  client: pg.ClientBase,
+  target: string,
+  { countedTo }: NewErrors,
+): Promise<void> {
+  if (!(await hasEngineColumn(client, 'measurements', 'counted_to'))) return;
   await client.query(
-    `insert into encryption_rollout.measurements as m (target, measured_at) values ($1, $2)
-     on conflict (target) do update set measured_at = greatest(m.measured_at, excluded.measured_at)`,
-    [target, until],
+    `insert into encryption_rollout.measurements as m (target, measured_at, counted_to)
+     values ($1, clock_timestamp(), $2)
+     on conflict (target) do update set measured_at = excluded.measured_at, counted_to = excluded.counted_to
+     where m.counted_to is null
+       or (pg_snapshot_xmax(m.counted_to), pg_snapshot_xmin(m.counted_to))
+         <= (pg_snapshot_xmax(excluded.counted_to), pg_snapshot_xmin(excluded.counted_to))
+       or pg_snapshot_xmax(m.counted_to) > pg_snapshot_xmax(pg_current_snapshot())`,
+    [target, countedTo],
   );
 }
 

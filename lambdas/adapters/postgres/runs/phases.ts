@@ -4,6 +4,7 @@ import type { PhaseProgress } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
 import { readHealth } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 import { holdRun } from './runs.ts';
@@ -19,7 +20,7 @@ export async function passedPhases(client: Client, run: Run): Promise<Set<PhaseN
   return new Set(rows.map(({ number }) => number));
 }
 
-export type PhaseRecord = PhaseProgress & { readonly startedAt: Date };
+export type PhaseRecord = PhaseProgress & { readonly startedAt: Moment };
 
 /** The phase's window and counts; begins the phase, with one scan, when this attempt has not begun it. */
 export async function beginPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord> {
@@ -53,13 +54,13 @@ export async function restartWindow(client: Client, run: Run, phase: PhaseNumber
 
 async function readPhase(client: Client, run: Run, phase: PhaseNumber): Promise<PhaseRecord | undefined> {
   const { rows } = await client.query(
-    'select * from encryption_rollout.phases where run_id = $1 and number = $2 and attempt = $3',
+    'select *, started_at::text as since from encryption_rollout.phases where run_id = $1 and number = $2 and attempt = $3',
     [run.id, phase, run.attempt],
   );
   const row = rows[0];
   return (
     row && {
-      startedAt: row.started_at,
+      startedAt: row.since,
       rowsWithPii: row.rows_with_pii,
       rowsAttempted: row.rows_attempted,
       rowsFailed: row.rows_failed,
@@ -133,7 +134,7 @@ export async function millisecondsPerRow(
   client: Client,
   run: Run,
   phase: PhaseNumber,
-  since: Date,
+  since: Moment,
 ): Promise<number | null> {
   const { rows } = await client.query(
     `select sum(milliseconds) / nullif(sum(rows_encrypted), 0) as mean, sum(rows_encrypted) as encrypted

@@ -10,6 +10,7 @@ import type {
   Report,
 } from '../../../core/telling/report.ts';
 import { hasEngineTable } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
@@ -28,14 +29,14 @@ export async function readReport(
 ): Promise<Report | undefined> {
   if (!(await hasEngineTable(client, 'holds'))) return undefined;
   const { rows } = await client.query(
-    `select id, status, purpose, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
+    `select id, status, purpose, attempt as attempts, started_at as "startedAt", started_at::text as since, ended_at as "endedAt",
        stop_reason as "stopReason", attestations
      from encryption_rollout.runs where target = $1 and ($2::uuid is null or id = $2)
      order by started_at desc limit 1`,
     [target, runId ?? null],
   );
-  const run = rows[0];
-  if (run === undefined) return undefined;
+  if (rows[0] === undefined) return undefined;
+  const { since, ...run } = rows[0];
   const recorded = await countRecords(client, run.id);
   const gates = await readGates(client, run.id);
   const events = await readEvents(client, run.id);
@@ -59,8 +60,8 @@ export async function readReport(
       events: Math.max(0, recorded.events - events.length),
       holds: Math.max(0, recorded.holds - holds.length),
     },
-    errors: await summarizeErrors(client, target, run.startedAt),
-    keyAccess: await readKeyAccess(client, target, new Date(run.startedAt)),
+    errors: await summarizeErrors(client, target, since),
+    keyAccess: await readKeyAccess(client, target, since),
   };
 }
 
@@ -152,7 +153,11 @@ async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
 }
 
 /** Errors of the table by type, since a moment: the plan's error summary. */
-export async function summarizeErrors(client: Client, target: string, since: Date): Promise<ErrorSummary[]> {
+export async function summarizeErrors(
+  client: Client,
+  target: string,
+  since: Moment,
+): Promise<ErrorSummary[]> {
   const { rows } = await client.query(
     `select error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
      from public.encryption_errors where target = $1 and error_timestamp >= $2
@@ -163,7 +168,7 @@ export async function summarizeErrors(client: Client, target: string, since: Dat
 }
 
 /** The plan's key access statistics for this table, and for what concerns all: installing, rotating, retiring a key. */
-export async function readKeyAccess(client: Client, target: string, since: Date): Promise<KeyAccess[]> {
+export async function readKeyAccess(client: Client, target: string, since: Moment): Promise<KeyAccess[]> {
   const { rows } = await client.query(
     `select accessed_by as by, purpose, access_count as accesses, values_used as uses, failure_count as failures,
        last_access as last
