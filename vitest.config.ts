@@ -14,8 +14,6 @@ export default defineConfig({
     // Two cores are the least that there are; tests spend half of their time waiting for PostgreSQL.
     maxWorkers: 2,
     sequence: { sequencer: RehearsalsFirst },
-    // Real servers, killed processes and shared machines: in CI a test may fail once, and the report then calls it flaky.
-    retry: process.env.CI ? 1 : 0,
     projects: [
       {
         extends: true,
@@ -54,8 +52,6 @@ export default defineConfig({
         test: {
           name: 'aws',
           include: ['test/aws/**/*.test.ts'],
-          // One scenario begins where the one before it has ended, so none can be tried again.
-          retry: 0,
           testTimeout: 300_000,
           hookTimeout: 300_000,
         },

@@ -22,9 +22,13 @@ create table public.encryption_errors (
   sqlstate text,
   -- Constraint or function.
   raised_by text,
-  detail text
+  detail text,
+  -- Errors are counted by the transactions that wrote them down, not by the clock: a batch, or a write of the application,
+  -- notes an error seconds or minutes before it commits, and whoever counts up to a moment meanwhile never sees it.
+  recorded_in xid8 not null default pg_current_xact_id()
 );
 create index encryption_errors_error_timestamp on public.encryption_errors (error_timestamp);
+create index encryption_errors_recorded_in on public.encryption_errors (recorded_in);
 revoke all on public.encryption_errors from public;
 select encryption_rollout.record_created('table', 'public.encryption_errors');
 

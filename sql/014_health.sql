@@ -16,8 +16,10 @@ create table encryption_rollout.counts (
 -- When Monitor last published what it had measured, so that the next one counts errors from there: none twice, and none
 -- lost when calls of it fail or are late. One row.
 create table encryption_rollout.measurements (
-  "only" boolean primary key default true check ("only"),
-  measured_at timestamptz not null
+  singleton boolean primary key default true check (singleton),
+  measured_at timestamptz not null,
+  -- What had been committed when the errors were counted.
+  counted_to pg_snapshot not null
 );
 
 -- Exact, by one scan of the table. encryption_percentage: of the rows that hold PII, cut off after two decimals so that

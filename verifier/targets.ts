@@ -93,6 +93,11 @@ export async function* stream<Row extends unknown[]>(
   try {
     for (let rows = await cursor.read(rowsPerRead); rows.length > 0; rows = await cursor.read(rowsPerRead))
       yield* rows;
+  } catch (error) {
+    // Whoever writes to a session that has just ended hears of the socket, not of what the server said.
+    const { code = '', message } = error as { code?: string; message: string };
+    if (!['EPIPE', 'ECONNRESET'].includes(code)) throw error;
+    throw new Error(`The connection to PostgreSQL was terminated (${message}).`, { cause: error });
   } finally {
     await Promise.race([cursor.close(), lost]);
     reading.abort();

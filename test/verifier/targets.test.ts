@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { invariants } from '../../verifier/findings.ts';
@@ -156,6 +157,19 @@ test.each([
     }
   };
   await expect(read()).rejects.toThrow(/terminat/);
+});
+
+test('a session whose end is noticed in writing to it is told of as such', async () => {
+  const reader = await database.connect();
+  reader.on('error', () => undefined);
+  // A property of pg's that its types do not tell of.
+  const { connection } = reader as unknown as { connection: { stream: Socket } };
+  const read = async () => {
+    for await (const [n] of stream<[number]>(reader, 'select n from generate_series(1, 300) as n')) {
+      if (n === 200) connection.stream.destroy(Object.assign(new Error('write EPIPE'), { code: 'EPIPE' }));
+    }
+  };
+  await expect(read()).rejects.toThrow('The connection to PostgreSQL was terminated (write EPIPE).');
 });
 
 test('a reading ends that is given up after its session was lost', async () => {

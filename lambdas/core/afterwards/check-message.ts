@@ -7,7 +7,7 @@ import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
 /** Answers of the plan's queries after a rollout. */
 export interface CheckQueries {
   readonly now: Date;
-  readonly period: { readonly name: string; readonly since: Date };
+  readonly period: { readonly name: string };
   readonly tables: readonly { readonly name: string; readonly health: Health }[];
   /** Of seven days, newest first. */
   readonly dailyErrors: readonly {

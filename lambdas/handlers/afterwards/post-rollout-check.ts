@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from '../../adapters/postgres/afterwards/checks.ts';
 import { countPlaintext, readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
+import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
 import { readKeyAccess, readReport, summarizeErrors } from '../../adapters/postgres/telling/report.ts';
 import {
@@ -26,9 +27,9 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
   const gate = checkNames(step.plan)[check];
   return step.database(unattachedSession, async (client): Promise<PostRolloutCheckOutput> => {
     const found = await findRun(client, run);
-    const completedAt = found?.endedAt;
+    const { endedAt: completedAt, endedExactly: completion } = found ?? {};
     // Its schedules end by themselves; until then there is nothing to check of a run that is no more.
-    if (completedAt == null || found?.status !== 'COMPLETED' || found.tables.length === 0) {
+    if (!completedAt || !completion || found?.status !== 'COMPLETED' || found.tables.length === 0) {
       const reason = `${gate}: not made, because run ${run.id} is ${found === undefined ? 'unknown' : found.status !== 'COMPLETED' ? found.status : 'not the latest of any table'}`;
       const subject = `Encryption rollout: ${gate} not made`;
       return { gate, verdict: 'GO', reason, criteria: [], subject, message: reason };
@@ -39,7 +40,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const spotChecks = new Map<string, SpotCheck>();
     for (const table of tables)
       spotChecks.set(table, await spotCheck(step, client, step.target(table), keys.keyring));
-    const queries = await ask(client, check, completedAt, tables);
+    const queries = await ask(client, check, completion, tables);
     const { customerAlarms } = await readVitals(step, client, tables.map(step.target));
     const measured: AfterwardsMeasurements = {
       tables: await measure(client, queries, spotChecks, step),
@@ -64,19 +65,21 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
   });
 });
 
+type Asked = CheckQueries & { readonly period: { readonly since: Moment } };
+
 /** The plan's queries, as they answer. */
 async function ask(
   client: pg.Client,
   check: Check,
-  completedAt: Date,
+  completion: Moment,
   names: readonly string[],
-): Promise<CheckQueries> {
+): Promise<Asked> {
   const now = new Date();
-  const ago = (days: number) => new Date(now.getTime() - days * DAY_MILLISECONDS);
+  const ago = (days: number) => momentOf(new Date(now.getTime() - days * DAY_MILLISECONDS));
   const period = {
     daily: { name: 'in the last 24 hours', since: ago(1) },
     weekly: { name: 'in the last 7 days', since: ago(7) },
-    final: { name: 'since the rollout', since: completedAt },
+    final: { name: 'since the rollout', since: completion },
   }[check];
   const tables: CheckQueries['tables'][number][] = [];
   for (const name of names) tables.push({ name, health: await readHealth(client, name) });
@@ -92,7 +95,7 @@ async function ask(
 
 async function measure(
   client: pg.Client,
-  { tables, period, errors, keyAccess }: CheckQueries,
+  { tables, period, errors, keyAccess }: Asked,
   spotChecks: ReadonlyMap<string, SpotCheck>,
   step: Step,
 ): Promise<TableAfterwards[]> {

@@ -1,30 +1,25 @@
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
-import {
-  countErrors,
-  writeDownFailedDecryptions,
-} from '../../adapters/postgres/encryption/encryption-errors.ts';
+import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { isTriggerEnabled, readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
 import {
-  closeWindow,
-  openWindow,
+  countNewErrors,
+  noteCounted,
   stalledMinutes,
-  type Window,
 } from '../../adapters/postgres/monitoring/monitoring.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import { isRegistered } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { activeRun, hasRun, isEncrypted, isWatched } from '../../adapters/postgres/runs/run-status.ts';
-import type { ErrorCounts } from '../../core/gates/criteria.ts';
 import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
 import type { Health } from '../../core/plan/progress.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { spotCheck } from '../pressure/measurements.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 
-/** The schedule's period: how far back the first call looks. Later ones count errors since the last that succeeded. */
+/** The schedule's period: how far back the first call looks. Later ones count what is new since the last that succeeded. */
 const PERIOD_MILLISECONDS = 5 * 60_000;
 const DAY_MILLISECONDS = 86_400_000;
 /** After so much of a call no further table is counted: the longest count of one takes most of the function's time. */
@@ -107,40 +102,29 @@ async function measure(
     await within(client, SPOT_CHECK.milliseconds / tables.length, () =>
       spotCheck(step, client, target, keys.keyring, SPOT_CHECK.pages),
     );
-  const window = await openWindow(client, PERIOD_MILLISECONDS);
   await writeDownFailedDecryptions(client);
+  const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
   const { hoursLeft, rows } = await readStatus(client, step.settings);
   await publish(null, {
     Heartbeat: 1,
-    RunHours: active === undefined ? 0 : (Date.now() - active.beganAt.getTime()) / 3_600_000,
+    RunHours: active?.hours ?? 0,
     StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
+    // Of values that did not open nobody may know the table.
+    DecryptionFailures: errors.of(null).ofAttempt.decryption,
   });
   for (const { name, completed } of tables) {
     const triggerIsOff = completed && !(await isTriggerEnabled(client, name)) ? 1 : 0;
-    const { all, own } = await errorsOf(client, name, window, active);
+    const { trigger, ofAttempt } = errors.of(name);
     await publish(name, {
-      EncryptionErrors: all.trigger,
-      // Those of the spot check among them, and those of whoever else has opened a value.
-      DecryptionFailures: own.decryption,
-      TriggerFailures: own.trigger + triggerIsOff,
+      EncryptionErrors: trigger,
+      // Those of the spot check among them, and those of whoever else has opened a value. What stopped an attempt is not to
+      // stop the next one.
+      DecryptionFailures: ofAttempt.decryption,
+      TriggerFailures: ofAttempt.trigger + triggerIsOff,
     });
   }
-  // Of values that did not open nobody knows the table.
-  await publish(null, { DecryptionFailures: (await errorsOf(client, null, window, active)).own.decryption });
-  await closeWindow(client, window);
-}
-
-/** Of the window, and of it what the attempt under way has seen: what stopped an attempt is not to stop the next one. */
-async function errorsOf(
-  client: pg.Client,
-  table: string | null,
-  { since, until }: Window,
-  active: Awaited<ReturnType<typeof activeRun>>,
-): Promise<{ all: ErrorCounts; own: ErrorCounts }> {
-  const all = await countErrors(client, table, since, until);
-  if (active === undefined || active.beganAt <= since) return { all, own: all };
-  return { all, own: await countErrors(client, table, active.beganAt, until) };
+  await noteCounted(client, errors);
 }

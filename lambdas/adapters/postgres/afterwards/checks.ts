@@ -7,6 +7,7 @@ import type { Plan } from '../../../core/plan/plan.ts';
 import { createSchedule, deleteSchedule } from '../../aws/schedules.ts';
 import { required } from '../../environment.ts';
 import { isInstalled } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 import { recordEvent } from '../runs/events.ts';
 import { changesExpectations } from '../runs/run-status.ts';
 
@@ -17,6 +18,7 @@ export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
+  readonly endedExactly: Moment | null;
   /** Those of which it is the latest run that changes what one may expect of them. */
   readonly tables: readonly string[];
 }
@@ -24,7 +26,7 @@ export interface CheckedRun {
 /** The run that is to be checked; undefined when the records do not know it. */
 export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
   const { rows } = await client.query(
-    `select status, started_at as "startedAt", ended_at as "endedAt", array(
+    `select status, started_at as "startedAt", ended_at as "endedAt", ended_at::text as "endedExactly", array(
        select name from encryption_rollout.targets
        where asked.id = (
          select r.id from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id

@@ -2,16 +2,12 @@
 import type pg from 'pg';
 import type { ErrorCounts } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
-/** Errors recorded for the table, or of which nobody knows the table (null), since a moment, until now or another one. */
-export async function countErrors(
-  client: Client,
-  table: string | null,
-  since: Date,
-  until?: Date,
-): Promise<ErrorCounts> {
+/** Errors recorded for the table since a moment. */
+export async function countErrors(client: Client, table: string, since: Moment): Promise<ErrorCounts> {
   const { rows } = await client.query(
     `select
        count(*) filter (where error_type = 'encryption') as encryption,
@@ -19,8 +15,8 @@ export async function countErrors(
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
      from public.encryption_errors
-     where target is not distinct from $1 and error_timestamp >= $2 and ($3::timestamptz is null or error_timestamp < $3)`,
-    [table, since, until],
+     where target = $1 and error_timestamp >= $2`,
+    [table, since],
   );
   return rows[0];
 }

@@ -6,6 +6,7 @@ import { UnusableTarget } from '../../../core/errors.ts';
 import type { NewRows } from '../../../core/gates/criteria.ts';
 import type { Health } from '../../../core/plan/progress.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
@@ -169,7 +170,7 @@ export async function insertCanary(client: Client, target: Target): Promise<Seal
 }
 
 /** Rows created since, and how many of them the trigger encrypted. */
-export async function readNewRows(client: Client, target: string, since: Date): Promise<NewRows> {
+export async function readNewRows(client: Client, target: string, since: Moment): Promise<NewRows> {
   const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [target, since]);
   const { new_records, auto_encrypted, missing_iv } = rows[0];
   return { newRecords: new_records, autoEncrypted: auto_encrypted, missingIv: missing_iv };

@@ -1,30 +1,81 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
+import type { Moment } from '../moment.ts';
 
-/** What a measurement counts: from `since`, `until` not included. */
-export interface Window {
-  readonly since: Date;
-  readonly until: Date;
+/** Errors that no measurement has published yet. */
+export interface NewErrors {
+  readonly trigger: number;
+  /** Of those that happened since the attempt under way began; of all, when there is none. */
+  readonly ofAttempt: { readonly trigger: number; readonly decryption: number };
+}
+
+/** By table; under null those of which nobody knows the table. */
+export interface Counted {
+  of(table: string | null): NewErrors;
+  /** What had been committed when they were counted. */
+  readonly countedTo: string;
 }
 
 /**
- * The time since the last measurement that was published, by the database's clock.
+ * Counts each error in one measurement: those whose transactions the last one that was published has not seen, however
+ * long ago they noted them.
  * @param firstMilliseconds how far back the first one looks
+ * @param attemptBegan undefined = no attempt is under way
  */
-export async function openWindow(client: pg.ClientBase, firstMilliseconds: number): Promise<Window> {
-  const { rows } = await client.query<{ until: Date; since: Date | null }>(
-    `select clock_timestamp() as until, (select measured_at from encryption_rollout.measurements) as since`,
+export async function countNewErrors(
+  client: pg.ClientBase,
+  firstMilliseconds: number,
+  attemptBegan: Moment | undefined,
+): Promise<Counted> {
+  const last = await lastCountedTo(client);
+  const isNew =
+    last === undefined
+      ? 'error_timestamp >= clock_timestamp() - make_interval(secs => $2::float8 / 1000)'
+      : 'recorded_in >= pg_snapshot_xmin($2) and not pg_visible_in_snapshot(recorded_in, $2)';
+  // One statement, so one snapshot: what is counted is what had been committed by then.
+  const { rows } = await client.query(
+    `with new as (
+       select target, error_type, $1::timestamptz is null or error_timestamp >= $1 as is_of_attempt
+       from public.encryption_errors where ${isNew}
+     )
+     select snapshot::text as "countedTo", target,
+       count(*) filter (where error_type = 'trigger') as trigger,
+       count(*) filter (where error_type = 'trigger' and is_of_attempt) as of_attempt,
+       count(*) filter (where error_type = 'decryption' and is_of_attempt) as decryption
+     from (select pg_current_snapshot() as snapshot) as _ left join new on true
+     group by snapshot, target`,
+    [attemptBegan ?? null, last ?? firstMilliseconds],
   );
-  const { until = new Date(), since } = rows[0] ?? {};
-  return { since: since ?? new Date(until.getTime() - firstMilliseconds), until };
+  return {
+    countedTo: rows[0].countedTo,
+    of(table) {
+      const found = rows.find(({ target }) => target === table);
+      return {
+        trigger: found?.trigger ?? 0,
+        ofAttempt: { trigger: found?.of_attempt ?? 0, decryption: found?.decryption ?? 0 },
+      };
+    },
+  };
 }
 
-/** The window has been published: the next one begins where it ends. */
-export async function closeWindow(client: pg.ClientBase, { until }: Window): Promise<void> {
+/** Undefined when there was none, or when it is of another server, whose records were brought here. */
+async function lastCountedTo(client: pg.ClientBase): Promise<string | undefined> {
+  const { rows } = await client.query<{ counted_to: string }>(
+    `select counted_to::text from encryption_rollout.measurements
+     where pg_snapshot_xmax(counted_to) <= pg_snapshot_xmax(pg_current_snapshot())`,
+  );
+  return rows[0]?.counted_to;
+}
+
+/** They have been published: the next measurement counts from there. Not back, where another one has counted further. */
+export async function noteCounted(client: pg.ClientBase, { countedTo }: Counted): Promise<void> {
   await client.query(
-    `insert into encryption_rollout.measurements as m (measured_at) values ($1)
-     on conflict (only) do update set measured_at = greatest(m.measured_at, excluded.measured_at)`,
-    [until],
+    `insert into encryption_rollout.measurements as m (measured_at, counted_to) values (clock_timestamp(), $1)
+     on conflict (singleton) do update set measured_at = excluded.measured_at, counted_to = excluded.counted_to
+     where (pg_snapshot_xmax(m.counted_to), pg_snapshot_xmin(m.counted_to))
+         <= (pg_snapshot_xmax(excluded.counted_to), pg_snapshot_xmin(excluded.counted_to))
+       or pg_snapshot_xmax(m.counted_to) > pg_snapshot_xmax(pg_current_snapshot())`,
+    [countedTo],
   );
 }
 

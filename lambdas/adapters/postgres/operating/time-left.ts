@@ -37,7 +37,8 @@ export async function readHoursLeft(
        where run_id = $1 and attempt = $2 and event in ('WAITING', 'GOING_ON')
      ), worked as (
        select min(judged_at) as passed_at from encryption_rollout.gates
-       where run_id = $1 and attempt = $2 and gate = $3 || ': Gate' and verdict = 'GO' and judged_at >= $4
+       where run_id = $1 and attempt = $2 and gate = $3 || ': Gate' and verdict = 'GO' and judged_at >= (
+         select min(started_at) from encryption_rollout.phases where run_id = $1 and attempt = $2 and number = $4)
      ), idle as (
        select coalesce(sum(time), '0') as time from (
          select time from waits, worked
@@ -56,7 +57,7 @@ export async function readHoursLeft(
        (select extract(epoch from clock_timestamp() - passed_at - idle.time)::float8 / 3600 from worked, idle) as soaked,
        coalesce(
          (select sum(rows_verified) from encryption_rollout.audits where run_id = $1 and attempt = $2), 0)::float8 as audited`,
-    [run.id, run.attempt, title, begun.startedAt, waitBegins.pressure],
+    [run.id, run.attempt, title, begun.number, waitBegins.pressure],
   );
   const { eased, encrypted, soaked, audited } = rows[0];
   return hoursLeft(

@@ -5,6 +5,7 @@ import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
 import type { Health } from '../../../core/plan/progress.ts';
 import { readHealth } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 import { holdRun } from './runs.ts';
@@ -20,7 +21,7 @@ export async function passedPhases(client: Client, run: Run, table: string): Pro
   return new Set(rows.map(({ number }) => number));
 }
 
-export type PhaseRecord = PhaseProgress & { readonly startedAt: Date };
+export type PhaseRecord = PhaseProgress & { readonly startedAt: Moment };
 
 /** The phase's window and counts for the table; begins it, with one scan, when this attempt has not begun it. */
 export async function beginPhase(
@@ -70,14 +71,14 @@ async function readPhase(
   phase: PhaseNumber,
 ): Promise<PhaseRecord | undefined> {
   const { rows } = await client.query(
-    `select * from encryption_rollout.phases
+    `select *, started_at::text as since from encryption_rollout.phases
      where run_id = $1 and target = $2 and number = $3 and attempt = $4`,
     [run.id, table, phase, run.attempt],
   );
   const row = rows[0];
   return (
     row && {
-      startedAt: row.started_at,
+      startedAt: row.since,
       rowsWithPii: row.rows_with_pii,
       rowsAttempted: row.rows_attempted,
       rowsFailed: row.rows_failed,
@@ -206,7 +207,7 @@ export async function millisecondsPerRow(
   run: Run,
   table: string,
   phase: PhaseNumber,
-  since: Date,
+  since: Moment,
 ): Promise<number | null> {
   const { rows } = await client.query(
     `select sum(milliseconds) / nullif(sum(rows_encrypted), 0) as mean, sum(rows_encrypted) as encrypted

@@ -2,34 +2,44 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
 import { isInstalled } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
-/** The run under way, its execution and when that began; undefined when there is none, or no engine. */
-export async function activeRun(
-  client: Client,
-): Promise<
-  | { run: Run; status: 'ACTIVE' | 'STOPPING'; execution: string; passedPreflight: boolean; beganAt: Date }
+/** The run under way, its execution, when that began and how long ago; undefined when there is none, or no engine. */
+export async function activeRun(client: Client): Promise<
+  | {
+      run: Run;
+      status: 'ACTIVE' | 'STOPPING';
+      execution: string;
+      passedPreflight: boolean;
+      beganAt: Moment;
+      hours: number;
+    }
   | undefined
 > {
   if (!(await isInstalled(client))) return undefined;
   const { rows } = await client.query(
-    `select id, attempt, status, execution, (
-         select min(happened_at) from encryption_rollout.events e where e.run_id = r.id and e.attempt = r.attempt
-       ) as began_at, exists (
+    `select id, attempt, status, execution, began_at::text,
+       extract(epoch from clock_timestamp() - began_at)::float8 / 3600 as hours, exists (
          select from encryption_rollout.gates g
          where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO'
        ) as passed_preflight
-     from encryption_rollout.runs r where status in ('ACTIVE', 'STOPPING')`,
+     from encryption_rollout.runs r, lateral (
+       select min(happened_at) as began_at from encryption_rollout.events e
+       where e.run_id = r.id and e.attempt = r.attempt
+     ) as attempt_began
+     where status in ('ACTIVE', 'STOPPING')`,
   );
   if (rows[0] === undefined) return undefined;
-  const { id, attempt, status, execution, passed_preflight, began_at } = rows[0];
+  const { id, attempt, status, execution, passed_preflight, began_at, hours } = rows[0];
   return {
     run: { id, attempt },
     status,
     execution,
     passedPreflight: passed_preflight,
     beganAt: began_at,
+    hours,
   };
 }
 

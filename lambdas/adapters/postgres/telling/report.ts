@@ -10,6 +10,7 @@ import type {
   Report,
 } from '../../../core/telling/report.ts';
 import { isInstalled } from '../encryption/engine.ts';
+import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
@@ -23,14 +24,14 @@ const maxRecords = 500;
 export async function readReport(client: Client, plan: Plan, runId?: string): Promise<Report | undefined> {
   if (!(await isInstalled(client))) return undefined;
   const { rows } = await client.query(
-    `select id, status, attempt as attempts, started_at as "startedAt", ended_at as "endedAt",
+    `select id, status, attempt as attempts, started_at as "startedAt", started_at::text as since, ended_at as "endedAt",
        stop_reason as "stopReason", attestations
      from encryption_rollout.runs where $1::uuid is null or id = $1
      order by started_at desc limit 1`,
     [runId ?? null],
   );
-  const run = rows[0];
-  if (run === undefined) return undefined;
+  if (rows[0] === undefined) return undefined;
+  const { since, ...run } = rows[0];
   const tables = await readTables(client, run.id);
   const names = tables.map(({ name }) => name);
   const recorded = await countRecords(client, run.id);
@@ -56,8 +57,8 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
       events: Math.max(0, recorded.events - events.length),
       holds: Math.max(0, recorded.holds - holds.length),
     },
-    errors: await summarizeErrors(client, names, run.startedAt),
-    keyAccess: await readKeyAccess(client, names, new Date(run.startedAt)),
+    errors: await summarizeErrors(client, names, since),
+    keyAccess: await readKeyAccess(client, names, since),
   };
 }
 
@@ -163,7 +164,7 @@ async function readHolds(client: Client, run: string): Promise<HoldReport[]> {
 export async function summarizeErrors(
   client: Client,
   tables: readonly string[],
-  since: Date,
+  since: Moment,
 ): Promise<ErrorSummary[]> {
   const { rows } = await client.query(
     `select target as "table", error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
@@ -178,7 +179,7 @@ export async function summarizeErrors(
 export async function readKeyAccess(
   client: Client,
   tables: readonly string[],
-  since: Date,
+  since: Moment,
 ): Promise<KeyAccess[]> {
   const { rows } = await client.query(
     `select target as "table", accessed_by as by, purpose, access_count as accesses, values_used as uses,

@@ -175,7 +175,13 @@ describe('Monitor', () => {
     await world.client.query(
       `update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)`,
     );
-    expect((await published()).DecryptionFailures).toBeGreaterThan(0);
+    const { DecryptionFailures } = await published();
+    const { rows } = await world.client.query(
+      "select count(*)::integer as count from public.encryption_errors where error_type = 'decryption'",
+    );
+    expect(rows[0].count).toBeGreaterThan(0);
+    expect(DecryptionFailures, 'what its own spot check has found, in the same call').toBe(rows[0].count);
+    expect((await published()).DecryptionFailures, 'of the next sample').toBeLessThanOrEqual(10);
     await world.client.query('update public.appointments set pii_iv = null');
     await countIsDue();
     expect((await published()).MissingIvs).toBe(95);
@@ -211,12 +217,52 @@ describe('Monitor', () => {
     await expect(world.invoke('monitor', {})).rejects.toThrow();
     world.aws.world.disturb = undefined;
     // As if it had failed for hours.
-    await world.client.query(
-      `update encryption_rollout.measurements set measured_at = measured_at - interval '3 hours'`,
-    );
     await fail('2 hours');
-    expect((await published()).EncryptionErrors).toBe(4);
+    expect((await published()).EncryptionErrors).toBe(2);
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+  });
+
+  test('counts an error that was noted before a call, and committed after it', async () => {
+    await complete();
+    await published();
+    const fail =
+      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')";
+    const writer = await world.connect();
+    await writer.query(`begin; ${fail}`);
+    // Begun later and committed earlier.
+    await world.client.query(fail);
+    expect((await published()).EncryptionErrors).toBe(1);
+    await writer.query('commit');
+    expect((await published()).EncryptionErrors).toBe(1);
+    expect((await published()).EncryptionErrors).toBe(0);
+  });
+
+  test('counts each error once while the clock of the database is put back', async () => {
+    await complete();
+    await published();
+    for (const ago of ['-1 hour', '0', '1 hour']) {
+      await world.client.query(
+        `insert into public.encryption_errors (error_type, target, error_timestamp)
+         values ('trigger', 'public.appointments', clock_timestamp() - $1::interval)`,
+        [ago],
+      );
+      expect((await published()).EncryptionErrors, ago).toBe(1);
+    }
+    expect((await published()).EncryptionErrors).toBe(0);
+  });
+
+  test('counts the last minutes where the records were brought from another server', async () => {
+    await complete();
+    await published();
+    await world.client.query(
+      "update encryption_rollout.measurements set counted_to = '4000000000:4000000000:'",
+    );
+    for (const time of ['first', 'second: it goes by this server now']) {
+      await world.client.query(
+        "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      );
+      expect((await published()).EncryptionErrors, time).toBe(1);
+    }
   });
 
   test('counts for the alarm that stops a rollout what failed since the attempt began', async () => {
