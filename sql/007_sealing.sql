@@ -101,7 +101,7 @@ as $$
           format('pg_catalog.substr(%%2$s, 1, 3) operator(pg_catalog.<>) %s', encryption_rollout.header_sql(number)), ' and '
         )
       ),
-      ' or '
+      E'\n  or '
     )
   )
   from unnest(p_numbers) as number
@@ -119,7 +119,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    $sql$%1$s.encrypt_iv(pg_catalog.convert_to(r.p%2$s, 'UTF8'), (%3$s)[%4$s], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c%2$s$sql$,
+    $sql$
+    %1$s.encrypt_iv(pg_catalog.convert_to(r.p%2$s, 'UTF8'), (%3$s)[%4$s], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c%2$s$sql$,
     quote_ident(encryption_rollout.pgcrypto_schema()),
     p_column,
     p_keys,
@@ -134,10 +135,13 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    $sql$(%1$s)[1] %6$s r.c%2$s %6$s pg_catalog.substr(%3$s.hmac(
-      %5$s %6$s r.row_key %6$s r.iv %6$s r.c%2$s %6$s pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(%5$s) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-      %4$s, 'sha512'::pg_catalog.text
-    ), 1, 32) as s%2$s$sql$,
+    $sql$
+  (%1$s)[1] %6$s r.c%2$s %6$s pg_catalog.substr(%3$s.hmac(
+    %5$s %6$s r.row_key %6$s r.iv %6$s r.c%2$s
+      %6$s pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(%5$s) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    %4$s,
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s%2$s$sql$,
     p_keys,
     p_column,
     quote_ident(encryption_rollout.pgcrypto_schema()),
@@ -157,20 +161,19 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-    select r.tid, r.iv, %1$s
-    from (
-      select r.*, %2$s
-      from (
-        select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
-          case when coalesce(%3$s) is not null then %4$s.gen_random_bytes(16) end as iv
-        from (%5$s) as r
-        offset 0
-      ) as r
-      offset 0
-    ) as r
-    $sql$,
-    string_agg(encryption_rollout.sealed_sql(p_keys, n), ', ' order by n),
-    string_agg(encryption_rollout.ciphertext_sql(p_keys, n), ', ' order by n),
+select r.tid, r.iv,%1$s
+from (
+  select r.*,%2$s
+  from (
+    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
+      case when coalesce(%3$s) is not null then %4$s.gen_random_bytes(16) end as iv
+    from (%5$s) as r
+    offset 0
+  ) as r
+  offset 0
+) as r$sql$,
+    string_agg(encryption_rollout.sealed_sql(p_keys, n), ',' order by n),
+    string_agg(encryption_rollout.ciphertext_sql(p_keys, n), ',' order by n),
     string_agg(format('r.p%s', n), ', ' order by n),
     quote_ident(encryption_rollout.pgcrypto_schema()),
     p_source

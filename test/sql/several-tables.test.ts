@@ -360,6 +360,22 @@ describe('rights', () => {
   });
 });
 
+test('a transaction that writes to several tables in turn has used the key once for each', async () => {
+  await add('public', 'staff', 'integer');
+  await client.query(`select encryption_rollout.set_trigger(name, true) from encryption_rollout.targets;
+    begin`);
+  for (let n = 0; n < 3; n++) {
+    await seedAppointments(client, 4);
+    await client.query("update public.staff set email = email || '!'");
+  }
+  await client.query('commit');
+  expect(
+    await rowsOf(
+      "select target from encryption_rollout.key_access where purpose = 'trigger' order by target",
+    ),
+  ).toEqual([{ target: 'public.appointments' }, { target: 'public.staff' }]);
+});
+
 test('one run of the database is active at a time, whatever its tables', async () => {
   await add('public', 'staff', 'integer');
   const insert = (status: string) =>

@@ -57,11 +57,21 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'update only %1$s as t set pii_iv = case when %2$s then t.pii_iv end, %3$s from (select ctid as tid from only %1$s where ctid operator(pg_catalog.=) any ($2) and %4$s for no key update skip locked) as s where t.ctid operator(pg_catalog.=) s.tid',
+    $sql$update only %1$s as t
+set pii_iv = case when %2$s then t.pii_iv end,
+  %3$s
+from (
+  select ctid as tid
+  from only %1$s
+  where ctid operator(pg_catalog.=) any ($2)
+    and %4$s
+  for no key update skip locked
+) as s
+where t.ctid operator(pg_catalog.=) s.tid$sql$,
     encryption_rollout.table_sql(p_target),
     encryption_rollout.ciphertext_only_sql(p_target),
     (
-      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || p_target.suffix, c), ', ')
+      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || p_target.suffix, c), E',\n  ')
       from unnest(p_target.columns) as c
     ),
     encryption_rollout.clearable_sql(p_target)
@@ -138,7 +148,18 @@ begin
     end if;
     v_end := format('(%s,0)', encryption_rollout.page_of(v_cursor.position) + v_window_pages)::tid;
     execute format(
-      'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and ctid < $2 and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $3) as found',
+      $sql$
+select array_agg(ctid)
+from (
+  select ctid
+  from only %s
+  where ctid > $1
+    and ctid < $2
+    and %s
+    and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))
+  limit $3
+) as found
+      $sql$,
       encryption_rollout.table_sql(v_target),
       encryption_rollout.clearable_sql(v_target),
       encryption_rollout.row_key_sql(v_target),

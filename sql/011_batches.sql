@@ -37,21 +37,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sql text := format(
-    'select ctid from only %s where ctid > $1 and ctid < $2 and %s',
-    encryption_rollout.table_sql(p_target), encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+    $sql$
+  select ctid
+  from only %s
+  where ctid > $1
+    and ctid < $2
+    and %s$sql$,
+    encryption_rollout.table_sql(p_target),
+    encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
   );
 begin
   if p_only_priority then
-    v_sql := v_sql || format(' and (%s' || chr(10) || ')', p_target.priority);
+    v_sql := v_sql || format(E'\n    and (%s\n    )', p_target.priority);
   end if;
   -- Left out as a rule, because it costs every row a look-up.
   if exists (select from encryption_rollout.failed_rows where target = p_target.name) then
     v_sql := v_sql || format(
-      ' and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+      E'\n    and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
       encryption_rollout.row_key_sql(p_target), p_target.name
     );
   end if;
-  return format('select array_agg(ctid) from (%s limit $3) as found', v_sql);
+  return format(E'select array_agg(ctid)\nfrom (%s\n  limit $3\n) as found', v_sql);
 end
 $$;
 
@@ -64,7 +70,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'update only %1$s as t set pii_iv = s.iv, %2$s from (%3$s) as s where t.ctid operator(pg_catalog.=) s.tid',
+    $sql$update only %1$s as t
+set pii_iv = s.iv, %2$s
+from (%3$s
+) as s
+where t.ctid operator(pg_catalog.=) s.tid$sql$,
     encryption_rollout.table_sql(p_target),
     (
       select string_agg(format('%I = s.s%s', c || p_target.suffix, n), ', ')
@@ -74,7 +84,13 @@ as $$
       p_target,
       '$1',
       format(
-        'select ctid as tid, %s as row_key, %s from only %s where ctid operator(pg_catalog.=) any ($2) and %s for no key update skip locked',
+        $sql$
+      select ctid as tid, %s as row_key, %s
+      from only %s
+      where ctid operator(pg_catalog.=) any ($2)
+        and %s
+      for no key update skip locked
+    $sql$,
         encryption_rollout.row_key_sql(p_target),
         encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
         encryption_rollout.table_sql(p_target),

@@ -56,7 +56,18 @@ declare
 begin
   perform encryption_rollout.record_decryption_failures();
   execute format(
-    'select count(*), count(*) filter (where %1$s), count(*) filter (where %2$s), count(*) filter (where pii_iv is null and (%3$s)), count(*) filter (where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)), count(*) filter (where %7$s) from only %6$s',
+    $sql$
+select
+  count(*),
+  count(*) filter (where %1$s),
+  count(*) filter (where %2$s),
+  count(*) filter (where pii_iv is null and (%3$s)),
+  count(*) filter (
+    where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)
+  ),
+  count(*) filter (where %7$s)
+from only %6$s
+    $sql$,
     encryption_rollout.has_pii_sql(v_target),
     encryption_rollout.not_sealed_with_sql(v_target, v_keys[:1]),
     encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
@@ -102,7 +113,15 @@ begin
       using errcode = 'ER002', hint = 'Set target.createdAt in the settings.';
   end if;
   return query execute format(
-    'select count(*), count(*) filter (where not %s), count(*) filter (where pii_iv is null and (%s)) from only %s where %I >= $1 and %s',
+    $sql$
+select
+  count(*),
+  count(*) filter (where not %s),
+  count(*) filter (where pii_iv is null and (%s))
+from only %s
+where %I >= $1
+  and %s
+    $sql$,
     encryption_rollout.unsealed_sql(v_target),
     encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
     encryption_rollout.table_sql(v_target),

@@ -1,0 +1,187 @@
+-- A table's three triggers and their two functions. The main trigger seals what is written while it is on. The guards, which
+-- are always on, clear ciphertext that the main trigger has not made of the plaintext beside it: no crypto, cannot fail.
+
+-- True for an update that changes what is sealed. Bytewise: a collation may call different texts equal.
+create function encryption_rollout.changed_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(
+    format('(old.%1$I)::text collate "C" is distinct from (new.%1$I)::text collate "C"', c), E'\n  or ' order by n
+  )
+  from unnest(p_target.key_columns || p_target.columns) with ordinality as columns (c, n)
+$$;
+
+-- Takes the ciphertext off a row that is being written.
+create function encryption_rollout.clear_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'new.pii_iv := null; ' || encryption_rollout.per_column(p_target, '%2$s := null;', ' ', 'new.')
+$$;
+
+create function encryption_rollout.encrypt_row_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+create or replace function encryption_rollout.encrypt_row_%1$s()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+as $trigger$
+declare
+  v_keys bytea[];
+  v_tid tid;
+begin
+  if tg_op = 'UPDATE' then
+    -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
+    if new.pii_iv is not null
+  and %2$s
+  and not (%3$s)
+  and not %4$s
+    then
+      return new;
+    end if;
+  end if;
+  -- Whatever happens from here on, the write goes through.
+  begin
+    %5$s
+    if %6$s then
+      select encryption_rollout.sealing_keys(%7$L, %8$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+%9$s
+into v_tid, new.pii_iv, %10$s;
+      perform encryption_rollout.log_trigger(%1$s);
+    end if;
+  exception when others then
+    %5$s
+    perform encryption_rollout.record_trigger_error(%7$L, %11$s, sqlstate);
+  end;
+  return new;
+end
+$trigger$
+    $sql$,
+    p_target.id,
+    'new.pii_iv is not distinct from old.pii_iv' || E'\n  and '
+      || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', E'\n  and '),
+    encryption_rollout.changed_sql(p_target),
+    encryption_rollout.unsealed_sql(p_target, 'new.'),
+    encryption_rollout.clear_sql(p_target),
+    encryption_rollout.has_pii_sql(p_target, 'new.'),
+    p_target.name,
+    p_target.columns,
+    encryption_rollout.sealing_query(
+      p_target,
+      'v_keys',
+      format(
+        'select null::pg_catalog.tid as tid, %s as row_key, %s',
+        encryption_rollout.row_key_sql(p_target, 'new.'),
+        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', ', 'new.')
+      )
+    ),
+    encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
+    encryption_rollout.row_key_sql(p_target, 'new.')
+  )
+$$;
+
+create function encryption_rollout.main_trigger_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+create trigger %I before insert or update of %s on %s
+for each row
+execute function encryption_rollout.encrypt_row_%s()
+    $sql$,
+    p_target.trigger_name,
+    (select string_agg(quote_ident(c), ', ' order by n) from unnest(p_target.columns || p_target.key_columns) with ordinality as columns (c, n)),
+    encryption_rollout.table_sql(p_target),
+    p_target.id
+  )
+$$;
+
+create function encryption_rollout.clear_stale_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+create or replace function encryption_rollout.clear_stale_%1$s()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $trigger$
+begin
+  -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
+  if new.pii_iv is distinct from old.pii_iv and exists (
+    select from pg_trigger where tgrelid = tg_relid and tgname = %2$L and tgenabled in ('O', 'A')
+  ) then
+    return new;
+  end if;
+  %3$s
+  return new;
+end
+$trigger$
+    $sql$,
+    p_target.id,
+    p_target.trigger_name,
+    encryption_rollout.clear_sql(p_target)
+  )
+$$;
+
+-- After the application's own triggers, which may change the row, since triggers fire in the order of their names.
+create function encryption_rollout.update_guard_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+create trigger zz_clear_stale_ciphertext before update on %s
+for each row
+when (new.pii_iv is not null and (%s))
+execute function encryption_rollout.clear_stale_%s()
+    $sql$,
+    encryption_rollout.table_sql(p_target), encryption_rollout.changed_sql(p_target), p_target.id
+  )
+$$;
+
+-- An application that copies whole rows brings their ciphertext along. Before the application's own triggers, so that it
+-- sees what the statement brought, and fires for that alone: what the main trigger seals in the same insert comes later.
+-- Should the main trigger's name come before, the function finds it on.
+create function encryption_rollout.insert_guard_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+create trigger aa_clear_brought_ciphertext before insert on %s
+for each row
+when (new.pii_iv is not null or %s)
+execute function encryption_rollout.clear_stale_%s()
+    $sql$,
+    encryption_rollout.table_sql(p_target),
+    encryption_rollout.per_column(p_target, '%2$s is not null', ' or ', 'new.'),
+    p_target.id
+  )
+$$;

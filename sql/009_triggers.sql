@@ -1,0 +1,124 @@
+-- The triggers in a table: what is missing is made, what is there is known to be on or off, and used.
+
+create function encryption_rollout.trigger_is_missing(p_target encryption_rollout.targets, p_trigger text, p_function text)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function regprocedure;
+begin
+  select tgfoid into v_function
+  from pg_trigger
+  where tgrelid = encryption_rollout.table_sql(p_target)::regclass and tgname = p_trigger;
+  if not found then
+    return true;
+  end if;
+  if v_function <> format('encryption_rollout.%s%s()', p_function, p_target.id)::regprocedure then
+    raise exception 'trigger % of table % calls %, but that name is taken by the engine', p_trigger, p_target.name, v_function
+      using errcode = 'ER002', hint = 'Rename that trigger, or choose another name with target.trigger in the settings.';
+  end if;
+  return false;
+end
+$$;
+
+-- Makes what is missing of them. The main trigger is created switched off.
+create function encryption_rollout.generate_triggers(p_target encryption_rollout.targets)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_table constant text := encryption_rollout.table_sql(p_target);
+begin
+  execute encryption_rollout.encrypt_row_sql(p_target);
+  execute encryption_rollout.clear_stale_sql(p_target);
+  execute format(
+    'revoke all on function encryption_rollout.encrypt_row_%1$s(), encryption_rollout.clear_stale_%1$s() from public',
+    p_target.id
+  );
+  if encryption_rollout.trigger_is_missing(p_target, 'zz_clear_stale_ciphertext', 'clear_stale_') then
+    execute encryption_rollout.update_guard_sql(p_target);
+    perform encryption_rollout.record_created('trigger', 'zz_clear_stale_ciphertext', v_table);
+  end if;
+  if encryption_rollout.trigger_is_missing(p_target, 'aa_clear_brought_ciphertext', 'clear_stale_') then
+    execute encryption_rollout.insert_guard_sql(p_target);
+    perform encryption_rollout.record_created('trigger', 'aa_clear_brought_ciphertext', v_table);
+  end if;
+  if encryption_rollout.trigger_is_missing(p_target, p_target.trigger_name, 'encrypt_row_') then
+    execute encryption_rollout.main_trigger_sql(p_target);
+    execute format('alter table %s disable trigger %I', v_table, p_target.trigger_name);
+    perform encryption_rollout.record_created('trigger', quote_ident(p_target.trigger_name), v_table);
+  end if;
+end
+$$;
+
+-- False also when there is no such trigger any more.
+create function encryption_rollout.trigger_is_enabled(p_target encryption_rollout.targets, p_trigger text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from pg_trigger
+    where tgrelid = to_regclass(encryption_rollout.table_sql(p_target))
+      and tgname = p_trigger
+      and tgenabled in ('O', 'A')
+  )
+$$;
+
+-- The guard is two triggers: both must be on.
+create function encryption_rollout.guard_is_enabled(p_target encryption_rollout.targets)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select encryption_rollout.trigger_is_enabled(p_target, 'zz_clear_stale_ciphertext')
+    and encryption_rollout.trigger_is_enabled(p_target, 'aa_clear_brought_ciphertext')
+$$;
+
+-- Audits a trigger's use of the key, once per transaction: a bulk insert is one access.
+create function encryption_rollout.log_trigger(p_target_id integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- One of its own for each target: a transaction may write to several in turn.
+  v_setting text := 'encryption_rollout.logged_' || p_target_id;
+  v_mark text := pg_current_xact_id();
+begin
+  if current_setting(v_setting, true) is distinct from v_mark then
+    insert into encryption_rollout.key_access (purpose, target)
+    select 'trigger', name from encryption_rollout.targets where id = p_target_id;
+    perform set_config(v_setting, v_mark, true);
+  end if;
+end
+$$;
+
+-- Switches the encryption of new and changed rows on or off. False, without taking a lock, when it was so already.
+create function encryption_rollout.set_trigger(p_target text, p_enabled boolean)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+begin
+  if encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name) = p_enabled then
+    return false;
+  end if;
+  execute format(
+    'alter table %s %s trigger %I',
+    encryption_rollout.table_sql(v_target),
+    case when p_enabled then 'enable' else 'disable' end,
+    v_target.trigger_name
+  );
+  return true;
+end
+$$;

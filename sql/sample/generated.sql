@@ -1,0 +1,253 @@
+-- Generated for public.appointments, the first target of its database, as its registration describes it: not to be
+-- executed, but read beside what generates it. test/sql/generated.test.ts compares it, and writes it anew.
+
+-- The trigger that encrypts what is written, and its function.
+
+create or replace function encryption_rollout.encrypt_row_1()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+as $trigger$
+declare
+  v_keys bytea[];
+  v_tid tid;
+begin
+  if tg_op = 'UPDATE' then
+    -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
+    if new.pii_iv is not null
+  and new.pii_iv is not distinct from old.pii_iv
+  and new.email_encrypted is not distinct from old.email_encrypted
+  and new.e164_encrypted is not distinct from old.e164_encrypted
+  and new.first_name_encrypted is not distinct from old.first_name_encrypted
+  and not ((old.id)::text collate "C" is distinct from (new.id)::text collate "C"
+  or (old.email)::text collate "C" is distinct from (new.email)::text collate "C"
+  or (old.e164)::text collate "C" is distinct from (new.e164)::text collate "C"
+  or (old.first_name)::text collate "C" is distinct from (new.first_name)::text collate "C")
+  and not ((new.email is not null or new.e164 is not null or new.first_name is not null) and (new.pii_iv is null or (new.email is not null and new.email_encrypted is null) or (new.e164 is not null and new.e164_encrypted is null) or (new.first_name is not null and new.first_name_encrypted is null)))
+    then
+      return new;
+    end if;
+  end if;
+  -- Whatever happens from here on, the write goes through.
+  begin
+    new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
+    if (new.email is not null or new.e164 is not null or new.first_name is not null) then
+      select encryption_rollout.sealing_keys('public.appointments', '{email,e164,first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+
+select r.tid, r.iv,
+  (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    (v_keys)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    (v_keys)[2],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s1,
+  (v_keys)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    (v_keys)[7] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c2
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[7]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    (v_keys)[5],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s2,
+  (v_keys)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    (v_keys)[10] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c3
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[10]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    (v_keys)[8],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s3
+from (
+  select r.*,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p1, 'UTF8'), (v_keys)[3], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c1,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p2, 'UTF8'), (v_keys)[6], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c2,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p3, 'UTF8'), (v_keys)[9], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c3
+  from (
+    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
+      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
+    from (select null::pg_catalog.tid as tid, (new.id)::pg_catalog.text as row_key, new.email::pg_catalog.text as p1, new.e164::pg_catalog.text as p2, new.first_name::pg_catalog.text as p3) as r
+    offset 0
+  ) as r
+  offset 0
+) as r
+into v_tid, new.pii_iv, new.email_encrypted, new.e164_encrypted, new.first_name_encrypted;
+      perform encryption_rollout.log_trigger(1);
+    end if;
+  exception when others then
+    new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
+    perform encryption_rollout.record_trigger_error('public.appointments', (new.id)::pg_catalog.text, sqlstate);
+  end;
+  return new;
+end
+$trigger$;
+
+create trigger encrypt_appointment_pii before insert or update of email, e164, first_name, id on public.appointments
+for each row
+execute function encryption_rollout.encrypt_row_1();
+
+-- The guards, and their function.
+
+create or replace function encryption_rollout.clear_stale_1()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $trigger$
+begin
+  -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
+  if new.pii_iv is distinct from old.pii_iv and exists (
+    select from pg_trigger where tgrelid = tg_relid and tgname = 'encrypt_appointment_pii' and tgenabled in ('O', 'A')
+  ) then
+    return new;
+  end if;
+  new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
+  return new;
+end
+$trigger$;
+
+create trigger zz_clear_stale_ciphertext before update on public.appointments
+for each row
+when (new.pii_iv is not null and ((old.id)::text collate "C" is distinct from (new.id)::text collate "C"
+  or (old.email)::text collate "C" is distinct from (new.email)::text collate "C"
+  or (old.e164)::text collate "C" is distinct from (new.e164)::text collate "C"
+  or (old.first_name)::text collate "C" is distinct from (new.first_name)::text collate "C"))
+execute function encryption_rollout.clear_stale_1();
+
+create trigger aa_clear_brought_ciphertext before insert on public.appointments
+for each row
+when (new.pii_iv is not null or new.email_encrypted is not null or new.e164_encrypted is not null or new.first_name_encrypted is not null)
+execute function encryption_rollout.clear_stale_1();
+
+-- A batch: finds rows ($1 and $2 bound the window, $3 the number), then encrypts them ($1: keys, $2: their TIDs).
+
+select array_agg(ctid)
+from (
+  select ctid
+  from only public.appointments
+  where ctid > $1
+    and ctid < $2
+    and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (e164 is not null and (e164_encrypted is null or (pg_catalog.substr(e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (first_name is not null and (first_name_encrypted is null or (pg_catalog.substr(first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))))
+    and (is_vip
+    )
+  limit $3
+) as found;
+
+update only public.appointments as t
+set pii_iv = s.iv, email_encrypted = s.s1, e164_encrypted = s.s2, first_name_encrypted = s.s3
+from (
+select r.tid, r.iv,
+  ($1)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    ($1)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    ($1)[2],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s1,
+  ($1)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    ($1)[7] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c2
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[7]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    ($1)[5],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s2,
+  ($1)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+    ($1)[10] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c3
+      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[10]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    ($1)[8],
+    'sha512'::pg_catalog.text
+  ), 1, 32) as s3
+from (
+  select r.*,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p1, 'UTF8'), ($1)[3], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c1,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p2, 'UTF8'), ($1)[6], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c2,
+    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p3, 'UTF8'), ($1)[9], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c3
+  from (
+    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
+      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
+    from (
+      select ctid as tid, (id)::pg_catalog.text as row_key, email::pg_catalog.text as p1, e164::pg_catalog.text as p2, first_name::pg_catalog.text as p3
+      from only public.appointments
+      where ctid operator(pg_catalog.=) any ($2)
+        and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (e164 is not null and (e164_encrypted is null or (pg_catalog.substr(e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (first_name is not null and (first_name_encrypted is null or (pg_catalog.substr(first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))))
+      for no key update skip locked
+    ) as r
+    offset 0
+  ) as r
+  offset 0
+) as r
+) as s
+where t.ctid operator(pg_catalog.=) s.tid;
+
+-- Clearing: $2: TIDs.
+
+update only public.appointments as t
+set pii_iv = case when ((email is null and email_encrypted is not null) or (e164 is null and e164_encrypted is not null) or (first_name is null and first_name_encrypted is not null)) then t.pii_iv end,
+  email_encrypted = case when t.email is null then t.email_encrypted end,
+  e164_encrypted = case when t.e164 is null then t.e164_encrypted end,
+  first_name_encrypted = case when t.first_name is null then t.first_name_encrypted end
+from (
+  select ctid as tid
+  from only public.appointments
+  where ctid operator(pg_catalog.=) any ($2)
+    and ((email is not null and email_encrypted is not null) or (e164 is not null and e164_encrypted is not null) or (first_name is not null and first_name_encrypted is not null) or (pii_iv is not null and not ((email is null and email_encrypted is not null) or (e164 is null and e164_encrypted is not null) or (first_name is null and first_name_encrypted is not null))))
+  for no key update skip locked
+) as s
+where t.ctid operator(pg_catalog.=) s.tid;
+
+-- By hand.
+
+create or replace function public.batch_encrypt_appointments(n integer default null)
+returns integer
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select encryption_rollout.encrypt_up_to('public.appointments', n)
+$function$;
+
+create function public.get_encryption_health_summary()
+returns table (
+  total_appointments bigint,
+  encrypted_appointments bigint,
+  unencrypted_appointments bigint,
+  encryption_percentage numeric,
+  missing_iv_count bigint,
+  trigger_enabled boolean,
+  errors_last_hour bigint,
+  health_status text,
+  failed_rows bigint,
+  guard_enabled boolean,
+  -- Less than encrypted while a rotation is under way.
+  encrypted_with_current_key bigint,
+  target text
+)
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
+    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
+  from encryption_rollout.targets as t
+  cross join lateral encryption_rollout.health(t.name) as h
+  order by t.id
+$function$;
+
+create or replace function public.decrypt_appointments_pii_with_iv_logged(ciphertext bytea, iv bytea, id uuid)
+returns text
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select encryption_rollout.decrypt_logged('public.appointments', ciphertext, iv, ($3)::pg_catalog.text)
+$function$;
+
+create or replace function public.decrypt_pii_with_iv_logged(ciphertext bytea, iv bytea, id uuid)
+returns text
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select encryption_rollout.decrypt_logged_by_key('{uuid}', ciphertext, iv, ($3)::pg_catalog.text)
+$function$;
