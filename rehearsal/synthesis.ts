@@ -1,9 +1,10 @@
 /** The app as the rehearsal deploys it: nowhere, but from the same source as to AWS. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { type Settings, settingsFile } from '../lambdas/core/plan/settings.ts';
+import { type Settings, settingsFile, type Target } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './machines/functions.ts';
 
@@ -27,17 +28,20 @@ const onThisMachine: PlanOverrides = {
  * Synthesizes the app for a database on this machine, or one that the user named; or reads what was synthesized there.
  * @param outdir for the cloud assembly, and for the part of it that a rehearsal runs
  * @param tls whether the handlers verify the server's certificate
- * @param priority SQL condition of the rows that come first
+ * @param targets the tables
  * @param plan what is changed of the plan
  */
 export async function synthesize(
   outdir: string,
   tls: boolean,
-  priority: string | null,
+  targets: readonly Target[],
   plan: PlanOverrides = {},
 ): Promise<Rollout> {
   const kept = path.join(outdir, 'rehearsal.json');
-  if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
+  if (existsSync(kept)) {
+    const rollout = JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
+    if (isDeepStrictEqual(rollout.settings.targets, targets)) return rollout;
+  }
   // Loaded here, because the CDK takes a second.
   const { parseConfig } = await import('../infra/config.ts');
   const { synthesizeRollout } = await import('../infra/synthesis.ts');
@@ -50,7 +54,7 @@ export async function synthesize(
       database: { instanceIdentifier: 'rehearsal' },
       databaseTls: tls ? 'verify-full' : 'off',
       customerAlarms: [customerAlarm],
-      target: { priority },
+      targets,
       plan: { ...onThisMachine, ...plan },
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { PlanOverrides } from '../../lambdas/core/plan/plan-overrides.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
 
@@ -19,7 +20,8 @@ export class Bench {
   async prepare(plan?: PlanOverrides): Promise<void> {
     // The embedded PostgreSQL may run as another user.
     chmodSync(this.directory, 0o755);
-    await synthesize(path.join(this.directory, 'assembly'), false, 'is_vip', plan);
+    const targets = [Target.parse({ priority: 'is_vip' })];
+    await synthesize(path.join(this.directory, 'assembly'), false, targets, plan);
   }
 
   /** Ends what still runs and removes the directory. */
