@@ -4,7 +4,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { type Settings, settingsFile, type Target } from '../lambdas/core/plan/settings.ts';
+import type { Settings, Target } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './machines/functions.ts';
 
@@ -60,7 +60,7 @@ export async function synthesize(
     },
     'the rehearsal',
   );
-  const { machines, functions } = synthesizeRollout(config, outdir);
+  const { machines, functions, settings } = synthesizeRollout(config, outdir);
   const environment = functions.PrepareDatabase?.environment ?? {};
   const rollout: Rollout = {
     machines: Object.fromEntries(
@@ -78,9 +78,7 @@ export async function synthesize(
         };
       },
     ),
-    settings: JSON.parse(
-      readFileSync(path.join(functions.PrepareDatabase?.directory ?? '', settingsFile), 'utf8'),
-    ),
+    settings,
     databaseSecretArn: environment.DATABASE_SECRET_ARN ?? '',
     keySecretArn: environment.KEY_SECRET_ARN ?? '',
   };
