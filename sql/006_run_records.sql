@@ -27,6 +27,8 @@ create table encryption_rollout.phases (
   -- A resumed phase begins again: its window, its counts and its error rate are those of the latest attempt.
   attempt integer not null,
   started_at timestamptz not null default clock_timestamp(),
+  -- Since when no work is left in this attempt.
+  worked_at timestamptz,
   passed_at timestamptz,
   -- Counted by one scan at the start, carried forward by the batches, set right by one scan when the aim is reached:
   -- progress is never re-counted after a batch.

@@ -37,6 +37,17 @@ export const CountSubscribersInput = z.unknown();
 export const OnCall = z.object({ subscribers: z.int().nonnegative().optional() });
 export type CountSubscribersOutput = Required<z.infer<typeof OnCall>>;
 
+// ExplainFailure ----------------------------------------------------------------------------------------------------
+/** Step Functions' `{Error, Cause}`; no cause when there was no answer. */
+const CaughtError = z.object({ Error: z.string(), Cause: z.string().default('') });
+export const ExplainFailureInput = z.object({ error: CaughtError });
+/** For people: as an execution's error and cause, and as one sentence. */
+export interface ExplainFailureOutput {
+  readonly Error: string;
+  readonly Cause: string;
+  readonly reason: string;
+}
+
 // Preflight ---------------------------------------------------------------------------------------------------------
 export const PreflightInput = z.object({
   run: Run.extend({ resumeAt: PhaseNumber }),
@@ -51,6 +62,8 @@ export const CheckVitalsInput = z.object({
   phase: PhaseNumber,
   /** `batch`: cheap, before every batch. `soak`: with one scan of the table, in every slice of a soak. */
   during: z.enum(['batch', 'soak']),
+  /** The table that is worked on; all of them when it is not given. */
+  target: z.string().optional(),
   /** Soak slices done before this one; before a batch, looks done in this execution. */
   slice: z.int().nonnegative().default(0),
 });
@@ -68,10 +81,35 @@ export interface CheckVitalsOutput {
   readonly criteria: readonly Criterion[];
 }
 
+// ListWork ----------------------------------------------------------------------------------------------------------
+export const ListWorkInput = z.object({
+  run: Run,
+  phase: PhaseNumber,
+  /** Name of the execution of Phase: the names of its children begin with it. */
+  execution: z.string(),
+  /** Rounds of work that it has had before this one. */
+  round: z.int().nonnegative(),
+});
+/** The input of an execution of EncryptBatches, and its name. */
+export interface WorkItem {
+  readonly run: Run;
+  readonly phase: z.infer<typeof PhaseNumber>;
+  readonly target: string;
+  readonly name: string;
+}
+export interface ListWorkOutput {
+  /** WORK: `items` have work left. CONTINUE: so have some, for another execution. DONE: nothing is left in this phase. */
+  readonly outcome: 'WORK' | 'CONTINUE' | 'DONE';
+  readonly items: readonly WorkItem[];
+  /** This one counted. */
+  readonly round: number;
+}
+
 // EncryptBatch ------------------------------------------------------------------------------------------------------
 export const EncryptBatchInput = z.object({
   run: Run,
   phase: PhaseNumber,
+  target: z.string(),
   /** Execution of EncryptBatches; with `batch` it identifies the request, so a repeated delivery does no harm. */
   execution: z.string(),
   /** Batches done in this execution before this one. */
@@ -207,10 +245,9 @@ export interface CompleteRolloutOutput {
 }
 
 // Rollback ----------------------------------------------------------------------------------------------------------
-/** `reason` is a sentence; for a caught error it is Step Functions' `{Error, Cause}`. */
 const RollbackInput = z.object({
   run: Run,
-  reason: z.union([z.string(), z.object({ Error: z.string(), Cause: z.string().default('') })]),
+  reason: z.union([z.string(), CaughtError]),
 });
 export const CancelBatchesInput = RollbackInput;
 export interface CancelBatchesOutput {

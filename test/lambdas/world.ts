@@ -112,6 +112,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
         const { outcome, reason } = await invoke('encrypt-batch', {
           run,
           phase,
+          target: run.target,
           execution: `p${phase}`,
           batch,
         });

@@ -6,7 +6,13 @@ import { type BatchResult, encryptBatch, readHealth } from '../../adapters/postg
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readPause, readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
-import { beginPhase, findBatch, recordBatch, recountPhase } from '../../adapters/postgres/runs/phases.ts';
+import {
+  beginPhase,
+  findBatch,
+  finishWork,
+  recordBatch,
+  recountPhase,
+} from '../../adapters/postgres/runs/phases.ts';
 import { holdWork } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { KeyUnavailable, WrongKey } from '../../core/errors.ts';
@@ -17,16 +23,16 @@ import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledPercent } from '../../core/plan/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 
-type Input = { run: Run; request: string; phase: Phase };
+type Input = { run: Run; request: string; phase: Phase; target: string };
 
 const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
 /** Encrypts one batch and records it in the same transaction. Delivered twice, it does and counts the work once. */
 export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
-  const { run, execution } = input;
+  const { run, execution, target } = input;
   const phase = phaseOf(step.plan, input.phase);
   const batch = input.batch + 1;
-  const outcome = await work({ run, phase, request: `${execution}/${batch}` }, step).catch((error) =>
+  const outcome = await work({ run, phase, target, request: `${execution}/${batch}` }, step).catch((error) =>
     breachOf(error, run, phase, step),
   );
   const more = batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
@@ -50,7 +56,7 @@ interface Outcome {
   readonly reason: string;
 }
 
-async function work({ run, phase, request }: Input, step: Step): Promise<Outcome> {
+async function work({ run, phase, target, request }: Input, step: Step): Promise<Outcome> {
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
     await beginPhase(client, run, phase.number);
@@ -69,7 +75,7 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
         // The last phase encrypts whatever there is, the count being only what it was at the start.
         const limit = phase.aimPercent === 100 ? batchRows : Math.min(batchRows, missing);
         const batch: BatchResult =
-          limit > 0 ? await encryptBatch(client, step.target, limit, key.checkValue) : nothing;
+          limit > 0 ? await encryptBatch(client, target, limit, key.checkValue) : nothing;
         await recordBatch(client, run, phase.number, request, batch, performance.now() - started);
         return batch;
       }),
@@ -77,8 +83,9 @@ async function work({ run, phase, request }: Input, step: Step): Promise<Outcome
     // The batch is committed; the scan that may follow is not its work, and takes no lock that anybody minds.
     const milliseconds = performance.now() - started;
     await client.query('reset lock_timeout');
-    const { progress, done } = await settle(client, run, phase, step, result.exhausted);
-    await publish(step.target, measurements(step, result, progress, milliseconds));
+    const { progress, done } = await settle(client, run, phase, target, result.exhausted);
+    if (done) await finishWork(client, run, phase.number);
+    await publish(target, measurements(step, result, progress, milliseconds));
     return {
       pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
       encrypted: result.encrypted,
@@ -118,12 +125,12 @@ function measurements(
  * live edits make rows unencrypted again, and move rows to where the batches have been. What is asked then is a little
  * less than the aim, lest single rows be chased for ever; in the last phase it is every row that can be encrypted.
  */
-async function settle(client: pg.Client, run: Run, phase: Phase, step: Step, exhausted: boolean) {
+async function settle(client: pg.Client, run: Run, phase: Phase, target: string, exhausted: boolean) {
   const progress = await beginPhase(client, run, phase.number);
   const reached = phase.aimPercent < 100 && progress.rowsEncryptedNow >= aimRows(phase, progress.rowsWithPii);
   if (!exhausted && !reached) return { progress, done: false };
   if (phase.coverage.min === null) return { progress, done: true };
-  const health = await readHealth(client, step.target);
+  const health = await readHealth(client, target);
   await recountPhase(client, run, phase.number, health.rowsWithPii, health.encryptedRows);
   const rest = health.unencryptedRows - health.failedRows;
   return {

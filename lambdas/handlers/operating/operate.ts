@@ -7,7 +7,6 @@ import { clearOnRequest } from '../../adapters/postgres/stopping/clearing.ts';
 import { rollBackOnRequest } from '../../adapters/postgres/stopping/rollback-requests.ts';
 import { readReport } from '../../adapters/postgres/telling/report.ts';
 import { OperateInput, type OperateOutput } from '../../core/operating/operate.ts';
-import { longestPauseDays } from '../../core/pressure/throttle.ts';
 import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
 
 type Command = OperateInput['command'];
@@ -26,9 +25,7 @@ const commands: Commands = {
     report: (await readReport(client, target, plan)) ?? null,
   }),
 
-  pause: async ({ by, reason }, client, { target, plan }) => ({
-    done: `${await pauseRun(client, target, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
-  }),
+  pause: async ({ by, reason }, client, { target }) => ({ done: await pauseRun(client, target, by, reason) }),
 
   resume: async ({ by }, client, { target }) => ({ done: await resumeRun(client, target, by) }),
 

@@ -26,7 +26,8 @@ const NEW_ROWS_MILLISECONDS = 2 * 60_000;
  */
 export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, step) => {
   const { run, phase: number, during, slice } = input;
-  const { plan, settings, target } = step;
+  const { plan, settings } = step;
+  const target = input.target ?? step.target;
   const phase = phaseOf(plan, number);
   const gate = `${phase.title}: CheckVitals`;
   const answer = (changes: Partial<CheckVitalsOutput>): CheckVitalsOutput => ({

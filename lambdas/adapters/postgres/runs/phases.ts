@@ -32,7 +32,7 @@ export async function beginPhase(client: Client, run: Run, phase: PhaseNumber): 
       `insert into encryption_rollout.phases as p (run_id, number, attempt, rows_with_pii, rows_encrypted_now)
        values ($1, $2, $3, $4, $5)
        on conflict (run_id, number) do update
-       set attempt = excluded.attempt, started_at = clock_timestamp(), passed_at = null,
+       set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, passed_at = null,
          rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
          rows_attempted = 0, rows_failed = 0
        where p.attempt < excluded.attempt`,
@@ -41,6 +41,25 @@ export async function beginPhase(client: Client, run: Run, phase: PhaseNumber): 
     await recordEvent(client, run, 'PHASE_STARTED', { phase });
     return (await readPhase(client, run, phase)) as PhaseRecord;
   });
+}
+
+/** No work is left in the phase, in this attempt. */
+export async function finishWork(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+  await client.query(
+    `update encryption_rollout.phases set worked_at = clock_timestamp()
+     where run_id = $1 and number = $2 and attempt = $3 and worked_at is null`,
+    [run.id, phase, run.attempt],
+  );
+}
+
+/** Whether the phase has work left in this attempt, as its records have it. */
+export async function hasWork(client: Client, run: Run, phase: PhaseNumber): Promise<boolean> {
+  const { rowCount } = await client.query(
+    `select from encryption_rollout.phases
+     where run_id = $1 and number = $2 and attempt = $3 and worked_at is not null`,
+    [run.id, phase, run.attempt],
+  );
+  return rowCount === 0;
 }
 
 /** The phase is judged from now on. For a repeated delivery, whose first one had begun the phase earlier. */
