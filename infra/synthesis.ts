@@ -9,6 +9,8 @@ import { EncryptionRolloutStack } from './stack.ts';
 export type MachineName =
   | 'EncryptionRollout'
   | 'TakeBackup'
+  | 'Preflight'
+  | 'Phase'
   | 'EncryptBatches'
   | 'Soak'
   | 'FinalAudit'
@@ -144,7 +146,11 @@ function resolver(template: Template, prefix: string): (value: unknown) => unkno
     }
   };
   const resolve = (value: unknown): unknown => {
-    if (typeof value === 'string') return value.startsWith(prefix) ? short(value) : value;
+    if (typeof value === 'string')
+      return (value.startsWith(prefix) ? short(value) : value).replace(
+        `:stateMachine:${prefix}`,
+        ':stateMachine:',
+      );
     if (value === null || typeof value !== 'object') return value;
     const [[intrinsic, argument] = []] = Object.entries(value);
     switch (intrinsic) {

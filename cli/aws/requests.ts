@@ -2,8 +2,6 @@
 import { Argument, type Command, InvalidArgumentError } from 'commander';
 import { counted, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
-import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
-import { longestPauseDays } from '../../lambdas/core/pressure/throttle.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
@@ -22,8 +20,7 @@ export function addPauseCommand(program: Command): void {
       'after',
       `
 A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, gates and soaks
-go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
-execution stops safely by itself, and a new one goes on.
+go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it.
 
 Example:
   npm run rollout -- pause --reason "sale until 18:00"`,

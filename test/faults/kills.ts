@@ -75,7 +75,7 @@ async function oneRound(
   await app.write(
     `update appointments set first_name = 'Round ${round}' where first_name is not null and abs(hashtext(id::text || '${round}')) % 3 = 0`,
   );
-  const request = { run, phase: 5, execution: `round-${round}`, batch: 0 };
+  const request = { run, phase: 5, target: 'public.appointments', execution: `round-${round}`, batch: 0 };
   const started = performance.now();
   let took = 0;
   const batch = scene.call('EncryptBatch', request).then(

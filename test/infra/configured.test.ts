@@ -39,9 +39,12 @@ describe('a plan of its own', () => {
   );
 
   test('draws the machines', () => {
-    const states = Object.keys(machines.EncryptionRollout.definition.States as object);
-    expect(states).toContain('Phase 3 Bulk Migration: Soak');
-    expect(states).not.toContain('Phase 4 Enable Trigger: Soak');
+    const states = machines.EncryptionRollout.definition.States as Record<string, object>;
+    const soaks = defaultPlan.phases.map(
+      ({ title }) =>
+        (states[title] as { Parameters: { Input: { does: { soak: boolean } } } }).Parameters.Input.does.soak,
+    );
+    expect(soaks).toEqual([true, true, true, false, false]);
     expect(JSON.stringify(machines.Soak.definition)).toContain('"Seconds":120');
   });
 

@@ -44,7 +44,7 @@ describe('functions', () => {
     expect(readdirSync(join(directory, 'sql'))).toEqual(readdirSync('sql'));
   });
 
-  test("all run on Node 24, in the operator's network but for the one that counts subscribers", () => {
+  test("all run on Node 24, in the operator's network but for those that work without the database", () => {
     template.allResourcesProperties('AWS::Lambda::Function', {
       Runtime: 'nodejs24.x',
       LoggingConfig: { LogFormat: 'JSON' },

@@ -33,7 +33,13 @@ export async function walkPhase(
   else
     for (let batch = 0, outcome = 'MORE'; outcome !== 'DONE'; batch++) {
       await deliver(world, times, 'check-vitals', { run, phase: number, during: 'batch' });
-      const event = { run, phase: number, execution: `${run.id}/${run.attempt}/${number}`, batch };
+      const event = {
+        run,
+        phase: number,
+        target: run.target,
+        execution: `${run.id}/${run.attempt}/${number}`,
+        batch,
+      };
       const result = await deliver(world, times, 'encrypt-batch', event);
       expect(result.reason).toBe('');
       outcome = result.outcome;

@@ -159,9 +159,7 @@ describe('on a database of the user', () => {
       await first.until('Phase 1 Initial Batch');
       const second = bench.start('--database-url', database.url);
       expect(await second.exit()).toBe(1);
-      expect(second.output).toMatch(
-        /RunAlreadyActive: A rollout is active already: run .* Wait/,
-      );
+      expect(second.output).toMatch(/RunAlreadyActive: A rollout is active already: run .* Wait/);
       expect(await first.exit(), first.output).toBe(0);
     },
     timeout,

@@ -269,7 +269,7 @@ describe('with everything logged and everything failing', () => {
     ]) {
       world.setKey(wrong);
       for (const [handler, event] of [
-        ['encrypt-batch', { run, phase: 1, execution: 'wrong', batch: 0 }],
+        ['encrypt-batch', { run, phase: 1, target: run.target, execution: 'wrong', batch: 0 }],
         ['gate', { run, phase: 1, stage: 'worked' }],
         ['prepare-database', { input: {}, execution: 'one' }],
         ['monitor', {}],
@@ -283,6 +283,7 @@ describe('with everything logged and everything failing', () => {
         const { outcome } = await call('encrypt-batch', {
           run,
           phase: number,
+          target: run.target,
           execution: `p${number}`,
           batch,
         });
@@ -327,7 +328,7 @@ describe('with everything logged and everything failing', () => {
     // A batch is ended by the rollback.
     await root.query("update public.appointments set pii_iv = null where note not in ('poison', 'touchy')");
     await Promise.all([
-      call('encrypt-batch', { run, phase: 5, execution: 'cancelled', batch: 0 }),
+      call('encrypt-batch', { run, phase: 5, target: run.target, execution: 'cancelled', batch: 0 }),
       sleep(30).then(() => call('cancel-batches', { run, reason: 'test' })),
     ]);
     const caught = { Error: 'DatabaseError', Cause: written.get('execution history')?.slice(0, 500) ?? '' };

@@ -204,7 +204,7 @@ describe('a secret with a new key and the one before it', () => {
        begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
        create trigger crash before update on public.appointments for each row execute function public.crash()`,
     );
-    const batch = { run, phase: 1, execution: 'crash', batch: 0 };
+    const batch = { run, phase: 1, target: run.target, execution: 'crash', batch: 0 };
     await expect(world.invoke('encrypt-batch', batch)).rejects.toMatchObject({ name: 'TransientError' });
     await world.client.query('drop trigger crash on public.appointments; drop function public.crash()');
     expect(await rowsByKey()).toEqual({ 1: 570 });

