@@ -76,11 +76,13 @@ describe('on a database of the user', () => {
       expect(report.liveTraffic.writes).toBeGreaterThan(5);
       expect(report.liveTraffic).toMatchObject({ failed: 0, slowestMs: expect.any(Number) });
 
-      // The parent, the look at the backup, a stretch of batches in four phases, three soaks, one audit.
+      // The parent, the look at the backup, preflight, five phases, a stretch of batches in four, three soaks, one audit.
       expect(report.executions.map(({ machine }) => machine).sort()).toEqual(
         [
           'EncryptionRollout',
           'TakeBackup',
+          'Preflight',
+          ...Array(5).fill('Phase'),
           ...Array(4).fill('EncryptBatches'),
           ...Array(3).fill('Soak'),
           'FinalAudit',

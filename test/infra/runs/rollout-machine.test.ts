@@ -206,7 +206,7 @@ describe('refused before anything was changed: no rollback', () => {
 
 describe('what the input asks for', () => {
   test('a dry run: its judgement is the output, whatever it is, and nothing else is called', async () => {
-    for (const verdict of ['GO', 'NO_GO']) {
+    for (const verdict of ['GO', 'NO_GO', 'INCONCLUSIVE']) {
       const DryRun = () => ({ verdict, forecast: { rowsToEncrypt: 7 } });
       const { ending, calls, notes } = await rollOut({ DryRun }, 'EncryptionRollout', { dryRun: true });
       expect(ending).toEqual({
