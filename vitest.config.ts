@@ -14,6 +14,8 @@ export default defineConfig({
     // Two cores are the least that there are; tests spend half of their time waiting for PostgreSQL.
     maxWorkers: 2,
     sequence: { sequencer: RehearsalsFirst },
+    // What is polled for comes when a busy machine gets to it; after a second, Vitest would give up.
+    expect: { poll: { timeout: 50_000 } },
     projects: [
       {
         extends: true,

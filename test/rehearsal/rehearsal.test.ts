@@ -55,7 +55,7 @@ describe('on a database of the user', () => {
       report.phases.forEach((phase, index) => {
         const { soakMinutes } = defaultPlan.phases[index] as (typeof defaultPlan.phases)[number];
         expect(phase.virtualSeconds).toBeGreaterThanOrEqual(soakMinutes * 60);
-        expect(phase.wallSeconds).toBeLessThan(60);
+        expect(phase.wallSeconds).toBeLessThan(timeout / 1_000);
         expect(phase.criteria.length).toBeGreaterThan(8);
         for (const criterion of phase.criteria) {
           expect(criterion).toEqual({

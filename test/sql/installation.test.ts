@@ -111,7 +111,7 @@ describe('migrate', () => {
               `select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())`,
             )
           ).rowCount,
-        { timeout: 10_000, interval: 20 },
+        { interval: 20 },
       )
       .toBeGreaterThan(0);
     await rollout.query("set statement_timeout = '10s'; select id from encryption_rollout.runs for share");
