@@ -134,7 +134,7 @@ const serverLog = async () => {
       if (!text.includes(mark)) throw new Error('the collector has not written the mark yet');
       return text;
     },
-    { timeout: 50_000 },
+    { timeout: 120_000 },
   );
 };
 
@@ -204,7 +204,7 @@ beforeAll(async () => {
   });
   process.env.POWERTOOLS_LOG_LEVEL = 'DEBUG';
   world.setKey({ number: 1, key: key.toString('hex') });
-}, 120_000);
+});
 
 afterAll(async () => {
   process.stdout.write = realWrite.out;
@@ -358,7 +358,7 @@ describe('with everything logged and everything failing', () => {
       'key',
       'trigger',
     ]);
-  }, 120_000);
+  });
 
   test('what was written down has been looked at', async () => {
     write('server log', await serverLog());

@@ -11,7 +11,7 @@ import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
 import { StateMachines } from '../../../rehearsal/machines/state-machines.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
-const allowedMilliseconds = 30_000;
+const allowedMilliseconds = 45_000;
 const execution = 'arn:aws:states:us-east-1:123456789012:execution:X-EncryptionRollout:one';
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
 
