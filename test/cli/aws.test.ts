@@ -174,7 +174,7 @@ describe('against AWS', () => {
       return undefined as never;
     });
     const ending = rollout(['start', '--dry-run']);
-    await vi.waitUntil(() => cloud.asked.includes('DescribeExecution'), { timeout: 10_000 });
+    await vi.waitUntil(() => cloud.asked.includes('DescribeExecution'), { timeout: 120_000 });
     process.emit('SIGINT');
     expect((await ending).stderr).toContain('The execution goes on.');
     expect(exitCode).toBe(130);

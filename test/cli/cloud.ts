@@ -74,7 +74,7 @@ export class Cloud {
       const ending = runCommand([...args, '--stack', 'Rollout']);
       if (terminal !== undefined) {
         const asked = () => terminal.question.test(stripVTControlCharacters(said.stderr));
-        await vi.waitUntil(asked, { timeout: 10_000 });
+        await vi.waitUntil(asked, { timeout: 120_000 });
         keyboard.write(terminal.keys);
       }
       return { code: await ending, ...said };

@@ -124,7 +124,7 @@ async function expectNoViolation(server: OwnServer): Promise<void> {
 
 /** Repeats what a server that is about to die, or to recover, cut off. */
 async function untilConnected(work: () => Promise<unknown>): Promise<void> {
-  const deadline = performance.now() + 30_000;
+  const deadline = performance.now() + 60_000;
   for (;;) {
     try {
       await work();

@@ -234,7 +234,7 @@ describe('look-alikes', () => {
     );
     await expectAllSealed(undefined, 41);
     await call('select encryption_rollout.uninstall()');
-  }, 120_000);
+  });
 
   test('in a writer’s temporary schema do not mislead the trigger', async () => {
     await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");

@@ -370,10 +370,7 @@ describe('Monitor of a table that takes long to be counted', () => {
     return {
       isWaiting: () =>
         expect
-          .poll(
-            async () => (await holder.query(`select from pg_stat_activity where ${inMonitor}`)).rowCount,
-            { timeout: 10_000 },
-          )
+          .poll(async () => (await holder.query(`select from pg_stat_activity where ${inMonitor}`)).rowCount)
           .toBe(1),
       timeoutSeconds: async () =>
         (await holder.query('select last_value::int from public.timeout_seconds')).rows[0].last_value,

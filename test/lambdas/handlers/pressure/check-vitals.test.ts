@@ -54,7 +54,6 @@ describe('CheckVitals', () => {
                  and clock_timestamp() - waitstart > interval '1.1 s'`,
             )
           ).rows[0].n,
-        { timeout: 10_000 },
       )
       .toBe(1);
     const { outcome, reason } = await check('batch');
@@ -122,7 +121,6 @@ describe('CheckVitals', () => {
               "select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'",
             )
           ).rowCount,
-        { timeout: 10_000 },
       )
       .toBe(1);
     const { outcome, criteria } = await look;
