@@ -58,6 +58,9 @@ export function phaseInput({ number, soakMinutes }: Phase, approvals: readonly P
   return { run: JsonPath.objectAt('$.run'), phase: number, part: 1, does };
 }
 
+/** The next part of a phase does what is named on top: the rest is done, or was never asked for. */
+const nothing: Steps = { approval: false, batches: false, trigger: false, soak: false, audit: false };
+
 /** The longest pause that a person may tune; no wait between two looks is longer. */
 const longestPauseSeconds = 3_600;
 
@@ -172,7 +175,14 @@ export class PhaseMachine extends Construct {
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'DONE'), next)
         .when(Condition.stringEquals('$.work.outcome', 'WORK'), work)
-        .otherwise(this.rest('MoreWork', { batches: true, soak: 'as asked', audit: 'as asked' }, nextPart)),
+        .otherwise(
+          set(this, 'MoreWork', '$.does', {
+            ...nothing,
+            batches: true,
+            soak: JsonPath.objectAt('$.does.soak'),
+            audit: JsonPath.objectAt('$.does.audit'),
+          }).next(nextPart),
+        ),
     );
     onError(work, '$.failure', this.failed).next(listWork);
     return listWork;
@@ -224,7 +234,7 @@ export class PhaseMachine extends Construct {
       new Choice(this, 'AuditProgress')
         .when(Condition.stringEquals('$.step.outcome', 'DONE'), next)
         .when(Condition.numberLessThan('$.audits.count', auditsPerExecution), nextAudit.next(task))
-        .otherwise(this.rest('MoreAudit', { audit: true }, nextPart)),
+        .otherwise(set(this, 'MoreAudit', '$.does', { ...nothing, audit: true }).next(nextPart)),
     );
   }
 
@@ -257,23 +267,6 @@ export class PhaseMachine extends Construct {
         )
         .otherwise(this.stopped),
     );
-  }
-
-  /** What the next part of the phase is to do; a step that is not named is done, or was never asked for. */
-  private rest(
-    id: string,
-    steps: Partial<Record<keyof Steps, true | 'as asked'>>,
-    next: IChainable,
-  ): IChainable {
-    const step = (name: keyof Steps) =>
-      steps[name] === 'as asked' ? JsonPath.objectAt(`$.does.${name}`) : steps[name] === true;
-    return set(this, id, '$.does', {
-      approval: step('approval'),
-      batches: step('batches'),
-      trigger: step('trigger'),
-      soak: step('soak'),
-      audit: step('audit'),
-    }).next(next);
   }
 
   /** The rest of the phase, in an execution with a history of its own. */
