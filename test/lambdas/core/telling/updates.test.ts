@@ -43,10 +43,15 @@ const ended = (status: 'STOPPED' | 'COMPLETED', hours: number): RolloutStatus =>
   return { ...rest, run: run && { ...run, status, endedAt: ago(hours).toISOString() } };
 };
 const told = (hours: number, phase: number | null, more: Partial<Told> = {}): Told => ({
-  update: { at: ago(hours), attempt: 2, phase },
+  update: { at: ago(hours), attempt: 2, phase, status: 'ACTIVE' },
   security: ago(1),
   check: undefined,
   ...more,
+});
+/** As `told`, in an update that told of the end. */
+const toldOf = (status: 'STOPPED' | 'COMPLETED', hours: number, more: Partial<Told> = {}): Told => ({
+  ...told(hours, 5, more),
+  update: { at: ago(hours), attempt: 2, phase: 5, status },
 });
 const statusUpdate = (status: RolloutStatus) =>
   updateOf(defaultPlan, status, (words) => commandLine({ stack: 'Payments' }, words));
@@ -70,7 +75,9 @@ describe('an update is due', () => {
     const first: Told = { update: undefined, security: undefined, check: undefined };
     expect(dueUpdates(defaultPlan, inPhase(1), first, now)).toEqual({ updates: true, security: true });
     expect(due(inPhase(3), told(0.5, 2))).toBe(true);
-    expect(due(inPhase(3), told(0.5, 3, { update: { at: ago(0.5), attempt: 1, phase: 3 } }))).toBe(true);
+    expect(
+      due(inPhase(3), told(0.5, 3, { update: { at: ago(0.5), attempt: 1, phase: 3, status: 'ACTIVE' } })),
+    ).toBe(true);
     expect(due(inPhase(3), told(0.5, 3))).toBe(false);
   });
 
@@ -83,7 +90,7 @@ describe('an update is due', () => {
 
   test('never when no run is under way', () => {
     expect(due({ ...inPhase(1), run: null }, told(100, 1))).toBe(false);
-    expect(due(ended('STOPPED', 100), told(99, 1))).toBe(false);
+    expect(due(ended('STOPPED', 100), toldOf('STOPPED', 99))).toBe(false);
   });
 
   test.each(['STOPPED', 'COMPLETED'] as const)(
@@ -91,20 +98,25 @@ describe('an update is due', () => {
     (status) => {
       const all = (given: Told) => dueUpdates(defaultPlan, ended(status, 0.5), given, now);
       expect(all(told(1, 5))).toEqual({ updates: true, security: false });
-      expect(all(told(0.25, 5)).updates).toBe(false);
-      expect(all(told(1, 5, { update: { at: ago(1), attempt: 1, phase: 5 } })).updates).toBe(false);
+      expect(all(told(0.25, 5)).updates, 'it ended while that was written').toBe(true);
+      expect(all(toldOf(status, 0.25)).updates).toBe(false);
+      expect(
+        all(told(1, 5, { update: { at: ago(1), attempt: 1, phase: 5, status: 'ACTIVE' } })).updates,
+      ).toBe(false);
       expect(all({ update: undefined, security: undefined, check: undefined }).updates).toBe(false);
     },
   );
 
   test('weekly after the completion until the last day, unless a check has reported', () => {
     const week = 7 * 24;
-    expect(due(ended('COMPLETED', 24), told(23, 5))).toBe(false);
-    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5))).toBe(true);
-    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5, { check: ago(1) }))).toBe(false);
-    expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week) }))).toBe(false);
-    expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week + 1) }))).toBe(true);
-    expect(due(ended('COMPLETED', 31 * 24), told(week + 2, 5))).toBe(false);
+    expect(due(ended('COMPLETED', 24), toldOf('COMPLETED', 23))).toBe(false);
+    expect(due(ended('COMPLETED', week + 2), toldOf('COMPLETED', week + 1))).toBe(true);
+    expect(due(ended('COMPLETED', week + 2), toldOf('COMPLETED', week + 1, { check: ago(1) }))).toBe(false);
+    expect(due(ended('COMPLETED', 29 * 24), toldOf('COMPLETED', week + 2, { check: ago(week) }))).toBe(false);
+    expect(due(ended('COMPLETED', 29 * 24), toldOf('COMPLETED', week + 2, { check: ago(week + 1) }))).toBe(
+      true,
+    );
+    expect(due(ended('COMPLETED', 31 * 24), toldOf('COMPLETED', week + 2))).toBe(false);
   });
 });
 
