@@ -2,7 +2,7 @@
 import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import pc from 'picocolors';
-import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
+import { type Criterion, type Judgement, labelOf } from '../lambdas/core/gates/judgement.ts';
 
 /** Columns that everything fits into. */
 const width = 100;
@@ -152,11 +152,13 @@ export class Display {
       [forMark, forName, forExpected, forMeasured],
       ['', 'Criterion', 'Expected', 'Measured'].map(pc.dim),
     );
-    for (const { name, expected, measured, passed } of criteria) {
+    const several = new Set(criteria.flatMap(({ table }) => table ?? [])).size > 1;
+    for (const criterion of criteria) {
+      const { name, expected, measured, passed } = criterion;
       const found = fitted(measured, forMeasured);
       table.push([
         mark(passed),
-        name,
+        several ? fitted(labelOf(criterion), forName) : name,
         fitted(expected, forExpected),
         passed === false ? pc.red(found) : found,
       ]);
