@@ -88,10 +88,12 @@ async function writeAllTheTime() {
 
 /** Starts a batch of phase 3 and returns when it is in the midst of its rows. */
 async function batchUnderWay() {
-  batchSession = world.invoke('encrypt-batch', { run, phase: 3, execution: 'e', batch: 0 }).then(
-    () => 'ended by itself',
-    (error) => error.name,
-  );
+  batchSession = world
+    .invoke('encrypt-batch', { run, phase: 3, target: 'public.appointments', execution: 'e', batch: 0 })
+    .then(
+      () => 'ended by itself',
+      (error) => error.name,
+    );
   for (;;) {
     const { rowCount } = await world.client.query(
       `select from pg_stat_activity where application_name = $1 and query like '%encrypt_batch%' and state = 'active'`,
@@ -147,7 +149,11 @@ describe('from the cause to batch ended and trigger off', () => {
     await batchUnderWay();
     const cause = await now();
     world.aws.world.alarms.set('api-5xx', 'ALARM');
-    const ending = await execute('EncryptBatches', `${run.id}-stretch`, { run, phase: 3 });
+    const ending = await execute('EncryptBatches', `${run.id}-stretch`, {
+      run,
+      phase: 3,
+      target: 'public.appointments',
+    });
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'BREACH' } });
     // As the parent does with a breach.
     const { reason } = (ending as { output: { reason: string } }).output;
