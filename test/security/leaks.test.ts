@@ -214,6 +214,8 @@ afterAll(async () => {
   await rm(postgresHome(directory), { recursive: true, force: true });
 });
 
+const target = 'public.appointments';
+
 describe('with everything logged and everything failing', () => {
   test('a whole rollout is driven', async () => {
     const watching = new AbortController();
@@ -248,7 +250,7 @@ describe('with everything logged and everything failing', () => {
     const run = await call('prepare-database', { input: {}, execution: 'one' });
     world.running.add('one');
     expect(run).toMatchObject({ attempt: 1 });
-    world.configure({ target: { canary: { note: 'poison', email: 'x@example.com' } } } as never);
+    world.configure({ targets: [{ canary: { note: 'poison', email: 'x@example.com' } }] });
     await call('preflight', { run: { ...run, id: randomUUID() }, input: {}, onCall: { subscribers: 1 } });
     world.configure({});
     expect(
@@ -269,7 +271,7 @@ describe('with everything logged and everything failing', () => {
     ]) {
       world.setKey(wrong);
       for (const [handler, event] of [
-        ['encrypt-batch', { run, phase: 1, target: run.target, execution: 'wrong', batch: 0 }],
+        ['encrypt-batch', { run, phase: 1, target, execution: 'wrong', batch: 0 }],
         ['gate', { run, phase: 1, stage: 'worked' }],
         ['prepare-database', { input: {}, execution: 'one' }],
         ['monitor', {}],
@@ -283,7 +285,7 @@ describe('with everything logged and everything failing', () => {
         const { outcome } = await call('encrypt-batch', {
           run,
           phase: number,
-          target: run.target,
+          target,
           execution: `p${number}`,
           batch,
         });
@@ -293,10 +295,10 @@ describe('with everything logged and everything failing', () => {
       await call('gate', { run, phase: number, stage: 'worked' });
     };
     for (const number of [1, 2, 3]) await phase(number);
-    world.configure({ target: { canary: { note: 'poison', email: 'x@example.com' } } } as never);
+    world.configure({ targets: [{ canary: { note: 'poison', email: 'x@example.com' } }] });
     await call('enable-trigger', { run });
     world.configure({});
-    expect(await call('enable-trigger', { run })).toEqual({ enabled: true });
+    expect(await call('enable-trigger', { run })).toEqual({ enabled: [target] });
     await call('gate', { run, phase: 4, stage: 'worked' });
 
     // Customers write while the trigger works, and while it fails.
@@ -331,7 +333,7 @@ describe('with everything logged and everything failing', () => {
       create trigger linger before update of pii_iv on public.appointments
         for each row when (current_setting('application_name') like 'encryption-rollout %') execute function public.linger()`);
     await root.query("update public.appointments set pii_iv = null where note not in ('poison', 'touchy')");
-    const batch = call('encrypt-batch', { run, phase: 5, target: run.target, execution: 'cancelled', batch: 0 });
+    const batch = call('encrypt-batch', { run, phase: 5, target, execution: 'cancelled', batch: 0 });
     await expect
       .poll(
         async () => (await root.query("select from pg_stat_activity where wait_event = 'PgSleep'")).rowCount,

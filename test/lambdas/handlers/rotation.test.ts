@@ -30,7 +30,9 @@ const keys = () => query('select key from public.app_config order by key');
 const lastRun = async () =>
   (
     await query(
-      'select status, attempt, purpose from encryption_rollout.runs order by started_at desc limit 1',
+      `select status, r.attempt, purpose
+       from encryption_rollout.runs r join encryption_rollout.run_targets on run_id = id and target = 'public.appointments'
+       order by started_at desc limit 1`,
     )
   )[0];
 const triggerState = async () =>
@@ -111,7 +113,7 @@ describe('a secret with a new key and the one before it', () => {
 
   test('is no reason to leave the table unchecked meanwhile', async () => {
     await completedWorld(200);
-    const [completed] = await query('select id, attempt, target from encryption_rollout.runs');
+    const [completed] = await query('select id, attempt from encryption_rollout.runs');
     world.setKey(rotation);
     const run = await world.prepare('second');
     await walkPhase(world, run, 1);
@@ -156,8 +158,13 @@ describe('a secret with a new key and the one before it', () => {
     const rollback = { run, reason: 'a test wants it' };
     await world.invoke('cancel-batches', rollback);
     expect(await world.invoke('disable-trigger', rollback)).toMatchObject({
-      triggerDisabled: false,
-      reason: expect.stringContaining('the key is being rotated'),
+      tables: [
+        {
+          name: 'public.appointments',
+          triggerDisabled: false,
+          reason: expect.stringContaining('the key is being rotated'),
+        },
+      ],
     });
     expect(await world.invoke('prove-plaintext', rollback)).toEqual({
       plaintextRows: 570,
@@ -204,7 +211,8 @@ describe('a secret with a new key and the one before it', () => {
        begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
        create trigger crash before update on public.appointments for each row execute function public.crash()`,
     );
-    const batch = { run, phase: 1, target: run.target, execution: 'crash', batch: 0 };
+    const target = 'public.appointments';
+    const batch = { run, phase: 1, target, execution: 'crash', batch: 0 };
     await expect(world.invoke('encrypt-batch', batch)).rejects.toMatchObject({ name: 'TransientError' });
     await world.client.query('drop trigger crash on public.appointments; drop function public.crash()');
     expect(await rowsByKey()).toEqual({ 1: 570 });

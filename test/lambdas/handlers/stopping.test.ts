@@ -89,7 +89,7 @@ async function writeAllTheTime() {
 /** Starts a batch of phase 3 and returns when it is in the midst of its rows. */
 async function batchUnderWay() {
   batchSession = world
-    .invoke('encrypt-batch', { run, phase: 3, target: run.target, execution: 'e', batch: 0 })
+    .invoke('encrypt-batch', { run, phase: 3, target: 'public.appointments', execution: 'e', batch: 0 })
     .then(
       () => 'ended by itself',
       (error) => error.name,
@@ -152,7 +152,7 @@ describe('from the cause to batch ended and trigger off', () => {
     const ending = await execute('EncryptBatches', `${run.id}-stretch`, {
       run,
       phase: 3,
-      target: run.target,
+      target: 'public.appointments',
     });
     expect(ending).toMatchObject({ status: 'FAILED', error: 'Breach' });
     // As the parent does with a breach.

@@ -78,7 +78,7 @@ describe('Monitor', () => {
     expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
     expect((await published()).StalledMinutes).toBeCloseTo(0, 0);
     await world.client.query(
-      `update encryption_rollout.looks set looked_at = now() - interval '2 hours';
+      `update encryption_rollout.polls set polled_at = now() - interval '2 hours';
        update encryption_rollout.events set happened_at = now() - interval '3 hours'`,
     );
     expect((await published()).StalledMinutes).toBeCloseTo(120, 0);
@@ -164,7 +164,7 @@ describe('Monitor', () => {
       await world.invoke(step, rollback);
     expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
     await world.client.query(
-      "insert into encryption_rollout.events (run_id, attempt, event) values ($1, 1, 'TRIGGER_DISABLED')",
+      "insert into encryption_rollout.events (run_id, attempt, event, target) values ($1, 1, 'TRIGGER_DISABLED', 'public.appointments')",
       [rotation.id],
     );
     expect(await published()).toEqual(quiet);

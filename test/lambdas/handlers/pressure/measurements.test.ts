@@ -26,8 +26,8 @@ async function vitals(
   customerAlarms: string[] = [],
 ) {
   const { readVitals } = await import('../../../../lambdas/handlers/pressure/measurements.ts');
-  const step = { settings: Settings.parse({ database, customerAlarms }), logger: new Logger() } as Step;
-  return readVitals(step, world.client);
+  const settings = Settings.parse({ database, customerAlarms });
+  return readVitals({ settings, logger: new Logger() } as Step, world.client, settings.targets);
 }
 const verdict = async (database?: Record<string, unknown>) =>
   judge('CheckVitals', vitalsCriteria(defaultPlan, await vitals(database)));
