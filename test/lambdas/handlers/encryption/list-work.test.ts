@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { roundsPerExecution } from '../../../../lambdas/core/plan/plan.ts';
-import { appointments } from '../../tables.ts';
+import { roundsPerExecution, tablesPerRound } from '../../../../lambdas/core/plan/plan.ts';
+import { appointments, createStaff, createSuppliers, deploy, staff, suppliers } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -14,6 +14,10 @@ afterEach(() => world.stop());
 
 const list = (round = 0, execution = `${run.id}-1-p1`) =>
   world.invoke('list-work', { run, phase: 1, execution, round });
+
+/** Names of the tables that are listed, with the end of their items' names. */
+const listed = (items: readonly { target: string; name: string }[]) =>
+  items.map(({ target, name }) => [target, name.replace(/^.*-(w\d+-\d+)$/, '$1')]);
 
 describe('ListWork', () => {
   test('lists the table until its batches have said DONE, in this attempt', async () => {
@@ -53,5 +57,82 @@ describe('ListWork', () => {
     );
     expect(new Set(names).size).toBe(4);
     for (const name of names) expect(`${name}-hold-9999`.length).toBeLessThanOrEqual(80);
+  });
+});
+
+describe('ListWork of several tables', () => {
+  beforeEach(async () => {
+    await createStaff(world, 100);
+    await createSuppliers(world, 50);
+    deploy(world, [appointments, staff, suppliers]);
+    await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
+    run = await world.prepare('several');
+  });
+
+  test('lists each of them, and no more those whose batches have said DONE', async () => {
+    const { outcome, items } = await list();
+    expect(outcome).toBe('WORK');
+    expect(listed(items)).toEqual([
+      [appointments, 'w1-1'],
+      [staff, 'w1-2'],
+      [suppliers, 'w1-3'],
+    ]);
+    await world.encrypt(run, 1, staff);
+    expect(listed((await list(1)).items)).toEqual([
+      [appointments, 'w2-1'],
+      [suppliers, 'w2-2'],
+    ]);
+    await world.encrypt(run, 1, appointments);
+    await world.encrypt(run, 1, suppliers);
+    expect(await list(2)).toEqual({ outcome: 'DONE', items: [], round: 3 });
+    // What one phase has done is not taken for what the next one has to do.
+    const next = await world.invoke('list-work', { run, phase: 2, execution: `${run.id}-2-p2`, round: 0 });
+    expect(next.items).toHaveLength(3);
+  });
+
+  test('leaves out a table that the phase has nothing to do for', async () => {
+    await world.client.query(
+      "update encryption_rollout.run_targets set resume_at = 3 where target = 'public.staff'",
+    );
+    expect(listed((await list()).items).map(([target]) => target)).toEqual([appointments, suppliers]);
+    await world.client.query('update encryption_rollout.run_targets set resume_at = 3');
+    expect(await list()).toMatchObject({ outcome: 'DONE', items: [] });
+  });
+
+  test('leaves out a table that was part of an earlier attempt only', async () => {
+    world.running.clear();
+    await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
+    run = await world.invoke('prepare-database', {
+      input: { tables: [suppliers] },
+      execution: 'one of them',
+    });
+    expect(listed((await list()).items)).toEqual([[suppliers, 'w1-1']]);
+  });
+
+  test('lists so many at a time as one Map takes; the next round has the rest', async () => {
+    await world.client.query(
+      `insert into encryption_rollout.targets (name, schema_name, table_name, key_columns, key_types, columns, trigger_name, search_path)
+       select 'public.t' || n, 'public', 't' || n, key_columns, key_types, columns, trigger_name, search_path
+       from encryption_rollout.targets, generate_series(1, $1) as n where name = 'public.staff' order by n`,
+      [tablesPerRound],
+    );
+    await world.client.query(
+      `insert into encryption_rollout.run_targets (run_id, target, attempt)
+       select $1, name, $2 from encryption_rollout.targets where table_name ~ '^t[0-9]+$'`,
+      [run.id, run.attempt],
+    );
+    const first = listed((await list()).items);
+    expect(first).toHaveLength(tablesPerRound);
+    expect(new Set(first.map(([, name]) => name)).size).toBe(tablesPerRound);
+    await world.client.query(
+      `insert into encryption_rollout.phases (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now, worked_at)
+       select $1, target, 1, $2, 0, 0, clock_timestamp() from unnest($3::text[]) as target`,
+      [run.id, run.attempt, first.map(([target]) => target)],
+    );
+    const rest = listed((await list(1)).items);
+    expect(rest.map(([, name]) => name)).toEqual(['w2-1', 'w2-2', 'w2-3']);
+    expect(new Set([...first, ...rest].map(([target]) => target)).size).toBe(tablesPerRound + 3);
+    // Many tables make for fewer rounds in what an execution's history holds.
+    expect(await list(roundsPerExecution(tablesPerRound))).toMatchObject({ outcome: 'CONTINUE', items: [] });
   });
 });
