@@ -6,7 +6,6 @@ import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engi
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
-import type { Moment } from '../../adapters/postgres/moment.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
@@ -58,13 +57,11 @@ function lastStage(phase: Phase): keyof typeof stageNames {
 
 async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
   const keys = await step.key();
-  const tables: (TableMeasurements & { readonly since: Moment })[] = [];
+  const tables: TableMeasurements[] = [];
   const all = await tablesOfPhase(client, run, phase.number);
   for (const table of all) tables.push(await measureTable(client, run, table, phase, keys, step));
-  const began = tables.map(({ since }) => since).sort()[0];
   return {
     tables,
-    unknownDecryptionFailures: began === undefined ? 0 : (await countErrors(client, null, began)).decryption,
     keyMatches: (await compareKeys(client, keys)) === 'same',
     vitals: await readVitals(
       step,
@@ -81,7 +78,7 @@ async function measureTable(
   { number }: Phase,
   { keyring }: EncryptionKeys,
   step: Step,
-): Promise<TableMeasurements & { readonly since: Moment }> {
+): Promise<TableMeasurements> {
   const target = step.target(name);
   const progress = await beginPhase(client, run, name, number);
   const since = progress.startedAt;
@@ -90,7 +87,6 @@ async function measureTable(
   const watchesNewRows = number === 4 && target.createdAt !== null;
   return {
     table: name,
-    since,
     progress,
     spotCheck: checked,
     rotating: purpose === 'rotate',

@@ -55,16 +55,16 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     let counts = 0;
     for (const { name, completed } of tables) {
       const hasTime = performance.now() - started < COUNTS_MILLISECONDS;
-      const counted = hasTime ? await count(client, name, active !== undefined, step) : undefined;
+      if (hasTime && (await count(client, name, active !== undefined, step)) !== undefined) counts += 1;
+      // What this call has counted, or another one before.
       const last = await lastCount(client, name);
-      const found = last?.found ?? counted;
+      const found = last?.found;
       await publish(name, {
         ...(last === undefined ? {} : { CountAgeHours: last.ageHours }),
         ...(found === undefined ? {} : { MissingIvs: found.missingIvCount }),
         ...(completed && found !== undefined ? { EncryptionPercentage: found.readablePercentage } : {}),
       });
       if (found === undefined) logger.warn('the table takes too long to be counted', { table: name });
-      if (counted !== undefined) counts += 1;
     }
     return { outcome: counts === 0 ? 'MEASURED' : 'COUNTED' };
   });

@@ -2,6 +2,15 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { parseInput, RolloutInput } from '../../../lambdas/core/plan/input.ts';
+import {
+  appointments,
+  createStaff,
+  createSuppliers,
+  deploy,
+  runTables,
+  staff,
+  suppliers,
+} from '../tables.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
 const directory = 'config/inputs';
@@ -39,6 +48,7 @@ describe('the samples of inputs', () => {
       'one-phase',
       'priority',
       'resume',
+      'tables',
     ]);
   });
 
@@ -86,6 +96,40 @@ describe('the samples of inputs', () => {
     expect(resumed.judgement.verdict).toBe('GO');
   });
 
+  test('tables: the other tables of the deployment are left alone', async () => {
+    await createStaff(world, 100);
+    await createSuppliers(world, 100);
+    deploy(world, [appointments, staff, suppliers]);
+    const { run, judgement } = await start(sample('tables'));
+    expect(judgement.verdict).toBe('GO');
+    expect(await runTables(world, run)).toMatchObject([{ name: appointments }, { name: staff }]);
+    const { rows } = await world.client.query(
+      "select from information_schema.columns where table_schema = 'shop' and column_name = 'pii_iv'",
+    );
+    expect(rows).toEqual([]);
+  });
+
+  test('priority: one condition for several tables is refused; by table, each has its own', async () => {
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    await expect(start(sample('priority'))).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining(
+        'priority: found one condition for 2 tables, expected one for each that has any, like {"public.appointments": "is_vip"}',
+      ),
+    });
+    world.running.clear();
+    const { run, judgement } = await start({ priority: { [staff]: 'is_manager' } }, 'two');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ table: staff, measured: '10 rows where is_manager' }),
+    );
+    await world.encrypt(run, 1, staff);
+    const { rows } = await world.client.query(
+      'select is_manager, count(*)::integer from public.staff where pii_iv is not null group by 1',
+    );
+    expect(rows).toEqual([{ is_manager: true, count: 5 }]);
+  });
+
   test('priority: these rows come first', async () => {
     const { run, judgement } = await start(sample('priority'));
     expect(judgement.criteria).toContainEqual(expect.objectContaining({ measured: '20 rows where is_vip' }));
@@ -111,10 +155,23 @@ describe('an input that is wrong', () => {
   test.each([
     [{ untilPhase: 7 }, ': untilPhase: found 7, expected the number of a phase, 1 to 5'],
     [{ dryRun: 'yes' }, ': dryRun: found "yes", expected boolean'],
+    [{ tables: [] }, ': tables: found [], expected at least one'],
+    [
+      { tables: ['public.appointments', 'public.staff'] },
+      ': tables: found "public.staff", expected some of public.appointments, the tables of this deployment',
+    ],
+    [
+      { priority: { 'public.staff': 'is_vip' } },
+      ': priority: found the table "public.staff", expected some of public.appointments',
+    ],
+    [{ priority: { 'public.appointments': 'true; drop table x' } }, 'priority: found a semicolon'],
     [{ acknowledgedTriggers: ['audit', 5] }, ': acknowledgedTriggers.1: found 5, expected string'],
     [{ attestations: { onCallEstablished: 5 } }, 'attestations.onCallEstablished: '],
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
-    [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, priority, '],
+    [
+      { untilphase: 2 },
+      'input: found untilphase, expected some of dryRun, untilPhase, tables, priority, acknowledgedTriggers, attestations',
+    ],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
     await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
       name: 'InvalidInput',

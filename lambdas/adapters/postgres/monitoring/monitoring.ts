@@ -38,11 +38,11 @@ export async function countNewErrors(
        select target, error_type, $1::timestamptz is null or error_timestamp >= $1 as is_of_attempt
        from public.encryption_errors where ${isNew}
      )
-     select snapshot::text as "countedTo", target,
+     select snapshot as "countedTo", target,
        count(*) filter (where error_type = 'trigger') as trigger,
        count(*) filter (where error_type = 'trigger' and is_of_attempt) as of_attempt,
        count(*) filter (where error_type = 'decryption' and is_of_attempt) as decryption
-     from (select pg_current_snapshot() as snapshot) as _ left join new on true
+     from (select pg_current_snapshot()::text as snapshot) as _ left join new on true
      group by snapshot, target`,
     [attemptBegan ?? null, last ?? firstMilliseconds],
   );
