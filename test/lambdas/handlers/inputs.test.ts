@@ -1,6 +1,7 @@
 /** The samples of inputs, through the handlers that read them. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseConfig } from '../../../infra/config.ts';
 import { parseInput, RolloutInput } from '../../../lambdas/core/plan/input.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
@@ -39,6 +40,7 @@ describe('the samples of inputs', () => {
       'one-phase',
       'priority',
       'resume',
+      'tables',
     ]);
   });
 
@@ -96,6 +98,59 @@ describe('the samples of inputs', () => {
     expect(rows).toEqual([{ is_vip: true, count: 10 }]);
   });
 
+  test('tables: some of several, each with its own priority', async () => {
+    await world.client.query(
+      `create table public.users (id int primary key generated always as identity, name text not null, email text, phone text,
+         created_at timestamptz default now());
+       insert into public.users (name, email, phone)
+       select 'u', 'user' || n || '@example.com', case when n % 10 = 0 then '+1555' || n end from generate_series(1, 100) as n;
+       create schema billing;
+       create table billing.invoices (number text primary key, recipient text);
+       insert into billing.invoices select 'I' || n, 'Name' || n from generate_series(1, 40) as n`,
+    );
+    const path = 'config/example-tables.json';
+    const { targets } = parseConfig(JSON.parse(readFileSync(path, 'utf8')), path);
+    world.configure({ targets: [...targets] });
+    const { run, judgement } = await start(sample('tables'));
+    expect(judgement.verdict).toBe('GO');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ table: 'public.users', measured: '10 rows where phone is not null' }),
+    );
+    expect(judgement.criteria).not.toContainEqual(expect.objectContaining({ table: 'public.appointments' }));
+    await world.encrypt(run, 1, 'public.users');
+    await world.encrypt(run, 1, 'billing.invoices');
+    expect((await world.invoke('gate', { run, phase: 1, stage: 'worked' })).verdict).toBe('GO');
+    const { rows } = await world.client.query(
+      `select (select count(*)::integer from public.users where pii_iv is not null and phone is not null) as users,
+         (select count(*)::integer from public.users where pii_iv is not null) as "allUsers",
+         (select count(*)::integer from billing.invoices where recipient_sealed is not null) as invoices`,
+    );
+    expect(rows).toEqual([{ users: 5, allUsers: 5, invoices: 2 }]);
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'STOPPED', ended_at = clock_timestamp()",
+    );
+    // All of the deployment's: two go on, and one joins, from its beginning.
+    const all = await start({}, 'two');
+    expect(all.run).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+    const { tables } = (await world.invoke('operate', { command: 'status' })).status;
+    expect(tables.map(({ name }: { name: string }) => name)).toEqual([
+      'public.appointments',
+      'public.users',
+      'billing.invoices',
+    ]);
+  });
+
+  test('a table, or a priority, of another deployment is refused by name', async () => {
+    for (const [input, message] of [
+      [{ tables: ['public.orders'] }, 'tables: found "public.orders", expected some of public.appointments'],
+      [{ priority: { 'public.orders': 'true' } }, 'priority: found the table "public.orders", expected some'],
+    ] as const)
+      await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
+        name: 'InvalidInput',
+        message: expect.stringContaining(message),
+      });
+  });
+
   test('acknowledged-triggers', async () => {
     await world.client.query(
       `create function public.audit() returns trigger language plpgsql as 'begin return new; end';
@@ -114,7 +169,7 @@ describe('an input that is wrong', () => {
     [{ acknowledgedTriggers: ['audit', 5] }, ': acknowledgedTriggers.1: found 5, expected string'],
     [{ attestations: { onCallEstablished: 5 } }, 'attestations.onCallEstablished: '],
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
-    [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, priority, '],
+    [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, tables, priority, '],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
     await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
       name: 'InvalidInput',
