@@ -24,3 +24,19 @@ test('names that are longer than their column are told to the end, and broken be
   expect(shown).toContain(' incidentResponseReviewed ');
   expect(shown).toContain(' KeyAccessFailures');
 });
+
+test('criteria of several tables are told by table, those of one by their name alone', () => {
+  const shown = (...tables: string[]) => {
+    const out = new PassThrough();
+    const passed = { expected: '0', measured: '0', passed: true };
+    new Display(out as unknown as NodeJS.WriteStream).criteria([
+      { name: 'Key', ...passed },
+      ...tables.map((table) => ({ name: 'Missing IVs', table, ...passed })),
+    ]);
+    return stripVTControlCharacters(String(out.read()));
+  };
+  expect(shown('public.users', 'public.orders')).toMatch(
+    /✓ +Key [\s\S]*✓ +public.users: Missing IVs [\s\S]*✓ +public.orders: Missing IVs /,
+  );
+  expect(shown('public.users')).not.toContain('public.users');
+});
