@@ -269,7 +269,7 @@ export function operating(): void {
       unencrypted_appointments: '0',
       trigger_enabled: true,
     });
-    // Of all attempts, under the target's dimension.
+    // Of all attempts, under the table's dimension.
     expect(await sumOf('RowsEncrypted')).toBeGreaterThanOrEqual(
       Number((await health()).encrypted_appointments),
     );
@@ -284,7 +284,7 @@ export function operating(): void {
     expect(status).toMatchObject({
       run: { status: 'COMPLETED', attempt: 5 },
       rows: { percentage: 100 },
-      triggerEnabled: true,
+      tables: [{ name: 'public.appointments', triggerEnabled: true }],
       holds: [],
     });
     const { stdout } = await rollout('report');
@@ -328,7 +328,7 @@ export function undoing(): void {
     const kept = await rolloutJson('rollback', '--option', 'keep', '--reason', 'writes are slow', '--yes');
     expect(kept).toMatchObject({
       outcome: 'SUCCEEDED',
-      status: { run: { status: 'STOPPED' }, triggerEnabled: false },
+      status: { run: { status: 'STOPPED' }, tables: [{ triggerEnabled: false }] },
     });
     expect(await health()).toMatchObject({ trigger_enabled: false, encryption_percentage: '100.00' });
     await expect.poll(() => paged(), waiting).toMatch(/writes are slow/);
