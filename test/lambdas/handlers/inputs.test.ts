@@ -1,16 +1,9 @@
 /** The samples of inputs, through the handlers that read them. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseConfig } from '../../../infra/config.ts';
 import { parseInput, RolloutInput } from '../../../lambdas/core/plan/input.ts';
-import {
-  appointments,
-  createStaff,
-  createSuppliers,
-  deploy,
-  runTables,
-  staff,
-  suppliers,
-} from '../tables.ts';
+import { appointments, createStaff, deploy, staff } from '../tables.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
 const directory = 'config/inputs';
@@ -96,19 +89,6 @@ describe('the samples of inputs', () => {
     expect(resumed.judgement.verdict).toBe('GO');
   });
 
-  test('tables: the other tables of the deployment are left alone', async () => {
-    await createStaff(world, 100);
-    await createSuppliers(world, 100);
-    deploy(world, [appointments, staff, suppliers]);
-    const { run, judgement } = await start(sample('tables'));
-    expect(judgement.verdict).toBe('GO');
-    expect(await runTables(world, run)).toMatchObject([{ name: appointments }, { name: staff }]);
-    const { rows } = await world.client.query(
-      "select from information_schema.columns where table_schema = 'shop' and column_name = 'pii_iv'",
-    );
-    expect(rows).toEqual([]);
-  });
-
   test('priority: one condition for several tables is refused; by table, each has its own', async () => {
     await createStaff(world, 100);
     deploy(world, [appointments, staff]);
@@ -138,6 +118,64 @@ describe('the samples of inputs', () => {
       'select is_vip, count(*)::integer from public.appointments where pii_iv is not null group by 1',
     );
     expect(rows).toEqual([{ is_vip: true, count: 10 }]);
+  });
+
+  test('tables: some of several, each with its own priority', async () => {
+    await world.client.query(
+      `create table public.users (id int primary key generated always as identity, name text not null, email text, phone text,
+         created_at timestamptz default now());
+       insert into public.users (name, email, phone)
+       select 'u', 'user' || n || '@example.com', case when n % 10 = 0 then '+1555' || n end from generate_series(1, 100) as n;
+       create schema billing;
+       create table billing.invoices (number text primary key, recipient text);
+       insert into billing.invoices select 'I' || n, 'Name' || n from generate_series(1, 40) as n`,
+    );
+    const path = 'config/example-tables.json';
+    const { targets } = parseConfig(JSON.parse(readFileSync(path, 'utf8')), path);
+    world.configure({ targets: [...targets] });
+    const { run, judgement } = await start(sample('tables'));
+    expect(judgement.verdict).toBe('GO');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ table: 'public.users', measured: '10 rows where phone is not null' }),
+    );
+    expect(judgement.criteria).not.toContainEqual(expect.objectContaining({ table: 'public.appointments' }));
+    // The deployment's other table is left alone.
+    const touched = await world.client.query(
+      "select from information_schema.columns where table_name = 'appointments' and column_name = 'pii_iv'",
+    );
+    expect(touched.rows).toEqual([]);
+    await world.encrypt(run, 1, 'public.users');
+    await world.encrypt(run, 1, 'billing.invoices');
+    expect((await world.invoke('gate', { run, phase: 1, stage: 'worked' })).verdict).toBe('GO');
+    const { rows } = await world.client.query(
+      `select (select count(*)::integer from public.users where pii_iv is not null and phone is not null) as users,
+         (select count(*)::integer from public.users where pii_iv is not null) as "allUsers",
+         (select count(*)::integer from billing.invoices where recipient_sealed is not null) as invoices`,
+    );
+    expect(rows).toEqual([{ users: 5, allUsers: 5, invoices: 2 }]);
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'STOPPED', ended_at = clock_timestamp()",
+    );
+    // All of the deployment's: two go on, and one joins, from its beginning.
+    const all = await start({}, 'two');
+    expect(all.run).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+    const { tables } = (await world.invoke('operate', { command: 'status' })).status;
+    expect(tables.map(({ name }: { name: string }) => name)).toEqual([
+      'public.appointments',
+      'public.users',
+      'billing.invoices',
+    ]);
+  });
+
+  test('a table, or a priority, of another deployment is refused by name', async () => {
+    for (const [input, message] of [
+      [{ tables: ['public.orders'] }, 'tables: found "public.orders", expected some of public.appointments'],
+      [{ priority: { 'public.orders': 'true' } }, 'priority: found the table "public.orders", expected some'],
+    ] as const)
+      await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
+        name: 'InvalidInput',
+        message: expect.stringContaining(message),
+      });
   });
 
   test('acknowledged-triggers', async () => {
