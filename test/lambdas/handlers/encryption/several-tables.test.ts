@@ -76,7 +76,7 @@ describe('EncryptBatch', () => {
     await batch(staff, 1);
     const other = await world.connect();
     await other.query('begin; lock table public.staff in share mode');
-    expect(await batch(staff, 2)).toMatchObject({
+    expect(await batch(staff, 2, 1)).toMatchObject({
       outcome: 'BREACH',
       reason: expect.stringMatching(/^Phase 2 .*: EncryptBatch: public\.staff: Database locks: /),
     });

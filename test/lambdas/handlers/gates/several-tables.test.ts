@@ -88,9 +88,10 @@ test('what did not open for the application, and may be any of them, is held aga
 
 test('what was accepted of one table is not accepted of another', async () => {
   await workOn(appointments, staff, suppliers);
+  const { gate: name } = await gate(4);
   await world.client.query(
     `insert into encryption_rollout.holds (id, run_id, attempt, gate, phase, reason, unknown, expires_at, decision, decided_by)
-     values ('hold-222222', '${run.id}', 1, 'Phase 4 Trigger Enable: Gate', 4, '',
+     values ('hold-222222', '${run.id}', 1, '${name}', 4, '',
        array['public.staff: Canary insert', 'public.staff: Write latency'], now(), 'go', 'R. Roe')`,
   );
   // Nobody has tested a trigger.
