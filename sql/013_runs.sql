@@ -73,7 +73,7 @@ create table encryption_rollout.phases (
 
 create table encryption_rollout.batches (
   run_id uuid not null references encryption_rollout.runs (id),
-  -- <execution>/<batch>: a request that is delivered twice finds its result here.
+  -- <execution>/<batch>: a request that is delivered twice finds its result here, and never another table's.
   request text not null,
   target text not null,
   phase integer not null,
@@ -83,7 +83,7 @@ create table encryption_rollout.batches (
   exhausted boolean not null,
   started_at timestamptz not null,
   milliseconds double precision not null,
-  primary key (run_id, request)
+  primary key (run_id, target, request)
 );
 
 create table encryption_rollout.gates (

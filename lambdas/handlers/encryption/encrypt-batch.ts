@@ -68,7 +68,7 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
     const result = await withLockRetry(step, client, () =>
       inTransaction(client, async () => {
         await holdWork(client, run);
-        const served = await findBatch(client, run, request);
+        const served = await findBatch(client, run, target, request);
         if (served) return served;
         // Since the look at the vitals somebody was told that no further batch begins.
         if (await readPause(client, run)) return nothing;

@@ -112,8 +112,13 @@ async function measure(
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
-    // Of values that did not open nobody may know the table.
-    DecryptionFailures: errors.of(null).ofAttempt.decryption,
+  });
+  // Nobody may know the table of a value that did not open; and one may have been taken out of the configuration.
+  const others = errors.besides(tables.map(({ name }) => name));
+  await publish(null, {
+    EncryptionErrors: others.trigger,
+    DecryptionFailures: others.ofAttempt.decryption,
+    TriggerFailures: others.ofAttempt.trigger,
   });
   for (const { name, completed } of tables) {
     const triggerIsOff = completed && !(await isTriggerEnabled(client, name)) ? 1 : 0;
