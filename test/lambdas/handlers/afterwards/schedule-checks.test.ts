@@ -34,7 +34,7 @@ describe('ScheduleChecks', () => {
         Arn: process.env.CHECKS_MACHINE_ARN,
         RoleArn: process.env.CHECKS_ROLE_ARN,
         Input: JSON.stringify({
-          run: { id: run.id, attempt: 1, target: 'public.appointments' },
+          run: { id: run.id, attempt: 1 },
           check: 'daily',
         }),
       },

@@ -24,7 +24,7 @@ test('fills an empty database with people who do not exist, and the rollout take
      from public.appointments`,
   );
   expect(rows).toEqual([{ all: 400, vip: 40, email: 340, fictitious: true }]);
-  expect(await world.prepare()).toMatchObject({ target: 'public.appointments', resumeAt: 1 });
+  expect(await world.prepare()).toMatchObject({ resumeAt: 1 });
 });
 
 test('leaves a table that holds rows as it is, so that another deployment does no harm', async () => {

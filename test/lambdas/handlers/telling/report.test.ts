@@ -9,7 +9,7 @@ import { type TestWorld, testWorld } from '../../world.ts';
 let world: TestWorld;
 afterEach(() => world.stop());
 
-const report = () => readReport(world.client, 'public.appointments', defaultPlan);
+const report = () => readReport(world.client, defaultPlan);
 
 test('there is none before the first run', async () => {
   world = await testWorld(10);
@@ -37,7 +37,8 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
 
   const written = await report();
   if (written === undefined) throw new Error('no report');
-  expect(written.run).toMatchObject({ id: run.id, status: 'COMPLETED', attempts: 2, purpose: 'encrypt' });
+  expect(written.run).toMatchObject({ id: run.id, status: 'COMPLETED', attempts: 2 });
+  expect(written.tables).toMatchObject([{ name: 'public.appointments', purpose: 'encrypt', attempt: 2 }]);
   expect(written.phases.map(({ number, passedAt }) => [number, passedAt !== null])).toEqual(
     [1, 2, 3, 4, 5].map((number) => [number, true]),
   );
@@ -46,7 +47,9 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
     gate: 'Phase 5 Complete Remaining: AuditGate',
     verdict: 'GO',
   });
-  expect(written.audits).toEqual([{ attempt: 2, finished: true, rowsVerified: 570, rowsMismatched: 0 }]);
+  expect(written.audits).toEqual([
+    { table: 'public.appointments', attempt: 2, finished: true, rowsVerified: 570, rowsMismatched: 0 },
+  ]);
   expect(written.keyAccess.map(({ purpose }) => purpose)).toContain('batch');
 
   const text = postMortem(written);
@@ -54,9 +57,11 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
   expect(text).toMatch(
     /Held at Phase 3 Bulk Migration: Gate: CPU: no reading\. Decided after .* go by R\. Roe \(seen in the console\)/,
   );
-  expect(text).toMatch(/Phase 5 Complete Remaining: .* min expected/);
+  expect(text).toMatch(/Phase 5 Complete Remaining, public\.appointments: .* min expected/);
   expect(text).toMatch(/ms a row, expected at most 5;/);
-  expect(text).toMatch(/Latency of writes: [\d.]+ ms without the trigger, [\d.]+ ms with it/);
+  expect(text).toMatch(
+    /Latency of writes, public\.appointments: [\d.]+ ms without the trigger, [\d.]+ ms with it/,
+  );
   expect(text).toContain('## What went well');
   for (const secret of ['the-token', '@example.com', 'CanaryTest', '+1555']) {
     expect(text).not.toContain(secret);
@@ -99,7 +104,7 @@ test('of a run that was resumed hundreds of times: what a report leaves out is n
   const judged = successCriteria(defaultPlan, {
     report: written,
     ownAlarms: [],
-    writeMilliseconds: { off: 1, on: 1 },
+    writeMilliseconds: [{ table: 'public.appointments', off: 1, on: 1 }],
   }).find(({ name }) => name === 'Audit trail complete');
   expect(written.leftOut.events).toBe(301);
   expect(judged).toMatchObject({ measured: 'complete', passed: true });
