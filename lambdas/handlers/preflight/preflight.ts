@@ -74,6 +74,6 @@ function tryCanary(client: pg.Client, target: Target): Promise<string> {
   return rolledBack(client, () => insertCanary(client, target)).then(
     () => '',
     ({ code, column, constraint }) =>
-      `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set target.canary`,
+      `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set the target's canary`,
   );
 }
