@@ -24,7 +24,7 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: ['**/node_modules/**', 'test/aws/**', 'test/load/**'],
           globalSetup: ['test/support/postgres-server.ts'],
-          // Only what hangs takes so long: the longest took a fifth of it with eight processes to a core.
+          // Only what hangs takes so long: the longest took a quarter of it with eight processes to a core.
           testTimeout: 180_000,
           hookTimeout: 180_000,
         },

@@ -110,7 +110,7 @@ declare
 begin
   if v_target.created_at_column is null then
     raise exception 'target % is registered without a column for the time of creation', p_target
-      using errcode = 'ER002', hint = 'Set target.createdAt in the settings.';
+      using errcode = 'ER002', hint = 'Set the target''s createdAt in the settings.';
   end if;
   return query execute format(
     $sql$

@@ -97,7 +97,7 @@ begin
   from jsonb_object_keys(p_row) as wanted;
   if v_columns is null or v_unknown is not null then
     raise exception 'canary row for % found with %', p_target, coalesce('columns that the table does not have: ' || v_unknown, 'no columns')
-      using errcode = 'ER002', hint = 'Correct target.canary in the settings: a value for every column that needs one.';
+      using errcode = 'ER002', hint = 'Correct the target''s canary in the settings: a value for every column that needs one.';
   end if;
   -- For the application's triggers, as in a batch.
   perform set_config('search_path', v_target.search_path, true);

@@ -38,7 +38,7 @@ begin
       execute format('select from only %s where (%s' || chr(10) || ') limit 0', encryption_rollout.table_sql(v_target), v_target.priority);
     exception when others then
       raise exception 'priority condition "%" of target % cannot be evaluated: %', v_target.priority, v_target.name, sqlerrm
-        using errcode = 'ER002', hint = 'Write target.priority as an SQL condition on the table''s columns, e.g. is_vip.';
+        using errcode = 'ER002', hint = 'Write the target''s priority as an SQL condition on the table''s columns, e.g. is_vip.';
     end;
   end if;
 
@@ -47,7 +47,7 @@ begin
     from pg_attribute where attrelid = v_table and attname = v_target.created_at_column and attnum > 0 and not attisdropped;
     if not found or v_type not in ('timestamp with time zone', 'timestamp without time zone', 'date') then
       raise exception 'column % of table % is %, timestamp with time zone expected', v_target.created_at_column, v_target.name, coalesce('of type ' || v_type, 'not found')
-        using errcode = 'ER002', hint = 'Correct target.createdAt in the settings; null when the table has no such column.';
+        using errcode = 'ER002', hint = 'Correct the target''s createdAt in the settings; null when the table has no such column.';
     end if;
   end if;
   return v_target;
@@ -66,7 +66,7 @@ begin
   select * into v_table from pg_class where oid = to_regclass(encryption_rollout.table_sql(p_target));
   if v_table.oid is null then
     raise exception 'table % not found in database %', p_target.name, current_database()
-      using errcode = 'ER002', hint = 'Correct target.schema and target.table in the settings, or the database.';
+      using errcode = 'ER002', hint = 'Correct the target''s schema and table in the settings, or the database.';
   end if;
   if v_table.relkind <> 'r' or v_table.relhassubclass then
     raise exception '% found to be %, an ordinary table expected', p_target.name,
@@ -119,21 +119,21 @@ begin
     where a.attrelid = p_table and a.attname = v_column and a.attnum > 0 and not a.attisdropped;
     if not found then
       raise exception 'column % of table % not found', v_column, p_target.name
-        using errcode = 'ER002', hint = 'Correct target.columns in the settings.';
+        using errcode = 'ER002', hint = 'Correct the target''s columns in the settings.';
     elsif v_found.atttypid not in ('text'::regtype, 'varchar'::regtype) then
       raise exception 'column % of table % is of type %, text or character varying expected', v_column, p_target.name, v_found.type_name
-        using errcode = 'ER002', hint = 'Take it out of target.columns, or change its type.';
+        using errcode = 'ER002', hint = 'Take it out of the target''s columns, or change its type.';
     elsif v_found.attgenerated <> '' or v_column = any (p_target.key_columns)
       or (select count(*) from unnest(p_target.columns) as c where c = v_column) > 1
     then
       raise exception 'column % of table % is generated, the key, or named twice; an ordinary column, named once, expected', v_column, p_target.name
-        using errcode = 'ER002', hint = 'Take it out of target.columns.';
+        using errcode = 'ER002', hint = 'Take it out of the target''s columns.';
     elsif octet_length(v_column || p_target.suffix) > 63 then
       raise exception 'column % of table % is too long: with % it exceeds 63 bytes', v_column, p_target.name, p_target.suffix
-        using errcode = 'ER002', hint = 'Choose a shorter target.suffix, or rename the column.';
+        using errcode = 'ER002', hint = 'Choose a shorter suffix, or rename the column.';
     elsif v_column || p_target.suffix = any (p_target.columns || p_target.key_columns || array['pii_iv', p_target.created_at_column]) then
       raise exception 'ciphertext of column % of table % found to go to column %, a column of its own expected', v_column, p_target.name, v_column || p_target.suffix
-        using errcode = 'ER002', hint = 'Choose another target.suffix.';
+        using errcode = 'ER002', hint = 'Choose another suffix.';
     end if;
   end loop;
 
@@ -142,7 +142,7 @@ begin
     from pg_attribute where attrelid = p_table and attname = v_column and not attisdropped;
     if found and v_type <> 'bytea' then
       raise exception 'column % of table % is of type %, bytea expected', v_column, p_target.name, v_type
-        using errcode = 'ER002', hint = 'The engine stores ciphertext there: rename the existing column, or choose another target.suffix.';
+        using errcode = 'ER002', hint = 'The engine stores ciphertext there: rename the existing column, or choose another suffix.';
     end if;
   end loop;
 end
@@ -184,7 +184,7 @@ begin
   where a.attrelid = p_table and a.attname = v_column and a.attnum > 0 and not a.attisdropped;
   if not found then
     raise exception 'key column % of table % not found', v_column, p_target.name
-      using errcode = 'ER002', hint = 'Correct target.key in the settings.';
+      using errcode = 'ER002', hint = 'Correct the target''s key in the settings.';
   end if;
   if not v_key.attnotnull or not exists (
     select

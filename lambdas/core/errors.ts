@@ -17,7 +17,7 @@ class NamedError extends Error {
 export class TransientError extends NamedError {}
 export class InvalidInput extends NamedError {}
 export class InvalidSettings extends NamedError {}
-/** Another execution is working on this table. */
+/** Another execution is working on this database. */
 export class RunAlreadyActive extends NamedError {}
 /** A newer attempt, or a rollback, has taken the run over: this handler may not write any more. */
 export class RunSuperseded extends NamedError {}

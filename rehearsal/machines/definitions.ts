@@ -6,7 +6,7 @@ type Definition = ConstructorParameters<typeof StateMachine>[0];
 export interface State {
   readonly Type: string;
   readonly Resource?: string;
-  readonly Retry?: unknown;
+  readonly Retry?: readonly { readonly ErrorEquals: readonly string[] }[];
   readonly Seconds?: number;
   readonly SecondsPath?: string;
   readonly TimeoutSeconds?: number;

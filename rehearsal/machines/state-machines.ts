@@ -217,6 +217,8 @@ export class StateMachines {
         throw new Error(`state ${name}: the rehearsal cannot run ${resource}`);
       }
     }
+    for (const { ItemProcessor } of Object.values(states))
+      if (ItemProcessor) stopWithTheFirst(tasks, allStates(ItemProcessor.States));
     return tasks;
   }
 
@@ -296,6 +298,31 @@ interface StartExecution {
   readonly StateMachineArn: string;
   readonly Name?: string;
   readonly Input?: unknown;
+}
+
+/**
+ * A Map of which an item fails begins no other item, as on AWS: the interpreter would begin those that wait for their turn.
+ * https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+ */
+function stopWithTheFirst(
+  tasks: Record<string, (input: unknown) => Promise<unknown>>,
+  states: Record<string, State>,
+): void {
+  let failure: unknown;
+  for (const name of named(states, (state) => state.Type === 'Task')) {
+    const task = tasks[name] as (input: unknown) => Promise<unknown>;
+    const retried = (error: unknown) =>
+      states[name]?.Retry?.some(({ ErrorEquals }) => ErrorEquals.includes((error as Error).name));
+    tasks[name] = async (input) => {
+      if (failure !== undefined) throw failure;
+      try {
+        return await task(input);
+      } catch (error) {
+        if (!retried(error)) failure = error;
+        throw error;
+      }
+    };
+  }
 }
 
 function checked(result: unknown): unknown {

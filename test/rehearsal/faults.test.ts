@@ -5,11 +5,17 @@ import { Bench } from './process.ts';
 
 /** Where each fault must stop the rollout: the phase, and the criterion that the reason begins with or names. */
 const stops: Record<string, { phases: number; reason: RegExp }> = {
-  'decryption-failure': { phases: 2, reason: /^Phase 2 .*: Gate: Decryption matches plaintext: expected/ },
-  'error-spike': { phases: 3, reason: /^Phase 3 .*: CheckVitals: Error rate: expected not above 1 %/ },
+  'decryption-failure': {
+    phases: 2,
+    reason: /^Phase 2 .*: Gate: public\.appointments: Decryption matches plaintext: expected/,
+  },
+  'error-spike': {
+    phases: 3,
+    reason: /^Phase 3 .*: CheckVitals: public\.appointments: Error rate: expected not above 1 %/,
+  },
   'lock-contention': {
     phases: 3,
-    reason: /^Phase 3 .*: (EncryptBatch|CheckVitals): Database locks: expected/,
+    reason: /^Phase 3 .*: (EncryptBatch: public\.appointments|CheckVitals): Database locks: expected/,
   },
   'high-cpu': { phases: 3, reason: /^Phase 3 .*: CheckVitals: Database CPU: expected .* measured 95 %/ },
   'customer-alarm': { phases: 3, reason: /^Phase 3 .*: Customer-facing alarms: .* booking-api-errors/ },

@@ -69,6 +69,7 @@ describe('on a database of the user', () => {
         for (const criterion of phase.criteria) {
           expect(criterion).toEqual({
             gate: expect.stringContaining(phase.name),
+            ...(criterion.table === undefined ? {} : { table: 'public.appointments' }),
             name: expect.any(String),
             expected: expect.any(String),
             measured: expect.any(String),

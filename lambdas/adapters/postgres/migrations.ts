@@ -84,21 +84,32 @@ export async function fillSampleTable(client: pg.ClientBase, rows: number): Prom
  * `work` uses the same client and neither begins nor commits. Gives up after 30 retries, about half a minute.
  */
 export function politely<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
-  return pRetry(
-    () =>
-      inTransaction(client, async () => {
-        await client.query(`set local lock_timeout = ${lockTimeoutMilliseconds}`);
-        return work();
-      }),
-    {
-      retries: lockRetries,
-      minTimeout: 200,
-      maxTimeout: 1_000,
-      factor: 1.3,
-      randomize: true,
-      shouldRetry: ({ error }) => ['55P03', '40P01'].includes((error as { code?: string }).code ?? ''),
-    },
-  );
+  return untilFree(() => ifFree(client, work));
+}
+
+/** One try of `politely`. @throws with the code 55P03 or 40P01 when a lock is not free */
+export function ifFree<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  return inTransaction(client, async () => {
+    await client.query(`set local lock_timeout = ${lockTimeoutMilliseconds}`);
+    return work();
+  });
+}
+
+/** Tries again, as `politely` does, as long as a lock is not free. */
+export function untilFree<T>(attempt: () => Promise<T>): Promise<T> {
+  return pRetry(attempt, {
+    retries: lockRetries,
+    minTimeout: 200,
+    maxTimeout: 1_000,
+    factor: 1.3,
+    randomize: true,
+    shouldRetry: ({ error }) => isHeld(error),
+  });
+}
+
+/** Whether a lock was not free. */
+export function isHeld(error: unknown): boolean {
+  return ['55P03', '40P01'].includes((error as { code?: string }).code ?? '');
 }
 
 async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {

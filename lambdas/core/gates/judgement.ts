@@ -85,6 +85,6 @@ export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
 }
 
 /** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */
-export function breach(gate: string, name: string, expected: string, measured: string): Judgement {
-  return judge(gate, [criterion(name, expected, measured, false)]);
+export function breach(gate: string, failed: Omit<Criterion, 'passed'>): Judgement {
+  return judge(gate, [{ ...failed, passed: false }]);
 }

@@ -193,21 +193,31 @@ function rollbacks({ events }: Report): string[] {
     const ofAttempt = (each: EventReport) => each.attempt === attempt;
     const before = events.slice(0, index).filter(ofAttempt);
     const later = events.slice(index + 1).filter(ofAttempt);
-    const took = (name: string) => {
-      const end = later.find((each) => each.event === name)?.at;
-      return end === undefined ? 'never' : `${number.format(minutes(at, end) * 60)} s`;
-    };
-    // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
-    const first = later.find((each) => each.event === 'TRIGGER_LEFT_ON' || each.event === 'TRIGGER_DISABLED');
-    const trigger = before.some((each) => each.event === 'TRIGGER_DISABLED')
-      ? 'off before'
-      : first?.event === 'TRIGGER_LEFT_ON'
-        ? 'left on'
-        : `off after ${took('TRIGGER_DISABLED')}`;
+    const after = (end: EventReport | undefined) =>
+      end === undefined ? 'never' : `${number.format(minutes(at, end.at) * 60)} s`;
+    const took = (name: string) => after(later.find((each) => each.event === name));
+    const tables = new Set([...before, ...later].filter(isOfTrigger).map(({ table }) => table));
+    const triggers = (tables.size === 0 ? [null] : [...tables]).map((table) => {
+      const ofTable = (each: EventReport) => each.table === table && isOfTrigger(each);
+      // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
+      const wasOff = before.some((each) => ofTable(each) && each.event === 'TRIGGER_DISABLED');
+      const first = later.find(ofTable);
+      const found = wasOff
+        ? 'off before'
+        : first?.event === 'TRIGGER_LEFT_ON'
+          ? 'left on'
+          : `off after ${after(first)}`;
+      return `trigger${tables.size > 1 ? of(table) : ''} ${found}`;
+    });
     return [
-      `- ${minute(at)} rollback of attempt ${attempt}: trigger ${trigger}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
+      `- ${minute(at)} rollback of attempt ${attempt}: ${triggers.join(', ')}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
     ];
   });
+}
+
+/** Tells of a table what a rollback did with its trigger. */
+function isOfTrigger({ event }: EventReport): boolean {
+  return event === 'TRIGGER_LEFT_ON' || event === 'TRIGGER_DISABLED';
 }
 
 function keyUse({ keyAccess }: Report): string[] {

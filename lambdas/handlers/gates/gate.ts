@@ -6,7 +6,6 @@ import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engi
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
-import type { Moment } from '../../adapters/postgres/moment.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
@@ -28,6 +27,7 @@ const stageNames = {
   soaked: 'SoakGate',
   audited: 'AuditGate',
 } as const;
+type Stage = keyof typeof stageNames;
 
 /**
  * A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. An
@@ -36,7 +36,7 @@ const stageNames = {
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
   const phase = phaseOf(step.plan, number);
   return step.database(sessionName(run), async (client): Promise<GateOutput> => {
-    const measurements = stage === 'approval' ? null : await measure(client, run, phase, step);
+    const measurements = stage === 'approval' ? null : await measure(client, run, phase, stage, step);
     const gate = `${phase.title}: ${stageNames[stage]}`;
     const criteria = measurements ? gateCriteria(step.plan, phase, measurements) : [approvalCriterion];
     const decided = await decidedHolds(client, run, gate);
@@ -51,20 +51,24 @@ export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number,
   });
 });
 
-function lastStage(phase: Phase): keyof typeof stageNames {
+function lastStage(phase: Phase): Stage {
   if (phase.number === 5) return 'audited';
   return phase.soakMinutes > 0 ? 'soaked' : 'worked';
 }
 
-async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
+async function measure(
+  client: pg.Client,
+  run: Run,
+  phase: Phase,
+  stage: Stage,
+  step: Step,
+): Promise<GateMeasurements> {
   const keys = await step.key();
-  const tables: (TableMeasurements & { readonly since: Moment })[] = [];
+  const tables: TableMeasurements[] = [];
   const all = await tablesOfPhase(client, run, phase.number);
-  for (const table of all) tables.push(await measureTable(client, run, table, phase, keys, step));
-  const began = tables.map(({ since }) => since).sort()[0];
+  for (const table of all) tables.push(await measureTable(client, run, table, phase, stage, keys, step));
   return {
     tables,
-    unknownDecryptionFailures: began === undefined ? 0 : (await countErrors(client, null, began)).decryption,
     keyMatches: (await compareKeys(client, keys)) === 'same',
     vitals: await readVitals(
       step,
@@ -79,9 +83,10 @@ async function measureTable(
   run: Run,
   { name, purpose }: RunTable,
   { number }: Phase,
+  stage: Stage,
   { keyring }: EncryptionKeys,
   step: Step,
-): Promise<TableMeasurements & { readonly since: Moment }> {
+): Promise<TableMeasurements> {
   const target = step.target(name);
   const progress = await beginPhase(client, run, name, number);
   const since = progress.startedAt;
@@ -90,7 +95,6 @@ async function measureTable(
   const watchesNewRows = number === 4 && target.createdAt !== null;
   return {
     table: name,
-    since,
     progress,
     spotCheck: checked,
     rotating: purpose === 'rotate',
@@ -99,6 +103,6 @@ async function measureTable(
     millisecondsPerRow: await millisecondsPerRow(client, run, name, number, since),
     triggerTest: number === 4 ? await readTriggerTest(client, run, name) : undefined,
     newRows: watchesNewRows ? await readNewRows(client, name, since) : undefined,
-    audit: number === 5 ? await readAudit(client, run, name) : undefined,
+    audit: stage === 'audited' ? ((await readAudit(client, run, name)) ?? null) : undefined,
   };
 }

@@ -88,5 +88,8 @@ async function summary(client: pg.Client, run: Run, execution: string): Promise<
         ? [`${counted(failed, 'row')} could not be written: see public.encryption_errors.`]
         : []),
     );
-  return [...sentences, 'The next execution of EncryptionRollout begins at phase 1.'].join(' ');
+  return [
+    ...sentences,
+    'In what was cleared the next execution of EncryptionRollout begins at phase 1.',
+  ].join(' ');
 }

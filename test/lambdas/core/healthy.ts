@@ -1,5 +1,5 @@
 /** A world in which all is well, for one thing to go wrong in it. */
-import type { GateMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
+import type { TableMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
 import type { Vitals } from '../../../lambdas/core/pressure/vitals.ts';
 
 export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
@@ -17,10 +17,11 @@ export const calm: Vitals = {
 };
 
 /** Every gate passes, at this coverage. */
-export function healthy(percent: number): GateMeasurements {
+export function healthy(percent: number, table = 'public.appointments'): TableMeasurements {
   const rowsWithPii = 10_000;
   const encrypted = (rowsWithPii * percent) / 100;
   return {
+    table,
     health: {
       totalRows: 10_100,
       rowsWithPii,
@@ -34,7 +35,6 @@ export function healthy(percent: number): GateMeasurements {
       healthStatus: 'IN_PROGRESS',
       readablePercentage: 5,
     },
-    vitals: calm,
     errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
     progress: {
       rowsWithPii,
@@ -44,7 +44,6 @@ export function healthy(percent: number): GateMeasurements {
       rowsEncryptedNow: encrypted,
     },
     spotCheck: { checked: 10, mismatchedKeys: [] },
-    keyMatches: true,
     rotating: false,
     millisecondsPerRow: 0.05,
     triggerTest: {

@@ -106,6 +106,7 @@ describe('state machines', () => {
 
   it('runs a Map, counts its iterations as well, and retries and waits inside of it', async () => {
     let attempts = 0;
+    const begun: (number | undefined)[] = [];
     const { runner } = machines(
       {
         Parent: {
@@ -137,6 +138,7 @@ describe('state machines', () => {
         },
       },
       (_name, { item, error }: { item?: number; error?: string }) => {
+        begun.push(item);
         if (item === 1 && attempts++ === 0) throw new InvocationError('TransientError', 'connection lost');
         if (error !== undefined) throw new InvocationError(error, 'as asked');
         return { item };
@@ -159,6 +161,12 @@ describe('state machines', () => {
       // The same to the failed call, TaskStateEntered and 3; MapIterationFailed, MapStateFailed, …Exited; FailStateEntered, ExecutionFailed
       ['two', 1 + 2 + 1 + 4 + 3 + 2],
     ]);
+    // After a failure no other item begins.
+    begun.length = 0;
+    const items = [{ item: 3, error: 'Broken' }, { item: 4 }];
+    expect(await runner.execute('Parent', 'three', { items })).toMatchObject({ error: 'Broken' });
+    await new Promise(setImmediate);
+    expect(begun).toEqual([3]);
   });
 
   it('runs child executions, returns their output and fails as AWS does', async () => {

@@ -6,8 +6,8 @@ import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
-/** Errors recorded for the table, or where nobody knows the table (null), since a moment. */
-export async function countErrors(client: Client, table: string | null, since: Moment): Promise<ErrorCounts> {
+/** Errors recorded for the table since a moment; one that may be any table's, as of a value that did not open, is each one's. */
+export async function countErrors(client: Client, table: string, since: Moment): Promise<ErrorCounts> {
   const { rows } = await client.query(
     `select
        count(*) filter (where error_type = 'encryption') as encryption,
@@ -15,7 +15,7 @@ export async function countErrors(client: Client, table: string | null, since: M
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
      from public.encryption_errors
-     where target is not distinct from $1 and error_timestamp >= $2`,
+     where (target = $1 or target is null) and error_timestamp >= $2`,
     [table, since],
   );
   return rows[0];

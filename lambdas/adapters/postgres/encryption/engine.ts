@@ -208,7 +208,7 @@ export async function countPriorityRows(client: Client, target: Target, conditio
     if (!/^(42|22)/.test(code)) throw error;
     // With a position: of the condition's own text. Without one: of a row, whose value the message may quote.
     throw new UnusableTarget(
-      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${position === undefined ? `SQLSTATE ${code}` : message}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or target.priority.`,
+      `The priority condition "${condition}" cannot be evaluated for every row of ${targetName(target)}: ${position === undefined ? `SQLSTATE ${code}` : message}. Expected an SQL condition on the table's columns, like is_vip: correct priority in the input, or the target's in the configuration.`,
       code,
     );
   }

@@ -3,6 +3,7 @@ import { rowsHandled } from '../../../../lambdas/core/afterwards/afterwards.ts';
 
 test('rows that were handled: by batches and decryptions, and by the trigger as far as rows or transactions are known', () => {
   const access = (purpose: string, uses: number) => ({
+    table: null,
     by: 'app',
     purpose,
     accesses: 1,

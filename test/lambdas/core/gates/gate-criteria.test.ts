@@ -1,19 +1,37 @@
 import { describe, expect, test } from 'vitest';
-import { type GateMeasurements, gateCriteria } from '../../../../lambdas/core/gates/gate-criteria.ts';
+import {
+  type GateMeasurements,
+  gateCriteria,
+  type TableMeasurements,
+} from '../../../../lambdas/core/gates/gate-criteria.ts';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
 import type { Vitals } from '../../../../lambdas/core/pressure/vitals.ts';
-import { healthy, quiet } from '../healthy.ts';
+import { calm, healthy, quiet } from '../healthy.ts';
 
 const ringing = { ...quiet, inAlarm: ['api-5xx'] };
 
 const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
 
-function verdictOf(phase: PhaseNumber, change: (m: GateMeasurements) => GateMeasurements = (m) => m) {
-  return judge(
-    'gate',
-    gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), change(healthy(coverageAt[phase]))),
-  );
+/** What is measured of one table and what concerns all, in one, for a test to change. */
+type Measured = TableMeasurements & Omit<GateMeasurements, 'tables'>;
+type Change = (m: Measured) => Measured;
+
+function verdictOf(phase: PhaseNumber, change: Change = (m) => m) {
+  const { vitals, keyMatches, ...table } = change({
+    ...healthy(coverageAt[phase]),
+    vitals: calm,
+    keyMatches: true,
+  });
+  return verdictOfAll(phase, [table], { vitals, keyMatches });
+}
+
+function verdictOfAll(
+  phase: PhaseNumber,
+  tables: readonly TableMeasurements[],
+  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true },
+) {
+  return judge('gate', gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), { tables, ...shared }));
 }
 
 const allPhases: PhaseNumber[] = [1, 2, 3, 4, 5];
@@ -24,7 +42,7 @@ describe('gates', () => {
   });
 
   /** One thing goes wrong: at every gate it is named, and it alone. */
-  const everywhere: [string, string, (m: GateMeasurements) => GateMeasurements][] = [
+  const everywhere: [string, string, Change][] = [
     [
       'a spot check fails',
       'Decryption matches plaintext',
@@ -75,7 +93,7 @@ describe('gates', () => {
     });
   });
 
-  const once: [PhaseNumber, string, string, (m: GateMeasurements) => GateMeasurements][] = [
+  const once: [PhaseNumber, string, string, Change][] = [
     [
       1,
       'fewer rows than 500',
@@ -175,7 +193,7 @@ describe('gates', () => {
     expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
   });
 
-  test.each<[string, (m: GateMeasurements) => GateMeasurements]>([
+  test.each<[string, Change]>([
     ['no CPU reading', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: null } })],
     ['alarms that cannot be read', (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: null } })],
     [
@@ -205,7 +223,7 @@ describe('gates', () => {
   });
 
   test('phase 2 of a run that was resumed beyond 25 % is not sent back', () => {
-    const beyond = (m: GateMeasurements) => ({
+    const beyond = (m: Measured) => ({
       ...m,
       health: { ...m.health, encryptionPercentage: 60 },
       progress: { ...m.progress, rowsAttempted: 0 },
@@ -214,7 +232,7 @@ describe('gates', () => {
   });
 
   test('one calm reading of the CPU is enough, whatever is missing', () => {
-    const calm = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
+    const calm = (m: Measured) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
     expect(verdictOf(3, calm).verdict).toBe('GO');
   });
 
@@ -234,7 +252,42 @@ describe('gates', () => {
   });
 
   test('one CPU spike is normal', () => {
-    const spike = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
+    const spike = (m: Measured) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
     expect(verdictOf(3, spike).verdict).toBe('GO');
+  });
+
+  describe.each(allPhases)('phase %i of two tables', (phase) => {
+    const [users, invoices] = ['public.users', 'billing.invoices'];
+    const both = () => [healthy(coverageAt[phase], users), healthy(coverageAt[phase], invoices)] as const;
+
+    test('GO when both are well: each is asked all, what concerns the database once', () => {
+      const { verdict, criteria } = verdictOfAll(phase, both());
+      expect(verdict).toBe('GO');
+      const namesOf = (table: string | undefined) =>
+        criteria.filter((each) => each.table === table).map(({ name }) => name);
+      expect(namesOf(users)).toEqual(namesOf(invoices));
+      expect(namesOf(users)).toContain('Missing IVs');
+      expect(namesOf(undefined)).toContain('Database CPU');
+      expect(namesOf(undefined)).toContain('Encryption key');
+      expect(namesOf(users)).not.toContain('Encryption key');
+    });
+
+    test('NO_GO for both when one is not, and it is named', () => {
+      const [first, second] = both();
+      const broken = { ...second, health: { ...second.health, missingIvCount: 3 } };
+      const { verdict, criteria, reason } = verdictOfAll(phase, [first, broken]);
+      expect(verdict).toBe('NO_GO');
+      expect(criteria.filter(({ passed }) => passed === false)).toMatchObject([
+        { name: 'Missing IVs', table: invoices, measured: '3' },
+      ]);
+      expect(reason).toContain('billing.invoices: Missing IVs');
+      expect(reason).not.toContain('public.users');
+    });
+
+    test('INCONCLUSIVE when of one nothing could be checked', () => {
+      const [first, second] = both();
+      const unchecked = { ...second, spotCheck: { checked: 0, mismatchedKeys: [] } };
+      expect(verdictOfAll(phase, [first, unchecked]).verdict).toBe('INCONCLUSIVE');
+    });
   });
 });

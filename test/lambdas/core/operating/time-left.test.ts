@@ -5,6 +5,7 @@ import {
   isPutOff,
   noPace,
   type Pace,
+  type TableAhead,
   type Way,
 } from '../../../../lambdas/core/operating/time-left.ts';
 import { defaultPlan as plan } from '../../../../lambdas/core/plan/plan.ts';
@@ -13,11 +14,12 @@ import type { OffPeak } from '../../../../lambdas/core/plan/settings.ts';
 
 const noon = new Date('2030-01-02T12:00:00Z');
 /** Phase 3 has 35,000 rows left to its 91 %, phase 5 then 5,400. */
+const table: TableAhead = { from: 1, rowsWithPii: 60_000, rowsEncryptedNow: 19_600 };
+const at = (rowsEncryptedNow: number): TableAhead[] => [{ ...table, rowsEncryptedNow }];
 const way: Way = {
   from: 3,
   until: 5,
-  rowsWithPii: 60_000,
-  rowsEncryptedNow: 19_600,
+  tables: [table],
   hoursSoaked: null,
   rowsAudited: 0,
 };
@@ -33,7 +35,7 @@ describe('the hours left count', () => {
   test('rows, the pauses of each phase, soaks, and the final audit', () => {
     expect(left()).toBeCloseTo(work + audit + 4);
     // Phase 4 has no batches, and its pause of none is not that of phase 5.
-    expect(left({ from: 4, hoursSoaked: 1, rowsEncryptedNow: 54_600 })).toBeCloseTo(
+    expect(left({ from: 4, hoursSoaked: 1, tables: at(54_600) })).toBeCloseTo(
       (5_400 * 0.005 + 2 * 10) / 3_600 + audit + 3,
     );
   });
@@ -44,14 +46,14 @@ describe('the hours left count', () => {
   });
 
   test('no batches of a phase whose gate has passed, and of its soak what is left', () => {
-    const soaking = { from: 4, rowsEncryptedNow: 60_000 } as const;
+    const soaking = { from: 4, tables: at(60_000) } as const;
     expect(left({ ...soaking, hoursSoaked: 1.5 })).toBeCloseTo(2.5 + audit);
     expect(left({ ...soaking, hoursSoaked: 9 }), 'one that takes longer').toBeCloseTo(audit);
     expect(left({ from: 3, until: 3, hoursSoaked: 0 })).toBe(0);
   });
 
   test('of the final audit what is left, as fast as it went so far', () => {
-    const audited = { from: 5, rowsEncryptedNow: 60_000, hoursSoaked: 3 } as const;
+    const audited = { from: 5, tables: at(60_000), hoursSoaked: 3 } as const;
     expect(left({ ...audited, rowsAudited: 0 })).toBe(audit);
     expect(left({ ...audited, rowsAudited: 45_000 })).toBeCloseTo(1);
     expect(left({ ...audited, rowsAudited: 60_001 })).toBe(0);
@@ -92,15 +94,33 @@ describe('the hours left count', () => {
 test('a phase has as many batches left as its rows take, and none past the aim', () => {
   const found = (changes: Partial<Way>) =>
     batchesLeft(plan, { ...way, ...changes }, noPace.tuned).map(({ rows, batches }) => [rows, batches]);
-  expect(found({ from: 1, rowsEncryptedNow: 0 })).toEqual([
+  expect(found({ from: 1, tables: at(0) })).toEqual([
     [500, 1],
     [14_200, 8],
     [39_900, 8],
     [0, 0],
     [5_400, 2],
   ]);
-  expect(found({ from: 1, rowsEncryptedNow: 60_000 }).flat()).toEqual(Array(10).fill(0));
-  expect(found({ from: 1, rowsWithPii: 0, rowsEncryptedNow: 0 }).flat()).toEqual(Array(10).fill(0));
+  expect(found({ from: 1, tables: at(60_000) }).flat()).toEqual(Array(10).fill(0));
+  expect(found({ from: 1, tables: [{ from: 1, rowsWithPii: 0, rowsEncryptedNow: 0 }] }).flat()).toEqual(
+    Array(10).fill(0),
+  );
+});
+
+test('of several tables each has batches of its own, from its own first phase on', () => {
+  const small: TableAhead = { from: 1, rowsWithPii: 1_000, rowsEncryptedNow: 0 };
+  const late: TableAhead = { ...small, from: 5, rowsEncryptedNow: 990 };
+  const found = batchesLeft(plan, { ...way, from: 1, tables: [...at(0), small, late] }, noPace.tuned);
+  expect(found.map(({ rows, batches }) => [rows, batches])).toEqual([
+    [500 + 50, 1 + 1],
+    [14_200 + 195, 8 + 1],
+    [39_900 + 665, 8 + 1],
+    [0, 0],
+    [5_400 + 90 + 10, 2 + 1 + 1],
+  ]);
+  const one = hoursLeft(plan, null, noon, way, pace);
+  const two = hoursLeft(plan, null, noon, { ...way, tables: [table, table] }, pace);
+  expect(two - one, 'work and audit of the second, and no second soak').toBeCloseTo(work + audit);
 });
 
 test.each([

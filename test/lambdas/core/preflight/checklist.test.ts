@@ -4,10 +4,13 @@ import { attestations, defaultPlan } from '../../../../lambdas/core/plan/plan.ts
 import {
   type ChecklistMeasurements,
   checklistCriteria,
+  type TableChecklist,
 } from '../../../../lambdas/core/preflight/checklist.ts';
+import type { Forecast } from '../../../../lambdas/core/preflight/forecast.ts';
 import { calm } from '../healthy.ts';
 
-const ready: ChecklistMeasurements = {
+const table: TableChecklist = {
+  table: 'public.appointments',
   health: {
     totalRows: 10_000,
     rowsWithPii: 9_900,
@@ -21,6 +24,26 @@ const ready: ChecklistMeasurements = {
     healthStatus: 'NOT_STARTED',
     readablePercentage: 0,
   },
+  otherTriggers: [],
+  expectedTrigger: 'disabled',
+  priority: null,
+  canaryProblem: '',
+};
+/** Each table as large as the other. */
+function forecastOf(names: readonly string[], walBytes = 3 * 2 ** 30): Forecast {
+  const each = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes };
+  const all = names.length;
+  return {
+    rowsToEncrypt: all * 9_900,
+    batches: all * 4,
+    tableBytes: all * 2 ** 30,
+    walBytes: all * walBytes,
+    hours: 7,
+    tables: names.map((name) => ({ name, ...each })),
+  };
+}
+
+const ready: Omit<ChecklistMeasurements, 'tables'> = {
   vitals: calm,
   keyMatches: true,
   latestBackup: new Date('2030-01-01T00:00:00Z'),
@@ -28,28 +51,29 @@ const ready: ChecklistMeasurements = {
   missingAlarms: [],
   silentAlarms: [],
   mutedAlarms: [],
-  otherTriggers: [],
   acknowledgedTriggers: [],
-  forecast: { rowsToEncrypt: 9_900, batches: 4, hours: 7, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 },
+  forecast: forecastOf([table.table]),
   slots: [],
   dashboardExists: true,
   subscribers: 1,
-  expectedTrigger: 'disabled',
-  priority: null,
-  canaryProblem: '',
   exposure: { settings: [], foreignCode: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
+/** Of the table, and of what concerns all. */
+type Change = Partial<Omit<ChecklistMeasurements, 'tables'> & TableChecklist>;
 
-const judged = (change: Partial<ChecklistMeasurements>) =>
-  judge('Preflight', checklistCriteria(defaultPlan, { ...ready, ...change }));
+const judged = (change: Change) =>
+  judge(
+    'Preflight',
+    checklistCriteria(defaultPlan, { ...ready, tables: [{ ...table, ...change }], ...change }),
+  );
 
 describe('the pre-rollout checklist', () => {
   test('GO when everything is ready', () => {
     expect(judged({}).verdict).toBe('GO');
   });
 
-  test.each<[string, string, Partial<ChecklistMeasurements>]>([
+  test.each<[string, string, Change]>([
     ['the key is another', 'Encryption key configured', { keyMatches: false }],
     ['there is no backup', 'Database backup completed', { latestBackup: null }],
     [
@@ -60,11 +84,11 @@ describe('the pre-rollout checklist', () => {
     ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
     ['nobody is paged', 'Somebody is paged', { subscribers: 0 }],
     ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
-    ['the trigger is on', 'Trigger before the start', { health: { ...ready.health, triggerEnabled: true } }],
+    ['the trigger is on', 'Trigger before the start', { health: { ...table.health, triggerEnabled: true } }],
     [
       'the guard is off',
       'Guard against stale ciphertext',
-      { health: { ...ready.health, guardEnabled: false } },
+      { health: { ...table.health, guardEnabled: false } },
     ],
     [
       'the actions of an alarm are disabled',
@@ -110,7 +134,7 @@ describe('the pre-rollout checklist', () => {
     expect(reason).toContain(`input.attestations.${key}`);
   });
 
-  test.each<[string, Partial<ChecklistMeasurements>]>([
+  test.each<[string, Change]>([
     ['backups', { latestBackup: undefined }],
     ['alarms', { missingAlarms: undefined }],
     ['the dashboard', { dashboardExists: undefined }],
@@ -121,7 +145,7 @@ describe('the pre-rollout checklist', () => {
 
   test('a trigger that this rollout switched on is no objection', () => {
     expect(
-      judged({ expectedTrigger: 'any', health: { ...ready.health, triggerEnabled: true } }).verdict,
+      judged({ expectedTrigger: 'any', health: { ...table.health, triggerEnabled: true } }).verdict,
     ).toBe('GO');
   });
 
@@ -130,7 +154,7 @@ describe('the pre-rollout checklist', () => {
     const slots = [{ name: 'replica', active: true, lagBytes: 2 ** 30 }];
     expect(judged({ vitals, slots }).verdict).toBe('GO');
     const fromPreflight = judged({
-      forecast: { ...ready.forecast, walBytes: 50 * 2 ** 30 },
+      forecast: forecastOf([table.table], 50 * 2 ** 30),
       vitals: { ...ready.vitals, freeStorageBytes: 13.5 * 2 ** 30 },
       slots,
     });
@@ -152,5 +176,30 @@ describe('the pre-rollout checklist', () => {
     expect(reason).toContain('{"acknowledgedTriggers":["zzz_trim"]}');
     expect(reason).not.toContain('audit (');
     expect(judged({ otherTriggers, acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict).toBe('GO');
+  });
+
+  test('of two tables each is asked all, and the one that is not ready stops both', () => {
+    const invoices = { ...table, table: 'billing.invoices', canaryProblem: 'refused with SQLSTATE 23502' };
+    const { verdict, criteria, reason } = judge(
+      'Preflight',
+      checklistCriteria(defaultPlan, { ...ready, tables: [table, invoices] }),
+    );
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => !passed)).toMatchObject([
+      { name: 'Canary row', table: 'billing.invoices' },
+    ]);
+    expect(reason).toContain('billing.invoices: Canary row');
+    const of = (name: string) => criteria.filter((each) => each.table === name).map((each) => each.name);
+    expect(of('public.appointments')).toEqual(of('billing.invoices'));
+  });
+
+  test('what several tables will write has to find room together', () => {
+    const forecast = forecastOf(['public.users', 'billing.invoices']);
+    const vitals = { ...calm, freeStorageBytes: 3.5 * 2 ** 30 };
+    expect(judged({ vitals }).verdict).toBe('GO');
+    const { criteria } = judged({ vitals, forecast });
+    expect(criteria.filter(({ passed }) => !passed).map(({ name }) => name)).toEqual([
+      'Room for what will be written',
+    ]);
   });
 });

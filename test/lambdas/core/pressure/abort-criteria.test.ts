@@ -1,13 +1,18 @@
 import { describe, expect, test } from 'vitest';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
-import { abortCriteria, soakCriteria } from '../../../../lambdas/core/pressure/abort-criteria.ts';
-import { healthy } from '../healthy.ts';
+import {
+  abortCriteria,
+  soakCriteria,
+  type WatchedTable,
+} from '../../../../lambdas/core/pressure/abort-criteria.ts';
+import { calm, healthy } from '../healthy.ts';
 
 describe('abort conditions', () => {
-  const { vitals, errors, progress } = healthy(50);
+  const { table, errors, progress } = healthy(50);
   const verdict = (p: Partial<typeof progress>) =>
-    judge('batch', abortCriteria(defaultPlan, vitals, errors, { ...progress, ...p })).verdict;
+    judge('batch', abortCriteria(defaultPlan, calm, [{ table, errors, progress: { ...progress, ...p } }]))
+      .verdict;
 
   test('50 errors in 5,000 rows may be, 51 may not', () => {
     expect(verdict({ rowsAttempted: 5_000, rowsFailed: 50 })).toBe('GO');
@@ -21,18 +26,34 @@ describe('abort conditions', () => {
 
   test('a soak asks for new rows, IVs and the trigger as well', () => {
     const { health } = healthy(91);
-    const failed = (...measured: Parameters<typeof soakCriteria>) =>
-      soakCriteria(...measured)
+    const failed = (measured: Pick<WatchedTable, 'errors' | 'scanned'>) =>
+      soakCriteria([{ table, progress, ...measured }])
         .filter(({ passed }) => !passed)
         .map(({ name }) => name);
     const newRows = { newRecords: 3, autoEncrypted: 2, missingIv: 1 };
-    expect(failed(errors, { health: { ...health, missingIvCount: 1 }, newRows })).toEqual([
+    expect(failed({ errors, scanned: { health: { ...health, missingIvCount: 1 }, newRows } })).toEqual([
       'Missing IVs',
       'New rows encrypted by the trigger',
       'New rows without IV',
     ]);
-    expect(failed({ ...errors, trigger: 1 }), 'in slices that do not read the table').toEqual([
+    expect(failed({ errors: { ...errors, trigger: 1 } }), 'in slices that do not read the table').toEqual([
       'Trigger failures',
+    ]);
+  });
+
+  test('one of two tables stops both, and is named; what concerns the database is asked once', () => {
+    const second = { ...healthy(50, 'billing.invoices'), errors: { ...errors, decryption: 1 } };
+    const { verdict, criteria, reason } = judge(
+      'batch',
+      abortCriteria(defaultPlan, calm, [{ table, errors, progress }, second]),
+    );
+    expect(verdict).toBe('NO_GO');
+    expect(reason).toContain('billing.invoices: Decryption failures: expected 0, measured 1');
+    expect(reason).not.toContain(table);
+    expect(criteria.filter(({ name }) => name === 'Database CPU')).toHaveLength(1);
+    const soaked = soakCriteria([healthy(91), { ...second, errors: { ...errors, trigger: 1 } }]);
+    expect(soaked.filter(({ passed }) => !passed)).toMatchObject([
+      { name: 'Trigger failures', table: 'billing.invoices' },
     ]);
   });
 });

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { OperateOutput } from '../../../../lambdas/core/operating/operate.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { freshDatabase } from '../../../support/database.ts';
-import { appointments } from '../../tables.ts';
+import { appointments, createStaff, deploy, staff } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -31,17 +31,14 @@ const events = async (...names: string[]) =>
 describe('status', () => {
   test('before the first rollout, and without an engine', async () => {
     expect(await status()).toMatchObject({
-      tables: [{ name: appointments, purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} }],
       run: null,
+      tables: [{ name: appointments, purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} }],
       phase: null,
       holds: [],
     });
     await world.stop();
     world = await testWorld(0, await withTableOnly());
-    expect(await status()).toMatchObject({
-      run: null,
-      tables: [{ name: appointments, triggerEnabled: null, errors: {} }],
-    });
+    expect(await status()).toMatchObject({ run: null, tables: [{ triggerEnabled: null, errors: {} }] });
     await expect(operate({ command: 'decide', hold: 'hold-abc234', decision: 'go' })).rejects.toMatchObject({
       name: 'InvalidInput',
     });
@@ -60,10 +57,6 @@ describe('status', () => {
     expect(found).toMatchObject({
       run: { id: run.id, attempt: 1, status: 'ACTIVE', execution: 'one', untilPhase: 5 },
       phase: { number: 1, title: 'Phase 1 Initial Batch' },
-      rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
-      waiting: null,
-      tuned: { batchRows: null, pauseSeconds: null },
-      lastGate: { gate: 'Phase 1 Initial Batch: Gate', verdict: 'GO' },
       tables: [
         {
           name: appointments,
@@ -73,6 +66,10 @@ describe('status', () => {
           errors: {},
         },
       ],
+      rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+      waiting: null,
+      tuned: { batchRows: null, pauseSeconds: null },
+      lastGate: { gate: 'Phase 1 Initial Batch: Gate', verdict: 'GO' },
     });
     expect(found.rowsPerSecond).toBeGreaterThan(0);
     expect(found.millisecondsPerRow).toBeGreaterThan(0);
@@ -83,7 +80,12 @@ describe('status', () => {
   test('shows open holds of this attempt, and errors by type', async () => {
     await begin();
     world.aws.world.alarms.delete('api-5xx');
-    const { gate } = await world.invoke('check-vitals', { run, phase: 1, during: 'batch' });
+    const { gate } = await world.invoke('check-vitals', {
+      run,
+      phase: 1,
+      target: appointments,
+      during: 'batch',
+    });
     const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
     await world.client.query(
       "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
@@ -98,9 +100,51 @@ describe('status', () => {
         expiresAt: expect.stringMatching(/^20.*Z$/),
       },
     ]);
-    expect(found.tables).toMatchObject([{ name: appointments }]);
-    expect(found.tables[0]?.errors).toEqual({ trigger: 1 });
+    expect(found.tables).toMatchObject([{ name: appointments, errors: { trigger: 1 } }]);
     expect((await operate({ command: 'decide', hold, decision: 'retry' })).status.holds).toEqual([]);
+  });
+
+  test('of a run of two tables: each of them, and their sum', async () => {
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    expect((await status()).tables).toMatchObject([
+      { name: appointments, triggerEnabled: null },
+      { name: staff, triggerEnabled: null },
+    ]);
+    await begin();
+    await world.encrypt(run, 1);
+    // Those of one of the tables have not begun.
+    expect(await status()).toMatchObject({
+      tables: [
+        { name: appointments, rows: { withPersonalData: 380, encrypted: 19, percentage: 5 } },
+        { name: staff, rows: null },
+      ],
+      rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+    });
+    await world.encrypt(run, 1, staff);
+    await world.client.query("select encryption_rollout.set_trigger('public.staff', true)");
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
+    );
+    const found = await status();
+    expect(found.tables).toEqual([
+      {
+        name: appointments,
+        purpose: 'encrypt',
+        rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+        triggerEnabled: false,
+        errors: {},
+      },
+      {
+        name: staff,
+        purpose: 'encrypt',
+        rows: { withPersonalData: 100, encrypted: 5, percentage: 5 },
+        triggerEnabled: true,
+        errors: { trigger: 2 },
+      },
+    ]);
+    expect(found.rows).toEqual({ withPersonalData: 480, encrypted: 24, percentage: 5 });
+    expect(found.phase).toMatchObject({ number: 1 });
   });
 
   test('of a run that is over', async () => {
@@ -132,7 +176,7 @@ describe('pause and resume', () => {
   });
 
   test('a batch that was about to begin does not: nobody paused it when the vitals were looked at', async () => {
-    const look = { run, phase: 1, during: 'batch', slice: 0 };
+    const look = { run, phase: 1, target: appointments, during: 'batch', slice: 0 };
     expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
     await operate({ command: 'pause' });
     expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 0 });

@@ -1,6 +1,7 @@
 /** What `status` tells of the time left, from records as the handlers make them, with the clock moved by hand. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { appointments, createStaff, deploy, staff } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -14,7 +15,8 @@ afterEach(() => world.stop());
 const operate = (input: Record<string, unknown>) => world.invoke('operate', { by: 'R. Roe', ...input });
 const status = async () => (await world.invoke('operate', { command: 'status' })).status;
 const hoursLeft = async () => (await status()).hoursLeft;
-const check = (during: string, phase = 1) => world.invoke('check-vitals', { run, phase, during, slice: 0 });
+const check = (during: string, phase = 1, target = appointments) =>
+  world.invoke('check-vitals', { run, phase, during, slice: 0, ...(during === 'batch' ? { target } : {}) });
 /** Everything that was recorded so far was recorded so much earlier. */
 const pass = (time: string) =>
   world.client.query(`
@@ -105,10 +107,33 @@ test('the audit takes as long a row as it did so far, less a pause', async () =>
   await operate({ command: 'resume' });
   await check('batch', 5);
   await world.client.query(
-    `insert into encryption_rollout.audits (run_id, attempt, target, rows_verified)
-     select id, attempt, 'public.appointments', 95 from encryption_rollout.runs`,
+    "insert into encryption_rollout.audits (run_id, attempt, target, rows_verified) select id, attempt, 'public.appointments', 95 from encryption_rollout.runs",
   );
   expect(await hoursLeft(), 'an hour for a quarter of 380 rows').toBeCloseTo(3, 1);
+});
+
+test('with two tables it is the time for the rows of both, and the soaks once', async () => {
+  await createStaff(world, 400);
+  deploy(world, [appointments, staff]);
+  world.running.clear();
+  run = await world.prepare('two');
+  await check('batch');
+  await world.encrypt(run, 1);
+  await check('batch', 1, staff);
+  await world.encrypt(run, 1, staff);
+  // 19 and 20 rows have taken so much that the rest, and it only, will take about 20 minutes.
+  await world.client.query(
+    'update encryption_rollout.batches set milliseconds = 20 * 60_000 / 741.0 * rows_encrypted',
+  );
+  await operate({ command: 'tune', pauseSeconds: 0 });
+  expect(await hoursLeft()).toBeCloseTo(soaks + 1 / 3, 2);
+  // The share of each at which phase 2 aims, 24.5 %, less what is done; and of one of them only, when the other begins later.
+  await world.client.query('update encryption_rollout.runs set until_phase = 2');
+  expect(await hoursLeft()).toBeCloseTo(0.5 + 2 + (75 + 78) / (741 * 3), 3);
+  await world.client.query(
+    "update encryption_rollout.run_targets set resume_at = 5 where target = 'public.staff'",
+  );
+  expect(await hoursLeft()).toBeCloseTo(0.5 + 2 + 75 / (741 * 3), 3);
 });
 
 test('nothing is left after the phase with which the execution ends, or once it is being stopped', async () => {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { appointments, createStaff, deploy, runTables, sealedRows, staff } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-ClearCiphertext';
@@ -63,6 +64,7 @@ describe('clearing on request', () => {
     });
     const { summary } = await carryOut(execution);
     expect(summary).toContain(`as R. Roe asked: ${rows} rows`);
+    expect(summary).not.toContain('keeps ciphertext');
     expect(await sealed()).toBe(0);
     expect(await eventsOf('CIPHERTEXT_CLEARED')).toEqual([{ by: 'R. Roe', rows, failed: 0, kept: 0 }]);
     // The status does not show the share that there was.
@@ -101,7 +103,7 @@ describe('clearing on request', () => {
     expect(second).toBe(`${clears}:${run.id}-1-clear-2`);
     const { summary } = await carryOut(second);
     expect(summary).toContain('1 row keeps ciphertext whose plaintext is gone');
-    expect(await eventsOf('CIPHERTEXT_CLEARED')).toMatchObject([{ kept: 1 }]);
+    expect(await eventsOf('CIPHERTEXT_CLEARED')).toMatchObject([{ by: 'R. Roe', failed: 0, kept: 1 }]);
     const kept = await world.client.query(
       'select id from public.appointments where email_encrypted is not null',
     );
@@ -118,6 +120,77 @@ describe('clearing on request', () => {
     await other.query('rollback');
     await carryOut(execution);
     expect(await sealed()).toBe(0);
+  });
+});
+
+describe('clearing of a run of two tables', () => {
+  /** A stopped attempt that has sealed rows of both. */
+  beforeEach(async () => {
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    await stop();
+    run = await world.prepare('two');
+    for (const phase of [1, 2] as const) await world.encrypt(run, phase, staff);
+    await world.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
+    await world.invoke('cancel-batches', { run, reason: 'test' });
+    await world.invoke('disable-trigger', { run, reason: 'test' });
+    await world.invoke('gather-evidence', { run, reason: 'test' });
+    world.running.clear();
+  });
+  const clear = (tables?: readonly string[]) =>
+    world.invoke('operate', { command: 'clear', by: 'R. Roe', confirm: run.id, ...(tables && { tables }) });
+  const inBoth = async () => [await sealedRows(world, appointments), await sealedRows(world, staff)];
+  const resumesAt = async () =>
+    (await runTables(world, await world.prepare('three'))).map(
+      (each) => (each as { resumeAt: number }).resumeAt,
+    );
+
+  test('clears the one that was named, which begins at phase 1 again; the other keeps what it has', async () => {
+    const [kept, rows] = await inBoth();
+    expect([kept, rows]).toEqual([47, 25]);
+    const { execution, done } = await clear([staff]);
+    expect(done).toBe(`The ciphertext of public.staff (run ${run.id}) is being cleared, in batches.`);
+    const { summary } = await carryOut(execution);
+    expect(summary).toContain(`The ciphertext of public.staff is cleared, as R. Roe asked: ${rows} rows`);
+    expect(summary).not.toContain(appointments);
+    expect(await inBoth()).toEqual([kept, 0]);
+    expect(
+      (
+        await world.client.query(
+          "select target from encryption_rollout.events where event = 'CIPHERTEXT_CLEARED'",
+        )
+      ).rows,
+    ).toEqual([{ target: staff }]);
+    const { status } = await world.invoke('operate', { command: 'status' });
+    expect(status.tables).toMatchObject([
+      { name: appointments, rows: { encrypted: kept } },
+      { name: staff, rows: null },
+    ]);
+    world.aws.executions.set(execution, { status: 'SUCCEEDED' });
+    expect(await resumesAt()).toEqual([3, 1]);
+  });
+
+  test('clears both when none is named, one after the other', async () => {
+    const { execution } = await clear();
+    const { summary } = await carryOut(execution);
+    for (const said of [
+      'public.appointments is cleared, as R. Roe asked: 47 rows',
+      'public.staff is cleared, as R. Roe asked: 25 rows',
+    ])
+      expect(summary).toContain(said);
+    expect(await inBoth()).toEqual([0, 0]);
+    world.aws.executions.set(execution, { status: 'SUCCEEDED' });
+    expect(await resumesAt()).toEqual([1, 1]);
+  });
+
+  test('leaves one whose trigger is on alone, and refuses when it is named, or is not of the run', async () => {
+    await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+    await expect(clear([staff, appointments])).rejects.toThrow('The trigger of public.appointments is on');
+    await expect(clear(['public.nobody'])).rejects.toThrow(
+      `Run ${run.id} is not about public.nobody: expected some of public.appointments, public.staff.`,
+    );
+    await carryOut((await clear()).execution);
+    expect(await inBoth()).toEqual([47, 0]);
   });
 });
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { appointments } from '../../tables.ts';
+import { appointments, createStaff, deploy, runTables, staff, triggerIsOn } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
@@ -42,9 +42,10 @@ const runs = async () =>
 const triggerIs = async () =>
   (await world.client.query("select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'"))
     .rows[0].tgenabled;
-/** What DisableTrigger says of its one table. */
-const switched = (triggerDisabled: boolean) => ({ tables: [{ name: appointments, triggerDisabled }] });
 const requestOf = (arn: string) => world.aws.executions.get(arn)?.input as { run: unknown; reason: string };
+
+/** What DisableTrigger answers about the one table. */
+const disabled = (triggerDisabled: boolean) => ({ tables: [{ name: appointments, triggerDisabled }] });
 
 describe('a rollback on request', () => {
   test('of a completed run switches the trigger off, and the next execution resumes the run', async () => {
@@ -58,7 +59,7 @@ describe('a rollback on request', () => {
     expect(rows).toEqual([{ detail: { by: 'R. Roe', reason: 'customers complain', number: 1 } }]);
 
     const { trigger, evidence } = await carryOut(requestOf(started));
-    expect(trigger).toMatchObject(switched(true));
+    expect(trigger).toMatchObject(disabled(true));
     expect(evidence.summary).toContain('Rollback requested by R. Roe: customers complain');
     expect(await triggerIs()).toBe('D');
     expect(await runs()).toMatchObject([{ status: 'STOPPED', attempt: 1 }]);
@@ -72,7 +73,7 @@ describe('a rollback on request', () => {
     const next = await world.prepare('two');
     expect(next).toMatchObject({ id: run.id, attempt: 2 });
     const { trigger } = await carryOut(requestOf(started));
-    expect(trigger).toMatchObject(switched(false));
+    expect(trigger).toMatchObject(disabled(false));
     expect(await triggerIs()).toBe('O');
     expect(await runs()).toMatchObject([{ status: 'ACTIVE', attempt: 2 }]);
   });
@@ -81,14 +82,52 @@ describe('a rollback on request', () => {
     await complete();
     await world.client.query("update encryption_rollout.run_targets set purpose = 'rotate'");
     const { execution: started } = await rollBack();
-    expect((await carryOut(requestOf(started))).trigger).toMatchObject(switched(true));
+    expect((await carryOut(requestOf(started))).trigger).toMatchObject(disabled(true));
+  });
+
+  test('of a completed run of two tables switches off both, that of the one that was only verified, too', async () => {
+    await complete();
+    await createStaff(world, 40);
+    deploy(world, [appointments, staff]);
+    run = await world.prepare('two');
+    expect(await runTables(world, run)).toEqual([
+      { name: appointments, purpose: 'verify', resumeAt: 5 },
+      { name: staff, purpose: 'encrypt', resumeAt: 1 },
+    ]);
+    await world.invoke('enable-trigger', { run });
+    await world.invoke('complete-rollout', { run });
+    world.running.clear();
+    for (const table of [appointments, staff] as const) expect(await triggerIsOn(world, table)).toBe(true);
+    const { execution: started } = await rollBack();
+    const { trigger } = await carryOut(requestOf(started));
+    expect(trigger).toMatchObject({
+      tables: [
+        { name: appointments, triggerDisabled: true },
+        { name: staff, triggerDisabled: true },
+      ],
+    });
+    for (const table of [appointments, staff] as const) expect(await triggerIsOn(world, table)).toBe(false);
+  });
+
+  test('is done for the one table whose trigger is still on', async () => {
+    await createStaff(world, 40);
+    deploy(world, [appointments, staff]);
+    world.running.delete(execution);
+    run = await world.prepare('two');
+    await carryOut({ run, reason: 'test' });
+    world.running.delete('two');
+    await expect(rollBack()).rejects.toThrow('switched off already');
+    await world.client.query("select encryption_rollout.set_trigger('public.staff', true)");
+    await carryOut(requestOf((await rollBack()).execution));
+    expect(await triggerIsOn(world, staff)).toBe(false);
+    expect((await runs()).map(({ status }) => status)).toEqual(['STOPPED']);
   });
 
   test('of a run whose execution died before it did anything is carried out', async () => {
     world.running.delete(execution);
     await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
     const { execution: started } = await rollBack();
-    expect((await carryOut(requestOf(started))).trigger).toMatchObject(switched(true));
+    expect((await carryOut(requestOf(started))).trigger).toMatchObject(disabled(true));
   });
 
   test('that failed is followed by another, by itself and on request', async () => {

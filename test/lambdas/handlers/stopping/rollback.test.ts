@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
-import { appointments } from '../../tables.ts';
+import { appointments, createStaff, deploy, staff, triggerIsOn } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -167,7 +167,7 @@ describe('the steps of a rollback', () => {
       "select detail from encryption_rollout.events where event = 'EVIDENCE'",
     );
     expect(rows[0].detail).toMatchObject({
-      tables: [{ name: appointments, purpose: 'encrypt', errors: { trigger: 3 } }],
+      tables: [{ name: appointments, errors: { trigger: 3 } }],
       gates: [{ verdict: 'NO_GO' }, { verdict: 'GO' }],
       queries: expect.arrayContaining([expect.objectContaining({ application: 'shop-api' })]),
     });
@@ -219,5 +219,70 @@ describe('the steps of a rollback', () => {
     await step('cancel-batches');
     await step('gather-evidence');
     expect(await world.prepare('two')).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+  });
+});
+
+describe('a rollback of two tables', () => {
+  beforeEach(async () => {
+    await createStaff(world, 40);
+    deploy(world, [appointments, staff]);
+    world.running.delete('one');
+    run = await world.prepare('two');
+    await world.invoke('enable-trigger', { run });
+  });
+  const triggers = () =>
+    Promise.all([appointments, staff].map((table) => triggerIsOn(world, table as typeof staff)));
+
+  test('switches both triggers off, reads the plaintext of both, and tells of both', async () => {
+    expect(await triggers()).toEqual([true, true]);
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
+    );
+    await step('cancel-batches');
+    const switched = { triggerDisabled: true, milliseconds: expect.any(Number) };
+    expect(await step('disable-trigger')).toEqual({
+      tables: [
+        { name: appointments, ...switched },
+        { name: staff, ...switched },
+      ],
+    });
+    expect(await triggers()).toEqual([false, false]);
+    expect(await step('prove-plaintext')).toEqual({ plaintextRows: 190 + 40, ciphertextOnlyRows: 0 });
+    const { summary } = await step('gather-evidence');
+    expect(summary).toContain('all plaintext in place (230 rows read)');
+    for (const said of [
+      'public.appointments and public.staff has stopped',
+      'public.appointments: trigger disabled, 0 of 190 rows encrypted',
+      'public.staff: trigger disabled, 0 of 40 rows encrypted',
+      'Errors in this attempt, public.appointments: none.',
+      'Errors in this attempt, public.staff: 2 trigger.',
+    ])
+      expect(summary).toContain(said);
+    const { rows } = await world.client.query(
+      "select detail -> 'tables' as tables from encryption_rollout.events where event = 'EVIDENCE'",
+    );
+    expect(rows[0].tables).toMatchObject([
+      { name: appointments, health: { triggerEnabled: false }, errors: {} },
+      { name: staff, health: { triggerEnabled: false }, errors: { trigger: 2 } },
+    ]);
+  });
+
+  test('a table that is held keeps only its own trigger on, and the run is not taken for stopped', async () => {
+    await step('cancel-batches');
+    const holder = await world.connect();
+    await holder.query(`begin; lock table ${appointments} in row exclusive mode`);
+    const disabling = step('disable-trigger');
+    // The other has its turn before this one's tries are up.
+    await expect.poll(triggers).toEqual([true, false]);
+    const { summary } = await step('gather-evidence');
+    expect(summary).toContain('public.appointments: trigger STILL ENABLED');
+    expect(summary).toContain('public.staff: trigger disabled');
+    const status = async () => (await world.client.query('select status from encryption_rollout.runs')).rows;
+    expect(await status()).toEqual([{ status: 'STOPPING' }]);
+    await holder.query('rollback');
+    expect(await disabling).toMatchObject({ tables: [{ name: staff }, { name: appointments }] });
+    expect(await triggers()).toEqual([false, false]);
+    await step('gather-evidence');
+    expect(await status()).toEqual([{ status: 'STOPPED' }]);
   });
 });
