@@ -23,7 +23,7 @@ import { SoakMachine } from './pressure/soak-machine.ts';
 import { RolloutMachine } from './runs/rollout-machine.ts';
 import { ClearCiphertextMachine } from './stopping/clear-ciphertext-machine.ts';
 import { RollbackMachine } from './stopping/rollback-machine.ts';
-import { Stopping } from './stopping/stopping.ts';
+import { Stopping } from './stopping/stop-from-outside.ts';
 import { acknowledgeFindings } from './surroundings/acknowledgements.ts';
 import { DemoSurroundings } from './surroundings/demo.ts';
 import { Endpoints } from './surroundings/endpoints.ts';

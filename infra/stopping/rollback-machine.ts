@@ -12,7 +12,10 @@ import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from 
 
 /**
  * Stops a rollout safely and tells the people on call. A step that fails does not keep the later ones from being
- * tried, and the execution fails in the end.
+ * tried, and the execution fails in the end. Its steps: CancelBatches fences the run and ends what is at work, DisableTrigger
+ * switches the triggers off, ProvePlaintext counts what is readable, GatherEvidence closes the run and says what was found, and
+ * a page is sent. Three roads lead here: a phase that fails (runs/rollout-endings.ts), and from outside the machine an execution
+ * that ends before its time and an alarm (stop-from-outside.ts).
  * Input `{run, reason}`; output `{summary}`.
  */
 export class RollbackMachine extends Construct {

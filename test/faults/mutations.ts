@@ -11,14 +11,14 @@ export interface Mutation {
 export const mutations: readonly Mutation[] = [
   {
     defect: 'Leave the row’s key out of the AAD',
-    file: 'sql/007_sealing.sql',
+    file: 'sql/007_row_encryption.sql',
     search: '%5$s %6$s r.row_key %6$s r.iv',
     replace: '%5$s %6$s r.iv',
     caughtBy: 'test/lambdas/handlers/gates/gate.test.ts',
   },
   {
     defect: 'Use one IV for every row',
-    file: 'sql/007_sealing.sql',
+    file: 'sql/007_row_encryption.sql',
     search: '%4$s.gen_random_bytes(16) end as iv',
     replace: "'\\x000102030405060708090a0b0c0d0e0f'::pg_catalog.bytea end as iv",
     caughtBy: 'test/sql/batches.test.ts',
@@ -33,7 +33,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Do without the guard trigger',
-    file: 'sql/009_triggers.sql',
+    file: 'sql/009_trigger_switch.sql',
     search:
       "if encryption_rollout.trigger_is_missing(p_target, 'zz_clear_stale_ciphertext', 'clear_stale_') then",
     replace: 'if false then',
@@ -41,7 +41,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Let a failure of the encryption trigger fail the customer’s write',
-    file: 'sql/008_trigger_texts.sql',
+    file: 'sql/008_trigger_functions.sql',
     search: 'perform encryption_rollout.record_trigger_error(%7$L,',
     replace: 'raise; perform encryption_rollout.record_trigger_error(%7$L,',
     caughtBy: 'test/sql/triggers.test.ts',

@@ -2,7 +2,7 @@
 
 import type { Phase, Plan } from '../plan/plan.ts';
 import { aimRows, type Health } from '../plan/progress.ts';
-import { type Vitals, vitalsCriteria } from '../pressure/vitals.ts';
+import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import {
   type AuditResult,
   auditCriterion,

@@ -3,7 +3,7 @@
 import { about, type Criterion, counted, number } from '../gates/judgement.ts';
 import { type AttestationName, attestations, type Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
-import { type Vitals, vitalsCriteria } from '../pressure/vitals.ts';
+import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import { type Exposure, exposureCriteria } from './exposure.ts';
 import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
 

@@ -10,7 +10,7 @@ import {
 } from '../operating/time-left.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
-import { gibibytes } from '../pressure/vitals.ts';
+import { gibibytes } from '../pressure/vitals-criteria.ts';
 
 /** A sample of `fraction` of the table's pages, and the sizes that PostgreSQL knows. Bytes are averages per row to encrypt. */
 export interface TableSample {

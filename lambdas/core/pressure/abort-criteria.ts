@@ -9,7 +9,7 @@ import {
 import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
-import { type Vitals, vitalsCriteria } from './vitals.ts';
+import { type Vitals, vitalsCriteria } from './vitals-criteria.ts';
 
 /** What is known of a table while the rollout is at work on it. */
 export interface WatchedTable {

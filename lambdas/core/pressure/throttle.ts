@@ -4,7 +4,7 @@
  */
 import type { PhaseNumber, Plan } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
-import type { Vitals } from './vitals.ts';
+import type { Vitals } from './vitals-criteria.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
 const MAX_WAIT_SECONDS = 300;

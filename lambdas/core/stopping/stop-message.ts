@@ -3,7 +3,7 @@ import { counted, number, tablesInWords, type Verdict, withoutGate } from '../ga
 import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
-import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals.ts';
+import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals-criteria.ts';
 
 export interface JudgedGate {
   readonly gate: string;

@@ -15,7 +15,7 @@ import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/pressure/abort-criteria.ts';
 import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
-import type { Vitals } from '../../core/pressure/vitals.ts';
+import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
 import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';
 import { readVitals } from './measurements.ts';
 

@@ -12,7 +12,7 @@ import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts
 import type { SpotCheck } from '../../core/gates/criteria.ts';
 import type { Plan } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
-import type { Vitals } from '../../core/pressure/vitals.ts';
+import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
 import { type Step, unattachedSession } from '../step.ts';
 
 /**

@@ -6,7 +6,7 @@ import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
 import { recordPurposes, resumeTableAt } from '../../adapters/postgres/runs/run-tables.ts';
 import { endAfter, fenceRun, openRun, refuseWhileActive } from '../../adapters/postgres/runs/runs.ts';
-import { switchOff } from '../../adapters/postgres/stopping/rollback.ts';
+import { switchOff } from '../../adapters/postgres/stopping/triggers-off.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';

@@ -1,4 +1,4 @@
-import { switchOff } from '../../adapters/postgres/stopping/rollback.ts';
+import { switchOff } from '../../adapters/postgres/stopping/triggers-off.ts';
 import { DisableTriggerInput, type DisableTriggerOutput } from '../../core/payloads.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 

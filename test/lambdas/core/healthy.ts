@@ -1,6 +1,6 @@
 /** A world in which all is well, for one thing to go wrong in it. */
 import type { TableMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
-import type { Vitals } from '../../../lambdas/core/pressure/vitals.ts';
+import type { Vitals } from '../../../lambdas/core/pressure/vitals-criteria.ts';
 
 export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
 

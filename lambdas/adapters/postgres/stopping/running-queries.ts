@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { tellable, tellableName } from '../../../core/stopping/statements.ts';
+import { tellable, tellableName } from '../../../core/stopping/redacted-statements.ts';
 import type { RunningQuery } from '../../../core/stopping/stop-message.ts';
 
 /** Sessions that are told of: those that have been at it longest. */

@@ -6,7 +6,7 @@ import {
 } from '../../../../lambdas/core/gates/gate-criteria.ts';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
-import type { Vitals } from '../../../../lambdas/core/pressure/vitals.ts';
+import type { Vitals } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import { calm, healthy, quiet } from '../healthy.ts';
 
 const ringing = { ...quiet, inAlarm: ['api-5xx'] };

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { defaultPlan as plan } from '../../../../lambdas/core/plan/plan.ts';
 import { OffPeak } from '../../../../lambdas/core/plan/settings.ts';
 import { easing, hoursThroughWindows, isOpen } from '../../../../lambdas/core/pressure/throttle.ts';
-import type { Vitals } from '../../../../lambdas/core/pressure/vitals.ts';
+import type { Vitals } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import { calm } from '../healthy.ts';
 
 const noon = new Date('2030-01-02T12:00:00Z');

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import { Settings } from '../../../../lambdas/core/plan/settings.ts';
-import { vitalsCriteria } from '../../../../lambdas/core/pressure/vitals.ts';
+import { vitalsCriteria } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import type { Step } from '../../../../lambdas/handlers/step.ts';
 import { seedAppointments } from '../../../support/database.ts';
 import { type TestWorld, testWorld } from '../../world.ts';

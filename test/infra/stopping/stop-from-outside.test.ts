@@ -5,7 +5,7 @@ import { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { expect, test } from 'vitest';
 import { readConfig } from '../../../infra/config.ts';
 import { namesOf } from '../../../infra/names.ts';
-import { Stopping } from '../../../infra/stopping/stopping.ts';
+import { Stopping } from '../../../infra/stopping/stop-from-outside.ts';
 
 /** https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html */
 const PATTERN_CHARACTERS = 2_048;

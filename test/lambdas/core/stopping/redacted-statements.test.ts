@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { tellable, tellableName } from '../../../../lambdas/core/stopping/statements.ts';
+import { tellable, tellableName } from '../../../../lambdas/core/stopping/redacted-statements.ts';
 
 test.each([
   ["select * from users where email = 'jane@example.com'", undefined, 'SELECT …'],
