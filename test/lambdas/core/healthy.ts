@@ -1,5 +1,5 @@
 /** A world in which all is well, for one thing to go wrong in it. */
-import type { GateMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
+import type { GateMeasurements, TableMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
 import type { Vitals } from '../../../lambdas/core/pressure/vitals.ts';
 
 export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
@@ -16,11 +16,19 @@ export const calm: Vitals = {
   maintenance: false,
 };
 
-/** Every gate passes, at this coverage. */
-export function healthy(percent: number): GateMeasurements {
+/** Every gate passes, at this coverage of each table. */
+export function healthy(
+  percent: number,
+  names: readonly string[] = ['public.appointments'],
+): GateMeasurements {
+  return { tables: names.map((table) => healthyTable(percent, table)), keyMatches: true, vitals: calm };
+}
+
+export function healthyTable(percent: number, table = 'public.appointments'): TableMeasurements {
   const rowsWithPii = 10_000;
   const encrypted = (rowsWithPii * percent) / 100;
   return {
+    table,
     health: {
       totalRows: 10_100,
       rowsWithPii,
@@ -34,7 +42,6 @@ export function healthy(percent: number): GateMeasurements {
       healthStatus: 'IN_PROGRESS',
       readablePercentage: 5,
     },
-    vitals: calm,
     errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
     progress: {
       rowsWithPii,
@@ -44,7 +51,6 @@ export function healthy(percent: number): GateMeasurements {
       rowsEncryptedNow: encrypted,
     },
     spotCheck: { checked: 10, mismatchedKeys: [] },
-    keyMatches: true,
     rotating: false,
     millisecondsPerRow: 0.05,
     triggerTest: {

@@ -5,6 +5,7 @@ import {
   isPutOff,
   noPace,
   type Pace,
+  type TableAhead,
   type Way,
 } from '../../../../lambdas/core/operating/time-left.ts';
 import { defaultPlan as plan } from '../../../../lambdas/core/plan/plan.ts';
@@ -16,14 +17,19 @@ const noon = new Date('2030-01-02T12:00:00Z');
 const way: Way = {
   from: 3,
   until: 5,
-  rowsWithPii: 60_000,
-  rowsEncryptedNow: 19_600,
+  tables: [{ from: 3, rowsWithPii: 60_000, rowsEncryptedNow: 19_600 }],
   hoursSoaked: null,
   rowsAudited: 0,
 };
+/** Changes of the way of one table. */
+type Changes = Partial<Omit<Way, 'tables'> & Omit<TableAhead, 'from'>>;
+const along = ({ rowsWithPii = 60_000, rowsEncryptedNow = 19_600, ...changes }: Changes): Way => {
+  const from = changes.from ?? way.from;
+  return { ...way, ...changes, tables: [{ from, rowsWithPii, rowsEncryptedNow }] };
+};
 const pace: Pace = { ...noPace, millisecondsPerRow: 5 };
-const left = (changes: Partial<Way> = {}, paced: Partial<Pace> = {}, offPeak: OffPeak | null = null) =>
-  hoursLeft(plan, offPeak, noon, { ...way, ...changes }, { ...pace, ...paced });
+const left = (changes: Changes = {}, paced: Partial<Pace> = {}, offPeak: OffPeak | null = null) =>
+  hoursLeft(plan, offPeak, noon, along(changes), { ...pace, ...paced });
 
 /** 40,400 rows of 5 ms in 7 and 2 batches, with 10 s after each; 60,000 rows of 0.2 ms to audit; the soak of phase 4. */
 const work = (40_400 * 0.005 + 9 * 10) / 3_600;
@@ -90,8 +96,8 @@ describe('the hours left count', () => {
 });
 
 test('a phase has as many batches left as its rows take, and none past the aim', () => {
-  const found = (changes: Partial<Way>) =>
-    batchesLeft(plan, { ...way, ...changes }, noPace.tuned).map(({ rows, batches }) => [rows, batches]);
+  const found = (changes: Changes) =>
+    batchesLeft(plan, along(changes), noPace.tuned).map(({ rows, batches }) => [rows, batches]);
   expect(found({ from: 1, rowsEncryptedNow: 0 })).toEqual([
     [500, 1],
     [14_200, 8],
@@ -101,6 +107,44 @@ test('a phase has as many batches left as its rows take, and none past the aim',
   ]);
   expect(found({ from: 1, rowsEncryptedNow: 60_000 }).flat()).toEqual(Array(10).fill(0));
   expect(found({ from: 1, rowsWithPii: 0, rowsEncryptedNow: 0 }).flat()).toEqual(Array(10).fill(0));
+});
+
+describe('of several tables', () => {
+  const half: TableAhead = { from: 1, rowsWithPii: 30_000, rowsEncryptedNow: 0 };
+  const both = (...tables: TableAhead[]): Way => ({ ...way, from: 1, tables });
+  const batches = (found: Way) =>
+    batchesLeft(plan, found, noPace.tuned).map(({ rows, batches }) => [rows, batches]);
+
+  test('each adds its rows, and batches of its own', () => {
+    const one = batches(both(half));
+    expect(batches(both(half, half))).toEqual(one.map(([rows = 0, count = 0]) => [2 * rows, 2 * count]));
+    // Two last batches that are not full are two, although their rows would fit into one.
+    const small: TableAhead = { from: 5, rowsWithPii: 100, rowsEncryptedNow: 0 };
+    expect(batches({ ...way, from: 5, tables: [small, small] })).toEqual([[200, 2]]);
+  });
+
+  test('one that has passed a phase has no work in it, and the phases after it as any other', () => {
+    const ahead: TableAhead = { from: 5, rowsWithPii: 10_000, rowsEncryptedNow: 9_000 };
+    const [first, second, third, fourth, fifth] = batches(both(half));
+    expect(batches(both(half, ahead))).toEqual([
+      first,
+      second,
+      third,
+      fourth,
+      [(fifth?.[0] ?? 0) + 1_000, (fifth?.[1] ?? 0) + 1],
+    ]);
+  });
+
+  test('the soaks come once, the rows and the audit of both', () => {
+    const hours = (found: Way) => hoursLeft(plan, null, noon, found, pace);
+    const soaks = 0.5 + 2 + 4;
+    const alone = hours(both(half)) - soaks;
+    expect(hours(both(half, half))).toBeCloseTo(soaks + 2 * alone);
+    // 45,000 of 60,000 rows of both have been audited in three hours.
+    const done: TableAhead = { from: 5, rowsWithPii: 30_000, rowsEncryptedNow: 30_000 };
+    const audited: Way = { ...way, from: 5, tables: [done, done], hoursSoaked: 3, rowsAudited: 45_000 };
+    expect(hours(audited)).toBeCloseTo(1);
+  });
 });
 
 test.each([

@@ -1,13 +1,15 @@
 import { describe, expect, test } from 'vitest';
-import { judge } from '../../../../lambdas/core/gates/judgement.ts';
+import { judge, labelOf } from '../../../../lambdas/core/gates/judgement.ts';
 import { attestations, defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import {
   type ChecklistMeasurements,
   checklistCriteria,
+  type TableChecklist,
 } from '../../../../lambdas/core/preflight/checklist.ts';
 import { calm } from '../healthy.ts';
 
-const ready: ChecklistMeasurements = {
+const readyTable: TableChecklist = {
+  table: 'public.appointments',
   health: {
     totalRows: 10_000,
     rowsWithPii: 9_900,
@@ -21,6 +23,14 @@ const ready: ChecklistMeasurements = {
     healthStatus: 'NOT_STARTED',
     readablePercentage: 0,
   },
+  expectedTrigger: 'disabled',
+  priority: null,
+  canaryProblem: '',
+  otherTriggers: [],
+};
+const amount = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 };
+const ready: ChecklistMeasurements = {
+  tables: [readyTable, { ...readyTable, table: 'public.users' }],
   vitals: calm,
   keyMatches: true,
   latestBackup: new Date('2030-01-01T00:00:00Z'),
@@ -28,19 +38,19 @@ const ready: ChecklistMeasurements = {
   missingAlarms: [],
   silentAlarms: [],
   mutedAlarms: [],
-  otherTriggers: [],
   acknowledgedTriggers: [],
-  forecast: { rowsToEncrypt: 9_900, batches: 4, hours: 7, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 },
+  forecast: { ...amount, hours: 7, tables: [{ name: 'public.appointments', ...amount }] },
   slots: [],
   dashboardExists: true,
   subscribers: 1,
-  expectedTrigger: 'disabled',
-  priority: null,
-  canaryProblem: '',
   exposure: { settings: [], foreignCode: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
 
+/** The same, with this of one of the tables. */
+const inTable = (change: Partial<TableChecklist>): Partial<ChecklistMeasurements> => ({
+  tables: ready.tables.map((each) => (each.table === readyTable.table ? { ...each, ...change } : each)),
+});
 const judged = (change: Partial<ChecklistMeasurements>) =>
   judge('Preflight', checklistCriteria(defaultPlan, { ...ready, ...change }));
 
@@ -60,11 +70,15 @@ describe('the pre-rollout checklist', () => {
     ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
     ['nobody is paged', 'Somebody is paged', { subscribers: 0 }],
     ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
-    ['the trigger is on', 'Trigger before the start', { health: { ...ready.health, triggerEnabled: true } }],
+    [
+      'the trigger is on',
+      'public.appointments: Trigger before the start',
+      inTable({ health: { ...readyTable.health, triggerEnabled: true } }),
+    ],
     [
       'the guard is off',
-      'Guard against stale ciphertext',
-      { health: { ...ready.health, guardEnabled: false } },
+      'public.appointments: Guard against stale ciphertext',
+      inTable({ health: { ...readyTable.health, guardEnabled: false } }),
     ],
     [
       'the actions of an alarm are disabled',
@@ -74,8 +88,8 @@ describe('the pre-rollout checklist', () => {
     ['an alarm has no data', 'Alerting rules set up', { silentAlarms: ['rollout-MissingIvs'] }],
     [
       'a trigger fires for every row of a batch',
-      'Other triggers on the table',
-      { otherTriggers: [{ name: 'audit', firedByBatches: true, changesRowsAfterOurs: false }] },
+      'public.appointments: Other triggers on the table',
+      inTable({ otherTriggers: [{ name: 'audit', firedByBatches: true, changesRowsAfterOurs: false }] }),
     ],
     [
       'the disk has no room for what will be written',
@@ -95,11 +109,15 @@ describe('the pre-rollout checklist', () => {
       'Inactive replication slots',
       { slots: [{ name: 'old', active: false, lagBytes: 8 * 2 ** 30 }] },
     ],
-    ['the canary is refused', 'Canary row', { canaryProblem: 'refused with SQLSTATE 23502 (status)' }],
+    [
+      'the canary is refused',
+      'public.appointments: Canary row',
+      inTable({ canaryProblem: 'refused with SQLSTATE 23502 (status)' }),
+    ],
   ])('NO_GO when %s', (_, name, change) => {
     const { verdict, criteria } = judged(change);
     expect(verdict).toBe('NO_GO');
-    expect(criteria.filter(({ passed }) => !passed).map((c) => c.name)).toEqual([name]);
+    expect(criteria.filter(({ passed }) => !passed).map(labelOf)).toEqual([name]);
   });
 
   test.each(Object.entries(attestations))('NO_GO without %s, and the input to give is named', (key, line) => {
@@ -121,7 +139,8 @@ describe('the pre-rollout checklist', () => {
 
   test('a trigger that this rollout switched on is no objection', () => {
     expect(
-      judged({ expectedTrigger: 'any', health: { ...ready.health, triggerEnabled: true } }).verdict,
+      judged(inTable({ expectedTrigger: 'any', health: { ...readyTable.health, triggerEnabled: true } }))
+        .verdict,
     ).toBe('GO');
   });
 
@@ -147,10 +166,12 @@ describe('the pre-rollout checklist', () => {
       { name: 'audit', firedByBatches: true, changesRowsAfterOurs: false },
       { name: 'zzz_trim', firedByBatches: false, changesRowsAfterOurs: true },
     ];
-    const { reason } = judged({ otherTriggers, acknowledgedTriggers: ['audit'] });
+    const { reason } = judged({ ...inTable({ otherTriggers }), acknowledgedTriggers: ['audit'] });
     expect(reason).toContain('zzz_trim (may change a row after it was encrypted)');
     expect(reason).toContain('{"acknowledgedTriggers":["zzz_trim"]}');
     expect(reason).not.toContain('audit (');
-    expect(judged({ otherTriggers, acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict).toBe('GO');
+    expect(
+      judged({ ...inTable({ otherTriggers }), acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict,
+    ).toBe('GO');
   });
 });
