@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { RolloutStatus } from '../../../../lambdas/core/operating/operate.ts';
+import type { RolloutStatus, TableStatus } from '../../../../lambdas/core/operating/operate.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
 import { commandLine } from '../../../../lambdas/core/telling/hints.ts';
 import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../../lambdas/core/telling/updates.ts';
@@ -7,13 +7,20 @@ import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../../lam
 const now = new Date('2026-11-23T12:00:00Z');
 const ago = (hours: number) => new Date(now.getTime() - hours * 3_600_000);
 
+const rows = { withPersonalData: 10_000, encrypted: 4_200, percentage: 42 };
+const table: TableStatus = {
+  name: 'public.appointments',
+  purpose: 'encrypt',
+  rows,
+  triggerEnabled: false,
+  errors: {},
+};
 const inPhase = (number: PhaseNumber): RolloutStatus => ({
-  target: 'public.appointments',
+  tables: [table],
   run: {
     id: 'run',
     attempt: 2,
     status: 'ACTIVE',
-    purpose: 'encrypt',
     execution: 'execution',
     startedAt: ago(30).toISOString(),
     endedAt: null,
@@ -21,7 +28,7 @@ const inPhase = (number: PhaseNumber): RolloutStatus => ({
     untilPhase: 5,
   },
   phase: { number, title: phaseOf(defaultPlan, number).title, startedAt: ago(3).toISOString() },
-  rows: { withPersonalData: 10_000, encrypted: 4_200, percentage: 42 },
+  rows,
   rowsPerSecond: 480.5,
   millisecondsPerRow: 0.25,
   hoursLeft: 7.5,
@@ -35,8 +42,6 @@ const inPhase = (number: PhaseNumber): RolloutStatus => ({
     reason: '',
     judgedAt: ago(3).toISOString(),
   },
-  triggerEnabled: false,
-  errors: {},
 });
 const ended = (status: 'STOPPED' | 'COMPLETED', hours: number): RolloutStatus => {
   const { run, ...rest } = inPhase(5);
@@ -110,7 +115,10 @@ describe('an update is due', () => {
 
 describe('an update says', () => {
   test('where, how fast, when done, whether it is healthy and what comes next', () => {
-    const { subject, message } = statusUpdate({ ...inPhase(3), errors: { encryption: 2 } });
+    const { subject, message } = statusUpdate({
+      ...inPhase(3),
+      tables: [{ ...table, errors: { encryption: 2 } }],
+    });
     expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
@@ -182,14 +190,39 @@ describe('an update says', () => {
       'Next: what is',
     ],
   ] as const)('of a run to %s that the table was encrypted before', (purpose, where, words, next) => {
-    const { run, ...rest } = inPhase(3);
-    const status = { ...rest, run: run && { ...run, purpose } };
+    const status = { ...inPhase(3), tables: [{ ...table, purpose }] };
     const { message } = statusUpdate({ ...status, phase: null, rows: null });
     expect(message).toContain(`Encryption of public.appointments, ${words} (run run, attempt 2): before`);
     expect(message).toContain(`Where: ${where}`);
     expect(message).toContain(next);
     // 42 % of the rows moved to the next key are not a coverage of 42 %.
     expect(statusUpdate(status).subject.endsWith('42 % under the new key')).toBe(purpose === 'rotate');
+  });
+
+  test('how each of several tables is doing', () => {
+    const status = inPhase(3);
+    const users: TableStatus = {
+      name: 'public.users',
+      purpose: 'verify',
+      rows: null,
+      triggerEnabled: true,
+      errors: { trigger: 1, decryption: 2 },
+    };
+    const { subject, message } = statusUpdate({ ...status, tables: [table, users] });
+    expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
+    // What is to be encrypted yet says what the run is for.
+    expect(message).toContain(
+      'Encryption of public.appointments and public.users (run run, attempt 2): Phase 3',
+    );
+    expect(message).toContain(
+      [
+        `Where: 4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration since ${ago(3).toISOString()}.`,
+        '- public.appointments: 4,200 of 10,000 rows with personal data (42 %), errors in this attempt: none; trigger disabled.',
+        '- public.users: encrypted by an earlier rollout, nothing verified yet, errors in this attempt: 1 trigger, 2 decryption; trigger enabled.',
+        'How fast:',
+      ].join('\n'),
+    );
+    expect(message).toContain('\nHealth: last gate: Phase 2 Expanded Batch: SoakGate GO');
   });
 
   test('after the completion when its numbers were counted', () => {
@@ -201,7 +234,7 @@ describe('an update says', () => {
       for (const status of [inPhase(number), ended('COMPLETED', 1), ended('STOPPED', 1)]) {
         const { subject } = statusUpdate({
           ...status,
-          run: status.run && { ...status.run, purpose: 'rotate' },
+          tables: [{ ...table, purpose: 'rotate' }],
           rows: { withPersonalData: 1e9, encrypted: 1, percentage: 99.99 },
         });
         expect(subject).toMatch(/^[ -~]{1,99}$/);
