@@ -11,7 +11,7 @@ import { Worker } from 'node:worker_threads';
 import type pg from 'pg';
 import { defaultPlan } from '../lambdas/core/plan/plan.ts';
 import { AwsStandIn } from '../rehearsal/aws/aws.ts';
-import { prepareTable } from '../rehearsal/database/sample-table.ts';
+import { prepareTables } from '../rehearsal/database/sample-tables.ts';
 import { Functions } from '../rehearsal/machines/functions.ts';
 import { StateMachines } from '../rehearsal/machines/state-machines.ts';
 import { synthesize } from '../rehearsal/synthesis.ts';
@@ -49,8 +49,9 @@ export async function measureTraffic(options: TrafficOptions): Promise<TrafficRe
   const watcher = await connect(connection, 'bench watcher');
   const assembly = mkdtempSync(join(tmpdir(), 'live-traffic-'));
   try {
-    const table = await prepareTable(admin, options.rows, () => undefined);
-    const rollout = await synthesize(assembly, connection.tls, table.priority);
+    const tables = await prepareTables(admin, 1, options.rows, () => undefined);
+    const targets = tables.map(({ target }) => target);
+    const rollout = await synthesize(assembly, connection.tls, targets);
     const { host, port, user, password, database } = connection;
     const { ownAlarms, customerAlarms, dashboard } = rollout.settings;
     const aws = await AwsStandIn.start({

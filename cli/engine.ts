@@ -59,10 +59,6 @@ function hasColumn(client: pg.Client, column: string): Promise<boolean> {
 export async function uninstall(client: pg.Client): Promise<boolean> {
   if (!(await exists(client, "to_regnamespace('encryption_rollout') is not null"))) return false;
   await politely(client, async () => {
-    // An earlier release noted the sample table as its own, and would drop it with the rows that are in it by now.
-    await client.query(
-      "delete from encryption_rollout.created_objects where kind = 'table' and name = 'public.appointments'",
-    );
     await client.query('select encryption_rollout.uninstall()');
   });
   return true;

@@ -16,6 +16,8 @@ import { Alarms } from './monitoring/alarms.ts';
 import { RolloutDashboard } from './monitoring/dashboard.ts';
 import { Monitoring } from './monitoring/monitoring.ts';
 import { namesOf } from './names.ts';
+import { PhaseMachine } from './phases/phase-machine.ts';
+import { PreflightMachine } from './preflight/preflight-machine.ts';
 import { TakeBackupMachine } from './preflight/take-backup-machine.ts';
 import { SoakMachine } from './pressure/soak-machine.ts';
 import { RolloutMachine } from './runs/rollout-machine.ts';
@@ -108,6 +110,15 @@ export class EncryptionRolloutStack extends Stack {
     const { machine: soak } = new SoakMachine(this, 'Soak', { ...shared, plan, hold });
     const { machine: finalAudit } = new FinalAuditMachine(this, 'FinalAudit', { ...shared, plan, hold });
     const { machine: takeBackup } = new TakeBackupMachine(this, 'TakeBackup', shared);
+    const { machine: preflight } = new PreflightMachine(this, 'Preflight', { ...shared, plan, hold });
+    const { machine: phase } = new PhaseMachine(this, 'Phase', {
+      ...shared,
+      plan,
+      encryptBatches,
+      soak,
+      finalAudit,
+      hold,
+    });
     const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
     const { machine: clearCiphertext } = new ClearCiphertextMachine(this, 'ClearCiphertext', shared);
     const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
@@ -115,11 +126,9 @@ export class EncryptionRolloutStack extends Stack {
       plan,
       targets: config.targets,
       takeBackup,
-      encryptBatches,
-      soak,
-      finalAudit,
+      preflight,
+      phase,
       rollback,
-      hold,
       approvals: config.approvals,
     });
 

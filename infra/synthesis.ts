@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { App } from 'aws-cdk-lib';
+import { Settings, settingsFile } from '../lambdas/core/plan/settings.ts';
 import type { RolloutConfig } from './config.ts';
 import { namesOf } from './names.ts';
 import { EncryptionRolloutStack } from './stack.ts';
@@ -8,6 +9,8 @@ import { EncryptionRolloutStack } from './stack.ts';
 export type MachineName =
   | 'EncryptionRollout'
   | 'TakeBackup'
+  | 'Preflight'
+  | 'Phase'
   | 'EncryptBatches'
   | 'Soak'
   | 'FinalAudit'
@@ -35,6 +38,8 @@ export interface SynthesizedRollout {
   readonly machines: Readonly<Record<MachineName, SynthesizedMachine>>;
   /** Key: state name. In definitions: `arn:aws:lambda:us-east-1:123456789012:function:<state name>`. */
   readonly functions: Readonly<Record<string, SynthesizedFunction>>;
+  /** What the handlers are told, in the bundle. */
+  readonly settings: Settings;
   /** The CloudFormation template, as it would be deployed. */
   readonly template: Template;
 }
@@ -101,7 +106,14 @@ export function synthesizeRollout(config: RolloutConfig, outdir?: string): Synth
         },
       ];
     });
-  return { machines: Object.fromEntries(machines), functions: Object.fromEntries(functions), template };
+  const byName: SynthesizedRollout['functions'] = Object.fromEntries(functions);
+  const told = join(byName.PrepareDatabase?.directory ?? '', settingsFile);
+  return {
+    machines: Object.fromEntries(machines),
+    functions: byName,
+    settings: Settings.parse(JSON.parse(readFileSync(told, 'utf8'))),
+    template,
+  };
 }
 
 /** Resolves what CloudFormation would, to names without the deployment's prefix and to well-formed ARNs. */
@@ -134,7 +146,11 @@ function resolver(template: Template, prefix: string): (value: unknown) => unkno
     }
   };
   const resolve = (value: unknown): unknown => {
-    if (typeof value === 'string') return value.startsWith(prefix) ? short(value) : value;
+    if (typeof value === 'string')
+      return (value.startsWith(prefix) ? short(value) : value).replace(
+        `:stateMachine:${prefix}`,
+        ':stateMachine:',
+      );
     if (value === null || typeof value !== 'object') return value;
     const [[intrinsic, argument] = []] = Object.entries(value);
     switch (intrinsic) {

@@ -4,6 +4,7 @@ import type {
   AuditRowsOutput,
   CheckVitalsOutput,
   DisableTriggerOutput,
+  EnableTriggerOutput,
   EncryptBatchOutput,
   ProvePlaintextOutput,
 } from '../lambdas/core/payloads.ts';
@@ -44,7 +45,9 @@ export class Observer implements Listener {
   machines: StateMachines | undefined;
   private readonly display: Display;
   private readonly fault: { readonly about: Fault; inject(): Promise<void> } | undefined;
-  private readonly rowsWithPii: number;
+  /** By table. */
+  private readonly rowsWithPii: ReadonlyMap<string, number>;
+  private readonly encrypted = new Map<string, number>();
   private readonly started = performance.now();
   private phase: PhaseNumber | undefined;
   private entered: Stretch = { virtual: 0, wall: 0 };
@@ -56,7 +59,12 @@ export class Observer implements Listener {
   /** The latest line about a wait: told once. */
   private waiting = '';
 
-  constructor(display: Display, rowsWithPii: number, fault?: { about: Fault; inject(): Promise<void> }) {
+  /** @param rowsWithPii by table */
+  constructor(
+    display: Display,
+    rowsWithPii: ReadonlyMap<string, number>,
+    fault?: { about: Fault; inject(): Promise<void> },
+  ) {
     this.display = display;
     this.rowsWithPii = rowsWithPii;
     this.fault = fault;
@@ -97,23 +105,28 @@ export class Observer implements Listener {
         break;
       }
       case 'EncryptBatch':
-        this.batch(result as EncryptBatchOutput);
+        this.batch((input as { target: string }).target, result as EncryptBatchOutput);
         break;
       case 'CheckVitals':
         this.vitals(input as { during: string }, result as CheckVitalsOutput);
         break;
       case 'EnableTrigger':
-        this.display.line('  The trigger is on; a canary row was inserted, checked and rolled back.');
+        this.display.line(
+          `  The trigger is on, of ${(result as EnableTriggerOutput).enabled.join(', ')}; a canary row was inserted into each table, checked and rolled back.`,
+        );
         break;
       case 'AuditRows': {
         const { verified, mismatched } = result as AuditRowsOutput;
         this.verified += verified + mismatched;
-        this.progress('verifying', verified + mismatched, this.verified, this.rowsWithPii - this.verified);
+        this.progress('verifying', verified + mismatched, this.verified);
         break;
       }
       case 'DisableTrigger':
         this.rollback = {
-          triggerDisabledMs: (result as DisableTriggerOutput).milliseconds,
+          triggerDisabledMs: (result as DisableTriggerOutput).tables.reduce(
+            (sum, { milliseconds }) => sum + milliseconds,
+            0,
+          ),
           plaintextRows: 0,
         };
         break;
@@ -158,10 +171,10 @@ export class Observer implements Listener {
     this.phase = undefined;
   }
 
-  private batch({ encrypted, failed, percentage, outcome, reason }: EncryptBatchOutput): void {
-    const done = (this.rowsWithPii * percentage) / 100;
-    this.progress('encrypting', encrypted, done, this.rowsWithPii - done);
-    if (failed > 0) this.display.line(`  ${count(failed)} rows could not be encrypted`);
+  private batch(table: string, { encrypted, failed, percentage, outcome, reason }: EncryptBatchOutput): void {
+    this.encrypted.set(table, ((this.rowsWithPii.get(table) ?? 0) * percentage) / 100);
+    this.progress('encrypting', encrypted, total(this.encrypted));
+    if (failed > 0) this.display.line(`  ${count(failed)} rows of ${table} could not be encrypted`);
     if (outcome === 'BREACH') this.breach(reason);
   }
 
@@ -207,15 +220,21 @@ export class Observer implements Listener {
     this.display.problem(`  Breach. ${reason}`);
   }
 
-  private progress(what: string, rows: number, done: number, left: number): void {
+  private progress(what: string, rows: number, done: number): void {
+    const all = total(this.rowsWithPii);
+    const left = all - done;
     this.pace.push({ seconds: (performance.now() - this.called) / 1000, rows });
     // Of the latest calls, since the first one also pays for what is loaded once.
     if (this.pace.length > 10) this.pace.shift();
-    const total = (of: (call: Call) => number) => this.pace.reduce((sum, call) => sum + of(call), 0);
-    const rate = total((call) => call.rows) / total((call) => call.seconds);
-    const percent = this.rowsWithPii === 0 ? 100 : Math.min(100, (done * 100) / this.rowsWithPii);
+    const sum = (of: (call: Call) => number) => this.pace.reduce((all, call) => all + of(call), 0);
+    const rate = sum((call) => call.rows) / sum((call) => call.seconds);
+    const percent = all === 0 ? 100 : Math.min(100, (done * 100) / all);
     const secondsLeft = left > 0 && rate > 0 ? left / rate : 0;
     const details = `${count(rate)} rows/s · ${duration(Math.ceil(secondsLeft))} left`;
     this.display.progress(what, percent, details, this.seconds.virtual);
   }
+}
+
+function total(rows: ReadonlyMap<string, number>): number {
+  return [...rows.values()].reduce((sum, each) => sum + each, 0);
 }

@@ -3,11 +3,14 @@ import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { connectionOf, UsageError, withoutUrls } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
+import { samples } from './database/samples.ts';
 import { faults } from './faults.ts';
 
 export interface Options {
   /** undefined = as many as the rehearsal has that is resumed, else the default */
   readonly rows?: number;
+  /** Sample tables; those of an earlier rehearsal in any case. */
+  readonly tables: number;
   /** A PostgreSQL of the user's own; undefined = the embedded one. */
   readonly databaseUrl?: string;
   readonly fault?: string;
@@ -24,6 +27,12 @@ function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
   if (Number.isInteger(rows) && rows >= 100 && rows <= maxRows) return rows;
   throw new InvalidArgumentError(`Expected a whole number from 100 to ${count(maxRows)}, e.g. --rows 10000.`);
+}
+
+function parseTables(text: string): number {
+  const tables = Number(text);
+  if (Number.isInteger(tables) && tables >= 1 && tables <= samples.length) return tables;
+  throw new InvalidArgumentError(`Expected a whole number from 1 to ${samples.length}.`);
 }
 
 /** The report is written at the end: what keeps it from that should be known before. */
@@ -46,8 +55,13 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     .addOption(
       new Option(
         '--rows <n>',
-        `appointments to seed into an empty table (default: ${count(defaultRows)}, or as before when it resumes)`,
+        `rows to seed into the empty tables, together (default: ${count(defaultRows)}, or as before when it resumes)`,
       ).argParser(parseRows),
+    )
+    .addOption(
+      new Option('--tables <n>', `tables to rehearse on, 1 to ${samples.length}, which share the rows`)
+        .default(1)
+        .argParser(parseTables),
     )
     .addOption(
       new Option(
@@ -86,7 +100,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     // commander has said it on stderr.
     throw new UsageError('');
   }
-  const options: Options = { fresh: false, ...command.opts<Partial<Options>>() };
+  const options: Options = { fresh: false, tables: 1, ...command.opts<Partial<Options>>() };
   if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
   if (options.json !== undefined) checkFile(options.json);
   if (options.databaseUrl !== undefined && options.fresh) {

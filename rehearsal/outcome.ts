@@ -1,13 +1,13 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
 import { percentage } from '../lambdas/core/plan/progress.ts';
 import { clock, count, type Display, duration } from '../terminal/display.ts';
-import type { SampleTable } from './database/sample-table.ts';
+import type { SampleTable } from './database/sample-tables.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
 import type { Report } from './report.ts';
 
 interface Surroundings {
-  readonly table: SampleTable;
+  readonly tables: readonly SampleTable[];
   readonly fault: Fault | undefined;
   readonly options: Options;
   readonly resumable: boolean;
@@ -26,7 +26,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
   display.heading(completed ? 'Complete. What was proven' : 'Stopped. What is certain');
   display.proof([
     ...(completed ? completion(report) : stop(report)),
-    ['Plaintext columns', plaintext(report, surroundings.table), report.plaintextUnchanged],
+    ['Plaintext columns', plaintext(report, surroundings), report.plaintextUnchanged],
     ...traffic(report, surroundings),
     ...pace(report),
     ['Executions', executions(report), null],
@@ -78,14 +78,11 @@ export function resumeCommand({ databaseUrl }: Options): string {
   return databaseUrl === undefined ? 'npm start' : 'npm start -- --database-url …';
 }
 
-function completion({ rows, triggerEnabled }: Report): Row[] {
-  const { total, withPii, encrypted, verified, mismatched } = rows;
+function completion({ rows, tables, triggerEnabled }: Report): Row[] {
+  const { verified, mismatched } = rows;
   return [
-    [
-      'Coverage',
-      `${percentage(encrypted, withPii)} %: ${count(encrypted)} of ${count(withPii)} rows with personal data (${count(total - withPii)} hold none)`,
-      encrypted === withPii,
-    ],
+    ['Coverage', ...coverage(rows)],
+    ...(tables.length === 1 ? [] : tables.map(({ name, rows }): Row => [`  ${name}`, ...coverage(rows)])),
     [
       'Rows verified outside the database',
       `${count(verified)}, mismatches: ${count(mismatched)}`,
@@ -96,6 +93,13 @@ function completion({ rows, triggerEnabled }: Report): Row[] {
       triggerEnabled ? 'encrypted by the trigger' : 'not encrypted: the trigger is off',
       triggerEnabled,
     ],
+  ];
+}
+
+function coverage({ total, withPii, encrypted }: Report['rows']): [string, boolean] {
+  return [
+    `${percentage(encrypted, withPii)} %: ${count(encrypted)} of ${count(withPii)} rows with personal data (${count(total - withPii)} hold none)`,
+    encrypted === withPii,
   ];
 }
 
@@ -114,15 +118,18 @@ function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
   ];
 }
 
-function plaintext({ plaintextUnchanged }: Report, { seeded, rows }: SampleTable): string {
+function plaintext({ plaintextUnchanged }: Report, { tables }: Surroundings): string {
+  const rows = tables.reduce((sum, table) => sum + table.rows, 0);
+  const seeded = tables.every((table) => table.seeded);
   const whose = seeded ? ' (those of live traffic aside)' : '';
   return plaintextUnchanged
     ? `unchanged: a checksum over ${count(rows)} rows${whose} agrees before and after`
-    : `not as before${seeded ? '' : ': by whoever else writes to this table, or by a fault of ours'}`;
+    : `not as before${seeded ? '' : ': by whoever else writes there, or by a fault of ours'}`;
 }
 
-function traffic({ liveTraffic }: Report, { table, failures }: Surroundings): Row[] {
-  if (!table.seeded) return [['Live traffic', 'none: the rows are not of the rehearsal’s making', null]];
+function traffic({ liveTraffic }: Report, { tables, failures }: Surroundings): Row[] {
+  if (!tables.some(({ seeded }) => seeded))
+    return [['Live traffic', 'none: the rows are not of the rehearsal’s making', null]];
   const { writes, failed, slowestMs } = liveTraffic;
   const why = failures.length > 0 ? ` (${failures.join(', ')})` : '';
   return [

@@ -7,6 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { explainReason } from '../lambdas/core/errors.ts';
+import { targetName } from '../lambdas/core/plan/settings.ts';
 import {
   type Connection,
   clientConfig,
@@ -19,7 +20,7 @@ import { count, type Display } from '../terminal/display.ts';
 import { AwsStandIn } from './aws/aws.ts';
 import type { World } from './aws/aws-world.ts';
 import { startPostgres } from './database/embedded-postgres.ts';
-import { plaintextChecksum, prepareTable, type SampleTable } from './database/sample-table.ts';
+import { plaintextChecksum, prepareTables, type SampleTable } from './database/sample-tables.ts';
 import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
 import { executionLives, holdExecution } from './liveness.ts';
@@ -94,14 +95,19 @@ async function run(
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());
-  const table = await prepareTable(admin, place.rows, (text) => display.line(text));
-  introduce(table, options, display);
-  const unfinished = table.fresh ? undefined : await findUnfinishedRun(admin);
+  const tables = await prepareTables(admin, options.tables, place.rows, (text) => display.line(text));
+  for (const table of tables) introduce(table, options, display);
+  const fresh = tables.every((table) => table.fresh);
+  const unfinished = fresh ? undefined : await findUnfinishedRun(admin);
   if (unfinished) display.line(unfinished);
   display.line('Synthesizing the app as it would be deployed …');
   const assembly = options.assembly ?? mkdtempSync(path.join(tmpdir(), 'rehearsal-assembly-'));
   if (assembly !== options.assembly) cleanups.push(() => rmSync(assembly, { recursive: true, force: true }));
-  const rollout = await synthesize(assembly, connection.tls, table.priority);
+  const rollout = await synthesize(
+    assembly,
+    connection.tls,
+    tables.map(({ target }) => target),
+  );
   interruption.throwIfAborted();
 
   // A name of its own for every attempt, and a session that tells others whether it lives.
@@ -130,7 +136,7 @@ async function run(
   let repair: (() => Promise<unknown>) | undefined;
   const observer = new Observer(
     display,
-    table.rowsWithPii,
+    new Map(tables.map(({ target, rowsWithPii }) => [targetName(target), rowsWithPii])),
     fault && {
       about: fault,
       inject: async () => {
@@ -149,10 +155,11 @@ async function run(
   world.succeedTask = (token, output) => machines.succeedTask(token, output);
   interruption.addEventListener('abort', () => machines.abort());
 
-  const before = await plaintextChecksum(admin, table.seeded);
+  const before = await plaintextChecksum(admin, tables);
   const traffic = new Traffic();
-  if (table.seeded) {
-    await traffic.start(clientConfig(connection), writesPerSecond(table.rows));
+  const lively = tables.filter(({ seeded }) => seeded);
+  if (lively.length > 0) {
+    await traffic.start(clientConfig(connection), lively, writesPerSecond(lively));
     cleanups.push(() => traffic.stop());
   }
   const ending = await machines.execute(machine, name, {});
@@ -175,11 +182,10 @@ async function run(
   // The repair first: a session of the fault's may be what the traffic is waiting for.
   await repair?.();
   const liveTraffic = await traffic.stop();
-  const after = await plaintextChecksum(admin, table.seeded);
+  const after = await plaintextChecksum(admin, tables);
   const report = await buildReport(admin, {
-    target: rollout.settings.target,
+    tables,
     masterKey: Buffer.from(keptKey(place.keyFile).key, 'hex'),
-    seeded: table.seeded,
     outcome: stopped ? 'STOPPED' : 'COMPLETED',
     reason: observer.reason || (stopped ? ending.cause : ''),
     phaseSeconds: observer.phaseSeconds,
@@ -187,14 +193,14 @@ async function run(
     rollback: observer.rollback,
     executions: machines.executions,
     plaintextUnchanged: before.rows === after.rows && before.checksum === after.checksum,
-    resumed: !table.fresh,
+    resumed: !fresh,
     fault: options.fault ?? null,
     virtualSeconds: Math.round(observer.seconds.virtual),
     wallSeconds: Math.round(performance.now() - started) / 1000,
   });
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
   showOutcome(display, report, {
-    table,
+    tables,
     fault,
     options,
     resumable: place.resumable,
@@ -207,7 +213,7 @@ async function run(
 interface Place {
   readonly connection: Connection;
   readonly keyFile: string;
-  /** To seed into an empty table. */
+  /** To seed into the empty tables, together. */
   readonly rows: number;
   /** After a stop. */
   readonly resumable: boolean;
@@ -236,7 +242,7 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
 }
 
 function introduce(table: SampleTable, { rows, databaseUrl }: Options, display: Display): void {
-  const counted = `public.appointments: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
+  const counted = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
   if (table.fresh) display.line(`${counted}, all of them fictitious.`);
   else if (table.seeded) {
     display.line(
@@ -269,7 +275,8 @@ function worldOf(
   };
 }
 
-/** Tens a second; fewer on a small table, whose coverage they would move. */
-function writesPerSecond(rows: number): number {
+/** Tens a second; fewer on small tables, whose coverage they would move. */
+function writesPerSecond(tables: readonly SampleTable[]): number {
+  const rows = tables.reduce((sum, table) => sum + table.rows, 0);
   return Math.max(1, Math.min(40, rows / 1_000));
 }

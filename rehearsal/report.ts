@@ -1,11 +1,10 @@
 /** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
 import type pg from 'pg';
-import { targetName } from '../lambdas/core/encryption/verification.ts';
 import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
 import { percentage } from '../lambdas/core/plan/progress.ts';
-import type { Target } from '../lambdas/core/plan/settings.ts';
-import { verifyLiveRows } from './database/sample-table.ts';
+import { targetName } from '../lambdas/core/plan/settings.ts';
+import { type SampleTable, verifyLiveRows } from './database/sample-tables.ts';
 import type { TrafficCounts } from './database/traffic.ts';
 import type { ExecutionRecord } from './machines/state-machines.ts';
 
@@ -22,17 +21,25 @@ export interface PhaseReport {
   readonly batches: number;
 }
 
+interface RowCounts {
+  readonly total: number;
+  readonly withPii: number;
+  readonly encrypted: number;
+  readonly verified: number;
+  readonly mismatched: number;
+}
+
 /** The shape of `--json FILE`. */
 export interface Report {
   readonly outcome: 'COMPLETED' | 'STOPPED';
   readonly reason: string;
-  readonly rows: {
-    readonly total: number;
-    readonly withPii: number;
-    readonly encrypted: number;
-    readonly verified: number;
-    readonly mismatched: number;
-  };
+  /** Of all tables together. */
+  readonly rows: RowCounts;
+  readonly tables: readonly {
+    readonly name: string;
+    readonly rows: RowCounts;
+    readonly triggerEnabled: boolean;
+  }[];
   readonly phases: readonly PhaseReport[];
   readonly liveTraffic: TrafficCounts;
   readonly rollback: null | { readonly triggerDisabledMs: number; readonly plaintextRows: number };
@@ -48,6 +55,7 @@ export interface Report {
     readonly firstTenthMs: number;
     readonly lastTenthMs: number;
   };
+  /** Of every table where the rollout is complete, of any where it was stopped. */
   readonly triggerEnabled: boolean;
   readonly plaintextUnchanged: boolean;
   readonly resumed: boolean;
@@ -58,11 +66,9 @@ export interface Report {
 
 /** What happened in this process. */
 export interface Measured {
-  readonly target: Target;
+  readonly tables: readonly SampleTable[];
   /** 32 bytes */
   readonly masterKey: Buffer;
-  /** Live traffic wrote to the table until now. */
-  readonly seeded: boolean;
   readonly reason: string;
   readonly outcome: Report['outcome'];
   readonly phaseSeconds: ReadonlyMap<PhaseNumber, { readonly virtual: number; readonly wall: number }>;
@@ -84,7 +90,11 @@ export async function findUnfinishedRun(client: pg.Client): Promise<string | und
   if (!installed[0].installed) return undefined;
   const { rows } = await client.query(
     `select run.status, run.stop_reason,
-       (select count(*) from encryption_rollout.phases where run_id = run.id and passed_at is not null) as passed
+       (select count(*) from generate_series(1, 5) as number where exists (
+          select from encryption_rollout.phases as p where p.run_id = run.id and p.number = number.number)
+        and not exists (
+          select from encryption_rollout.phases as p
+          where p.run_id = run.id and p.number = number.number and p.passed_at is null)) as passed
      from (select * from encryption_rollout.runs order by started_at desc limit 1) as run
      where run.status <> 'COMPLETED'`,
   );
@@ -93,32 +103,56 @@ export async function findUnfinishedRun(client: pg.Client): Promise<string | und
   return `Its rollout is unfinished: ${run.passed} of ${defaultPlan.phases.length} phases passed${run.stop_reason ? `, then ${run.stop_reason}` : ''}.`;
 }
 
-/** Builds the report of the table's latest run. */
+/** Builds the report of the latest run. */
 export async function buildReport(client: pg.Client, measured: Measured): Promise<Report> {
-  const { target, masterKey, seeded, phaseSeconds, executions, ...rest } = measured;
-  const name = targetName(target);
+  const { tables: sampleTables, masterKey, phaseSeconds, executions, ...rest } = measured;
   const { rows: runs } = await client.query<{ id: string; attempt: number }>(
-    'select id, attempt from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
-    [name],
+    'select id, attempt from encryption_rollout.runs order by started_at desc limit 1',
   );
   const run = runs[0];
-  if (!run) throw new Error(`no run of ${name} is recorded`);
-  const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [name]);
+  if (!run) throw new Error('no run is recorded');
+  const tables: Report['tables'][number][] = [];
+  for (const table of sampleTables) tables.push(await reportTable(client, run, table, masterKey));
+  const sum = (value: (rows: RowCounts) => number) =>
+    tables.reduce((total, { rows }) => total + value(rows), 0);
   const gates = await readGates(client, run.id);
   const batches = await readBatches(client, run.id);
   const preflight = gates.findLast(({ phase, attempt }) => phase === null && attempt === run.attempt);
+  const isOn = ({ triggerEnabled }: { triggerEnabled: boolean }) => triggerEnabled;
   return {
     ...rest,
     rows: {
-      total: Number(health[0].total_rows),
-      withPii: Number(health[0].rows_with_pii),
-      encrypted: Number(health[0].encrypted_rows),
-      ...(await verification(client, run, measured)),
+      total: sum(({ total }) => total),
+      withPii: sum(({ withPii }) => withPii),
+      encrypted: sum(({ encrypted }) => encrypted),
+      verified: sum(({ verified }) => verified),
+      mismatched: sum(({ mismatched }) => mismatched),
     },
+    tables,
     phases: await readPhases(client, run.id, gates, batches, phaseSeconds),
     batchPace: batchPace(batches),
     executions: executions.map(({ name, machine, events }) => ({ name, machine, events })),
     preflight: preflight ? { verdict: preflight.verdict, criteria: preflight.criteria } : null,
+    triggerEnabled: rest.outcome === 'COMPLETED' ? tables.every(isOn) : tables.some(isOn),
+  };
+}
+
+async function reportTable(
+  client: pg.Client,
+  run: { id: string; attempt: number },
+  table: SampleTable,
+  masterKey: Buffer,
+): Promise<Report['tables'][number]> {
+  const name = targetName(table.target);
+  const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [name]);
+  return {
+    name,
+    rows: {
+      total: Number(health[0].total_rows),
+      withPii: Number(health[0].rows_with_pii),
+      encrypted: Number(health[0].encrypted_rows),
+      ...(await verification(client, run, table, masterKey)),
+    },
     triggerEnabled: health[0].trigger_enabled,
   };
 }
@@ -127,19 +161,20 @@ export async function buildReport(client: pg.Client, measured: Measured): Promis
 async function verification(
   client: pg.Client,
   run: { id: string; attempt: number },
-  { target, masterKey, seeded }: Measured,
+  table: SampleTable,
+  masterKey: Buffer,
 ): Promise<{ verified: number; mismatched: number }> {
   const { rows } = await client.query(
     `select rows_verified, rows_mismatched, finished from encryption_rollout.audits
-     where run_id = $1 and attempt = $2`,
-    [run.id, run.attempt],
+     where run_id = $1 and attempt = $2 and target = $3`,
+    [run.id, run.attempt, targetName(table.target)],
   );
   const audit = rows[0];
   const mismatched = Number(audit?.rows_mismatched ?? 0);
-  if (!audit?.finished || mismatched > 0 || !seeded) {
+  if (!audit?.finished || mismatched > 0 || !table.seeded) {
     return { verified: Number(audit?.rows_verified ?? 0), mismatched };
   }
-  const live = await verifyLiveRows(client, target, masterKey);
+  const live = await verifyLiveRows(client, table, masterKey);
   return { verified: live.others + live.live, mismatched: live.mismatched };
 }
 
@@ -182,9 +217,10 @@ async function readPhases(
   measured: Measured['phaseSeconds'],
 ): Promise<PhaseReport[]> {
   const { rows: phases } = await client.query(
-    `select number, rows_with_pii, rows_encrypted_now, rows_encrypted,
-       extract(epoch from coalesce(passed_at, clock_timestamp()) - started_at)::float8 as seconds
-     from encryption_rollout.phases where run_id = $1 order by number`,
+    `select number, sum(rows_with_pii) as rows_with_pii, sum(rows_encrypted_now) as rows_encrypted_now,
+       sum(rows_encrypted) as rows_encrypted,
+       extract(epoch from max(coalesce(passed_at, clock_timestamp())) - min(started_at))::float8 as seconds
+     from encryption_rollout.phases where run_id = $1 group by number order by number`,
     [runId],
   );
   return phases.map((row) => {
@@ -216,10 +252,12 @@ async function readPhases(
   });
 }
 
-/** What the phase's latest gate counted, if it asked for the coverage: more exact than the count that batches carry. */
+/** What the phase's latest gate counted, if it asked for the coverage: more exact than the count that batches carry. Of several tables the least. */
 function measuredCoverage(gates: readonly GateRow[]): number | undefined {
-  const criterion = gates.at(-1)?.criteria.find(({ name }) => name === 'Encryption percentage');
-  return criterion && Number.parseFloat(criterion.measured);
+  const measured = (gates.at(-1)?.criteria ?? [])
+    .filter(({ name }) => name === 'Encryption percentage')
+    .map(({ measured }) => Number.parseFloat(measured));
+  return measured.length === 0 ? undefined : Math.min(...measured);
 }
 
 /** Whether batches cost the same at the end as at the beginning. Of full batches, since a small one pays for its visit. */

@@ -1,9 +1,10 @@
 /** The app as the rehearsal deploys it: nowhere, but from the same source as to AWS. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { type Settings, settingsFile } from '../lambdas/core/plan/settings.ts';
+import type { Settings, Target } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './machines/functions.ts';
 
@@ -27,17 +28,20 @@ const onThisMachine: PlanOverrides = {
  * Synthesizes the app for a database on this machine, or one that the user named; or reads what was synthesized there.
  * @param outdir for the cloud assembly, and for the part of it that a rehearsal runs
  * @param tls whether the handlers verify the server's certificate
- * @param priority SQL condition of the rows that come first
+ * @param targets the tables
  * @param plan what is changed of the plan
  */
 export async function synthesize(
   outdir: string,
   tls: boolean,
-  priority: string | null,
+  targets: readonly Target[],
   plan: PlanOverrides = {},
 ): Promise<Rollout> {
   const kept = path.join(outdir, 'rehearsal.json');
-  if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
+  if (existsSync(kept)) {
+    const rollout = JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
+    if (isDeepStrictEqual(rollout.settings.targets, targets)) return rollout;
+  }
   // Loaded here, because the CDK takes a second.
   const { parseConfig } = await import('../infra/config.ts');
   const { synthesizeRollout } = await import('../infra/synthesis.ts');
@@ -50,13 +54,13 @@ export async function synthesize(
       database: { instanceIdentifier: 'rehearsal' },
       databaseTls: tls ? 'verify-full' : 'off',
       customerAlarms: [customerAlarm],
-      target: { priority },
+      targets,
       plan: { ...onThisMachine, ...plan },
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },
     'the rehearsal',
   );
-  const { machines, functions } = synthesizeRollout(config, outdir);
+  const { machines, functions, settings } = synthesizeRollout(config, outdir);
   const environment = functions.PrepareDatabase?.environment ?? {};
   const rollout: Rollout = {
     machines: Object.fromEntries(
@@ -74,9 +78,7 @@ export async function synthesize(
         };
       },
     ),
-    settings: JSON.parse(
-      readFileSync(path.join(functions.PrepareDatabase?.directory ?? '', settingsFile), 'utf8'),
-    ),
+    settings,
     databaseSecretArn: environment.DATABASE_SECRET_ARN ?? '',
     keySecretArn: environment.KEY_SECRET_ARN ?? '',
   };

@@ -37,8 +37,9 @@ where
 create table encryption_rollout.run_targets (
   run_id uuid not null references encryption_rollout.runs (id),
   target text not null references encryption_rollout.targets (name),
-  -- The latest that includes the table.
+  -- The latest that includes the table, and the first.
   attempt integer not null,
+  joined integer not null default 1,
   -- encrypt: the run switches the trigger on itself, and its rollback off. rotate, verify: an earlier run has completed the
   -- table, the trigger is on and stays on; rows move from one key to the next, or need nothing.
   purpose text not null default 'encrypt' check (purpose in ('encrypt', 'rotate', 'verify')),
@@ -72,7 +73,7 @@ create table encryption_rollout.phases (
 
 create table encryption_rollout.batches (
   run_id uuid not null references encryption_rollout.runs (id),
-  -- <execution>/<batch>: a request that is delivered twice finds its result here.
+  -- <execution>/<batch>: a request that is delivered twice finds its result here, and never another table's.
   request text not null,
   target text not null,
   phase integer not null,
@@ -82,7 +83,7 @@ create table encryption_rollout.batches (
   exhausted boolean not null,
   started_at timestamptz not null,
   milliseconds double precision not null,
-  primary key (run_id, request)
+  primary key (run_id, target, request)
 );
 
 create table encryption_rollout.gates (

@@ -145,6 +145,7 @@ export class Display {
     this.criteria(criteria);
   }
 
+  /** Under the name of the table that they are about, where several have criteria. */
   criteria(criteria: readonly Criterion[]): void {
     const [forMark, forName, forExpected] = [3, 34, 36];
     const forMeasured = width - forMark - forName - forExpected;
@@ -152,7 +153,12 @@ export class Display {
       [forMark, forName, forExpected, forMeasured],
       ['', 'Criterion', 'Expected', 'Measured'].map(pc.dim),
     );
-    for (const { name, expected, measured, passed } of criteria) {
+    const tables = new Set(criteria.flatMap((criterion) => criterion.table ?? []));
+    let about: string | undefined;
+    for (const { name, table: concerned, expected, measured, passed } of criteria) {
+      if (tables.size > 1 && concerned !== about)
+        table.push(['', { colSpan: 3, content: pc.bold(concerned ?? 'All together') }]);
+      about = concerned;
       const found = fitted(measured, forMeasured);
       table.push([
         mark(passed),

@@ -5,7 +5,6 @@ import { heard } from '../infra/telling/notifications.ts';
 import { plannedChecks } from '../lambdas/core/afterwards/check-schedules.ts';
 import { defaultPlan, type Phase } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { longestPauseDays } from '../lambdas/core/pressure/throttle.ts';
 
 const documents = ['README.md', 'CONTRIBUTING.md', ...globSync('docs/*.md')];
 
@@ -98,12 +97,6 @@ describe("the configuration's tables of the plan", () => {
       }
     }
   });
-});
-
-test('the operator guide says for how long a rollout can be paused', () => {
-  expect(readFileSync('docs/operator-guide.md', 'utf8')).toContain(
-    `After some ${longestPauseDays(defaultPlan)} days of pauses the execution stops safely by itself`,
-  );
 });
 
 describe('the operator guide tells who is told what, when', () => {

@@ -1,7 +1,8 @@
 /** `abort`: stops the execution under way; the rollback starts by itself. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
+import type { RolloutStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
@@ -18,16 +19,16 @@ const untouchedMilliseconds = 15_000;
 
 /** Adds `abort`. */
 export function addAbortCommand(program: Command): void {
-  awsCommand(program, 'abort', 'stop the rollout now: batch cancelled, trigger off, people told', {
+  awsCommand(program, 'abort', 'stop the rollout now: batches cancelled, triggers off, people told', {
     changes: true,
   })
     .option('--reason <text>', 'for the page, the console and the report', 'no reason given')
     .addHelpText(
       'after',
       `
-Ends the execution as ABORTED, which starts its rollback, waits until the trigger is off, and says how long that took.
+Ends the execution as ABORTED, which starts its rollback, waits until the triggers are off, and says how long that took.
 Encrypted rows stay encrypted, plaintext is everywhere. The execution is stopped even while the database does not answer.
-A rotation of the key, or a rollout of a table that was complete, leaves the trigger on: it was when that began.
+A rotation of the key, or a table that was complete when the rollout began, leaves the trigger on, as it was then.
 Afterwards: npm run rollout -- start resumes, npm run rollout -- rollback --option clear removes the ciphertext.
 
 Examples:
@@ -53,15 +54,14 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const executions = own.length > 0 ? own : running;
   if (executions.length === 0)
     throw new UsageError(
-      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the trigger of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
+      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the triggers of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
     );
   if (before !== undefined && own.length > 0) refuseComplete(before, deployment);
   const where = before ? whereOf(before, deployment) : `${executions.join(', ')}, ${placeOf(deployment)}`;
-  const trigger =
-    own.length > 0 && before?.run?.purpose !== 'encrypt'
-      ? 'leaves the trigger on, as it was before'
-      : 'switches the trigger off';
-  if (!(await agreed(options, `This stops ${where}, cancels its batch and ${trigger}.`))) return;
+  // What an execution is about that the records do not know yet, nobody can tell: it has switched on nothing.
+  const effect =
+    own.length > 0 && before !== undefined ? effectOn(before.tables) : 'switches its triggers off';
+  if (!(await agreed(options, `This stops ${where}, cancels its batches and ${effect}.`))) return;
 
   const started = performance.now();
   for (const execution of executions) {
@@ -71,7 +71,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const { status, touched } = await untilStopped(deployment, started, executions);
   const milliseconds = Math.round(performance.now() - started);
   const done = touched
-    ? `Stopped, trigger ${status.triggerEnabled ? 'left on' : 'off'}, ${(milliseconds / 1_000).toFixed(1)} s after the request.`
+    ? `Stopped, ${triggersOf(status.tables)}, ${(milliseconds / 1_000).toFixed(1)} s after the request.`
     : 'Stopped before it had changed a row: there was nothing to roll back.';
   print(
     options,
@@ -84,13 +84,37 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
 function refuseComplete({ run }: RolloutStatus, { commandLine }: Deployment): void {
   if (run?.status !== 'COMPLETED') return;
   throw new UsageError(
-    `Found run ${run.id} complete, expected one to stop: its trigger stays on. To switch it off: ${commandLine('rollback --option keep')}`,
+    `Found run ${run.id} complete, expected one to stop: its triggers stay on. To switch them off: ${commandLine('rollback --option keep')}`,
   );
 }
 
 /** Whether the execution has begun a phase: an earlier attempt's began before it. */
 async function hasBegun({ phase }: RolloutStatus, execution: string): Promise<boolean> {
   return phase !== null && Date.parse(phase.startedAt) >= (await startOf(execution)).getTime();
+}
+
+const namesOf = (tables: readonly TableStatus[]) => tablesInWords(tables.map(({ name }) => name));
+
+/** What a rollback does to the triggers, by what the run is for in each table. */
+function effectOn(tables: readonly TableStatus[]): string {
+  const [off, on] = [
+    tables.filter(({ purpose }) => purpose === 'encrypt'),
+    tables.filter(({ purpose }) => purpose !== 'encrypt'),
+  ];
+  const many = tables.length > 1;
+  if (on.length === 0) return many ? 'switches their triggers off' : 'switches the trigger off';
+  if (off.length === 0)
+    return many ? 'leaves their triggers on, as they were before' : 'leaves the trigger on, as it was before';
+  return `switches the trigger of ${namesOf(off)} off; that of ${namesOf(on)} stays on, as it was before`;
+}
+
+/** How the triggers are now. */
+function triggersOf(tables: readonly TableStatus[]): string {
+  const on = tables.filter(({ triggerEnabled }) => triggerEnabled === true);
+  const triggers = tables.length > 1 ? 'all triggers' : 'trigger';
+  if (on.length === 0) return `${triggers} off`;
+  if (on.length === tables.length) return `${triggers} left on`;
+  return `triggers off but that of ${namesOf(on)}, left on`;
 }
 
 /** @throws UsageError when the rollback is not seen to end */
@@ -106,21 +130,23 @@ async function untilStopped(
       return undefined;
     });
     if (status !== undefined) {
-      const { run, triggerEnabled } = status;
+      const { run, tables } = status;
       const ours = run !== null && executions.includes(run.execution);
       if (ours) refuseComplete(status, deployment);
-      const asPromised = triggerEnabled !== true || run?.purpose !== 'encrypt';
-      if (ours && run.status === 'STOPPED' && asPromised) return { status, touched: true };
+      const stillOn = tables.filter(
+        ({ purpose, triggerEnabled }) => purpose === 'encrypt' && triggerEnabled === true,
+      );
+      if (ours && run.status === 'STOPPED' && stillOn.length === 0) return { status, touched: true };
       if (
         performance.now() - started > untouchedMilliseconds &&
         !(ours && (await hasBegun(status, run.execution)))
       )
         return { status, touched: false };
-      last = `run ${run?.id} is ${run?.status}, the trigger is ${triggerEnabled ? 'on' : 'off'}`;
+      last = `run ${run?.id} is ${run?.status}${stillOn.length === 0 ? '' : `, the trigger of ${namesOf(stillOn)} is still on`}`;
     }
     await sleep(lookMilliseconds);
   }
   throw new UsageError(
-    `The execution is stopped, but five minutes later its rollback is not seen to be done (${last}). See the executions of the machine Rollback, and docs/runbook.md#rollbackfailed: switching the trigger off by hand is safe at any time.`,
+    `The execution is stopped, but five minutes later its rollback is not seen to be done (${last}). See the executions of the machine Rollback, and docs/runbook.md#rollbackfailed: switching triggers off by hand is safe at any time.`,
   );
 }

@@ -1,14 +1,12 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 import { Argument, type Command, InvalidArgumentError } from 'commander';
-import { counted, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import { counted, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
-import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
-import { longestPauseDays } from '../../lambdas/core/pressure/throttle.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { operate, readStatus } from './operate.ts';
-import { statusScreen } from './screen.ts';
+import { percentOf, statusScreen } from './screen.ts';
 
 /** A number, or what the plan has. */
 type Tuned = number | 'plan';
@@ -22,8 +20,7 @@ export function addPauseCommand(program: Command): void {
       'after',
       `
 A batch under way ends (seconds at most). What is encrypted stays so, the trigger stays as it is, gates and soaks
-go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it. After some ${longestPauseDays(defaultPlan)} days of pauses the
-execution stops safely by itself, and a new one goes on.
+go on. A pause lasts until you resume, and the alarm RolloutOverdue counts it.
 
 Example:
   npm run rollout -- pause --reason "sale until 18:00"`,
@@ -162,8 +159,9 @@ async function wish(
 }
 
 /** Which run a question is about. */
-export function whereOf({ run, phase, rows, target }: RolloutStatus, deployment: Deployment): string {
-  const progress = [phase?.title, rows === null ? undefined : `${rows.percentage.toFixed(1)} %`];
+export function whereOf({ run, phase, rows, tables }: RolloutStatus, deployment: Deployment): string {
+  const names = tablesInWords(tables.map(({ name }) => name));
+  const progress = [phase?.title, rows === null ? undefined : percentOf(rows)];
   const state = [run?.status, ...progress].filter((part) => part !== undefined).join(', ');
-  return `the rollout of ${target}${run === null ? '' : `, run ${run.id} (${state})`}, ${placeOf(deployment)}`;
+  return `the rollout of ${names}${run === null ? '' : `, run ${run.id} (${state})`}, ${placeOf(deployment)}`;
 }

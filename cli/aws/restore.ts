@@ -189,7 +189,7 @@ Latest backup: ${filled(snapshot, 'snapshot')}${snapshotAt === undefined ? '' : 
 ${restore.join('\n\n')}
 \`\`\`
 
-3. Compare: count the rows of the table in both, and read some that are wrong in the live one. If the backup is from after
+3. Compare: count the rows of each table in both, and read some that are wrong in the live one. If the backup is from after
    the rollout began, \`npm run rollout -- verify --database-url …\` says whether its ciphertext opens.
 4. Copy the rows that you need back, or let the application use ${restored}. The key secret must keep every key
    that a row of the backup is sealed with.

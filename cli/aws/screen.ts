@@ -1,10 +1,10 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import { type Criterion, withoutGate } from '../../lambdas/core/gates/judgement.ts';
-import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { type Criterion, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
-import { purposeInWords } from '../../lambdas/core/plan/purpose.ts';
+import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts';
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { count, duration } from '../../terminal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
@@ -18,13 +18,14 @@ type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
 export function statusScreen(status: RolloutStatus, place: Place, now: Date): string {
   const { run } = status;
   if (run === null)
-    return `${pc.bold(status.target)}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
+    return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
   const ago = (time: string) => `${duration((now.getTime() - Date.parse(time)) / 1_000)} ago`;
-  const purpose = run.purpose === 'encrypt' ? '' : ` (${purposeInWords[run.purpose]})`;
+  const { tables } = status;
+  const purpose = purposeInWords[purposeOfAll(tables)];
   const lines = [
-    `${pc.bold(status.target)}, ${placeOf(place)}`,
+    `${pc.bold(tables.length > 2 ? `${tables.length} tables` : namesOf(status))}, ${placeOf(place)}`,
     '',
-    `${colours[run.status](run.status)}${purpose}  ${phaseLine(status, ago)}`,
+    `${colours[run.status](run.status)}${purpose && ` (${purpose})`}  ${phaseLine(status, ago)}`,
     ...progressLines(status),
     ...(status.waiting === null
       ? []
@@ -33,16 +34,16 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
           ...(waitOf(status.waiting.for) === 'person' ? [`  ${place.commandLine('resume')}`] : []),
         ]),
     ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
-    // A deployment of an earlier release does not tell.
-    ...(status.accepted ?? []).map(
+    ...status.accepted.map(
       ({ criteria, by, until }) =>
         `May be unknown, on the word of ${by}, for ${duration((Date.parse(until) - now.getTime()) / 1_000)} more in this phase: ${criteria.join(', ')}`,
     ),
     '',
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
     `Last gate   ${gateLine(status, ago)}`,
-    `Trigger     ${status.triggerEnabled === null ? 'not installed' : status.triggerEnabled ? 'on' : 'off'}`,
-    `Errors      ${errorLine(status)}`,
+    ...(tables.length > 1
+      ? []
+      : tables.flatMap((table) => [`Trigger     ${triggerOf(table)}`, `Errors      ${errorsOf(table)}`])),
     ...tunedLine(status),
     `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
     `Execution   ${run.execution}`,
@@ -65,8 +66,9 @@ function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string)
 }
 
 function progressLines(status: RolloutStatus): string[] {
-  const { rows, rowsPerSecond, millisecondsPerRow, hoursLeft } = status;
-  if (rows === null) return [];
+  const { tables, rows, rowsPerSecond, millisecondsPerRow, hoursLeft } = status;
+  const lines = tables.length > 1 ? tableLines(tables) : [];
+  if (rows === null) return lines;
   const filled = Math.min(barCells, Math.floor((rows.percentage / 100) * barCells));
   const facts = [
     rowsPerSecond === null ? [] : [`${count(rowsPerSecond)} rows/s`],
@@ -78,9 +80,55 @@ function progressLines(status: RolloutStatus): string[] {
         ],
   ].flat();
   return [
-    `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${rows.percentage.toFixed(1)} %  ${count(rows.encrypted)} of ${count(rows.withPersonalData)} rows`,
+    `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${percentOf(rows)}  ${rowsOf(rows)}`,
     ...(facts.length === 0 ? [] : [facts.join(' · ')]),
+    ...lines,
   ];
+}
+
+/** Cut, like what it is made of: not all rows are never 100.0 %. */
+export function percentOf({ percentage }: RowsStatus): string {
+  return `${(Math.floor(percentage * 10 + 1e-6) / 10).toFixed(1)} %`;
+}
+
+function rowsOf({ encrypted, withPersonalData }: RowsStatus): string {
+  return `${count(encrypted)} of ${count(withPersonalData)} rows`;
+}
+
+/** What sets a table apart from the others of its run. */
+const inBrief = { encrypt: '', rotate: 'rotation', verify: 'verification' };
+
+/** A line for each, in columns. */
+function tableLines(tables: readonly TableStatus[]): string[] {
+  const mixed = new Set(tables.map(({ purpose }) => purpose)).size > 1;
+  const cells = tables.map(({ name, rows }) => ({
+    name,
+    percent: rows === null ? '–' : percentOf(rows),
+    rows: rows === null ? 'not begun' : rowsOf(rows),
+  }));
+  const widthOf = (column: 'name' | 'percent' | 'rows') =>
+    Math.max(...cells.map((each) => each[column].length));
+  const [forName, forPercent, forRows] = [widthOf('name'), widthOf('percent'), widthOf('rows')];
+  return tables.map((table, index) => {
+    const { name = '', percent = '', rows = '' } = cells[index] ?? {};
+    const purpose = mixed ? inBrief[table.purpose] : '';
+    return [
+      `  ${name.padEnd(forName)}`,
+      percent.padStart(forPercent),
+      rows.padStart(forRows),
+      `trigger ${triggerOf(table).padEnd(3)}`,
+      `errors ${errorsOf(table)}`,
+      ...(purpose === '' ? [] : [purpose]),
+    ].join('  ');
+  });
+}
+
+function namesOf({ tables }: RolloutStatus): string {
+  return tablesInWords(tables.map(({ name }) => name));
+}
+
+function triggerOf({ triggerEnabled }: TableStatus): string {
+  return triggerEnabled === null ? 'not installed' : triggerEnabled ? 'on' : 'off';
 }
 
 function holdLines(
@@ -105,7 +153,7 @@ function gateLine({ lastGate }: RolloutStatus, ago: (time: string) => string): s
   return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
 }
 
-function errorLine({ errors }: RolloutStatus): string {
+function errorsOf({ errors }: TableStatus): string {
   const types = Object.entries(errors);
   if (types.length === 0) return 'none';
   return pc.red(types.map(([type, number]) => `${count(number)} ${type}`).join(', '));
@@ -121,7 +169,8 @@ function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): strin
 
 /** The result of a dry run: checklist, forecast, verdict. */
 export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): string {
-  const { rowsToEncrypt, batches, hours, tableBytes, walBytes } = forecast;
+  const { rowsToEncrypt, batches, hours, tableBytes, walBytes, tables } = forecast;
+  const several = tables.length > 1;
   const notMet = criteria.filter(({ passed }) => passed === false).length;
   const unknown = criteria.filter(({ passed }) => passed === null).length;
   const open = [
@@ -130,11 +179,17 @@ export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): str
   ];
   return [
     pc.bold('Checklist'),
-    ...criteria.map(criterionLine),
+    ...(several ? byTable(criteria) : criteria.map(criterionLine)),
     '',
     pc.bold('Forecast'),
     `  ${count(rowsToEncrypt)} rows to encrypt in ${count(batches)} batches, ${duration(hours * 3_600)} with the planned waits`,
-    `  the table grows by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
+    `  the ${several ? 'tables grow' : 'table grows'} by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
+    ...(several
+      ? tables.map(
+          ({ name, ...of }) =>
+            `    ${name}: ${count(of.rowsToEncrypt)} rows in ${count(of.batches)} batches, ${bytes(of.tableBytes)}, ${bytes(of.walBytes)} of WAL`,
+        )
+      : []),
     '',
     verdict === 'GO'
       ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
@@ -142,6 +197,16 @@ export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): str
   ]
     .map(printable)
     .join('\n');
+}
+
+/** First what concerns all tables, then each under its name. */
+function byTable(criteria: readonly Criterion[]): string[] {
+  const of = (name: string | undefined) => criteria.filter(({ table }) => table === name).map(criterionLine);
+  const names = new Set(criteria.flatMap(({ table }) => table ?? []));
+  return [
+    ...of(undefined),
+    ...[...names].flatMap((name) => [`  ${name}`, ...of(name).map((line) => `  ${line}`)]),
+  ];
 }
 
 function criterionLine({ name, expected, measured, passed }: Criterion): string {

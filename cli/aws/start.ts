@@ -10,16 +10,20 @@ import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { consoleLink, follow, runningRollouts, startRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
-import { dryRunScreen, statusScreen } from './screen.ts';
+import { dryRunScreen, percentOf, statusScreen } from './screen.ts';
 
 /** Between two lines about a rollout that is followed. */
 const tellMilliseconds = 60_000;
+
+/** One condition, or one for each of several tables. */
+type Priority = string | Readonly<Record<string, string>>;
 
 interface Flags extends AwsOptions {
   readonly input?: string;
   readonly dryRun?: true;
   readonly untilPhase?: number;
-  readonly priority?: string;
+  readonly table?: readonly string[];
+  readonly priority?: Priority;
   readonly attest?: Readonly<Record<string, string>>;
   readonly acknowledgeTrigger?: readonly string[];
   readonly wait?: true;
@@ -31,7 +35,16 @@ export function addStartCommand(program: Command): void {
     .option('--input <file>', "the execution's input as JSON; the options below add to it")
     .option('--dry-run', 'checklist and forecast, and nothing is written; waits for them')
     .option('--until-phase <n>', 'end after this phase', Number)
-    .option('--priority <sql>', 'condition of the rows to encrypt first, like is_vip')
+    .option(
+      '--table <schema.table>',
+      'only this one of the tables of the deployment; several times; instead of those of the input',
+      collect,
+    )
+    .option(
+      '--priority <sql>',
+      'condition of the rows to encrypt first, like is_vip; of one among several tables <schema.table>=<sql>, several times',
+      priority,
+    )
     .option('--attest <field>=<name>', 'who attests a line of the checklist; several times', attestation)
     .option(
       '--acknowledge-trigger <name>',
@@ -51,6 +64,7 @@ Examples:
   npm run rollout -- start --dry-run
   npm run rollout -- start --input config/example-input.json
   npm run rollout -- start --until-phase 1 --attest rollbackTested="R. Roe" --wait
+  npm run rollout -- start --table public.users --table public.orders --priority public.users=is_vip
 
 Exit codes: 0 started, or with --wait succeeded, or the dry run says GO; 1 otherwise.`,
     )
@@ -64,6 +78,21 @@ function attestation(text: string, before: Readonly<Record<string, string>> = {}
   return { ...before, [field]: name.join('=') };
 }
 
+/** A table's name right before an equals sign makes it that table's; a condition that begins so is put in parentheses. */
+function priority(text: string, before?: Priority): Priority {
+  const [, table, condition] = /^([\p{L}_][\w$\p{L}]*\.[\p{L}_][\w$\p{L}]*)=(.*)$/su.exec(text) ?? [];
+  if (table === undefined) {
+    if (before === undefined) return text;
+  } else if (condition === '') {
+    throw new InvalidArgumentError(`Expected a condition after the name, like ${table}=is_vip.`);
+  } else if (typeof before !== 'string') {
+    return { ...before, [table]: String(condition) };
+  }
+  throw new InvalidArgumentError(
+    'Expected one condition, or one for each of several tables, like --priority public.users=is_vip --priority public.orders=is_open.',
+  );
+}
+
 async function run(options: Flags): Promise<void> {
   const input = inputOf(options);
   const dryRun = input.dryRun === true;
@@ -71,13 +100,13 @@ async function run(options: Flags): Promise<void> {
   const [other] = dryRun ? [] : await runningRollouts(deployment);
   if (other !== undefined)
     throw new UsageError(
-      `Found an execution under way: ${other}. A table has one rollout at a time. Look at it (${deployment.commandLine('status')}), then wait for its end, or abort it (${deployment.commandLine('abort')}).`,
+      `Found an execution under way: ${other}. A database has one rollout at a time. Look at it (${deployment.commandLine('status')}), then wait for its end, or abort it (${deployment.commandLine('abort')}).`,
     );
   if (
     !dryRun &&
     !(await agreed(
       options,
-      `This starts the rollout of the ${placeOf(deployment)} with ${JSON.stringify(input)}: it encrypts rows of the live table.`,
+      `This starts the rollout of the ${placeOf(deployment)} with ${JSON.stringify(input)}: it encrypts rows of live tables.`,
     ))
   )
     return;
@@ -112,19 +141,26 @@ async function run(options: Flags): Promise<void> {
 export function inputOf(options: Flags): Record<string, unknown> {
   const file = options.input === undefined ? undefined : readInput(options.input);
   // The file by itself first: what is merged below must be of the kind that it should be.
-  const { attestations, acknowledgedTriggers } = checked(file ?? {});
+  const { attestations, acknowledgedTriggers, priority } = checked(file ?? {});
   const attested = { ...attestations, ...options.attest };
   const acknowledged = [...acknowledgedTriggers, ...(options.acknowledgeTrigger ?? [])];
   const input = {
     ...file,
     ...(options.dryRun ? { dryRun: true } : {}),
     ...(options.untilPhase === undefined ? {} : { untilPhase: options.untilPhase }),
-    ...(options.priority === undefined ? {} : { priority: options.priority }),
+    ...(options.table === undefined ? {} : { tables: options.table }),
+    ...(options.priority === undefined ? {} : { priority: merged(priority, options.priority) }),
     ...(Object.keys(attested).length === 0 ? {} : { attestations: attested }),
     ...(acknowledged.length === 0 ? {} : { acknowledgedTriggers: acknowledged }),
   };
   checked(input);
   return input;
+}
+
+/** By table they add up; else the option counts. */
+function merged(inFile: RolloutInput['priority'], asked: Priority): NonNullable<RolloutInput['priority']> {
+  if (typeof asked === 'string') return asked;
+  return typeof inFile === 'object' ? { ...inFile, ...asked } : asked;
 }
 
 function checked(input: unknown): RolloutInput {
@@ -163,7 +199,7 @@ function narrator(deployment: Deployment): () => Promise<void> {
     const status = await readStatus(deployment).catch(() => undefined);
     if (status?.run)
       tell(
-        `${status.phase?.title ?? 'Before the first phase'}: ${status.rows?.percentage.toFixed(1) ?? 0} %${status.waiting ? `, waiting: ${status.waiting.for}` : ''}`,
+        `${status.phase?.title ?? 'Before the first phase'}: ${status.rows ? percentOf(status.rows) : '0 %'}${status.waiting ? `, waiting: ${status.waiting.for}` : ''}`,
       );
     for (const { id, gate } of status?.holds ?? [])
       tell(`${gate} waits for a person (${id}). How to answer: ${deployment.commandLine('status')}`);

@@ -9,26 +9,29 @@ import {
   WaitTime,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { noQuestions } from '../gates/hold-machine.ts';
 import { invoke, machine } from '../machines/tasks.ts';
-import { checkVitals, type WatchedMachineProps } from '../pressure/vitals-states.ts';
+import { breached, checkVitals, type WatchedMachineProps } from '../pressure/vitals-states.ts';
 
 /**
- * One stretch of a phase: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to wait it looks
- * at the vitals only; what cannot be measured is put to a person.
- * Input `{run, phase}`; output `{outcome: 'CONTINUE' | 'DONE' | 'BREACH', reason, …}`.
+ * One stretch of a phase's work on a table: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to
+ * wait it looks at the vitals only; what cannot be measured is put to a person.
+ * Input `{run, phase, target}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
  */
 export class EncryptBatchesMachine extends Construct {
   readonly machine: StateMachine;
 
   constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
+    const target = JsonPath.stringAt('$.target');
     const begin = new Pass(this, 'Begin', {
       parameters: {
         run: JsonPath.objectAt('$.run'),
         phase: JsonPath.numberAt('$.phase'),
+        target,
         work: { batch: 0 },
         vitals: { slice: 0 },
-        loop: { hold: 0 },
+        holds: noQuestions,
       },
     });
     const encryptBatch = invoke(this, 'EncryptBatch', {
@@ -36,6 +39,7 @@ export class EncryptBatchesMachine extends Construct {
       payload: {
         run: JsonPath.objectAt('$.run'),
         phase: JsonPath.numberAt('$.phase'),
+        target,
         execution: JsonPath.executionName,
         batch: JsonPath.numberAt('$.work.batch'),
       },
@@ -48,15 +52,19 @@ export class EncryptBatchesMachine extends Construct {
       hold,
       plan,
       phase: JsonPath.numberAt('$.phase'),
+      target,
       during: 'batch',
       ok: encryptBatch,
-      otherwise: new Succeed(this, 'Breached', { outputPath: '$.vitals' }),
     });
 
     begin.next(look);
     encryptBatch.next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)
+        .when(
+          Condition.stringEquals('$.work.outcome', 'BREACH'),
+          breached(this, 'BatchBreached', '$.work.reason'),
+        )
         .otherwise(new Succeed(this, 'Finished', { outputPath: '$.work' })),
     );
     pause.next(look);

@@ -24,9 +24,10 @@ const functions = {
   PrepareDatabase: { minutes: 15, key: true, metrics: true, executions: true },
   DryRun: { minutes: 15, key: true, vitals: true, readiness: true },
   TakeBackup: { minutes: 1, backups: true },
-  CountSubscribers: { minutes: 1, subscribers: true },
+  CountSubscribers: { minutes: 1, database: false, subscribers: true },
   Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
   CheckVitals: { minutes: 15, metrics: true, vitals: true },
+  ListWork: { minutes: 1 },
   EncryptBatch: { minutes: 15, key: true, metrics: true },
   Gate: { minutes: 15, key: true, metrics: true, vitals: true },
   AskPerson: { minutes: 1 },
@@ -37,6 +38,7 @@ const functions = {
   EndPhase: { minutes: 15 },
   CompleteRollout: { minutes: 15, metrics: true },
   ScheduleChecks: { minutes: 2, schedules: true },
+  ExplainFailure: { minutes: 1, database: false },
   PostRolloutCheck: { minutes: 15, key: true, metrics: true, vitals: true },
   WriteUpdate: { minutes: 2 },
   // Rolling back works without the key. What stops the rollout takes seconds, or is stuck; the proof is a scan.
@@ -56,7 +58,7 @@ export type FunctionName = keyof typeof functions;
 export const functionNames = Object.keys(functions) as FunctionName[];
 
 /** Those that reach the database. From their subnets there need not be a way to SNS. */
-export const functionsInVpc = functionNames.filter((name) => !('subscribers' in functions[name]));
+export const functionsInVpc = functionNames.filter((name) => !('database' in functions[name]));
 
 interface FunctionsProps {
   readonly config: RolloutConfig;
@@ -70,7 +72,7 @@ interface FunctionsProps {
   readonly topic: ITopic;
 }
 
-/** The handlers as Lambda functions, in the operator's VPC but for one, each with a role of its own. */
+/** The handlers as Lambda functions, in the operator's VPC but for two, each with a role of its own. */
 export class Functions extends Construct {
   private readonly byName: ReadonlyMap<FunctionName, LambdaFunction>;
 
@@ -117,16 +119,17 @@ export class Functions extends Construct {
       handler: handlerOf(name),
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
-      ...(needs.subscribers ? {} : surroundings.network),
+      ...(needs.database === false ? {} : surroundings.network),
       role,
       logGroup,
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was
       // rolled back does not: Lambda makes no second version of the same code, so the next attempt could not either.
       currentVersionOptions: { removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE },
       environment: {
-        ...(needs.subscribers
-          ? { ON_CALL_TOPIC_ARN: topic.topicArn }
+        ...(needs.database === false
+          ? {}
           : { ...surroundings.login.environment, KEY_SECRET_ARN: keySecret.secretArn }),
+        ...(needs.subscribers ? { ON_CALL_TOPIC_ARN: topic.topicArn } : {}),
         STACK_NAME: config.stackName,
         POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
         // Of the runtime: Amazon's authorities, RDS's among them, which Node does not bring along.
@@ -149,7 +152,7 @@ export class Functions extends Construct {
     });
 
     logGroup.grantWrite(role);
-    if (!needs.subscribers) allowNetworkInterfaces(role);
+    if (needs.database !== false) allowNetworkInterfaces(role);
     grantNeeds(role, needs, { config, names, surroundings, keySecret, checks, topic });
     return lambda;
   }

@@ -11,8 +11,10 @@ import type { RolloutConfig } from '../config.ts';
 import type { Names } from '../names.ts';
 import { grantSecret, type Surroundings } from '../surroundings/surroundings.ts';
 
-/** Besides the way to the database, which every function has but the one that counts subscribers. */
+/** Besides the way to the database, which nearly every function has. */
 export interface Needs {
+  /** Works without the database: outside of the VPC, and without a way to the key. */
+  readonly database?: false;
   /** Reads the encryption key. */
   readonly key?: true;
   /** Publishes metrics. */
@@ -33,7 +35,7 @@ export interface Needs {
   readonly schedules?: true;
   /** Passes a person's answer on to the execution that waits for it. */
   readonly answers?: true;
-  /** Counts whom a page reaches: outside of the VPC, and without a way to the database or the key. */
+  /** Counts whom a page reaches. */
   readonly subscribers?: true;
 }
 
@@ -69,8 +71,8 @@ export function grantNeeds(
         ...(conditions === undefined ? {} : { conditions }),
       }),
     );
+  if (needs.database !== false) surroundings.login.grant(role);
   if (needs.subscribers) allow(['sns:ListSubscriptionsByTopic'], [topic.topicArn]);
-  else surroundings.login.grant(role);
   if (needs.key) grantSecret(role, keySecret, config.keySecretKmsKeyArn);
   // Most actions of CloudWatch know no resources; a namespace is the finest limit there is.
   if (needs.metrics)

@@ -8,6 +8,7 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
+import { grandchildName } from '../machines/execution-names.ts';
 import {
   awaitAnswer,
   execute,
@@ -80,32 +81,28 @@ interface Question {
   readonly id: string;
   readonly hold: StateMachine;
   readonly plan: Plan;
-  /** Of the execution of Hold, which `$.loop.hold` makes unique. */
-  readonly name: string;
   /** JSON path of the judgement's name. */
   readonly gate: string;
-  /** What else `$.loop` has. */
-  readonly loop?: Record<string, unknown>;
   /** The state that asked. */
   readonly again: IChainable;
   readonly guard?: (task: TaskStateBase) => void;
 }
 
-/** The states that put a judgement to a person and then go back to the state that made it; returns the first. */
-export function askAgain(
-  scope: Construct,
-  { id, hold, plan, again, guard, ...question }: Question,
-): IChainable {
-  const count = set(scope, `${id}Count`, '$.loop', {
-    ...question.loop,
-    hold: JsonPath.mathAdd(JsonPath.numberAt('$.loop.hold'), 1),
+/** What a machine begins with that asks people: the questions are counted, for the names of their executions. */
+export const noQuestions = { count: 0 };
+
+/**
+ * The states that put a judgement to a person and then go back to the state that made it; returns the first. Uses `$.run`
+ * and `$.holds`.
+ */
+export function askAgain(scope: Construct, { id, hold, plan, again, gate, guard }: Question): IChainable {
+  const count = set(scope, `${id}Count`, '$.holds', {
+    count: JsonPath.mathAdd(JsonPath.numberAt('$.holds.count'), 1),
   });
   const task = execute(scope, id, {
     machine: hold,
-    name: question.name,
-    input: { run: JsonPath.objectAt('$.run'), gate: question.gate },
-    resultSelector: { hold: JsonPath.stringAt('$.Output.hold') },
-    resultPath: JsonPath.DISCARD,
+    name: grandchildName('hold-{}', JsonPath.stringAt('$.holds.count')),
+    input: { run: JsonPath.objectAt('$.run'), gate },
     timeout: holdTimeout(plan),
   });
   guard?.(task);

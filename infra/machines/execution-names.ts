@@ -11,8 +11,13 @@ export function childName(suffix: string, ...values: string[]): string {
   );
 }
 
-/** How a policy names all executions of a machine: by its name, or as StepFunctionsStartExecution derives it. */
+/** Name of a child of a child, `<its parent's>-<suffix>`. */
+export function grandchildName(suffix: string, ...values: string[]): string {
+  return JsonPath.format(`{}-${suffix}`, JsonPath.executionName, ...values);
+}
+
+/** How a policy names all executions of a machine: by its name, or as StepFunctionsStartExecution derives it, of itself as well. */
 export function namesOfExecutions(stack: Stack, machine: CfnStateMachine): string[] {
   const derived = { 'Fn::Select': [6, { 'Fn::Split': [':', { Ref: stack.getLogicalId(machine) }] }] };
-  return [`${machine.stateMachineName}:*`, `${JSON.stringify(derived)}*`];
+  return [`${machine.stateMachineName}:*`, `${machine.stateMachineName}*`, `${JSON.stringify(derived)}*`];
 }

@@ -63,6 +63,13 @@ export const ofCalls: readonly RetryProps[] = [
 /** Of a call whose States.Timeout is an answer; the function's own time-out is trouble. */
 export const ofQuestions: readonly RetryProps[] = [passingTrouble, asleep, { ...slowOnce, errors: timedOut }];
 
+/** Of a call that only words depend on, and a rollback waits for it. */
+export const ofExplanations: RetryProps = {
+  ...passingTrouble,
+  interval: Duration.seconds(1),
+  maxAttempts: 1,
+};
+
 /** Of a child's start: the request was throttled or lost. By its name it starts one execution at most. */
 export const ofChildren: RetryProps = {
   ...patience,

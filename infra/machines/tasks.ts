@@ -2,8 +2,7 @@ import { Duration, RemovalPolicy } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import {
-  Choice,
-  Condition,
+  type CatchProps,
   DefinitionBody,
   type IChainable,
   IntegrationPattern,
@@ -11,10 +10,10 @@ import {
   JsonPath,
   LogLevel,
   Pass,
+  type RetryProps,
   StateMachine,
   StateMachineType,
   TaskInput,
-  type TaskStateBase,
   Timeout,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import {
@@ -40,6 +39,7 @@ interface HandlerProps {
   readonly payload: Record<string, unknown>;
   /** Where the answer goes; JsonPath.DISCARD = nowhere. */
   readonly resultPath: string;
+  readonly retries?: readonly RetryProps[];
 }
 
 /** With the execution that asks, which handlers log. */
@@ -50,7 +50,7 @@ const traced = (payload: Record<string, unknown>) =>
 export function invoke(
   scope: Construct,
   handler: FunctionName,
-  { functions, payload, resultPath }: HandlerProps,
+  { functions, payload, resultPath, retries: given = retries.ofCalls }: HandlerProps,
   id: string = handler,
 ): LambdaInvoke {
   const lambda = functions.named(handler);
@@ -63,7 +63,7 @@ export function invoke(
     taskTimeout: Timeout.duration(lambda.timeout?.plus(Duration.seconds(15)) ?? Duration.minutes(5)),
     retryOnServiceExceptions: false,
   });
-  for (const retry of retries.ofCalls) task.addRetry(retry);
+  for (const retry of given) task.addRetry(retry);
   return task;
 }
 
@@ -94,13 +94,17 @@ interface ChildProps {
   readonly name: string;
   readonly input: Record<string, unknown>;
   /** What is kept of the child's output, which lies under `$.Output`. */
-  readonly resultSelector: Record<string, string>;
-  readonly resultPath: string;
+  readonly resultSelector?: Record<string, unknown>;
+  /** JsonPath.DISCARD when it is not given. */
+  readonly resultPath?: string;
   readonly timeout: Duration;
 }
 
-/** No execution lasts longer, and a time-out may not be much longer: 99,999,999 seconds. */
-const longest = Duration.days(365);
+/**
+ * No execution lasts longer, and a time-out may not be much longer: 99,999,999 seconds. For children that may wait for
+ * people or for a table of any size: they cannot hang, since whatever they wait for has a time-out of its own.
+ */
+export const longest = Duration.days(365);
 
 /** A task that executes a child machine and waits for its end. */
 export function execute(scope: Construct, id: string, props: ChildProps): StepFunctionsStartExecution {
@@ -110,8 +114,8 @@ export function execute(scope: Construct, id: string, props: ChildProps): StepFu
     name: props.name,
     input: TaskInput.fromObject(props.input),
     associateWithParent: true,
-    resultSelector: props.resultSelector,
-    resultPath: props.resultPath,
+    ...(props.resultSelector === undefined ? {} : { resultSelector: props.resultSelector }),
+    resultPath: props.resultPath ?? JsonPath.DISCARD,
     taskTimeout: Timeout.duration(props.timeout.toSeconds() < longest.toSeconds() ? props.timeout : longest),
   });
   task.addRetry(retries.ofChildren);
@@ -145,7 +149,7 @@ export function set(scope: Construct, id: string, path: string, parameters: Reco
 }
 
 /** Every error leads to `next`; the error itself goes to `path`. */
-export function onError<T extends Pick<TaskStateBase, 'addCatch'>>(
+export function onError<T extends { addCatch(handler: IChainable, props?: CatchProps): unknown }>(
   task: T,
   path: string,
   next: IChainable,
@@ -159,34 +163,29 @@ export function heardOrNot(message: SnsPublish, next: IChainable): void {
   onError(message, '$.unheard', next).next(next);
 }
 
-/**
- * States that make of a caught error at `$.error` what people can read, `{Error, Cause}` at `path`; returns the first. Lambda
- * wraps the handler's message in JSON; people get the message alone.
- */
-export function readable(scope: Construct, prefix: string, path: string, next: IChainable): IChainable {
-  const error = JsonPath.stringAt('$.error.Error');
-  const plain = set(scope, `${prefix}: Cause`, path, {
-    Error: error,
-    Cause: JsonPath.stringAt('$.error.Cause'),
+interface Explanation {
+  /** JSON path of the caught error. */
+  readonly error: string;
+  readonly resultPath: string;
+  readonly next: IChainable;
+  /** What follows when that fails, too. */
+  readonly otherwise: IChainable;
+}
+
+/** Makes of a caught error what people can read. */
+export function explainFailure(
+  scope: Construct,
+  functions: Functions,
+  { error, resultPath, next, otherwise }: Explanation,
+): LambdaInvoke {
+  const task = invoke(scope, 'ExplainFailure', {
+    functions,
+    payload: { error: JsonPath.objectAt(error) },
+    resultPath,
+    retries: [retries.ofExplanations],
   });
-  const parsed = set(scope, `${prefix}: ParseCause`, '$.parsed', {
-    cause: JsonPath.stringToJson(JsonPath.stringAt('$.error.Cause')),
-  });
-  const message = set(scope, `${prefix}: Message`, path, {
-    Error: error,
-    Cause: JsonPath.stringAt('$.parsed.cause.errorMessage'),
-  });
-  const silent = set(scope, `${prefix}: Silence`, path, {
-    Error: error,
-    Cause: 'The last step of this execution gave no answer in time. See its log.',
-  });
-  plain.next(next);
-  parsed.next(message).next(next);
-  silent.next(next);
-  return new Choice(scope, `${prefix}: Failure`)
-    .when(Condition.isNotPresent('$.error.Cause'), silent)
-    .when(Condition.stringMatches('$.error.Cause', '{*"errorMessage":*}'), parsed)
-    .otherwise(plain);
+  onError(task, '$.unexplained', otherwise).next(next);
+  return task;
 }
 
 /** A Standard machine, traced; it logs every event and never the data. */

@@ -1,12 +1,13 @@
 import { Duration } from 'aws-cdk-lib';
 import { JsonPath, Pass, type StateMachine, Succeed, Wait, WaitTime } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { noQuestions } from '../gates/hold-machine.ts';
 import { machine } from '../machines/tasks.ts';
 import { checkVitals, type WatchedMachineProps } from './vitals-states.ts';
 
 /**
- * A watched wait: it ends early on a breach. CheckVitals counts the slices. What cannot be measured is put to a person.
- * Input `{run, phase}`; output `{outcome: 'DONE' | 'BREACH', reason, …}`.
+ * A watched wait: a breach ends it early, as failed. CheckVitals counts the slices. What cannot be measured is put to a
+ * person. Input `{run, phase}`; output `{outcome: 'DONE', …}`.
  */
 export class SoakMachine extends Construct {
   readonly machine: StateMachine;
@@ -18,7 +19,7 @@ export class SoakMachine extends Construct {
         run: JsonPath.objectAt('$.run'),
         phase: JsonPath.numberAt('$.phase'),
         vitals: { slice: 0 },
-        loop: { hold: 0 },
+        holds: noQuestions,
       },
     });
     const slice = new Wait(this, 'Slice', {
@@ -32,7 +33,7 @@ export class SoakMachine extends Construct {
       phase: JsonPath.numberAt('$.phase'),
       during: 'soak',
       ok: slice,
-      otherwise: new Succeed(this, 'Finished', { outputPath: '$.vitals' }),
+      done: new Succeed(this, 'Finished', { outputPath: '$.vitals' }),
     });
 
     begin.next(look);

@@ -1,6 +1,7 @@
 import {
   Choice,
   Condition,
+  Fail,
   type IChainable,
   JsonPath,
   type StateMachine,
@@ -23,26 +24,30 @@ export interface WatchedMachineProps extends MachineProps {
 interface Look extends Pick<WatchedMachineProps, 'functions' | 'hold' | 'plan'> {
   /** A number, or its JSON path. */
   readonly phase: number;
+  /** The table that is worked on; all of them when it is not given. */
+  readonly target?: string;
   /** In a soak nothing has to wait, and no stretch ends early. */
   readonly during: 'batch' | 'soak';
   /** What follows when all is well; it leads back here. */
   readonly ok: IChainable;
-  readonly otherwise: IChainable;
+  /** What follows the last slice of a soak. */
+  readonly done?: IChainable;
 }
 
 /**
  * A look at the vitals, and what follows each of its answers. What cannot be measured is put to a person; in front of
- * work, a wait is followed by the next look. Uses `$.run`, `$.vitals` and `$.loop`.
+ * work, a wait is followed by the next look; a breach fails the execution. Uses `$.run`, `$.vitals` and `$.holds`.
  */
 export function checkVitals(
   scope: Construct,
-  { functions, hold, plan, phase, during, ok, otherwise }: Look,
+  { functions, hold, plan, phase, target, during, ok, done }: Look,
 ): LambdaInvoke {
   const task = invoke(scope, 'CheckVitals', {
     functions,
     payload: {
       run: JsonPath.objectAt('$.run'),
       phase,
+      ...(target === undefined ? {} : { target }),
       during,
       slice: JsonPath.numberAt('$.vitals.slice'),
     },
@@ -62,12 +67,17 @@ export function checkVitals(
       id: 'Hold',
       hold,
       plan,
-      name: JsonPath.format('{}-hold-{}', JsonPath.executionName, JsonPath.stringAt('$.loop.hold')),
       gate: JsonPath.stringAt('$.vitals.gate'),
       again: task,
     }),
   );
   if (during === 'batch') answer('CONTINUE', new Succeed(scope, 'Continued', { outputPath: '$.vitals' }));
-  task.next(answers.otherwise(otherwise));
+  if (done !== undefined) answer('DONE', done);
+  task.next(answers.otherwise(breached(scope, 'Breached', '$.vitals.reason')));
   return task;
+}
+
+/** How an execution ends that has met a breach: red in the console, with the reason as its cause. */
+export function breached(scope: Construct, id: string, reason: string): Fail {
+  return new Fail(scope, id, { error: 'Breach', causePath: reason });
 }

@@ -11,13 +11,13 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import {
+  explainFailure,
   heardOrNot,
   invoke,
   type MachineProps,
   machine,
   notify,
   onError,
-  readable,
   set,
 } from '../machines/tasks.ts';
 
@@ -77,7 +77,13 @@ export class ClearCiphertextMachine extends Construct {
     });
     explained.next(notifyFailed);
     heardOrNot(notifyFailed, failed);
-    onError(clearCiphertext, '$.error', readable(this, 'ClearCiphertext', '$.cause', explained)).next(
+    const explain = explainFailure(this, functions, {
+      error: '$.cause',
+      resultPath: '$.cause',
+      next: explained,
+      otherwise: explained,
+    });
+    onError(clearCiphertext, '$.cause', explain).next(
       new Choice(this, 'Progress')
         .when(Condition.stringEquals('$.work.outcome', 'MORE'), pause)
         .otherwise(notifyOnCall),

@@ -17,7 +17,7 @@ class NamedError extends Error {
 export class TransientError extends NamedError {}
 export class InvalidInput extends NamedError {}
 export class InvalidSettings extends NamedError {}
-/** Another execution is working on this table. */
+/** Another execution is working on this database. */
 export class RunAlreadyActive extends NamedError {}
 /** A newer attempt, or a rollback, has taken the run over: this handler may not write any more. */
 export class RunSuperseded extends NamedError {}
@@ -47,29 +47,61 @@ interface Issue {
   readonly issues?: readonly { readonly message: string }[];
 }
 
+/** Characters of a reason that becomes the cause of an execution: AWS takes 32,768, and a cause within a cause is escaped anew. */
+const maxReason = 2_000;
+
+/** The text as far as it may become a cause. */
+export function bounded(text: string): string {
+  return text.length <= maxReason ? text : `${text.slice(0, maxReason - 2)} …`;
+}
+
+/** A caught error as Step Functions tells it; without a cause when there was no answer at all. */
+export interface CaughtError {
+  readonly Error: string;
+  readonly Cause?: string | undefined;
+}
+
+/** Errors whose cause is a sentence of ours already. */
+const reasoned = ['Breach', 'PhaseStopped', 'ExecutionEnded'];
+
 /**
- * One sentence of a rollback's reason: itself, or what lies innermost in Step Functions' `{Error, Cause}`, whose cause is
- * JSON: a handler's `{errorType, errorMessage}`, or the failed child execution with its own `Error` and `Cause`.
+ * What lies innermost in a caught error, whose cause is JSON: a handler's `{errorType, errorMessage}`, the failed child
+ * execution with its own `Error` and `Cause`, or such an error once more.
  */
-export function explainReason(reason: string | { Error: string; Cause: string }): string {
-  if (typeof reason === 'string') return reason;
-  let { Error: error, Cause: cause } = reason;
-  for (;;) {
-    let parsed: Partial<
-      Record<'ExecutionArn' | 'Status' | 'Error' | 'Cause' | 'errorType' | 'errorMessage', unknown>
-    >;
-    try {
-      parsed = JSON.parse(cause);
-    } catch {
-      return `${error}: ${cause || 'no cause given'}`;
-    }
-    if (typeof parsed !== 'object' || parsed === null) return `${error}: ${cause}`;
-    if (typeof parsed.errorType === 'string') return `${parsed.errorType}: ${String(parsed.errorMessage)}`;
-    if (typeof parsed.Error !== 'string')
-      return typeof parsed.ExecutionArn === 'string'
-        ? `The execution ${parsed.ExecutionArn} ended as ${parsed.Status}`
-        : `${error}: ${cause}`;
-    error = parsed.Error;
-    cause = typeof parsed.Cause === 'string' ? parsed.Cause : '';
+function innermost({ Error: error, Cause: cause = '' }: CaughtError): {
+  Error: string;
+  Cause: string;
+} {
+  const here = { Error: error, Cause: cause };
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(cause);
+  } catch {
+    return here;
   }
+  if (typeof parsed !== 'object' || parsed === null) return here;
+  const { errorType, errorMessage, Error: inner, ...child } = parsed as Record<string, unknown>;
+  if (typeof errorType === 'string') return { Error: errorType, Cause: String(errorMessage) };
+  if (typeof inner === 'string')
+    return innermost({ Error: inner, Cause: typeof child.Cause === 'string' ? child.Cause : '' });
+  return typeof child.ExecutionArn === 'string'
+    ? { Error: 'ExecutionEnded', Cause: `The execution ${child.ExecutionArn} ended as ${child.Status}` }
+    : here;
+}
+
+/** One sentence of a rollback's reason: itself, or what lies innermost in an error. */
+export function explainReason(reason: string | CaughtError): string {
+  if (typeof reason === 'string') return reason;
+  const { Error: error, Cause: cause } = innermost(reason);
+  return reasoned.includes(error) && cause !== '' ? cause : `${error}: ${cause || 'no cause given'}`;
+}
+
+/** The error for people: the innermost one, in words where it has none, never under a name that Step Functions keeps for itself. */
+export function explained(caught: CaughtError): { Error: string; Cause: string; reason: string } {
+  const { Error: error, Cause: cause } = innermost(caught);
+  const readable = {
+    Error: error.replace(/^States\./, ''),
+    Cause: bounded(cause || 'The last step gave no answer in time, and no cause. See its log.'),
+  };
+  return { ...readable, reason: bounded(explainReason(readable)) };
 }

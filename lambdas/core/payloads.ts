@@ -36,6 +36,17 @@ export const CountSubscribersInput = z.unknown();
 export const OnCall = z.object({ subscribers: z.int().nonnegative().optional() });
 export type CountSubscribersOutput = Required<z.infer<typeof OnCall>>;
 
+// ExplainFailure ----------------------------------------------------------------------------------------------------
+/** Step Functions' `{Error, Cause}`; no cause when there was no answer. */
+const CaughtError = z.object({ Error: z.string(), Cause: z.string().default('') });
+export const ExplainFailureInput = z.object({ error: CaughtError });
+/** For people: as an execution's error and cause, and as one sentence. */
+export interface ExplainFailureOutput {
+  readonly Error: string;
+  readonly Cause: string;
+  readonly reason: string;
+}
+
 // Preflight ---------------------------------------------------------------------------------------------------------
 export const PreflightInput = z.object({
   run: Run.extend({ resumeAt: PhaseNumber }),
@@ -67,6 +78,30 @@ export interface CheckVitalsOutput {
   readonly waitSeconds: number;
   readonly reason: string;
   readonly criteria: readonly Criterion[];
+}
+
+// ListWork ----------------------------------------------------------------------------------------------------------
+export const ListWorkInput = z.object({
+  run: Run,
+  phase: PhaseNumber,
+  /** Name of the execution of Phase: the names of its children begin with it. */
+  execution: z.string(),
+  /** Rounds of work that it has had before this one. */
+  round: z.int().nonnegative(),
+});
+/** The input of an execution of EncryptBatches, and its name. */
+export interface WorkItem {
+  readonly run: Run;
+  readonly phase: z.infer<typeof PhaseNumber>;
+  readonly target: string;
+  readonly name: string;
+}
+export interface ListWorkOutput {
+  /** WORK: `items` have work left. CONTINUE: so have some, for another execution. DONE: nothing is left in this phase. */
+  readonly outcome: 'WORK' | 'CONTINUE' | 'DONE';
+  readonly items: readonly WorkItem[];
+  /** This one counted. */
+  readonly round: number;
 }
 
 // EncryptBatch ------------------------------------------------------------------------------------------------------
@@ -205,10 +240,9 @@ export interface CompleteRolloutOutput {
 }
 
 // Rollback ----------------------------------------------------------------------------------------------------------
-/** `reason` is a sentence; for a caught error it is Step Functions' `{Error, Cause}`. */
 const RollbackInput = z.object({
   run: Run,
-  reason: z.union([z.string(), z.object({ Error: z.string(), Cause: z.string().default('') })]),
+  reason: z.union([z.string(), CaughtError]),
 });
 export const CancelBatchesInput = RollbackInput;
 export interface CancelBatchesOutput {

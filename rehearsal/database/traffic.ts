@@ -1,10 +1,12 @@
 /**
- * The application: light live traffic on the table while it is being encrypted. Inserts, edits of personal data and
- * deletes, on connections of its own, on the rows of one organization of the sample data.
+ * The application: light live traffic on the tables while they are being encrypted. Inserts, edits of personal data and
+ * deletes, on connections of its own, on the rows of the sample data that are its own.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import { trafficOrganization } from './sample-table.ts';
+import { tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import type { SampleTable } from './sample-tables.ts';
+import type { Sample } from './samples.ts';
 
 export interface TrafficCounts {
   writes: number;
@@ -20,12 +22,16 @@ export class Traffic {
   readonly failures = new Set<string>();
   private readonly stopping = new AbortController();
   private running: Promise<void>[] = [];
-  /** Keys of the rows that may be written to. */
-  private ids: string[] = [];
+  /** The tables, each with the keys of the rows that may be written to. */
+  private tables: { readonly sample: Sample; readonly keys: string[] }[] = [];
   private turn = 0;
 
   /** @param writesPerSecond over all sessions */
-  async start(connection: pg.ClientConfig, writesPerSecond: number): Promise<void> {
+  async start(
+    connection: pg.ClientConfig,
+    tables: readonly Pick<SampleTable, 'sample' | 'target'>[],
+    writesPerSecond: number,
+  ): Promise<void> {
     const clients: pg.Client[] = [];
     for (let n = 0; n < sessions; n++) {
       const client = new pg.Client({ ...connection, application_name: 'rehearsal live traffic' });
@@ -33,11 +39,12 @@ export class Traffic {
       await client.connect();
       clients.push(client);
     }
-    const found = await clients[0]?.query<{ id: string }>(
-      'select id::text from public.appointments where organization_id = $1',
-      [trafficOrganization],
-    );
-    this.ids = (found?.rows ?? []).map(({ id }) => id);
+    for (const { sample, target } of tables) {
+      const found = await clients[0]?.query<{ key: string }>(
+        `select "${target.key[0]}"::text as key from ${tableSql(target)} where ${sample.isLive}`,
+      );
+      this.tables.push({ sample, keys: (found?.rows ?? []).map(({ key }) => key) });
+    }
     this.running = clients.map((client) => this.run(client, (1000 * sessions) / writesPerSecond));
   }
 
@@ -66,29 +73,21 @@ export class Traffic {
     await client.end().catch(() => undefined);
   }
 
-  /** In turn insert, edit, delete, edit: the number of rows stays what it is. */
+  /** In turn insert, edit, delete, edit, in one table after the other: the number of rows stays what it is. */
   private async write(client: pg.Client): Promise<void> {
     const turn = this.turn++;
-    const at = Math.floor(Math.random() * this.ids.length);
-    const id = this.ids[at];
-    if (turn % 4 === 0 || id === undefined) {
-      const { rows } = await client.query<{ id: string }>(
-        `insert into public.appointments
-           (organization_id, start_at, end_at, email, e164, first_name, status, note)
-         values
-           ($1, now() + interval '24 hours', now() + interval '25 hours', $2, '+12025550123', 'Lively', 'pending', 'live')
-         returning id::text`,
-        [trafficOrganization, `live${turn}@example.com`],
-      );
-      if (rows[0]) this.ids.push(rows[0].id);
-    } else if (turn % 4 === 2) {
-      this.ids.splice(at, 1);
-      await client.query('delete from public.appointments where id = $1', [id]);
+    const { sample, keys } = this.tables[turn % this.tables.length] as (typeof this.tables)[number];
+    const step = Math.floor(turn / this.tables.length) % 4;
+    const at = Math.floor(Math.random() * keys.length);
+    const key = keys[at];
+    if (step === 0 || key === undefined) {
+      const { rows } = await client.query<{ key: string }>(sample.insert, [turn]);
+      if (rows[0]) keys.push(rows[0].key);
+    } else if (step === 2) {
+      keys.splice(at, 1);
+      await client.query(sample.remove, [key]);
     } else {
-      await client.query(`update public.appointments set email = $2, first_name = 'Edited' where id = $1`, [
-        id,
-        `edited${turn}@example.org`,
-      ]);
+      await client.query(sample.edit, [key, turn]);
     }
   }
 }

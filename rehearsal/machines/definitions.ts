@@ -6,10 +6,12 @@ type Definition = ConstructorParameters<typeof StateMachine>[0];
 export interface State {
   readonly Type: string;
   readonly Resource?: string;
-  readonly Retry?: unknown;
+  readonly Retry?: readonly { readonly ErrorEquals: readonly string[] }[];
   readonly Seconds?: number;
   readonly SecondsPath?: string;
   readonly TimeoutSeconds?: number;
+  /** What a Map does with each of its items. */
+  readonly ItemProcessor?: { readonly States: Record<string, State> };
 }
 
 /** AWS's default for a task is 99,999,999 s. A timer holds no more than 2³¹−1 ms. */
@@ -17,17 +19,21 @@ export const maxTimeoutSeconds = 2_147_483;
 
 /** The definition with AWS's limits where the runner's own defaults differ. */
 export function prepare(definition: unknown): Definition {
-  const copy = structuredClone(definition) as {
-    TimeoutSeconds?: number;
-    States: Record<string, State>;
-  };
+  const copy = structuredClone(definition) as { TimeoutSeconds?: number; States: Record<string, State> };
   const limited = (seconds: number | undefined) => Math.min(seconds ?? maxTimeoutSeconds, maxTimeoutSeconds);
   if (copy.TimeoutSeconds !== undefined) copy.TimeoutSeconds = limited(copy.TimeoutSeconds);
-  for (const [name, state] of Object.entries(copy.States)) {
-    if (state.Type !== 'Task') continue;
-    copy.States[name] = { ...state, TimeoutSeconds: limited(state.TimeoutSeconds) };
-  }
+  for (const state of Object.values(allStates(copy.States)))
+    if (state.Type === 'Task') Object.assign(state, { TimeoutSeconds: limited(state.TimeoutSeconds) });
   return copy as Definition;
+}
+
+/** All states by name, those inside of a Map among them. */
+export function allStates(states: Record<string, State>): Record<string, State> {
+  return Object.assign(
+    {},
+    states,
+    ...Object.values(states).map(({ ItemProcessor }) => allStates(ItemProcessor?.States ?? {})),
+  );
 }
 
 /** Names of the states that are wanted. */

@@ -11,7 +11,7 @@ import {
   ExecutionTimeoutError,
   StateMachine,
 } from 'aws-local-stepfunctions';
-import { maxTimeoutSeconds, named, prepare, type State, waitSeconds } from './definitions.ts';
+import { allStates, maxTimeoutSeconds, named, prepare, type State, waitSeconds } from './definitions.ts';
 import { InvocationError } from './functions.ts';
 
 type Json = Awaited<ReturnType<StateMachine['run']>['result']>;
@@ -90,7 +90,7 @@ export class StateMachines {
     const prepared = prepare(definition);
     // A test has validated what the CDK draws; doing so here takes longer than a rollout.
     const machine = new StateMachine(prepared, { validationOptions: { noValidate: true } });
-    const states = prepared.States as Record<string, State>;
+    const states = allStates(prepared.States as Record<string, State>);
     const { result, eventLogs, abort } = machine.run(input as Json, {
       overrides: {
         taskResourceLocalHandlers: this.tasks(states, record) as Record<
@@ -141,8 +141,13 @@ export class StateMachines {
     for await (const event of events) {
       switch (event.type) {
         case 'StateEntered':
-          // Also `FailStateEntered`; a Parallel state records that it started and that it succeeded.
-          record.events += event.state.type === 'Parallel' || event.state.type === 'Map' ? 3 : 1;
+          // Also `FailStateEntered`; a Map records that it started, and how it ended.
+          record.events += event.state.type === 'Map' ? 3 : 1;
+          break;
+        case 'MapIterationStarted':
+        case 'MapIterationSucceeded':
+        case 'MapIterationFailed':
+          record.events += 1;
           break;
         case 'StateExited': {
           record.events += 1;
@@ -212,6 +217,8 @@ export class StateMachines {
         throw new Error(`state ${name}: the rehearsal cannot run ${resource}`);
       }
     }
+    for (const { ItemProcessor } of Object.values(states))
+      if (ItemProcessor) stopWithTheFirst(tasks, allStates(ItemProcessor.States));
     return tasks;
   }
 
@@ -291,6 +298,31 @@ interface StartExecution {
   readonly StateMachineArn: string;
   readonly Name?: string;
   readonly Input?: unknown;
+}
+
+/**
+ * A Map of which an item fails begins no other item, as on AWS: the interpreter would begin those that wait for their turn.
+ * https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+ */
+function stopWithTheFirst(
+  tasks: Record<string, (input: unknown) => Promise<unknown>>,
+  states: Record<string, State>,
+): void {
+  let failure: unknown;
+  for (const name of named(states, (state) => state.Type === 'Task')) {
+    const task = tasks[name] as (input: unknown) => Promise<unknown>;
+    const retried = (error: unknown) =>
+      states[name]?.Retry?.some(({ ErrorEquals }) => ErrorEquals.includes((error as Error).name));
+    tasks[name] = async (input) => {
+      if (failure !== undefined) throw failure;
+      try {
+        return await task(input);
+      } catch (error) {
+        if (!retried(error)) failure = error;
+        throw error;
+      }
+    };
+  }
 }
 
 function checked(result: unknown): unknown {

@@ -68,7 +68,7 @@ export async function startEmulator(directory: string): Promise<Emulator> {
         const { ok } = await fetch(`${endpoint}/_ministack/health`);
         if (!ok) throw new Error('it is not healthy');
       },
-      { retries: 120, minTimeout: 250, factor: 1, shouldRetry: () => child.exitCode === null },
+      { retries: 480, minTimeout: 250, factor: 1, shouldRetry: () => child.exitCode === null },
     );
   } catch (error) {
     await stop(child);

@@ -8,11 +8,13 @@ import {
   customerAlarm,
   endOf,
   health,
+  healths,
   paged,
   query,
   rollout,
   rolloutJson,
   rows,
+  rowsWithPersonalData,
   setCustomerAlarm,
   stackName,
   start,
@@ -20,7 +22,9 @@ import {
   statusOfRun,
   subscribe,
   sumOf,
+  tables,
   theWorld,
+  triggers,
   unsubscribe,
 } from './world.ts';
 
@@ -72,7 +76,7 @@ export function operating(): void {
     );
     expect(code, stdout + stderr).toBe(0);
     expect(stdout).toMatch(/✓ Database backup/);
-    expect(stdout).toMatch(/2,000 rows to encrypt in \d+ batches/);
+    expect(stdout).toMatch(/2,380 rows to encrypt in \d+ batches/);
     expect(stdout).toMatch(/GO {2}A rollout could begin. Nothing was written./);
     expect(await query(relations)).toEqual(before);
     expect(await query('select xmin, * from public.appointments order by id')).toEqual(before2);
@@ -124,7 +128,7 @@ export function operating(): void {
       verdict: 'NO_GO',
       reason: expect.stringContaining(customerAlarm),
     });
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
     expect(await sumOf('RolloutStopped')).toBe(1);
     await expect
@@ -180,7 +184,7 @@ export function operating(): void {
   test('abort, while the trigger is on and a person is asked: trigger off within seconds, and a page', async () => {
     const { gate } = await openHold();
     expect(gate).toBe('Phase 5 Complete Remaining: Approval');
-    expect(await health()).toMatchObject({ trigger_enabled: true });
+    expect(await triggers()).toEqual([true, true]);
     await paged();
     const { executions, milliseconds, rolledBack } = await rolloutJson(
       'abort',
@@ -191,7 +195,7 @@ export function operating(): void {
     expect(rolledBack).toBe(true);
     expect(milliseconds).toBeLessThan(60_000);
     console.info(`abort: ${milliseconds} ms from the request to the trigger being off`);
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await endOf(executions[0])).toMatchObject({
       status: 'ABORTED',
       cause: expect.stringMatching(/^Aborted by arn:.*: checkout is slow$/),
@@ -215,7 +219,7 @@ export function operating(): void {
       await query('select decision, decided_by from encryption_rollout.holds where id = $1', [id]),
     ).toEqual([{ decision: 'expired', decided_by: null }]);
     expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
     await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
     expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
@@ -241,7 +245,7 @@ export function operating(): void {
     expect(status).toBe('FAILED');
     expect(cause).toMatch(/decrypt|opens|open to/i);
     expect(await lastGate()).toMatchObject({ gate: expect.stringMatching(/^Phase 5/), verdict: 'NO_GO' });
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
     await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
     await expect
@@ -264,15 +268,18 @@ export function operating(): void {
     const { code, stdout, stderr } = await ending;
     expect(code, stdout + stderr).toBe(0);
     expect(stdout).toMatch(/^SUCCEEDED/);
-    expect(await health()).toMatchObject({
+    const complete = {
       encryption_percentage: '100.00',
       unencrypted_appointments: '0',
       trigger_enabled: true,
-    });
-    // Of all attempts, under the target's dimension.
-    expect(await sumOf('RowsEncrypted')).toBeGreaterThanOrEqual(
-      Number((await health()).encrypted_appointments),
-    );
+    };
+    expect(await healths()).toMatchObject(tables.map((target) => ({ ...complete, target })));
+    // Of all attempts, under each table's dimension and, together, under the deployment's.
+    const encrypted = await Promise.all(tables.map((table) => sumOf('RowsEncrypted', table)));
+    const found = (await healths()).map(({ encrypted_appointments: each }) => Number(each));
+    for (const [index, sum = 0] of encrypted.entries()) expect(sum).toBeGreaterThanOrEqual(found[index] ?? 0);
+    expect(await sumOf('RowsEncrypted')).toBe(encrypted.reduce((all = 0, each = 0) => all + each, 0));
+    expect(found.reduce((all, each) => all + each, 0)).toBe(rowsWithPersonalData);
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
       { status: 'COMPLETED', attempt: 5 },
     ]);
@@ -283,12 +290,12 @@ export function operating(): void {
     const status = await rolloutJson('status');
     expect(status).toMatchObject({
       run: { status: 'COMPLETED', attempt: 5 },
-      rows: { percentage: 100 },
-      triggerEnabled: true,
+      rows: { percentage: 100, withPersonalData: rowsWithPersonalData },
+      tables: tables.map((name) => ({ name, rows: { percentage: 100 }, triggerEnabled: true })),
       holds: [],
     });
     const { stdout } = await rollout('report');
-    expect(stdout).toMatch(/^# Post-mortem: encryption of public.appointments/);
+    expect(stdout).toMatch(/^# Post-mortem: encryption of public.appointments and public.customers/);
     for (const told of [
       'PAUSED',
       'a sale',
@@ -316,7 +323,7 @@ export function undoing(): void {
     expect(stdout).toContain('--db-snapshot-identifier nightly');
     expect(stdout).toContain('--db-instance-identifier appointments-restored');
     expect(stdout).toContain('--db-instance-class db.t4g.micro');
-    expect(await health()).toMatchObject({ trigger_enabled: true });
+    expect(await triggers()).toEqual([true, true]);
   });
 
   test('rollback keeps the ciphertext, then clears it, with plaintext complete', async () => {
@@ -328,9 +335,11 @@ export function undoing(): void {
     const kept = await rolloutJson('rollback', '--option', 'keep', '--reason', 'writes are slow', '--yes');
     expect(kept).toMatchObject({
       outcome: 'SUCCEEDED',
-      status: { run: { status: 'STOPPED' }, triggerEnabled: false },
+      status: { run: { status: 'STOPPED' }, tables: tables.map((name) => ({ name, triggerEnabled: false })) },
     });
-    expect(await health()).toMatchObject({ trigger_enabled: false, encryption_percentage: '100.00' });
+    expect(await healths()).toMatchObject(
+      tables.map(() => ({ trigger_enabled: false, encryption_percentage: '100.00' })),
+    );
     await expect.poll(() => paged(), waiting).toMatch(/writes are slow/);
 
     const wrong = await rollout('rollback', '--option', 'clear', '--confirm', 'another', '--yes');
@@ -345,9 +354,12 @@ export function undoing(): void {
     expect(
       await query(
         `select count(*)::integer as n from public.appointments
-         where num_nonnulls(email_encrypted, e164_encrypted, first_name_encrypted, pii_iv) > 0`,
+         where num_nonnulls(email_encrypted, e164_encrypted, first_name_encrypted, pii_iv) > 0
+         union all
+         select count(*)::integer from public.customers
+         where num_nonnulls(full_name_encrypted, email_encrypted, phone_encrypted, pii_iv) > 0`,
       ),
-    ).toEqual([{ n: 0 }]);
+    ).toEqual([{ n: 0 }, { n: 0 }]);
     expect(await plaintext()).toBe(rows);
   });
 }

@@ -11,7 +11,6 @@ import { alarmWentOff, executionEnded } from './events.ts';
 import {
   customerAlarm,
   endOf,
-  health,
   invoke,
   paged,
   query,
@@ -19,6 +18,7 @@ import {
   start,
   statusOfRun,
   theWorld,
+  triggers,
 } from './world.ts';
 
 const rollbackArn = (name: string) =>
@@ -49,7 +49,7 @@ export function stopping(): void {
       .poll(statusOfRun, { timeout: 60_000, interval: 200 })
       .toMatchObject({ status: 'STOPPED', stop_reason: `The execution ${executionArn} ended as ABORTED` });
     expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await paged()).toMatch(/Encryption rollout stopped: .*ABORTED/);
     // EventBridge delivers at least once.
     expect(await invoke('StopRollout', executionEnded(executionArn, 'ABORTED'))).toMatchObject({
@@ -64,7 +64,7 @@ export function stopping(): void {
     });
     expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
     expect((await endOf(executionArn)).status).toBe('ABORTED');
-    expect(await health()).toMatchObject({ trigger_enabled: false });
+    expect(await triggers()).toEqual([false, false]);
     expect(await statusOfRun()).toMatchObject({
       status: 'STOPPED',
       stop_reason: `The alarm ${stackName}-MissingIvs went off`,

@@ -58,7 +58,7 @@ export function watching(): void {
     );
     await expect
       .poll(() => paged('updates'), waiting)
-      .toMatch(/Daily check of the encryption of public\.appointments, day \d+ of 30/);
+      .toMatch(/Daily check of the encryption of public\.appointments and public\.customers, day \d+ of 30/);
     const judged = await query("select verdict from encryption_rollout.gates where gate = 'Daily check'");
     expect(judged).toHaveLength(1);
   });
@@ -80,7 +80,7 @@ export function watching(): void {
         report += await paged('updates');
         return report;
       }, waiting)
-      .toContain('# Post-mortem: encryption of public.appointments');
+      .toContain('# Post-mortem: encryption of public.appointments and public.customers');
     expect(report).not.toContain('@example.com');
     await expect.poll(() => paged(), waiting).toMatch(/Day 30.*NO_GO/);
   });

@@ -35,9 +35,16 @@ import pg from 'pg';
 import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
 import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
+import { firstNames, type Sample, samples } from '../../rehearsal/database/samples.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 
 export const rows = 2_000;
+/** Of the second table, one in twenty of which holds no personal data. */
+const customerRows = 400;
+export const rowsWithPersonalData = rows + (customerRows * 19) / 20;
+export const tables = ['public.appointments', 'public.customers'];
+/** The second table, as a rehearsal has it. */
+const customers = samples.find(({ target }) => target.table === 'customers') as Sample;
 export const stackName = 'Rollout';
 export const customerAlarm = 'api-latency';
 /** Rows of a batch in phase 3: small, so that people have the time to intervene. */
@@ -114,6 +121,8 @@ async function seed(client: pg.Client): Promise<void> {
      from generate_series(1, $1) as n`,
     [rows],
   );
+  await customers.create(client);
+  await client.query(customers.seed, [customerRows, 0, firstNames]);
 }
 
 /** What would be there before the app: the database with its secret and backup, and a customer's alarm. */
@@ -193,6 +202,7 @@ async function deploy(folder: string, databaseSecretArn: string): Promise<Output
       customerAlarms: [customerAlarm],
       stakeholders: { support: ['support@example.com'], executives: ['executives@example.com'] },
       approvals: [5],
+      targets: [{ table: 'appointments' }, customers.target],
       plan: {
         holdMinutes: holdSeconds / 60,
         // How fast a shared machine is says nothing here.
@@ -343,8 +353,19 @@ export async function query(sql: string, values: unknown[] = []): Promise<any[]>
   return (await theWorld().database.query(sql, values)).rows;
 }
 
+/** Of the first table, which the plan's names are about. */
 export async function health() {
-  return (await query('select * from public.get_encryption_health_summary()'))[0];
+  return (await healths())[0];
+}
+
+/** Of each table. */
+export function healths() {
+  return query('select * from public.get_encryption_health_summary()');
+}
+
+/** Whether each table's trigger is on. */
+export async function triggers(): Promise<boolean[]> {
+  return (await healths()).map(({ trigger_enabled }) => trigger_enabled);
 }
 
 /** Of the latest run. */
@@ -353,13 +374,13 @@ export async function statusOfRun() {
   return (await query(sql))[0];
 }
 
-/** Sum of the last hour's values; undefined when there are none. */
-export async function sumOf(metric: string): Promise<number | undefined> {
+/** Sum of the last hour's values, of one table or of all; undefined when there are none. */
+export async function sumOf(metric: string, table?: string): Promise<number | undefined> {
   const { Datapoints = [] } = await new CloudWatchClient().send(
     new GetMetricStatisticsCommand({
       Namespace: metricNamespace,
       MetricName: metric,
-      Dimensions: [{ Name: 'Target', Value: `${stackName}/public.appointments` }],
+      Dimensions: [{ Name: 'Target', Value: table === undefined ? stackName : `${stackName}/${table}` }],
       StartTime: new Date(Date.now() - 3_600_000),
       EndTime: new Date(Date.now() + 60_000),
       Period: 3_600,

@@ -2,7 +2,7 @@
 import { stripVTControlCharacters } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Cloud, failure, identity, stack, stackOf } from './cloud.ts';
-import { status } from './status.ts';
+import { ofSeveral, status } from './status.ts';
 
 describe('against AWS', () => {
   const cloud = new Cloud();
@@ -120,7 +120,7 @@ describe('against AWS', () => {
       ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
       StopExecution: { body: '{}' },
     };
-    const complete = refused(/complete, expected one to stop: its trigger stays on.*rollback --option keep/);
+    const complete = refused(/complete, expected one to stop: its triggers stay on.*rollback --option keep/);
     expect(await rollout(['abort', '--yes'])).toMatchObject(complete);
     expect(cloud.asked).not.toContain('StopExecution');
     const answers = [answer('ACTIVE')];
@@ -129,6 +129,100 @@ describe('against AWS', () => {
       code: 1,
       stderr: expect.stringMatching(/Stopped arn:.*complete, expected one to stop/s),
     });
+  });
+
+  it('abort says which triggers go off, and which stay on', async () => {
+    const stopped = { ...ofSeveral, run: { ...ofSeveral.run, status: 'STOPPED' } };
+    const answers = [stopped, ofSeveral].map((each) => ({
+      body: JSON.stringify({ done: '', status: each }),
+    }));
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
+      DescribeExecution: { body: JSON.stringify({ status: 'ABORTED', startDate: 1 }) },
+      StopExecution: { body: '{}' },
+      Invoke: { body: '' },
+    };
+    const asked = () =>
+      rollout(['abort']).then(({ stderr }) => /cancels its batches and (.*)\. Add --yes/.exec(stderr)?.[1]);
+    const about = (tables: typeof ofSeveral.tables) => {
+      cloud.answers.Invoke = { body: JSON.stringify({ done: '', status: { ...ofSeveral, tables } }) };
+    };
+    const [complete, ...others] = ofSeveral.tables as [
+      (typeof ofSeveral.tables)[0],
+      ...typeof ofSeveral.tables,
+    ];
+    about(ofSeveral.tables);
+    expect(await asked()).toBe(
+      'switches the trigger of billing.users and public.orders off; that of public.appointments stays on, as it was before',
+    );
+    about(others);
+    expect(await asked()).toBe('switches their triggers off');
+    about(others.slice(0, 1));
+    expect(await asked()).toBe('switches the trigger off');
+    about([complete]);
+    expect(await asked()).toBe('leaves the trigger on, as it was before');
+    about([complete, complete]);
+    expect(await asked()).toBe('leaves their triggers on, as they were before');
+
+    Object.defineProperty(cloud.answers, 'Invoke', { get: () => answers.pop() ?? answers[0] });
+    expect(await rollout(['abort', '--yes'])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(
+        /^Stopped, triggers off but that of public.appointments, left on, \d\.\d s after the request\./,
+      ),
+    });
+  });
+
+  it('clears the tables that it has named', async () => {
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      Invoke: { body: JSON.stringify({ done: '', execution: status.run?.execution, status: ofSeveral }) },
+      DescribeExecution: { body: JSON.stringify({ status: 'SUCCEEDED' }) },
+    };
+    const clear = ['rollback', '--option', 'clear', '--confirm', String(status.run?.id)];
+    expect(await rollout(clear)).toMatchObject(
+      refused(
+        /This removes all ciphertext of billing.users, of the rollout of 3 tables: public.appointments, /,
+      ),
+    );
+    await rollout([...clear, '--yes']);
+    expect(cloud.sent.at(-1)).toMatchObject({ command: 'status' });
+    expect(cloud.sent).toContainEqual(
+      expect.objectContaining({ command: 'clear', tables: ['billing.users'] }),
+    );
+    await rollout([...clear, '--yes', '--table', 'public.orders', '--table', 'public.appointments']);
+    expect(cloud.sent).toContainEqual(
+      expect.objectContaining({ tables: ['public.orders', 'public.appointments'] }),
+    );
+  });
+
+  it('starts with the tables and conditions that were given', async () => {
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      ListExecutions: { body: JSON.stringify({ executions: [] }) },
+      StartExecution: { body: JSON.stringify({ executionArn: 'arn:of:it', startDate: 1 }) },
+    };
+    const inputs = async (...args: string[]) => {
+      const { code, stderr } = await rollout(['start', '--yes', ...args]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      return JSON.parse(String((cloud.sent.at(-1) as { input: string }).input));
+    };
+    expect(
+      await inputs(
+        ...['--table', 'public.users', '--table', 'public.orders'],
+        ...['--priority', "public.users=status = 'a=b'", '--priority', 'public.orders=is_open'],
+      ),
+    ).toEqual({
+      tables: ['public.users', 'public.orders'],
+      priority: { 'public.users': "status = 'a=b'", 'public.orders': 'is_open' },
+    });
+    // A condition, though it has a dot and an equals sign.
+    for (const condition of ["status='open'", 'users.status = 1', '(users.status=1)', 'users.a>=5'])
+      expect(await inputs('--priority', condition)).toEqual({ priority: condition });
   });
 
   it('starts nothing beside an execution under way', async () => {
@@ -174,7 +268,7 @@ describe('against AWS', () => {
       return undefined as never;
     });
     const ending = rollout(['start', '--dry-run']);
-    await vi.waitUntil(() => cloud.asked.includes('DescribeExecution'), { timeout: 10_000 });
+    await vi.waitUntil(() => cloud.asked.includes('DescribeExecution'), { timeout: 120_000 });
     process.emit('SIGINT');
     expect((await ending).stderr).toContain('The execution goes on.');
     expect(exitCode).toBe(130);
@@ -204,6 +298,16 @@ describe('against AWS', () => {
     [['rollback'], /^Found no --option, expected keep .*, clear .* or restore/],
     [['rollback', '--option', 'some'], /Allowed choices are keep, clear, restore/],
     [['start', '--attest', 'R. Roe'], /Expected <field>=<name>/],
+    [
+      ['start', '--priority', 'public.users='],
+      /Expected a condition after the name, like public.users=is_vip/,
+    ],
+    [
+      ['start', '--priority', 'a', '--priority', 'b'],
+      /Expected one condition, or one for each of several tables/,
+    ],
+    [['start', '--priority', 'a', '--priority', 'public.users=b'], /Expected one condition, or one for each/],
+    [['rollback', '--option', 'keep', '--table', 'public.users'], /^Found --table with --option keep/],
   ])('%j is refused before AWS is asked', async (args, message) => {
     expect(await rollout(args)).toMatchObject(refused(message));
     expect(cloud.asked).toEqual([]);

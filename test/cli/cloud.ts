@@ -9,6 +9,8 @@ import { runCommand } from '../../cli/program.ts';
 /** AWS as the commands find it: what each action is answered, by its name or the path of a function. */
 export class Cloud {
   readonly asked: string[] = [];
+  /** What came with each, where it was JSON. */
+  readonly sent: unknown[] = [];
   answers: Record<string, { readonly status?: number; readonly body: string; readonly error?: string }> = {};
   private readonly server: Server;
   url = '';
@@ -21,6 +23,7 @@ export class Cloud {
         new URLSearchParams(body).get('Action') ??
         (typeof target === 'string' ? target.split('.').at(-1) : undefined) ??
         'Invoke';
+      if (body.startsWith('{')) this.sent.push(JSON.parse(body));
       this.asked.push(action === 'Invoke' ? `Invoke ${JSON.parse(body).command}` : action);
       const { status = 200, error, body: text } = this.answers[action] ?? { status: 500, body: '' };
       response
@@ -74,7 +77,7 @@ export class Cloud {
       const ending = runCommand([...args, '--stack', 'Rollout']);
       if (terminal !== undefined) {
         const asked = () => terminal.question.test(stripVTControlCharacters(said.stderr));
-        await vi.waitUntil(asked, { timeout: 10_000 });
+        await vi.waitUntil(asked, { timeout: 120_000 });
         keyboard.write(terminal.keys);
       }
       return { code: await ending, ...said };

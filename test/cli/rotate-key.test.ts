@@ -1,6 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { registerTarget } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import { inTransaction } from '../../lambdas/adapters/postgres/transaction.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { verify } from '../../verifier/verify.ts';
 import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
@@ -64,6 +67,28 @@ it('makes a key, moves every row, verifies, retires the old one, and never shows
     encrypted_rows: '380',
   });
   await expectAllOpen();
+});
+
+it('moves the rows of every table, each by its name, before it retires the key', async () => {
+  await seedAppointments(database.client, 40);
+  await database.client.query(
+    `create table public.users (id int primary key, email text);
+     insert into public.users select n, 'user' || n || '@example.com' from generate_series(1, 30) as n`,
+  );
+  const users = Target.parse({ table: 'users', columns: ['email'], canary: {}, createdAt: null });
+  await inTransaction(database.client, () => registerTarget(database.client, users));
+  await one('select public.batch_encrypt_appointments()');
+  await one('select public.batch_encrypt_users()');
+  const { code, output } = await rotateKey('--yes');
+  expect(output).toMatch(
+    /public.appointments: 38 of 38 rows under the new key\.\npublic.users: 30 of 30 rows under the new key\.\nVerified: 68 rows open to their plaintext\.\nKey 1 is retired/,
+  );
+  expect(code).toBe(0);
+  await expectAllOpen();
+
+  await database.client.query('update public.users set pii_iv = null where id = 7');
+  const broken = await rotateKey('--yes');
+  expect(broken.output).toMatch(/✗ public.users: .*: 1 violation\.\n/);
 });
 
 it('killed on the way it has lost nothing, and the next call goes on without a third key', async () => {
@@ -141,7 +166,7 @@ it.each([
   [
     'a rollout has run, whose key belongs to Secrets Manager',
     ['--yes'],
-    "insert into encryption_rollout.runs (target, execution, status) values ('public.appointments', 'x', 'COMPLETED')",
+    "insert into encryption_rollout.runs (execution, status) values ('x', 'COMPLETED')",
     /start the state machine/,
   ],
   ['the batch is no number', ['--yes', '--batch', 'all'], '', /a whole number/],

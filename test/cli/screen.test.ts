@@ -1,9 +1,8 @@
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
-import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { status } from './status.ts';
+import { ofSeveral, status } from './status.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const place = {
@@ -15,13 +14,6 @@ const place = {
 const plain = (text: string) => stripVTControlCharacters(text);
 
 describe('the screen of status', () => {
-  test('shows what a deployment of an earlier release tells, which is not brought up to date while it is at work', () => {
-    const { accepted: _, ...earlier } = status;
-    expect(plain(statusScreen(earlier as RolloutStatus, place, now))).toBe(
-      plain(statusScreen({ ...status, accepted: [] }, place, now)),
-    );
-  });
-
   test('says where the rollout is, what it waits for and how to answer', () => {
     expect(plain(statusScreen(status, place, now))).toBe(
       `public.appointments, stack Rollout (account 123456789012, eu-west-1)
@@ -44,6 +36,42 @@ Errors      3 encryption
 Tuned       batches of 1,000 rows
 Run         6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11, attempt 2, begun 2 h 30 min ago
 Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one`,
+    );
+  });
+
+  test('of several tables shows their sum, and a line for each', () => {
+    const screen = plain(statusScreen({ ...ofSeveral, holds: [], accepted: [], waiting: null }, place, now));
+    expect(screen).toBe(
+      `3 tables, stack Rollout (account 123456789012, eu-west-1)
+
+ACTIVE  Phase 3 Bulk Migration, begun 10 min ago
+███████████████████████████████████████░ 99.9 %  1,060,400 of 1,060,500 rows
+480 rows/s · 0.08 ms a row · 4 h 30 min left, waits included
+  public.appointments  100.0 %  1,000,000 of 1,000,000 rows  trigger on   errors none  verification
+  billing.users         99.8 %        60,400 of 60,500 rows  trigger off  errors 3 encryption, 1 trigger
+  public.orders              –                    not begun  trigger not installed  errors none
+
+Last gate   GO Phase 2 Expanded Batch: SoakGate, 10 min ago
+Tuned       batches of 1,000 rows
+Run         6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11, attempt 2, begun 2 h 30 min ago
+Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one`,
+    );
+  });
+
+  test('of a rotation in all tables says so once', () => {
+    const tables = ofSeveral.tables.map((table) => ({ ...table, purpose: 'rotate' as const }));
+    const screen = plain(statusScreen({ ...ofSeveral, tables }, place, now));
+    expect(screen).toContain('\nACTIVE (a rotation of the key)  Phase 3');
+    expect(screen.match(/rotation/g)).toHaveLength(1);
+  });
+
+  test('of two tables names them, and before their first phase there is no bar', () => {
+    const tables = ofSeveral.tables.slice(1).map((table) => ({ ...table, rows: null }));
+    const screen = plain(
+      statusScreen({ ...ofSeveral, tables, rows: null, phase: null, hoursLeft: null }, place, now),
+    );
+    expect(screen).toMatch(
+      /^billing.users and public.orders, stack .*\n\nACTIVE {2}before the first phase\n {2}billing.users {2}– {2}not begun {2}trigger off/,
     );
   });
 
@@ -90,6 +118,7 @@ test('the screen of a dry run: every criterion, the forecast, the verdict', () =
       hours: 9.5,
       tableBytes: 3 * 2 ** 28,
       walBytes: 2 ** 31,
+      tables: [],
     },
   });
   expect(plain(screen)).toBe(`Checklist
@@ -102,4 +131,47 @@ Forecast
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
 
 NO_GO  Of the checklist above, 1 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
+});
+
+test('the screen of a dry run over several tables: what concerns them all, then each by its name', () => {
+  const passed = { expected: '0', measured: '0', passed: true };
+  const part = { rowsToEncrypt: 500, batches: 2, tableBytes: 2 ** 20, walBytes: 2 ** 21 };
+  const screen = dryRunScreen({
+    gate: 'DryRun',
+    verdict: 'NO_GO',
+    reason: '',
+    criteria: [
+      { name: 'Key', expected: '1', measured: '1', passed: true },
+      { name: 'Missing IVs', table: 'public.users', ...passed },
+      { name: 'Missing IVs', table: 'public.orders', ...passed },
+      { name: 'Trigger', table: 'public.users', expected: 'disabled', measured: 'enabled', passed: false },
+      { name: 'CPU', expected: 'at most 80 %', measured: '20 %', passed: true },
+    ],
+    forecast: {
+      ...part,
+      rowsToEncrypt: 1_000,
+      batches: 4,
+      hours: 9,
+      tables: [
+        { name: 'public.users', ...part },
+        { name: 'public.orders', ...part },
+      ],
+    },
+  });
+  expect(plain(screen)).toBe(`Checklist
+  ✓ Key: 1
+  ✓ CPU: 20 %
+  public.users
+    ✓ Missing IVs: 0
+    ✗ Trigger: enabled (expected disabled)
+  public.orders
+    ✓ Missing IVs: 0
+
+Forecast
+  1,000 rows to encrypt in 4 batches, 9 h with the planned waits
+  the tables grow by about 1.0 MiB, and 2.0 MiB of WAL is written
+    public.users: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL
+    public.orders: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL
+
+NO_GO  Of the checklist above, 1 not met (✗). Nothing was written. Mend them, then try again.`);
 });

@@ -27,6 +27,7 @@ describe('the input of start', () => {
         input,
         dryRun: true,
         untilPhase: 2,
+        table: ['public.users'],
         priority: 'is_vip',
         attest: { onCallEstablished: 'J. Doe' },
         acknowledgeTrigger: ['touch'],
@@ -36,10 +37,30 @@ describe('the input of start', () => {
       acknowledgedTriggers: ['audit', 'touch'],
       dryRun: true,
       untilPhase: 2,
+      tables: ['public.users'],
       priority: 'is_vip',
     });
     expect(inputOf(options)).toEqual({});
     expect(inputOf({ ...options, input: 'config/example-input.json' })).toHaveProperty('attestations');
+  });
+
+  test('tables take the place of those in the file, conditions by table add up', async () => {
+    const given = {
+      tables: ['public.orders'],
+      priority: { 'public.orders': 'is_open', 'public.users': 'true' },
+    };
+    const input = await file(JSON.stringify(given));
+    expect(
+      inputOf({ ...options, input, table: ['public.users'], priority: { 'public.users': 'is_vip' } }),
+    ).toEqual({
+      tables: ['public.users'],
+      priority: { 'public.orders': 'is_open', 'public.users': 'is_vip' },
+    });
+    expect(inputOf({ ...options, input, priority: 'is_vip' })).toMatchObject({ priority: 'is_vip' });
+    const one = await file('{"priority": "is_vip"}');
+    expect(inputOf({ ...options, input: one, priority: { 'public.users': 'is_vip' } })).toEqual({
+      priority: { 'public.users': 'is_vip' },
+    });
   });
 
   test.each([
@@ -48,6 +69,7 @@ describe('the input of start', () => {
     [{ attest: { rollbackTestd: 'R. Roe' } }, /rollbackTestd.*expected one of stagingTestsPassed/],
     [{ attest: { rollbackTested: ' ' } }, /rollbackTested.*expected the name/],
     [{ priority: 'true; drop table x' }, /priority/],
+    [{ priority: { 'public.users': 'true; drop table x' } }, /priority/],
     [{ input: '/nowhere.json' }, /no readable file \/nowhere.json, expected .*--input/],
   ])('%j is refused with the name of the field', (wrong, message) => {
     expect(() => inputOf({ ...options, ...wrong })).toThrow(message);

@@ -2,12 +2,10 @@ import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 
 /** A run in its second attempt and third phase, paused, with a question open. */
 export const status: RolloutStatus = {
-  target: 'public.appointments',
   run: {
     id: '6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11',
     attempt: 2,
     status: 'ACTIVE',
-    purpose: 'encrypt',
     execution: 'arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one',
     startedAt: '2026-11-23T09:30:00Z',
     endedAt: null,
@@ -37,6 +35,36 @@ export const status: RolloutStatus = {
     reason: '',
     judgedAt: '2026-11-23T11:50:00Z',
   },
-  triggerEnabled: false,
-  errors: { encryption: 3 },
+  tables: [
+    {
+      name: 'public.appointments',
+      purpose: 'encrypt',
+      rows: { withPersonalData: 1_000_000, encrypted: 612_000, percentage: 61.2 },
+      triggerEnabled: false,
+      errors: { encryption: 3 },
+    },
+  ],
+};
+
+/** The same run over three tables, of which one was complete before, and one has not begun. */
+export const ofSeveral: RolloutStatus = {
+  ...status,
+  rows: { withPersonalData: 1_060_500, encrypted: 1_060_400, percentage: 99.99 },
+  tables: [
+    {
+      name: 'public.appointments',
+      purpose: 'verify',
+      rows: { withPersonalData: 1_000_000, encrypted: 1_000_000, percentage: 100 },
+      triggerEnabled: true,
+      errors: {},
+    },
+    {
+      name: 'billing.users',
+      purpose: 'encrypt',
+      rows: { withPersonalData: 60_500, encrypted: 60_400, percentage: 99.83 },
+      triggerEnabled: false,
+      errors: { encryption: 3, trigger: 1 },
+    },
+    { name: 'public.orders', purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} },
+  ],
 };

@@ -122,8 +122,8 @@ export const deliveries: readonly Fault[] = [
         before: once(isBatch(5), async () => {
           const before = await encrypted(scene);
           const late: [string, object][] = [
-            ['EncryptBatch', { phase: 3, execution: 'late', batch: 0 }],
-            ['EncryptBatch', { phase: 5, execution: 'late', batch: 0 }],
+            ['EncryptBatch', { phase: 3, target: 'public.appointments', execution: 'late', batch: 0 }],
+            ['EncryptBatch', { phase: 5, target: 'public.appointments', execution: 'late', batch: 0 }],
             ['AuditRows', { batch: 0 }],
             ['Gate', { phase: 3, stage: 'worked' }],
           ];

@@ -26,12 +26,12 @@ export interface Fault {
   run(scene: Scene, server: OwnServer): Promise<string>;
 }
 
-/** Polls until the condition holds. @throws after 20 s, with what was waited for */
+/** Polls until the condition holds. @throws after a minute, with what was waited for */
 export async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
   // Not Date: some faults turn the clock.
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + 60_000;
   while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`waited 20 s for ${what}`);
+    if (performance.now() > deadline) throw new Error(`waited a minute for ${what}`);
     await sleep(10);
   }
 }

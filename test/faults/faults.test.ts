@@ -30,7 +30,7 @@ const measured: Measured[] = [];
 describe.each(Object.entries(groups))('%s', (group, faults) => {
   const chosen = all ? faults : faults.filter(({ bounded }) => bounded);
   // The random kills take minutes.
-  test.for(chosen)('$name', { timeout: all ? 1_200_000 : 120_000 }, async (fault) => {
+  test.for(chosen)('$name', { timeout: all ? 1_200_000 : 180_000 }, async (fault) => {
     measured.push({ group, fault, ...(await provoke(fault)) });
   });
 });

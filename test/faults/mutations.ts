@@ -11,14 +11,14 @@ export interface Mutation {
 export const mutations: readonly Mutation[] = [
   {
     defect: 'Leave the row’s key out of the AAD',
-    file: 'sql/004_targets.sql',
-    search: '%2$s %5$s r.row_key %5$s r.iv',
-    replace: '%2$s %5$s r.iv',
+    file: 'sql/007_sealing.sql',
+    search: '%5$s %6$s r.row_key %6$s r.iv',
+    replace: '%5$s %6$s r.iv',
     caughtBy: 'test/lambdas/handlers/gates/gate.test.ts',
   },
   {
     defect: 'Use one IV for every row',
-    file: 'sql/004_targets.sql',
+    file: 'sql/007_sealing.sql',
     search: '%4$s.gen_random_bytes(16) end as iv',
     replace: "'\\x000102030405060708090a0b0c0d0e0f'::pg_catalog.bytea end as iv",
     caughtBy: 'test/sql/batches.test.ts',
@@ -33,16 +33,17 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Do without the guard trigger',
-    file: 'sql/004_targets.sql',
-    search: "if encryption_rollout.trigger_is_missing(p_target, v_guard, 'clear_stale_') then",
+    file: 'sql/009_triggers.sql',
+    search:
+      "if encryption_rollout.trigger_is_missing(p_target, 'zz_clear_stale_ciphertext', 'clear_stale_') then",
     replace: 'if false then',
     caughtBy: 'test/sql/triggers.test.ts',
   },
   {
     defect: 'Let a failure of the encryption trigger fail the customer’s write',
-    file: 'sql/004_targets.sql',
-    search: 'perform encryption_rollout.record_trigger_error(%6$L,',
-    replace: 'raise; perform encryption_rollout.record_trigger_error(%6$L,',
+    file: 'sql/008_trigger_texts.sql',
+    search: 'perform encryption_rollout.record_trigger_error(%7$L,',
+    replace: 'raise; perform encryption_rollout.record_trigger_error(%7$L,',
     caughtBy: 'test/sql/triggers.test.ts',
   },
   {
@@ -54,7 +55,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Swallow a batch’s error: a deadlock or a full disk counts as poison rows',
-    file: 'sql/005_batches.sql',
+    file: 'sql/010_failed_rows.sql',
     search: "if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') then",
     replace: 'if false then',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
@@ -75,7 +76,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Wait for rows that others have locked',
-    file: 'sql/005_batches.sql',
+    file: 'sql/011_batches.sql',
     search: 'for no key update skip locked',
     replace: 'for no key update',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
@@ -103,7 +104,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Encrypt without proving the key',
-    file: 'sql/005_batches.sql',
+    file: 'sql/011_batches.sql',
     search: 'perform encryption_rollout.check_key(p_key_check);',
     replace: 'null;',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
@@ -117,7 +118,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Round coverage up',
-    file: 'sql/007_errors_and_health.sql',
+    file: 'sql/015_health.sql',
     search: 'trunc(100.0 * encrypted_rows / rows_with_pii, 2)',
     replace: 'round(100.0 * encrypted_rows / rows_with_pii)',
     caughtBy: 'test/sql/verification.test.ts',

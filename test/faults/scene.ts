@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { InvocationError } from '../../rehearsal/machines/functions.ts';
 import { type Ending, executionArn, StateMachines } from '../../rehearsal/machines/state-machines.ts';
 import { type Rollout, synthesize } from '../../rehearsal/synthesis.ts';
@@ -87,7 +88,7 @@ let synthesized: Promise<Rollout> | undefined;
 
 /** The app, synthesized once per process. */
 function rollouts(): Promise<Rollout> {
-  synthesized ??= synthesize(assembly, false, null);
+  synthesized ??= synthesize(assembly, false, [Target.parse({})]);
   return synthesized;
 }
 
@@ -224,7 +225,7 @@ export async function setScene(
       await repair();
       const client = await world.connect();
       let resumed = 0;
-      while ((await statusOf(client, target)) !== 'COMPLETED') {
+      while ((await statusOf(client)) !== 'COMPLETED') {
         const ending = await start().ending;
         resumed += 1;
         if (ending.status !== 'SUCCEEDED' && resumed === MAX_RESUMED)
@@ -257,10 +258,9 @@ function judged({ counts, results }: Verification) {
   };
 }
 
-async function statusOf(client: pg.Client, target: string): Promise<string | undefined> {
+async function statusOf(client: pg.Client): Promise<string | undefined> {
   const { rows } = await client.query(
-    'select status from encryption_rollout.runs where target = $1 order by started_at desc limit 1',
-    [target],
+    'select status from encryption_rollout.runs order by started_at desc limit 1',
   );
   return rows[0]?.status;
 }

@@ -9,7 +9,7 @@ import { expectCompleted, expectStopped, type Fault, isBatch, once } from './fau
 const ordinary = {
   schema: 'public',
   table: 'visits_2030',
-  keyColumn: 'id',
+  key: ['id'],
   columns: ['email', 'e164', 'first_name'],
   trigger: 'encrypt_visit_pii',
   priority: null,
@@ -106,13 +106,13 @@ export const table: readonly Fault[] = [
     },
     async run(scene) {
       const canary = (await import('../../lambdas/core/plan/settings.ts')).Target.parse({}).canary;
-      scene.world.configure({ target: { ...ordinary, table: 'visits', canary } });
+      scene.world.configure({ targets: [{ ...ordinary, table: 'visits', canary }] });
       const ending = await scene.rollout();
       expect(ending).toMatchObject({ status: 'FAILED', error: 'UnusableTarget' });
       expect(
         await scene.count("select count(*) from pg_trigger where tgrelid = 'public.visits'::regclass"),
       ).toBe(0);
-      scene.world.configure({ target: { ...ordinary, canary } });
+      scene.world.configure({ targets: [{ ...ordinary, canary }] });
       return 'refused as UnusableTarget; its partition completed';
     },
   },

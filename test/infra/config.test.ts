@@ -40,7 +40,25 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ vpcId: 'main' }, 'vpcId: found "main", expected an id like vpc-0123456789abcdef0'],
     [{ vpcId: undefined }, 'vpcId: found nothing, expected an id like vpc-0123456789abcdef0'],
     [{ subnetIds: [] }, 'subnetIds: found [], expected at least one subnet id'],
-    [{ target: { keyColumn: '' } }, 'target.keyColumn: found "", expected some text'],
+    [{ target: { key: [''] } }, 'target.key.0: found "", expected some text'],
+    [{ target: { key: ['id', 'id'] } }, 'target.key: found ["id","id"], expected each column once'],
+    [{ targets: [] }, 'targets: found [], expected at least one table'],
+    [
+      { targets: [{}, { schema: 'public' }] },
+      'targets: found [{"schema":"public","table":"appointments","key":["id"],"createdAt":"created_at…, expected each table once',
+    ],
+    [
+      { target: {}, targets: [{}] },
+      'targets: found target besides, expected target, of one table, or targets, a list: not both',
+    ],
+    [
+      { targets: [{}, { table: 'people', canary: {} }] },
+      'targets.1.columns: found nothing, expected the columns with personal data of public.people',
+    ],
+    [
+      { target: { table: 'people', columns: ['email'] } },
+      'target.canary: found nothing, expected the values of a row that can be inserted, and is rolled back, of public.people',
+    ],
     [{ target: { columns: [] } }, 'target.columns: found [], expected at least one'],
     [
       { target: { columns: ['email', 'email'] } },
@@ -235,11 +253,16 @@ describe('a wrong setting is named with what was found and what is expected', ()
   });
 
   test('the demonstration fills one table, and encrypts that one', () => {
-    expect(() => parseConfig({ demo: true, target: { table: 'people' } }, 'test')).toThrow(
+    expect(() =>
+      parseConfig({ demo: true, target: { table: 'people', columns: ['email'], canary: {} } }, 'test'),
+    ).toThrow(
       /^test: target: found .*, expected public\.appointments, the table that the demonstration fills$/,
     );
-    expect(parseConfig({ demo: true, target: { createdAt: null } }, 'test').target.table).toBe(
-      'appointments',
+    expect(parseConfig({ demo: true, target: { createdAt: null } }, 'test').targets).toMatchObject([
+      { table: 'appointments', createdAt: null },
+    ]);
+    expect(() => parseConfig({ demo: true, targets: [{}] }, 'test')).toThrow(
+      'test: targets: not a setting that goes with "demo": true',
     );
   });
 

@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
-import { functionNames, functionsInVpc } from '../../infra/functions/functions.ts';
+import { functionsInVpc } from '../../infra/functions/functions.ts';
 import { endpointServices } from '../../infra/surroundings/endpoints.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
-import { planOf, Settings, Target } from '../../lambdas/core/plan/settings.ts';
+import { planOf, targetSettings } from '../../lambdas/core/plan/settings.ts';
 
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(
@@ -20,7 +20,7 @@ describe('a plan of its own', () => {
   const {
     template: own,
     machines,
-    functions,
+    settings,
   } = synthesizeRollout(
     parseConfig(
       {
@@ -39,9 +39,12 @@ describe('a plan of its own', () => {
   );
 
   test('draws the machines', () => {
-    const states = Object.keys(machines.EncryptionRollout.definition.States as object);
-    expect(states).toContain('Phase 3 Bulk Migration: Soak');
-    expect(states).not.toContain('Phase 4 Enable Trigger: Soak');
+    const states = machines.EncryptionRollout.definition.States as Record<string, object>;
+    const soaks = defaultPlan.phases.map(
+      ({ title }) =>
+        (states[title] as { Parameters: { Input: { does: { soak: boolean } } } }).Parameters.Input.does.soak,
+    );
+    expect(soaks).toEqual([true, true, true, false, false]);
     expect(JSON.stringify(machines.Soak.definition)).toContain('"Seconds":120');
   });
 
@@ -74,7 +77,7 @@ describe('a plan of its own', () => {
   });
 
   test('reaches the handlers', () => {
-    const plan = planOf(Settings.parse(JSON.parse(functions.Gate?.environment.ROLLOUT_SETTINGS ?? '')));
+    const plan = planOf(settings);
     expect(plan.phases.map(({ soakMinutes }) => soakMinutes)).toEqual([30, 120, 60, 0, 0]);
     expect({ ...plan, phases: [] }).toEqual({
       ...defaultPlan,
@@ -90,12 +93,13 @@ describe('a plan of its own', () => {
 
 describe("for somebody else's account", () => {
   const kmsKey = 'arn:aws:kms:us-east-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef';
-  const { template: custom } = synthesizeRollout(
+  const { template: custom, settings: told } = synthesizeRollout(
     parseConfig(
       {
         ...JSON.parse(readFileSync('config/example.json', 'utf8')),
         stackName: 'Clinic',
-        target: { table: 'Wizyty w Łodzi' },
+        target: undefined,
+        targets: [{}, { table: 'Wizyty w Łodzi', columns: ['imię'], canary: {} }],
         createVpcEndpoints: true,
         stakeholders: {
           executives: ['chief@example.com'],
@@ -116,12 +120,7 @@ describe("for somebody else's account", () => {
       .map(({ Properties }) => Properties as any);
 
   test('alarms and messages link to where the operator keeps the runbook', () => {
-    const handlers = resources('AWS::Lambda::Function')
-      .map(({ Environment }) => Environment.Variables.ROLLOUT_SETTINGS)
-      .filter((settings) => settings !== undefined);
-    expect(handlers).toHaveLength(functionNames.length);
-    for (const settings of handlers)
-      expect(JSON.parse(settings)).toMatchObject({ runbookUrl: 'https://wiki.example.com/runbook' });
+    expect(told).toMatchObject({ runbookUrl: 'https://wiki.example.com/runbook' });
     expect(JSON.stringify(custom)).not.toContain('docs/runbook.md');
     for (const { AlarmDescription } of resources('AWS::CloudWatch::Alarm'))
       expect(AlarmDescription).toMatch(/ Runbook: https:\/\/wiki\.example\.com\/runbook#[a-z0-9]+$/);
@@ -132,8 +131,10 @@ describe("for somebody else's account", () => {
       all.flatMap(({ Namespace, Dimensions = [] }) =>
         Namespace === metricNamespace ? Dimensions.map(({ Value }) => Value) : [],
       );
-    expect(new Set(watched(resources('AWS::CloudWatch::Alarm')))).toEqual(
-      new Set(['Clinic/public.Wizyty w _odzi']),
+    expect(new Set(watched(resources('AWS::CloudWatch::Alarm')))).toEqual(new Set(['Clinic']));
+    // The dashboard has each table.
+    expect(JSON.stringify(resources('AWS::CloudWatch::Dashboard'))).toMatch(
+      /Clinic\/public\.appointments.*Clinic\/public\.Wizyty w _odzi/,
     );
     // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
     for (const { Description = '' } of resources('AWS::IAM::Role'))
@@ -201,7 +202,7 @@ describe("for somebody else's account", () => {
     ]);
     for (const { Targets } of telling)
       expect(Targets[0].InputTransformer.InputTemplate).toContain(
-        'ncryption rollout of public.Wizyty w Łodzi',
+        'ncryption rollout of public.appointments and public.Wizyty w Łodzi',
       );
     for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
   });
@@ -261,7 +262,7 @@ describe("for somebody else's account", () => {
     const documented = [...page.matchAll(/^\|([^|]*)\|/gm)].flatMap(([, cell = '']) =>
       [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
     );
-    for (const setting of [...settingNames, ...Object.keys(Target.shape)])
+    for (const setting of [...settingNames, ...targetSettings])
       expect(documented, setting).toContain(setting);
   });
 });

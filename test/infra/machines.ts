@@ -2,17 +2,22 @@
 import { randomUUID } from 'node:crypto';
 import { readConfig } from '../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../infra/synthesis.ts';
-import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { type CaughtError, explained, explainReason } from '../../lambdas/core/errors.ts';
+import { defaultPlan, type PhaseNumber, phaseOf, roundsPerExecution } from '../../lambdas/core/plan/plan.ts';
+import { allStates } from '../../rehearsal/machines/definitions.ts';
 import { InvocationError } from '../../rehearsal/machines/functions.ts';
 import { StateMachines } from '../../rehearsal/machines/state-machines.ts';
 
-interface State {
+export interface State {
   readonly Type: string;
   readonly Resource?: string;
   readonly TimeoutSeconds?: number;
   readonly Retry?: { readonly ErrorEquals: readonly string[] }[];
-  readonly Catch?: { readonly ErrorEquals: readonly string[] }[];
+  readonly Catch?: { readonly ErrorEquals: readonly string[]; readonly Next: string }[];
   readonly Parameters?: Record<string, unknown>;
+  readonly Next?: string;
+  readonly Default?: string;
+  readonly Choices?: readonly { readonly Next: string }[];
 }
 
 const rollout = synthesizeRollout({ ...readConfig('config/example.json'), approvals: [4] });
@@ -20,14 +25,17 @@ export const { functions } = rollout;
 export const definitions = new Map(
   Object.entries(rollout.machines).map(([name, { definition }]) => [name, definition]),
 );
+/** By name, those inside of a Map among them. */
 export const statesOf = (name: string) =>
-  Object.entries(definitions.get(name)?.States as Record<string, State>);
+  Object.entries(allStates(definitions.get(name)?.States as Record<string, State>)) as [string, State][];
 
 export type Input = Record<string, unknown> & {
   phase?: number;
   stage?: string;
   batch?: number;
   slice?: number;
+  round?: number;
+  target?: string;
 };
 export type Handlers = Record<string, (input: Input) => unknown>;
 
@@ -37,8 +45,32 @@ export function anotherRun(): void {
   run = { ...run, id: randomUUID() };
 }
 
-const reasonOf = (input: Input) =>
-  typeof input.reason === 'string' ? input.reason : (input.reason as { Error: string }).Error;
+/** The input of Phase for this phase of the plan. */
+export const phaseInput = (phase: PhaseNumber) => {
+  const { title } = phaseOf(defaultPlan, phase);
+  const state = new Map(statesOf('EncryptionRollout')).get(title);
+  const { 'run.$': _path, ...input } = { ...(state?.Parameters?.Input as Record<string, unknown>) };
+  return { ...input, run: { ...run, resumeAt: 1, untilPhase: 5 } };
+};
+
+/** Work that EncryptBatch has said to be done, by phase and table. */
+const worked = new Set<string>();
+const workOf = ({ phase, target }: Input) => `${phase} ${target}`;
+
+/** ListWork for these tables, with the records that EncryptBatch leaves behind. */
+export const listWork =
+  (...targets: string[]): Handlers[string] =>
+  ({ phase, execution, round = 0 }) => {
+    const left = targets.filter((target) => !worked.has(workOf({ phase: phase ?? 0, target })));
+    const more = round < roundsPerExecution(targets.length) ? 'WORK' : 'CONTINUE';
+    const items = left.map((target, index) => ({
+      run,
+      phase,
+      target,
+      name: `${execution}-w${round + 1}-${index + 1}`,
+    }));
+    return { outcome: left.length === 0 ? 'DONE' : more, items, round: round + 1 };
+  };
 
 /** A rollout in which all goes well, each phase with one batch. */
 export const allGoesWell: Handlers = {
@@ -55,6 +87,7 @@ export const allGoesWell: Handlers = {
     slice: slice + 1,
     reason: '',
   }),
+  ListWork: listWork(run.target),
   EncryptBatch: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1, pauseSeconds: 10, reason: '' }),
   Gate: () => ({ verdict: 'GO', reason: '' }),
   EnableTrigger: () => ({ enabled: true }),
@@ -64,13 +97,14 @@ export const allGoesWell: Handlers = {
     stateMachines.succeedTask(String(token), { decision: 'go' });
   },
   EndPhase: ({ phase }) => ({ summary: `ended after phase ${phase}` }),
+  ExplainFailure: ({ error }) => explained(error as CaughtError),
   DryRun: () => ({ verdict: 'GO', reason: 'all passed', forecast: { rowsToEncrypt: 1 } }),
   CompleteRollout: () => ({ summary: 'complete' }),
   ScheduleChecks: () => ({ schedules: [] }),
   CancelBatches: () => ({ cancelled: 0 }),
   DisableTrigger: () => ({ triggerDisabled: true, milliseconds: 1 }),
   ProvePlaintext: () => ({ plaintextRows: 1, ciphertextOnlyRows: 0 }),
-  GatherEvidence: (input) => ({ summary: `stopped: ${reasonOf(input)}` }),
+  GatherEvidence: ({ reason }) => ({ summary: `stopped: ${explainReason(reason as CaughtError)}` }),
 };
 
 let handlers = allGoesWell;
@@ -82,7 +116,9 @@ export const stateMachines = new StateMachines({
   invoke: async (name, given) => {
     const call = given as Input;
     calls.push([name, call.phase, call.stage ?? call.during].filter((part) => part !== undefined).join(' '));
-    return handlers[name]?.(call);
+    const output = handlers[name]?.(call) as { outcome?: string } | undefined;
+    if (name === 'EncryptBatch' && output?.outcome === 'DONE') worked.add(workOf(call));
+    return output;
   },
   listener: {
     beforeFunction: async () => {},
@@ -104,6 +140,7 @@ export async function rollOut(
   handlers = { ...allGoesWell, ...changes };
   calls = [];
   notes = [];
+  worked.clear();
   const { executions, waitedSeconds } = stateMachines;
   const before = executions.length;
   const ending = await stateMachines.execute(machine, name, input);

@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan/plan.ts';
+import { tablesOf } from './tables.ts';
 import type { TestWorld } from './world.ts';
 
 interface Walk {
@@ -17,7 +18,7 @@ async function deliver(world: TestWorld, times: number, handler: string, event: 
   return output;
 }
 
-/** A phase as the machine walks it. */
+/** A phase as the machine walks it: its work table by table, then the gates of all. */
 export async function walkPhase(
   world: TestWorld,
   run: PrepareDatabaseOutput,
@@ -31,14 +32,16 @@ export async function walkPhase(
   };
   if (number === 4) await deliver(world, times, 'enable-trigger', { run });
   else
-    for (let batch = 0, outcome = 'MORE'; outcome !== 'DONE'; batch++) {
-      await deliver(world, times, 'check-vitals', { run, phase: number, during: 'batch' });
-      const event = { run, phase: number, execution: `${run.id}/${run.attempt}/${number}`, batch };
-      const result = await deliver(world, times, 'encrypt-batch', event);
-      expect(result.reason).toBe('');
-      outcome = result.outcome;
-      await afterStep();
-    }
+    for (const target of await tablesOf(world, run, number))
+      for (let batch = 0, outcome = 'MORE'; outcome !== 'DONE'; batch++) {
+        await deliver(world, times, 'check-vitals', { run, phase: number, target, during: 'batch' });
+        const execution = `${run.id}/${run.attempt}/${number}/${target}`;
+        const event = { run, phase: number, target, execution, batch };
+        const result = await deliver(world, times, 'encrypt-batch', event);
+        expect(result.reason).toBe('');
+        outcome = result.outcome;
+        await afterStep();
+      }
   await go('gate', { stage: 'worked' });
   if ((defaultPlan.phases[number - 1]?.soakMinutes ?? 0) > 0) {
     const soak = await deliver(world, times, 'check-vitals', {

@@ -1,15 +1,16 @@
 /**
- * A model of one encrypted table, and a seeded interpreter of what can happen to it: each action is done to the real
- * table and to the model, then both must agree on every row: its plaintext, and whether it counts as encrypted.
+ * A model of two encrypted tables, and a seeded interpreter of what can happen to them: each action is done to the real
+ * table and to its model, then both must agree on every row of both: its plaintext, and whether it counts as encrypted.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import type pg from 'pg';
 import { open, columnKey as verifierKey } from '../../verifier/format.ts';
-import { testKey } from '../support/database.ts';
+import { appointments, testKey } from '../support/database.ts';
 import { text } from './arbitraries.ts';
 
-const table = 'public.appointments';
+/** The second is like the first, and its rows have the same keys: no value of one may open in the other. */
+export const tables = ['public.appointments', 'public.visits'] as const;
 const columns = ['email', 'e164', 'first_name'] as const;
 
 type Value = string | null;
@@ -59,11 +60,15 @@ export type Action = {
   [K in keyof typeof kinds]: (typeof kinds)[K] extends fc.Arbitrary<infer A> ? A : never;
 }[keyof typeof kinds];
 
-export const actions = fc.array(fc.oneof(...Object.values(kinds)) as fc.Arbitrary<Action>, {
-  minLength: 1,
-  maxLength: 30,
-  size: 'max',
-});
+/** What happens, and to which of the tables. */
+export type Step = Action & { readonly of?: number };
+
+export const steps: fc.Arbitrary<Step[]> = fc.array(
+  fc
+    .tuple(fc.oneof(...Object.values(kinds)) as fc.Arbitrary<Action>, fc.nat(tables.length - 1))
+    .map(([action, of]) => ({ ...action, of })),
+  { minLength: 1, maxLength: 30, size: 'max' },
+);
 
 interface ModelRow {
   values: Values;
@@ -84,11 +89,28 @@ export async function installPoison(client: pg.Client): Promise<void> {
         and (select f.poison from public.faults f)
       then raise exception 'no'; end if;
       return new;
-    end $$;
-    create trigger poison before update on ${table} for each row execute function public.poison()`);
+    end $$`);
+  for (const table of tables)
+    await client.query(
+      `create trigger poison before update on ${table} for each row execute function public.poison()`,
+    );
+}
+
+/** Makes the second table, and registers it. */
+export async function createVisits(client: pg.Client): Promise<void> {
+  await client.query(
+    `create table public.visits (
+       id uuid primary key default gen_random_uuid(), organization_id uuid not null, start_at timestamptz not null,
+       end_at timestamptz not null, email text, e164 text, first_name text, note text, updated_at timestamptz)`,
+  );
+  const { priority: _, createdAt: __, ...like } = appointments;
+  await client.query('select encryption_rollout.register_target($1)', [
+    { ...like, table: 'visits', trigger: 'encrypt_visit_pii' },
+  ]);
 }
 
 export class World {
+  readonly #table: string;
   readonly #rows = new Map<string, ModelRow>();
   /** Keys that a batch failed on, and so passes over until it is told to try again. */
   readonly #failed = new Set<string>();
@@ -98,18 +120,21 @@ export class World {
 
   /** Three connections: the application's, the batches' and one that watches. */
   constructor(
+    table: string,
     private readonly app: pg.Client,
     private readonly batches: pg.Client,
     private readonly watcher: pg.Client,
-  ) {}
+  ) {
+    this.#table = table;
+  }
 
   /** Empties the table and puts everything as after the installation. */
   async reset(): Promise<void> {
     await this.batches.query("set application_name = 'batches'");
     await this.app.query(`
-      truncate ${table}, public.encryption_errors, encryption_rollout.failed_rows, encryption_rollout.cursors;
+      truncate ${this.#table}, public.encryption_errors, encryption_rollout.failed_rows, encryption_rollout.cursors;
       update public.faults set poison = false;
-      select encryption_rollout.set_trigger('${table}', false)`);
+      select encryption_rollout.set_trigger('${this.#table}', false)`);
   }
 
   async apply(action: Action): Promise<void> {
@@ -117,7 +142,7 @@ export class World {
       case 'insert': {
         const key = `00000000-0000-4000-8000-${String(++this.#keys).padStart(12, '0')}`;
         await this.app.query(
-          `insert into ${table} (id, organization_id, start_at, end_at, email, e164, first_name)
+          `insert into ${this.#table} (id, organization_id, start_at, end_at, email, e164, first_name)
            values ($1, '00000000-0000-4000-8000-000000000000', now(), now(), $2, $3, $4)`,
           [key, ...action.values],
         );
@@ -126,7 +151,7 @@ export class World {
         return;
       }
       case 'trigger':
-        await this.app.query('select encryption_rollout.set_trigger($1, $2)', [table, action.on]);
+        await this.app.query('select encryption_rollout.set_trigger($1, $2)', [this.#table, action.on]);
         this.#trigger = action.on;
         return;
       case 'poison':
@@ -134,11 +159,11 @@ export class World {
         this.#poison = action.on;
         return;
       case 'resume':
-        await this.app.query('select encryption_rollout.forget_failed_rows($1)', [table]);
+        await this.app.query('select encryption_rollout.forget_failed_rows($1)', [this.#table]);
         this.#failed.clear();
         return;
       case 'rewrite':
-        await this.app.query(`vacuum full ${table}`);
+        await this.app.query(`vacuum full ${this.#table}`);
         return;
       case 'batch':
         await this.#batch(action.limit);
@@ -159,7 +184,7 @@ export class World {
         return;
       case 'editOne': {
         const values = known.values.with(action.column, action.value) as unknown as Values;
-        await this.app.query(`update ${table} set ${columns[action.column]} = $2 where id = $1`, [
+        await this.app.query(`update ${this.#table} set ${columns[action.column]} = $2 where id = $1`, [
           key,
           action.value,
         ]);
@@ -167,7 +192,9 @@ export class World {
         return;
       }
       case 'touch':
-        await this.app.query(`update ${table} set note = 'touched', updated_at = now() where id = $1`, [key]);
+        await this.app.query(`update ${this.#table} set note = 'touched', updated_at = now() where id = $1`, [
+          key,
+        ]);
         return;
       case 'writeSame':
         await this.#edit(key, known.values);
@@ -175,14 +202,14 @@ export class World {
         return;
       case 'changeKey': {
         const other = `00000000-0000-4000-8000-${String(++this.#keys).padStart(12, '0')}`;
-        await this.app.query(`update ${table} set id = $2 where id = $1`, [key, other]);
+        await this.app.query(`update ${this.#table} set id = $2 where id = $1`, [key, other]);
         this.#rows.delete(key);
         this.#rows.set(other, { ...known, sealed: false });
         this.#written(other);
         return;
       }
       case 'remove':
-        await this.app.query(`delete from ${table} where id = $1`, [key]);
+        await this.app.query(`delete from ${this.#table} where id = $1`, [key]);
         this.#rows.delete(key);
         return;
       case 'editAndRollBack':
@@ -233,14 +260,14 @@ export class World {
       );
       for (const [n, ciphertext] of sealed.entries()) {
         if (ciphertext === null || iv === null) continue;
-        const column = `${table}.${columns[n]}`;
+        const column = `${this.#table}.${columns[n]}`;
         const opened = open(ciphertext, iv, verifierKey(testKey.key, column), column, key)?.toString();
         expectEqual(`what ${column} of row ${key} opens to`, opened, values[n]);
       }
     }
     const { rows } = await this.watcher.query(
       'select encrypted_rows::integer as encrypted, rows_with_pii::integer as held from encryption_rollout.health($1)',
-      [table],
+      [this.#table],
     );
     const held = [...this.#rows.values()].filter(holdsPii);
     expectEqual('health', rows[0], {
@@ -261,7 +288,7 @@ export class World {
   }
 
   #edit(key: string, values: Values) {
-    return this.app.query(`update ${table} set email = $2, e164 = $3, first_name = $4 where id = $1`, [
+    return this.app.query(`update ${this.#table} set email = $2, e164 = $3, first_name = $4 where id = $1`, [
       key,
       ...values,
     ]);
@@ -285,7 +312,7 @@ export class World {
   async #callBatch(rows: number): Promise<Batch> {
     const { rows: answers } = await this.batches.query(
       'select * from encryption_rollout.encrypt_batch($1, $2)',
-      [table, rows],
+      [this.#table, rows],
     );
     return answers[0];
   }
@@ -302,7 +329,7 @@ export class World {
   async #batchDone(before: Set<string>, batch: Batch, locked?: string, edited?: string): Promise<void> {
     const failed = await this.watcher.query(
       'select row_key from encryption_rollout.failed_rows where target = $1',
-      [table],
+      [this.#table],
     );
     const newlyFailed = failed.rows.map(({ row_key }) => row_key).filter((key) => !this.#failed.has(key));
     expectEqual('rows recorded as failed', newlyFailed.length, batch.failed);
@@ -335,7 +362,7 @@ export class World {
       sealed: (Buffer | null)[];
     }>(
       `select id::text as key, pii_iv as iv, array[email, e164, first_name] as values,
-         array[email_encrypted, e164_encrypted, first_name_encrypted] as sealed from ${table}`,
+         array[email_encrypted, e164_encrypted, first_name_encrypted] as sealed from ${this.#table}`,
     );
     return rows;
   }

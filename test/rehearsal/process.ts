@@ -4,6 +4,8 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { PlanOverrides } from '../../lambdas/core/plan/plan-overrides.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
+import { samples } from '../../rehearsal/database/samples.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
 
@@ -15,11 +17,18 @@ export class Bench {
   private readonly running = new Set<ChildProcess>();
   private reports = 0;
 
-  /** @param plan what is changed of the plan, e.g. to look less often while a phase soaks */
-  async prepare(plan?: PlanOverrides): Promise<void> {
+  /**
+   * @param plan what is changed of the plan, e.g. to look less often while a phase soaks
+   * @param tables how many of the samples
+   */
+  async prepare(plan?: PlanOverrides, tables = 1): Promise<void> {
     // The embedded PostgreSQL may run as another user.
     chmodSync(this.directory, 0o755);
-    await synthesize(path.join(this.directory, 'assembly'), false, 'is_vip', plan);
+    // As the rehearsal has them, which takes what it finds synthesized only for the same tables.
+    const targets = samples
+      .slice(0, tables)
+      .map(({ target }, index) => Target.parse(index === 0 ? { ...target, priority: 'is_vip' } : target));
+    await synthesize(path.join(this.directory, 'assembly'), false, targets, plan);
   }
 
   /** Ends what still runs and removes the directory. */

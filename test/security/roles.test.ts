@@ -106,8 +106,9 @@ const forReaders = {
     'events',
     'gates',
     'holds',
-    'looks',
     'phases',
+    'polls',
+    'run_targets',
     'runs',
   ],
   // It answers for anybody.

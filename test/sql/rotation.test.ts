@@ -266,12 +266,10 @@ describe('retire_key', () => {
     await encryptAll();
     // Other databases of the server may have transactions that are older than the rotation, and a snapshot reaches back to them.
     await expect
-      .poll(
-        () =>
-          one(
-            'select pg_snapshot_xmin(pg_current_snapshot()) > superseded_in from encryption_rollout.keys where number = 1',
-          ),
-        { timeout: 30_000 },
+      .poll(() =>
+        one(
+          'select pg_snapshot_xmin(pg_current_snapshot()) > superseded_in from encryption_rollout.keys where number = 1',
+        ),
       )
       .toBe(true);
     const reader = await database.connect();

@@ -24,3 +24,24 @@ test('names that are longer than their column are told to the end, and broken be
   expect(shown).toContain(' incidentResponseReviewed ');
   expect(shown).toContain(' KeyAccessFailures');
 });
+
+test('criteria of several tables stand under their names', () => {
+  const out = new PassThrough();
+  const criterion = { name: 'Missing IVs', expected: '0', measured: '0', passed: true };
+  new Display(out as unknown as NodeJS.WriteStream).criteria([
+    { ...criterion, table: 'public.users' },
+    { ...criterion, table: 'billing.invoices' },
+    { ...criterion, name: 'Database CPU' },
+  ]);
+  const shown = stripVTControlCharacters(String(out.read()));
+  expect(shown.split('\n').map((line) => line.trim().replaceAll(/\s+/g, ' '))).toEqual([
+    'Criterion Expected Measured',
+    'public.users',
+    '✓ Missing IVs 0 0',
+    'billing.invoices',
+    '✓ Missing IVs 0 0',
+    'All together',
+    '✓ Database CPU 0 0',
+    '',
+  ]);
+});

@@ -35,8 +35,8 @@ export interface TableMeasurements {
   /** Phase 4 only. */
   readonly triggerTest?: TriggerTest | undefined;
   readonly newRows?: NewRows | undefined;
-  /** Phase 5, after the final audit. */
-  readonly audit?: AuditResult | undefined;
+  /** After the final audit: null = none of the table is recorded. Undefined: none is asked for yet. */
+  readonly audit?: AuditResult | null | undefined;
 }
 
 export interface GateMeasurements {
@@ -65,7 +65,7 @@ function tableCriteria(plan: Plan, phase: Phase, m: TableMeasurements): Criterio
     errorRate(phase, m),
     none('Key access failures', m.errors.keyAccess),
     ...triggerCriteria(plan, phase, m),
-    ...(m.audit ? [auditCriterion(m.audit)] : []),
+    ...(m.audit === undefined ? [] : [auditCriterion(m.audit ?? undefined)]),
     ...batchTimeCriteria(plan, m.millisecondsPerRow),
   ];
 }

@@ -1,4 +1,5 @@
 /** From criteria to a verdict. Pure. A value that could not be measured is `null` and never counts as health. */
+import { bounded } from '../errors.ts';
 
 /** One line of a gate. `passed: null` = could not be measured. */
 export interface Criterion {
@@ -12,7 +13,7 @@ export interface Criterion {
 
 export type Verdict = 'GO' | 'NO_GO' | 'INCONCLUSIVE';
 
-/** Result of Preflight and Gate; `reason` is one sentence that names the gate and every criterion not passed. */
+/** Result of Preflight and Gate; `reason` is one sentence that names the gate and the criteria not passed, as far as a cause holds them. */
 export interface Judgement {
   readonly gate: string;
   readonly verdict: Verdict;
@@ -77,12 +78,13 @@ export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
   return {
     gate,
     verdict,
-    reason: verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : `${gate}: ${listed}`,
+    reason:
+      verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : bounded(`${gate}: ${listed}`),
     criteria,
   };
 }
 
 /** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */
-export function breach(gate: string, name: string, expected: string, measured: string): Judgement {
-  return judge(gate, [criterion(name, expected, measured, false)]);
+export function breach(gate: string, failed: Omit<Criterion, 'passed'>): Judgement {
+  return judge(gate, [{ ...failed, passed: false }]);
 }

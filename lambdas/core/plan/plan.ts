@@ -27,13 +27,26 @@ export interface Phase {
 }
 
 /**
- * Stretches in one execution of the parent, 10 history events each: with all else below 5,000, a fifth of what AWS
- * allows. At 250 batches of 5,000 rows that is enough for 400 million rows. A larger table takes more executions.
+ * History events that the work of a phase may make in one execution of Phase: with all else below 5,000, a fifth of what AWS
+ * allows. Whatever is left then is done by the next part of the phase, so a table may have any size.
  */
-export const maxStretches = 400;
+const workEvents = 2_500;
+
+/** Tables that one round of work takes; the others come in later rounds. */
+export const tablesPerRound = 100;
+
+/** Rounds of work in one execution of Phase: 11 events each, and 8 for every table. */
+export function roundsPerExecution(tables: number): number {
+  return Math.floor(workEvents / (11 + 8 * Math.min(tables, tablesPerRound)));
+}
+
+/** Stretches of the final audit in one execution of Phase, 11 history events each. */
+export const auditsPerExecution = 100;
 
 export interface Plan {
   readonly phases: readonly Phase[];
+  /** Tables that are worked on side by side. */
+  readonly writers: number;
   /** Batches in one execution of EncryptBatches before it returns CONTINUE: 16 history events each, under 5,000. */
   readonly batchesPerExecution: number;
   /** Rows that one call of the final audit verifies: seconds of work, far from the function's time-out. */
@@ -157,6 +170,7 @@ export const defaultPlan: Plan = {
       updateHours: 24,
     },
   ],
+  writers: 1,
   batchesPerExecution: 250,
   auditRows: 20_000,
   soakSliceMinutes: 5,

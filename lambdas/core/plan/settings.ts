@@ -62,6 +62,9 @@ const GivenTarget = z.strictObject({
   suffix: z.string().min(1).default('_encrypted'),
 });
 
+/** Names of all that may be said of a target. */
+export const targetSettings: readonly string[] = Object.keys(GivenTarget.shape);
+
 /** A target with nothing left open. What the sample is made of is nobody else's default. */
 export const Target = GivenTarget.transform((given, context) => {
   const defaults = targetName(given) === targetName(sample) ? sample : undefined;

@@ -2,7 +2,7 @@
  * Why batches wait although nothing is wrong: the time of the day, and pressures that ease by themselves. Pure. What does
  * not ease is an abort condition (abort-criteria.ts).
  */
-import { maxStretches, type PhaseNumber, type Plan } from '../plan/plan.ts';
+import type { PhaseNumber, Plan } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
 import type { Vitals } from './vitals.ts';
 
@@ -11,11 +11,6 @@ const MAX_WAIT_SECONDS = 300;
 
 /** Between two looks while a person has paused the run: what they want next happens within that. */
 export const PAUSED_SECONDS = 20;
-
-/** Whole days that one execution can be paused for, all pauses together: each look takes some of its bounded history. */
-export function longestPauseDays({ batchesPerExecution }: Plan): number {
-  return Math.floor((maxStretches * batchesPerExecution * PAUSED_SECONDS) / 86_400);
-}
 
 /** How the reason of a wait begins, by what it is that is waited for: all that the records keep of it. */
 export const waitBegins = {

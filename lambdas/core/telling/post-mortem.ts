@@ -193,36 +193,31 @@ function rollbacks({ events }: Report): string[] {
     const ofAttempt = (each: EventReport) => each.attempt === attempt;
     const before = events.slice(0, index).filter(ofAttempt);
     const later = events.slice(index + 1).filter(ofAttempt);
-    const took = (end: EventReport | undefined) =>
-      end === undefined ? 'never' : `after ${number.format(minutes(at, end.at) * 60)} s`;
-    const first = (name: string) => later.find((each) => each.event === name);
+    const after = (end: EventReport | undefined) =>
+      end === undefined ? 'never' : `${number.format(minutes(at, end.at) * 60)} s`;
+    const took = (name: string) => after(later.find((each) => each.event === name));
+    const tables = new Set([...before, ...later].filter(isOfTrigger).map(({ table }) => table));
+    const triggers = (tables.size === 0 ? [null] : [...tables]).map((table) => {
+      const ofTable = (each: EventReport) => each.table === table && isOfTrigger(each);
+      // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
+      const wasOff = before.some((each) => ofTable(each) && each.event === 'TRIGGER_DISABLED');
+      const first = later.find(ofTable);
+      const found = wasOff
+        ? 'off before'
+        : first?.event === 'TRIGGER_LEFT_ON'
+          ? 'left on'
+          : `off after ${after(first)}`;
+      return `trigger${tables.size > 1 ? of(table) : ''} ${found}`;
+    });
     return [
-      `- ${minute(at)} rollback of attempt ${attempt}: ${triggers(before, later, took)}, plaintext proven ${took(first('PLAINTEXT_PROVEN'))}, over ${took(first('STOPPED'))}`,
+      `- ${minute(at)} rollback of attempt ${attempt}: ${triggers.join(', ')}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
     ];
   });
 }
 
-/** What a rollback did to the trigger of each table that anything is recorded of in the attempt. */
-function triggers(
-  before: readonly EventReport[],
-  later: readonly EventReport[],
-  took: (end: EventReport | undefined) => string,
-): string {
-  const tables = [...new Set([...before, ...later].map(({ table }) => table))].filter(
-    (table) => table !== null,
-  );
-  const state = (table: string | undefined) => {
-    const of = (each: EventReport) => each.table === table;
-    if (before.some((each) => of(each) && each.event === 'TRIGGER_DISABLED')) return 'off before';
-    // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.
-    const first = later.find(
-      (each) => of(each) && (each.event === 'TRIGGER_LEFT_ON' || each.event === 'TRIGGER_DISABLED'),
-    );
-    return first?.event === 'TRIGGER_LEFT_ON' ? 'left on' : `off ${took(first)}`;
-  };
-  return tables.length <= 1
-    ? `trigger ${state(tables[0])}`
-    : tables.map((table) => `trigger of ${table} ${state(table)}`).join(', ');
+/** Tells of a table what a rollback did with its trigger. */
+function isOfTrigger({ event }: EventReport): boolean {
+  return event === 'TRIGGER_LEFT_ON' || event === 'TRIGGER_DISABLED';
 }
 
 function keyUse({ keyAccess }: Report): string[] {

@@ -13,7 +13,9 @@ const WEEK_HOURS = 7 * 24;
 
 /** What was told before; undefined = nothing yet. */
 export interface Told {
-  readonly update: { readonly at: Date; readonly attempt: number; readonly phase: number | null } | undefined;
+  readonly update:
+    | { readonly at: Date; readonly attempt: number; readonly phase: number | null; readonly status: string }
+    | undefined;
   /** The latest update that went to the security team, too. */
   readonly security: Date | undefined;
   /** The latest check after the rollout, which is a report like an update. */
@@ -35,7 +37,8 @@ export function dueUpdates(
   const longAgo = (moment: Date | undefined, hours: number) =>
     moment === undefined || hoursSince(moment) >= hours - TOLERANCE_HOURS;
   const { update } = told;
-  if (run?.endedAt != null && update?.attempt === run.attempt && update.at < new Date(run.endedAt))
+  // By what was told, not by when: a run may end between the look at it and the record of that.
+  if (run?.endedAt != null && update?.attempt === run.attempt && update.status !== run.status)
     return { updates: true, security: false };
   if (run?.status === 'COMPLETED' && run.endedAt !== null) {
     const over = hoursSince(new Date(run.endedAt)) > plan.afterwards.days * 24 + 1;

@@ -68,7 +68,7 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
     const result = await withLockRetry(step, client, () =>
       inTransaction(client, async () => {
         await holdWork(client, run);
-        const served = await findBatch(client, run, request);
+        const served = await findBatch(client, run, target, request);
         if (served) return served;
         // Since the look at the vitals somebody was told that no further batch begins.
         if (await readPause(client, run)) return nothing;
@@ -181,19 +181,23 @@ async function breachOf(
   step: Step,
 ): Promise<Outcome> {
   const gate = `${phase.title}: EncryptBatch`;
-  const judgement =
-    error instanceof WrongKey || error instanceof KeyUnavailable
-      ? breach(gate, 'Encryption key', 'Secrets Manager and the database hold the same key', error.message)
-      : isLockTimeout(error)
-        ? breach(
-            gate,
-            'Database locks',
-            `no wait over ${step.plan.abort.lockWaitMilliseconds} ms`,
-            `a batch of ${target} had to give way to a lock twice in a row`,
-          )
-        : undefined;
-  if (judgement === undefined) throw error;
-  const isKey = judgement.criteria[0]?.name === 'Encryption key';
+  const isKey = error instanceof WrongKey || error instanceof KeyUnavailable;
+  if (!isKey && !isLockTimeout(error)) throw error;
+  const judgement = breach(
+    gate,
+    isKey
+      ? {
+          name: 'Encryption key',
+          expected: 'Secrets Manager and the database hold the same key',
+          measured: error.message,
+        }
+      : {
+          name: 'Database locks',
+          table: target,
+          expected: `no wait over ${step.plan.abort.lockWaitMilliseconds} ms`,
+          measured: 'a batch had to give way to a lock twice in a row',
+        },
+  );
   if (isKey) await publish(target, { KeyAccessFailures: 1 });
   await step.database(sessionName(run), async (client) => {
     if (isKey) await recordKeyFailure(client, target);

@@ -27,6 +27,7 @@ const stageNames = {
   soaked: 'SoakGate',
   audited: 'AuditGate',
 } as const;
+type Stage = keyof typeof stageNames;
 
 /**
  * A go/no-go gate: measures everything that the plan asks for, judges, records. GO at its last gate ends the phase. An
@@ -35,7 +36,7 @@ const stageNames = {
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
   const phase = phaseOf(step.plan, number);
   return step.database(sessionName(run), async (client): Promise<GateOutput> => {
-    const measurements = stage === 'approval' ? null : await measure(client, run, phase, step);
+    const measurements = stage === 'approval' ? null : await measure(client, run, phase, stage, step);
     const gate = `${phase.title}: ${stageNames[stage]}`;
     const criteria = measurements ? gateCriteria(step.plan, phase, measurements) : [approvalCriterion];
     const decided = await decidedHolds(client, run, gate);
@@ -50,16 +51,22 @@ export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number,
   });
 });
 
-function lastStage(phase: Phase): keyof typeof stageNames {
+function lastStage(phase: Phase): Stage {
   if (phase.number === 5) return 'audited';
   return phase.soakMinutes > 0 ? 'soaked' : 'worked';
 }
 
-async function measure(client: pg.Client, run: Run, phase: Phase, step: Step): Promise<GateMeasurements> {
+async function measure(
+  client: pg.Client,
+  run: Run,
+  phase: Phase,
+  stage: Stage,
+  step: Step,
+): Promise<GateMeasurements> {
   const keys = await step.key();
   const tables: TableMeasurements[] = [];
   const all = await tablesOfPhase(client, run, phase.number);
-  for (const table of all) tables.push(await measureTable(client, run, table, phase, keys, step));
+  for (const table of all) tables.push(await measureTable(client, run, table, phase, stage, keys, step));
   return {
     tables,
     keyMatches: (await compareKeys(client, keys)) === 'same',
@@ -76,6 +83,7 @@ async function measureTable(
   run: Run,
   { name, purpose }: RunTable,
   { number }: Phase,
+  stage: Stage,
   { keyring }: EncryptionKeys,
   step: Step,
 ): Promise<TableMeasurements> {
@@ -95,6 +103,6 @@ async function measureTable(
     millisecondsPerRow: await millisecondsPerRow(client, run, name, number, since),
     triggerTest: number === 4 ? await readTriggerTest(client, run, name) : undefined,
     newRows: watchesNewRows ? await readNewRows(client, name, since) : undefined,
-    audit: number === 5 ? await readAudit(client, run, name) : undefined,
+    audit: stage === 'audited' ? ((await readAudit(client, run, name)) ?? null) : undefined,
   };
 }

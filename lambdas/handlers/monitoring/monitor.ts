@@ -55,16 +55,16 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     let counts = 0;
     for (const { name, completed } of tables) {
       const hasTime = performance.now() - started < COUNTS_MILLISECONDS;
-      const counted = hasTime ? await count(client, name, active !== undefined, step) : undefined;
+      if (hasTime && (await count(client, name, active !== undefined, step)) !== undefined) counts += 1;
+      // What this call has counted, or another one before.
       const last = await lastCount(client, name);
-      const found = last?.found ?? counted;
+      const found = last?.found;
       await publish(name, {
         ...(last === undefined ? {} : { CountAgeHours: last.ageHours }),
         ...(found === undefined ? {} : { MissingIvs: found.missingIvCount }),
         ...(completed && found !== undefined ? { EncryptionPercentage: found.readablePercentage } : {}),
       });
       if (found === undefined) logger.warn('the table takes too long to be counted', { table: name });
-      if (counted !== undefined) counts += 1;
     }
     return { outcome: counts === 0 ? 'MEASURED' : 'COUNTED' };
   });
@@ -112,8 +112,13 @@ async function measure(
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
-    // Of values that did not open nobody may know the table.
-    DecryptionFailures: errors.of(null).ofAttempt.decryption,
+  });
+  // Nobody may know the table of a value that did not open; and one may have been taken out of the configuration.
+  const others = errors.besides(tables.map(({ name }) => name));
+  await publish(null, {
+    EncryptionErrors: others.trigger,
+    DecryptionFailures: others.ofAttempt.decryption,
+    TriggerFailures: others.ofAttempt.trigger,
   });
   for (const { name, completed } of tables) {
     const triggerIsOff = completed && !(await isTriggerEnabled(client, name)) ? 1 : 0;

@@ -8,7 +8,6 @@ import { rollBackOnRequest } from '../../adapters/postgres/stopping/rollback-req
 import { readReport } from '../../adapters/postgres/telling/report.ts';
 import { tablesInWords } from '../../core/gates/judgement.ts';
 import { OperateInput, type OperateOutput } from '../../core/operating/operate.ts';
-import { longestPauseDays } from '../../core/pressure/throttle.ts';
 import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
 
 type Command = OperateInput['command'];
@@ -27,9 +26,7 @@ const commands: Commands = {
     report: (await readReport(client, plan)) ?? null,
   }),
 
-  pause: async ({ by, reason }, client, { plan }) => ({
-    done: `${await pauseRun(client, by, reason)} After some ${longestPauseDays(plan)} days of pauses the execution stops safely by itself, and a new one goes on.`,
-  }),
+  pause: async ({ by, reason }, client) => ({ done: await pauseRun(client, by, reason) }),
 
   resume: async ({ by }, client) => ({ done: await resumeRun(client, by) }),
 

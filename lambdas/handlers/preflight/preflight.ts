@@ -9,6 +9,7 @@ import { readBackupProblem } from '../../adapters/postgres/runs/events.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
+import { InvalidInput } from '../../core/errors.ts';
 import { withDecisions } from '../../core/gates/decisions.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { PreflightInput, type PreflightOutput } from '../../core/payloads.ts';
@@ -33,8 +34,10 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     const readiness = await readReadiness(step, client, asked);
     const tables: TableChecklist[] = [];
     for (const { name, purpose, resumeAt } of await readRunTables(client, run)) {
+      const target = step.target(name);
       const ready = readiness.tables.find(({ table }) => table === name);
-      if (ready === undefined) continue;
+      // Never left out: what is not checked here would be encrypted all the same.
+      if (ready === undefined) throw new InvalidInput(`The run is about ${name}, the input is not.`);
       tables.push({
         ...ready,
         health: await readHealth(client, name),
@@ -44,7 +47,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
             : resumeAt === 5 || (await mayHaveEnabledTrigger(client, name))
               ? 'any'
               : 'disabled',
-        canaryProblem: await tryCanary(client, step.target(name)),
+        canaryProblem: await tryCanary(client, target),
       });
     }
     const criteria = checklistCriteria(plan, {

@@ -24,6 +24,7 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
       if (updates || security)
         await recordEvent(client, { id, attempt }, 'STATUS_UPDATE', {
           phase: status.phase?.number ?? null,
+          status: status.run.status,
           updates,
           security,
         });

@@ -190,8 +190,8 @@ describe('the end of a rollout', () => {
       TakeBackup: () => ({ outcome: 'READY' }),
       CountSubscribers: () => ({ subscribers: 1 }),
       CheckVitals: () => ({ outcome: 'OK', slice: 1, waitSeconds: 0, reason: '', gate: '' }),
-      EncryptBatch: () => ({ outcome: 'DONE', batch: 1, pauseSeconds: 0, reason: '' }),
       Gate: () => ({ gate: 'Gate', verdict: 'GO', reason: '' }),
+      ListWork: () => ({ outcome: 'DONE', items: [], round: 1 }),
       AuditRows: () => ({ outcome: 'DONE', batch: 1 }),
       CompleteRollout: () => ({ summary: 'complete' }),
     });

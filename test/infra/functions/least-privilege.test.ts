@@ -111,27 +111,30 @@ describe('least privilege', () => {
     );
   });
 
-  test('every function but one reads the secret of the database, by its ARN', () => {
+  test('every function in the VPC reads the secret of the database, by its ARN', () => {
     const { databaseSecretArn } = JSON.parse(readFileSync('config/example.json', 'utf8'));
     for (const name of functionsInVpc) expect(secretsOf(name)).toContain(databaseSecretArn);
   });
 
-  test('CountSubscribers may ask who is paged and nothing else: outside of the VPC, it has no way to the database', () => {
+  test.each([
+    [
+      'CountSubscribers may ask who is paged',
+      [['sns:ListSubscriptionsByTopic', expect.stringMatching(/^{"Ref":"NotificationsOnCall\w+"}$/)]],
+    ],
+    ['ExplainFailure may only log', []],
+  ])('%s and nothing else: outside of the VPC, it has no way to the database', (told, rights) => {
+    const name = told.split(' ')[0] as string;
     const { VpcConfig, Environment } = only(
       template.findResources('AWS::Lambda::Function', {
-        Properties: { FunctionName: 'EncryptionRollout-CountSubscribers' },
+        Properties: { FunctionName: `EncryptionRollout-${name}` },
       }),
     ).Properties;
     expect(VpcConfig).toBeUndefined();
-    expect(Object.keys(Environment.Variables).filter((name) => /DATABASE|KEY/.test(name))).toEqual([]);
-    const rights = statements('CountSubscribers').map((each) => [
-      actions(each).join(),
-      JSON.stringify(each.Resource),
-    ]);
-    expect(rights).toEqual([
+    expect(Object.keys(Environment.Variables).filter((each) => /DATABASE|KEY/.test(each))).toEqual([]);
+    expect(statements(name).map((each) => [actions(each).join(), JSON.stringify(each.Resource)])).toEqual([
       ['xray:PutTraceSegments,xray:PutTelemetryRecords', '"*"'],
       ['logs:CreateLogStream,logs:PutLogEvents', expect.stringMatching(/"Log/)],
-      ['sns:ListSubscriptionsByTopic', expect.stringMatching(/^{"Ref":"NotificationsOnCall\w+"}$/)],
+      ...rights,
     ]);
   });
 
@@ -220,8 +223,21 @@ describe('least privilege', () => {
       expect(ofMachines(granted, 'states:StopExecution').sort()).toEqual(started.sort());
       return started;
     });
-    // EncryptionRollout, EncryptBatches, Soak and FinalAudit all wait for people.
-    expect(children.filter((child) => /Hold/.test(child)).length).toBeGreaterThanOrEqual(4);
+    // Preflight, Phase, EncryptBatches, Soak and FinalAudit all wait for people.
+    expect(children.filter((child) => /Hold/.test(child))).toHaveLength(5);
+  });
+
+  test('Phase may start itself, too, and stop that', () => {
+    const { RoleArn } = only(
+      template.findResources('AWS::StepFunctions::StateMachine', {
+        Properties: { StateMachineName: 'EncryptionRollout-Phase' },
+      }),
+    ).Properties;
+    const resources = (action: string) =>
+      JSON.stringify(statementsOf(RoleArn).filter((each) => actions(each).includes(action)));
+    expect(resources('states:StartExecution')).toContain(':stateMachine:EncryptionRollout-Phase"');
+    for (const action of ['states:StopExecution', 'states:DescribeExecution'])
+      expect(resources(action)).toContain(':execution:EncryptionRollout-Phase*"');
   });
 
   test.each(['AwaitDecision', 'Operate'])('%s can answer executions of Hold, and of nothing else', (name) => {

@@ -1,6 +1,6 @@
-import { StateMachine } from 'aws-local-stepfunctions';
+import validate from 'asl-validator';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
+import { auditsPerExecution, defaultPlan, roundsPerExecution } from '../../../lambdas/core/plan/plan.ts';
 import {
   allGoesWell,
   anotherRun,
@@ -8,6 +8,10 @@ import {
   definitions,
   failure,
   functions,
+  type Handlers,
+  type Input,
+  listWork,
+  phaseInput,
   rollOut,
   run,
   statesOf,
@@ -25,12 +29,13 @@ test('people search for states by their names, so a name changes on purpose only
   await expect(`${names.join('\n')}\n`).toMatchFileSnapshot('state-names.txt');
 });
 
-test.each([...definitions])('%s is valid in the Amazon States Language', (_name, definition) => {
-  new StateMachine(definition as unknown as ConstructorParameters<typeof StateMachine>[0], {
-    // Of the services that Step Functions calls by itself.
-    validationOptions: { checkArn: false },
-  });
-});
+test.each([...definitions])(
+  '%s is valid in the Amazon States Language, its ARNs as well',
+  (_name, definition) => {
+    const { isValid, errorsText } = validate(structuredClone(definition));
+    expect(isValid, errorsText('\n')).toBe(true);
+  },
+);
 
 test('every handler is told the execution that asks, for its log', () => {
   const calls = [...definitions.keys()]
@@ -92,10 +97,11 @@ describe('retries', () => {
       }
   });
 
-  test('every task of the parent and of the rollback catches what is left', () => {
-    for (const name of ['EncryptionRollout', 'Rollback'])
+  test('every task of the rollout, of its phases and of the rollback catches what is left', () => {
+    // What is in a Map is caught by the Map.
+    for (const name of ['EncryptionRollout', 'Phase', 'Rollback'])
       for (const [state, { Type, Catch = [] }] of statesOf(name))
-        if (Type === 'Task')
+        if ((Type === 'Task' && state !== 'EncryptBatches') || Type === 'Map')
           expect(
             Catch.flatMap(({ ErrorEquals }) => ErrorEquals),
             state,
@@ -115,7 +121,7 @@ describe('the history stays below 5,000 events', () => {
         }),
       },
       'EncryptBatches',
-      { run, phase: 3 },
+      { run, phase: 3, target: run.target },
     );
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
     // 16 events each; the last has no pause. Two events for each of Begin, Finished and the execution itself.
@@ -123,23 +129,55 @@ describe('the history stays below 5,000 events', () => {
     expect(executions[0]?.events).toBeLessThan(5_000);
   });
 
-  test('of the parent, whatever the size of the table: it stops safely and the next execution goes on', async () => {
-    const { ending, executions } = await rollOut({
-      EncryptBatch: ({ batch = 0, phase }) => ({
-        outcome: phase === 3 ? 'CONTINUE' : 'DONE',
-        batch: batch + 1,
-        pauseSeconds: 10,
-        reason: '',
-      }),
-    });
-    expect(ending).toMatchObject({
-      error: 'RolloutStopped',
-      cause: expect.stringContaining('Start the next execution'),
-    });
-    expect(executions.filter(({ machine }) => machine === 'EncryptBatches')).toHaveLength(400 + 2);
-    expect(executions[0]?.machine).toBe('EncryptionRollout');
-    expect(executions[0]?.events).toBeGreaterThan(4_000);
-    expect(executions[0]?.events).toBeLessThan(5_000);
+  /** The work of the first parts of a phase is more than they can hold; so is the audit. */
+  const endless = (tables: number, parts: number): Handlers => {
+    const names = Array.from({ length: tables }, (_, index) => `public.table_${index + 1}`);
+    const list = listWork(...names);
+    let audits = 0;
+    return {
+      ListWork: (input) => (partOf(input) > parts ? { outcome: 'DONE', items: [], round: 1 } : list(input)),
+      EncryptBatch: () => ({ outcome: 'CONTINUE', batch: 1, pauseSeconds: 10, reason: '' }),
+      AuditRows: () => ({ outcome: ++audits > parts * auditsPerExecution ? 'DONE' : 'CONTINUE', batch: 1 }),
+    };
+  };
+  const partOf = ({ execution }: Input) => Number(/-p\d-(\d+)$/.exec(String(execution))?.[1] ?? 1);
+
+  test.each([1, 20])('of a phase, whatever the size of its tables, of which there are %i', async (tables) => {
+    const asked = new Map<string, number>();
+    const { ending, executions } = await rollOut(
+      {
+        ...endless(tables, 2),
+        // As many questions as people may be asked in a day.
+        Gate: ({ stage }) => {
+          asked.set(`${stage}`, (asked.get(`${stage}`) ?? 0) + 1);
+          return {
+            gate: `${stage}`,
+            verdict: (asked.get(`${stage}`) ?? 0) > 20 ? 'GO' : 'INCONCLUSIVE',
+            reason: '',
+          };
+        },
+      },
+      'Phase',
+      { ...phaseInput(5), does: { approval: true, batches: true, trigger: false, soak: true, audit: true } },
+      `${run.id}-1-p5`,
+    );
+    expect(ending.status).toBe('SUCCEEDED');
+    const phases = executions.filter(({ machine }) => machine === 'Phase');
+    // Two of work and one that finds it done and begins the audit, which takes two more.
+    expect(phases.map(({ name }) => name.replace(`${run.id}-`, ''))).toEqual([
+      '1-p5',
+      '1-p5-2',
+      '1-p5-3',
+      '1-p5-4',
+      '1-p5-5',
+    ]);
+    expect(asked.get('approval')).toBe(21);
+    const longest = Math.max(...executions.map(({ events }) => events));
+    console.info(`the longest of ${executions.length} executions has ${longest} events`);
+    expect(longest).toBeGreaterThan(2_400);
+    expect(longest).toBeLessThan(5_000);
+    const batches = executions.filter(({ machine }) => machine === 'EncryptBatches');
+    expect(batches).toHaveLength(2 * tables * roundsPerExecution(tables));
   });
 
   test('of the longest soak', async () => {

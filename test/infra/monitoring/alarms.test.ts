@@ -7,7 +7,6 @@ import { synthesizeRollout } from '../../../infra/synthesis.ts';
 import { alertsOf } from '../../../lambdas/core/monitoring/alerts.ts';
 import { metricNamespace, metrics } from '../../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
-import { Settings } from '../../../lambdas/core/plan/settings.ts';
 
 const alerts = alertsOf(defaultPlan);
 const rollout = synthesizeRollout(readConfig('config/example.json'));
@@ -32,7 +31,7 @@ describe('alarms', () => {
     expect(alarmOf(alert.name)).toMatchObject({
       Namespace: metricNamespace,
       MetricName: alert.metric,
-      Dimensions: [{ Name: 'Target', Value: 'EncryptionRollout/public.appointments' }],
+      Dimensions: [{ Name: 'Target', Value: 'EncryptionRollout' }],
       Statistic: alert.statistic,
       Period: alert.periodMinutes * 60,
       Threshold: alert.threshold,
@@ -97,7 +96,7 @@ describe('alarms', () => {
       expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
     const { AlarmDescription, AlarmActions } = alarmOf(name);
     expect(AlarmDescription).toBe(
-      `${story} Target: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+      `${story} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
     );
     expect(AlarmActions).toEqual([{ Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] }]);
   });
@@ -119,9 +118,7 @@ describe('alarms', () => {
   });
 
   test('preflight asks for exactly the alarms and the dashboard that are deployed', () => {
-    const settings = Settings.parse(
-      JSON.parse(rollout.functions.Preflight?.environment.ROLLOUT_SETTINGS ?? ''),
-    );
+    const { settings } = rollout;
     const deployed = Object.values(template.findResources('AWS::CloudWatch::Alarm')).map(
       ({ Properties }) => Properties.AlarmName,
     );

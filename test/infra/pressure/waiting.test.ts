@@ -128,12 +128,16 @@ describe('a person is asked', () => {
     const holds = [...definitions.keys()]
       .flatMap(statesOf)
       .filter(([, { Parameters }]) => String(Parameters?.StateMachineArn).endsWith(':Hold'));
-    expect(holds.length).toBeGreaterThan(10);
+    // Preflight, the four gates of a phase, and whatever looks at the vitals.
+    expect(holds).toHaveLength(1 + 4 + 3);
     for (const [, { TimeoutSeconds = 0 }] of holds) expect(TimeoutSeconds).toBeGreaterThan(answer);
-    for (const phase of [1, 2, 3, 5])
-      expect(
-        timeoutOf('EncryptionRollout', `${defaultPlan.phases[phase - 1]?.title}: EncryptBatches`),
-      ).toBeGreaterThan(defaultPlan.batchesPerExecution * answer);
+    const year = 365 * 86_400;
+    for (const { title } of defaultPlan.phases) expect(timeoutOf('EncryptionRollout', title)).toBe(year);
+    expect(timeoutOf('EncryptionRollout', 'Preflight')).toBe(year);
+    expect(timeoutOf('Phase', 'NextPart')).toBe(year);
+    for (const state of ['EncryptBatches', 'FinalAudit'])
+      expect(timeoutOf('Phase', state)).toBeGreaterThan(defaultPlan.batchesPerExecution * answer);
+    expect(timeoutOf('Phase', 'Soak')).toBeGreaterThan((240 / defaultPlan.soakSliceMinutes) * answer);
   });
 });
 
@@ -150,7 +154,7 @@ describe('batches wait', () => {
         },
       },
       'EncryptBatches',
-      { run, phase: 3 },
+      { run, phase: 3, target: run.target },
     );
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'DONE' } });
     expect(slices).toEqual([0, 1, 2, 3]);
@@ -169,7 +173,7 @@ describe('batches wait', () => {
               : { outcome: 'CONTINUE', slice, reason: '' },
         },
         'EncryptBatches',
-        { run, phase: 3 },
+        { run, phase: 3, target: run.target },
       );
       expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
       expect(executions[0]?.events).toBeLessThan(5_000);

@@ -16,6 +16,7 @@ describe('stopped: rollback, notification, and an execution that fails with the 
         ? { outcome: 'BREACH', slice: 1, reason: 'CPU' }
         : allGoesWell.CheckVitals?.(input),
   });
+  const said = (error: string) => `${error}: what ${error} says`;
   const cases: [string, Handlers, string][] = [
     ...[1, 2, 3, 4, 5].map((phase): [string, Handlers, string] => [
       `NO_GO in phase ${phase}`,
@@ -36,11 +37,18 @@ describe('stopped: rollback, notification, and an execution that fails with the 
       { EncryptBatch: () => ({ outcome: 'BREACH', batch: 1, pauseSeconds: 10, reason: 'errors' }) },
       'errors',
     ],
-    ['a gate fails', { Gate: failure('WrongKey') }, 'WrongKey'],
-    ['a batch fails', { EncryptBatch: failure('WrongKey') }, 'States.TaskFailed'],
-    ['the trigger cannot be enabled', { EnableTrigger: failure('UnusableTarget') }, 'UnusableTarget'],
-    ['the audit fails', { AuditRows: failure('WrongKey') }, 'States.TaskFailed'],
-    ['the completion fails', { CompleteRollout: failure('RunSuperseded') }, 'RunSuperseded'],
+    ['the work cannot be listed', { ListWork: failure('RunSuperseded') }, said('RunSuperseded')],
+    ['a look at the vitals fails', { CheckVitals: failure('DatabaseError') }, said('DatabaseError')],
+    ['a gate fails', { Gate: failure('WrongKey') }, said('WrongKey')],
+    ['a batch fails', { EncryptBatch: failure('WrongKey') }, said('WrongKey')],
+    ['the trigger cannot be enabled', { EnableTrigger: failure('UnusableTarget') }, said('UnusableTarget')],
+    ['the audit fails', { AuditRows: failure('WrongKey') }, said('WrongKey')],
+    ['the completion fails', { CompleteRollout: failure('RunSuperseded') }, said('RunSuperseded')],
+    [
+      'a failure that cannot be explained',
+      { AuditRows: failure('WrongKey'), ExplainFailure: failure('Lambda.Unknown') },
+      said('WrongKey'),
+    ],
   ];
 
   test.each(cases)('%s', async (_name, changes, reason) => {

@@ -1,18 +1,46 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { OnCall } from '../../../lambdas/core/payloads.ts';
+import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
 import { InvocationError } from '../../../rehearsal/machines/functions.ts';
 import {
   allGoesWell,
   anotherRun,
+  definitions,
   failure,
   type Input,
   rollback,
   rollOut,
   run,
-  statesOf,
+  type State,
 } from '../machines.ts';
 
 beforeEach(anotherRun);
+
+const batches = (phase: number) => [
+  `ListWork ${phase}`,
+  `CheckVitals ${phase} batch`,
+  `EncryptBatch ${phase}`,
+  `ListWork ${phase}`,
+];
+
+describe('what a person sees who opens the console', () => {
+  const states = Object.entries(definitions.get('EncryptionRollout')?.States as Record<string, State>);
+  const edges = states.flatMap(([name, { Next, Default, Choices = [], Catch = [] }]) =>
+    [Next, Default, ...[...Choices, ...Catch].map((each) => each.Next)]
+      .filter((next) => next !== undefined)
+      .map((next) => [name, next]),
+  );
+
+  test('the plan, at one look', () => {
+    expect(states.length).toBeLessThanOrEqual(30);
+    const titles = defaultPlan.phases.map(({ title }) => title);
+    const steps = ['PrepareDatabase', 'TakeBackup', 'Preflight', 'PreflightVerdict', ...titles, 'IsComplete'];
+    for (const [index, step] of steps.slice(1).entries()) expect(edges).toContainEqual([steps[index], step]);
+    const toRollback = edges.filter(([, next]) => next === 'Rollback').map(([name]) => name);
+    expect(toRollback.sort()).toEqual([...titles, 'CompleteRollout', 'EndPhase'].sort());
+    expect(toRollback.length).toBeLessThanOrEqual(12);
+  });
+});
 
 describe('the way through', () => {
   test('a rollout in which all goes well', async () => {
@@ -25,22 +53,19 @@ describe('the way through', () => {
       'CountSubscribers',
       'Preflight',
       ...[1, 2].flatMap((phase) => [
-        `CheckVitals ${phase} batch`,
-        `EncryptBatch ${phase}`,
+        ...batches(phase),
         `Gate ${phase} worked`,
         `CheckVitals ${phase} soak`,
         `Gate ${phase} soaked`,
       ]),
-      'CheckVitals 3 batch',
-      'EncryptBatch 3',
+      ...batches(3),
       'Gate 3 worked',
       'Gate 4 approval',
       'EnableTrigger',
       'Gate 4 worked',
       'CheckVitals 4 soak',
       'Gate 4 soaked',
-      'CheckVitals 5 batch',
-      'EncryptBatch 5',
+      ...batches(5),
       'Gate 5 worked',
       'CheckVitals 5 batch',
       'AuditRows',
@@ -59,6 +84,7 @@ describe('the way through', () => {
     expect(calls.find((call) => /^(EnableTrigger|EncryptBatch)/.test(call))).toBe(
       resumeAt === 4 ? 'EnableTrigger' : `EncryptBatch ${resumeAt}`,
     );
+    expect(calls.filter((call) => Number(/\d/.exec(call)?.[0] ?? 5) < resumeAt)).toEqual([]);
   });
 
   test('batches go on with pauses and stretches until the target is reached', async () => {
@@ -74,7 +100,7 @@ describe('the way through', () => {
     expect(ending.status).toBe('SUCCEEDED');
     expect(batches).toEqual(
       [1, 2, 3]
-        .flatMap((stretch) => [0, 1, 2].map((batch) => `${run.id}-1-p3-${stretch}/${batch}`))
+        .flatMap((stretch) => [0, 1, 2].map((batch) => `${run.id}-1-p3-w${stretch}-1/${batch}`))
         .slice(0, 7),
     );
     expect(new Set(executions.map(({ name }) => name)).size).toBe(executions.length);
@@ -111,7 +137,7 @@ describe('refused before anything was changed: no rollback', () => {
       error: 'RunAlreadyActive',
       cause: 'what RunAlreadyActive says',
     });
-    expect(calls).toEqual(['PrepareDatabase']);
+    expect(calls).toEqual(['PrepareDatabase', 'ExplainFailure']);
   });
 
   test('preflight fails: a trigger that a completed rollout has switched on stays on', async () => {
@@ -121,7 +147,13 @@ describe('refused before anything was changed: no rollback', () => {
       error: 'KeyUnavailable',
       cause: 'what KeyUnavailable says',
     });
-    expect(calls).toEqual(['PrepareDatabase', 'TakeBackup', 'CountSubscribers', 'Preflight']);
+    expect(calls).toEqual([
+      'PrepareDatabase',
+      'TakeBackup',
+      'CountSubscribers',
+      'Preflight',
+      'ExplainFailure',
+    ]);
   });
 
   test('whom nobody could count, preflight hears about; a person is asked, and it is counted again', async () => {
@@ -138,11 +170,24 @@ describe('refused before anything was changed: no rollback', () => {
     expect(heard).toEqual([{}, { subscribers: 2 }]);
   });
 
-  test('no answer at all is not blamed on another step', () => {
-    const states = new Map(statesOf('EncryptionRollout'));
-    expect(states.get('PrepareDatabase: Silence')?.Parameters?.Cause).toBe(
-      'The last step of this execution gave no answer in time. See its log.',
-    );
+  test('no answer at all is told in words, under a name that Step Functions does not keep for itself', async () => {
+    const { ending } = await rollOut({
+      PrepareDatabase: () => {
+        throw new InvocationError('States.Timeout', '');
+      },
+    });
+    expect(ending).toMatchObject({
+      error: 'Timeout',
+      cause: expect.stringMatching(/^The last step gave no answer/),
+    });
+  });
+
+  test('a failure that cannot be explained is told as it is', async () => {
+    const { ending } = await rollOut({
+      PrepareDatabase: failure('WrongKey'),
+      ExplainFailure: failure('Lambda.Unknown'),
+    });
+    expect(ending).toMatchObject({ error: 'WrongKey', cause: expect.stringContaining('what WrongKey says') });
   });
 
   test('a cause that is not JSON is passed on as it is', async () => {
@@ -161,7 +206,7 @@ describe('refused before anything was changed: no rollback', () => {
 
 describe('what the input asks for', () => {
   test('a dry run: its judgement is the output, whatever it is, and nothing else is called', async () => {
-    for (const verdict of ['GO', 'NO_GO']) {
+    for (const verdict of ['GO', 'NO_GO', 'INCONCLUSIVE']) {
       const DryRun = () => ({ verdict, forecast: { rowsToEncrypt: 7 } });
       const { ending, calls, notes } = await rollOut({ DryRun }, 'EncryptionRollout', { dryRun: true });
       expect(ending).toEqual({

@@ -1,3 +1,5 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { AwsSolutionsChecks } from 'cdk-nag';
@@ -5,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { parseConfig } from '../../../infra/config.ts';
 import { EncryptionRolloutStack } from '../../../infra/stack.ts';
 import { endpointServices } from '../../../infra/surroundings/endpoints.ts';
+import { settingsFile } from '../../../lambdas/core/plan/settings.ts';
 
 /**
  * What is not shown here: that Aurora comes up and is filled. The emulator that test:aws deploys to has no Aurora; what
@@ -99,10 +102,14 @@ describe('the demonstration', () => {
   });
 
   test('takes the backup that a new cluster does not have', () => {
-    expect(JSON.parse(functionNamed('Preflight')?.Environment.Variables.ROLLOUT_SETTINGS)).toMatchObject({
-      takeBackup: true,
-      database: { clusterIdentifier: 'try-it-demo' },
-    });
+    const { directory } = app.synth();
+    const told = readdirSync(directory, { recursive: true, encoding: 'utf8' })
+      .filter((file) => basename(file) === settingsFile)
+      .map((file) => JSON.parse(readFileSync(join(directory, file), 'utf8')));
+    const database = { clusterIdentifier: 'try-it-demo' };
+    expect(told).toContainEqual(expect.objectContaining({ takeBackup: true }));
+    // SeedDemo's, too.
+    for (const settings of told) expect(settings).toMatchObject({ database });
   });
 
   test("cdk-nag's AwsSolutions pack finds nothing but what is acknowledged with a reason", () => {

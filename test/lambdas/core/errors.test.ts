@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { explainReason, TransientError } from '../../../lambdas/core/errors.ts';
+import { bounded, explained, explainReason, TransientError } from '../../../lambdas/core/errors.ts';
 
 describe('explainReason', () => {
   test('a sentence is itself', () => {
@@ -33,6 +33,27 @@ describe('explainReason', () => {
     );
   });
 
+  test('a breach is its sentence, however many executions deep, and whatever is in it', () => {
+    const failed = (error: string, Cause: string) =>
+      JSON.stringify({
+        ExecutionArn: 'arn',
+        Name: 'name',
+        Input: '{"run":{"id":"x"}}',
+        Error: error,
+        Cause,
+        Status: 'FAILED',
+      });
+    // Quotes are the worst, because each level escapes them anew.
+    const reason = bounded(`Phase 3: CheckVitals: ${'"'.repeat(5_000)}`);
+    const stretch = failed('Breach', reason);
+    const phase = failed('PhaseStopped', stretch);
+    const part = failed('PhaseStopped', phase);
+    for (const cause of [stretch, phase, part]) {
+      expect(explainReason({ Error: 'States.TaskFailed', Cause: cause })).toBe(reason);
+      expect(cause.length).toBeLessThan(32_768);
+    }
+  });
+
   test('a cause that is no JSON is told as it is', () => {
     expect(explainReason({ Error: 'States.Timeout', Cause: '' })).toBe('States.Timeout: no cause given');
     expect(explainReason({ Error: 'States.Runtime', Cause: 'no path' })).toBe('States.Runtime: no path');
@@ -41,4 +62,31 @@ describe('explainReason', () => {
 
 test('an error carries the name that Step Functions matches', () => {
   expect(new TransientError('x').name).toBe('TransientError');
+});
+
+describe('explained', () => {
+  test("a handler's error is its name and its message", () => {
+    const Cause = JSON.stringify({ errorType: 'WrongKey', errorMessage: 'another key', trace: [] });
+    expect(explained({ Error: 'WrongKey', Cause })).toEqual({
+      Error: 'WrongKey',
+      Cause: 'another key',
+      reason: 'WrongKey: another key',
+    });
+  });
+
+  test('no name is one that Step Functions keeps for itself, and no answer is told in words', () => {
+    for (const Cause of ['', undefined])
+      expect(explained({ Error: 'States.Timeout', Cause })).toMatchObject({
+        Error: 'Timeout',
+        reason: expect.stringMatching(/^Timeout: The last step gave no answer in time/),
+      });
+  });
+
+  test('a long one is cut', () => {
+    const { Cause, reason } = explained({ Error: 'DatabaseError', Cause: 'x'.repeat(50_000) });
+    for (const text of [Cause, reason]) {
+      expect(text).toHaveLength(2_000);
+      expect(text).toMatch(/x …$/);
+    }
+  });
 });

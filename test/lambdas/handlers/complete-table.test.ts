@@ -60,7 +60,7 @@ test('a rollback that a person asks for afterwards switches the trigger off', as
   process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
   await world.invoke('operate', { command: 'rollback', by: 'R. Roe', reason: 'checkout is slow' });
   expect(await world.invoke('disable-trigger', { run, reason: 'checkout is slow' })).toMatchObject({
-    triggerDisabled: true,
+    tables: [{ name: 'public.appointments', triggerDisabled: true }],
   });
   expect(await triggerState()).toBe('D');
   // From here on it is a rollout like the first: what it switches on, its rollback switches off.
@@ -68,7 +68,7 @@ test('a rollback that a person asks for afterwards switches the trigger off', as
   expect(resumed).toMatchObject({ id: run.id, attempt: 2 });
   await world.invoke('enable-trigger', { run: resumed });
   expect(await world.invoke('disable-trigger', { run: resumed, reason: 'a breach' })).toMatchObject({
-    triggerDisabled: true,
+    tables: [{ name: 'public.appointments', triggerDisabled: true }],
   });
 });
 
@@ -83,10 +83,10 @@ test('phase 4 does not switch the trigger off to measure without it', async () =
 });
 
 test('an execution that broke off before it was known what it is for changes nothing for the next', async () => {
-  // As it was opened, or as an earlier release had it when preflight refused it.
+  // As it was opened.
   await world.client.query(
     `delete from encryption_rollout.gates where run_id = '${run.id}';
-     update encryption_rollout.runs set purpose = 'encrypt' where id = '${run.id}'`,
+     update encryption_rollout.run_targets set purpose = 'encrypt' where run_id = '${run.id}'`,
   );
   world.running.clear();
   run = await world.prepare('third');

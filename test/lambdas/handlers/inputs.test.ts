@@ -1,7 +1,9 @@
 /** The samples of inputs, through the handlers that read them. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseConfig } from '../../../infra/config.ts';
 import { parseInput, RolloutInput } from '../../../lambdas/core/plan/input.ts';
+import { appointments, createStaff, deploy, runTables, staff } from '../tables.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
 const directory = 'config/inputs';
@@ -39,6 +41,7 @@ describe('the samples of inputs', () => {
       'one-phase',
       'priority',
       'resume',
+      'tables',
     ]);
   });
 
@@ -86,6 +89,27 @@ describe('the samples of inputs', () => {
     expect(resumed.judgement.verdict).toBe('GO');
   });
 
+  test('priority: one condition for several tables is refused; by table, each has its own', async () => {
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    await expect(start(sample('priority'))).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining(
+        'priority: found one condition for 2 tables, expected one for each that has any, like {"public.appointments": "is_vip"}',
+      ),
+    });
+    world.running.clear();
+    const { run, judgement } = await start({ priority: { [staff]: 'is_manager' } }, 'two');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ table: staff, measured: '10 rows where is_manager' }),
+    );
+    await world.encrypt(run, 1, staff);
+    const { rows } = await world.client.query(
+      'select is_manager, count(*)::integer from public.staff where pii_iv is not null group by 1',
+    );
+    expect(rows).toEqual([{ is_manager: true, count: 5 }]);
+  });
+
   test('priority: these rows come first', async () => {
     const { run, judgement } = await start(sample('priority'));
     expect(judgement.criteria).toContainEqual(expect.objectContaining({ measured: '20 rows where is_vip' }));
@@ -94,6 +118,60 @@ describe('the samples of inputs', () => {
       'select is_vip, count(*)::integer from public.appointments where pii_iv is not null group by 1',
     );
     expect(rows).toEqual([{ is_vip: true, count: 10 }]);
+  });
+
+  test('tables: some of several, each with its own priority', async () => {
+    await world.client.query(
+      `create table public.users (id int primary key generated always as identity, name text not null, email text, phone text,
+         created_at timestamptz default now());
+       insert into public.users (name, email, phone)
+       select 'u', 'user' || n || '@example.com', case when n % 10 = 0 then '+1555' || n end from generate_series(1, 100) as n;
+       create schema billing;
+       create table billing.invoices (number text primary key, recipient text);
+       insert into billing.invoices select 'I' || n, 'Name' || n from generate_series(1, 40) as n`,
+    );
+    const path = 'config/example-tables.json';
+    const { targets } = parseConfig(JSON.parse(readFileSync(path, 'utf8')), path);
+    world.configure({ targets: [...targets] });
+    const { run, judgement } = await start(sample('tables'));
+    expect(judgement.verdict).toBe('GO');
+    expect(judgement.criteria).toContainEqual(
+      expect.objectContaining({ table: 'public.users', measured: '10 rows where phone is not null' }),
+    );
+    expect(judgement.criteria).not.toContainEqual(expect.objectContaining({ table: 'public.appointments' }));
+    expect(await runTables(world, run)).toMatchObject([{ name: 'public.users' }, { name: 'billing.invoices' }]);
+    await world.encrypt(run, 1, 'public.users');
+    await world.encrypt(run, 1, 'billing.invoices');
+    expect((await world.invoke('gate', { run, phase: 1, stage: 'worked' })).verdict).toBe('GO');
+    const { rows } = await world.client.query(
+      `select (select count(*)::integer from public.users where pii_iv is not null and phone is not null) as users,
+         (select count(*)::integer from public.users where pii_iv is not null) as "allUsers",
+         (select count(*)::integer from billing.invoices where recipient_sealed is not null) as invoices`,
+    );
+    expect(rows).toEqual([{ users: 5, allUsers: 5, invoices: 2 }]);
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'STOPPED', ended_at = clock_timestamp()",
+    );
+    // All of the deployment's: two go on, and one joins, from its beginning.
+    const all = await start({}, 'two');
+    expect(all.run).toMatchObject({ id: run.id, attempt: 2, resumeAt: 1 });
+    const { tables } = (await world.invoke('operate', { command: 'status' })).status;
+    expect(tables.map(({ name }: { name: string }) => name)).toEqual([
+      'public.appointments',
+      'public.users',
+      'billing.invoices',
+    ]);
+  });
+
+  test('a table, or a priority, of another deployment is refused by name', async () => {
+    for (const [input, message] of [
+      [{ tables: ['public.orders'] }, 'tables: found "public.orders", expected some of public.appointments'],
+      [{ priority: { 'public.orders': 'true' } }, 'priority: found the table "public.orders", expected some'],
+    ] as const)
+      await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
+        name: 'InvalidInput',
+        message: expect.stringContaining(message),
+      });
   });
 
   test('acknowledged-triggers', async () => {
@@ -111,10 +189,23 @@ describe('an input that is wrong', () => {
   test.each([
     [{ untilPhase: 7 }, ': untilPhase: found 7, expected the number of a phase, 1 to 5'],
     [{ dryRun: 'yes' }, ': dryRun: found "yes", expected boolean'],
+    [{ tables: [] }, ': tables: found [], expected at least one'],
+    [
+      { tables: ['public.appointments', 'public.staff'] },
+      ': tables: found "public.staff", expected some of public.appointments, the tables of this deployment',
+    ],
+    [
+      { priority: { 'public.staff': 'is_vip' } },
+      ': priority: found the table "public.staff", expected some of public.appointments',
+    ],
+    [{ priority: { 'public.appointments': 'true; drop table x' } }, 'priority: found a semicolon'],
     [{ acknowledgedTriggers: ['audit', 5] }, ': acknowledgedTriggers.1: found 5, expected string'],
     [{ attestations: { onCallEstablished: 5 } }, 'attestations.onCallEstablished: '],
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
-    [{ untilphase: 2 }, 'input: found untilphase, expected some of dryRun, untilPhase, priority, '],
+    [
+      { untilphase: 2 },
+      'input: found untilphase, expected some of dryRun, untilPhase, tables, priority, acknowledgedTriggers, attestations',
+    ],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
     await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({
       name: 'InvalidInput',

@@ -1,9 +1,18 @@
 /** A key rotation by the same machine: its handlers, in order. */
 import type pg from 'pg';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
 import { verify } from '../../../verifier/verify.ts';
 import { testKey } from '../../support/database.ts';
+import {
+  appointments,
+  createStaff,
+  createSuppliers,
+  deploy,
+  runTables,
+  staff,
+  suppliers,
+} from '../tables.ts';
 import { rollOut, walkPhase } from '../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
@@ -30,7 +39,9 @@ const keys = () => query('select key from public.app_config order by key');
 const lastRun = async () =>
   (
     await query(
-      'select status, attempt, purpose from encryption_rollout.runs order by started_at desc limit 1',
+      `select status, r.attempt, purpose
+       from encryption_rollout.runs r join encryption_rollout.run_targets on run_id = id and target = 'public.appointments'
+       order by started_at desc limit 1`,
     )
   )[0];
 const triggerState = async () =>
@@ -111,7 +122,7 @@ describe('a secret with a new key and the one before it', () => {
 
   test('is no reason to leave the table unchecked meanwhile', async () => {
     await completedWorld(200);
-    const [completed] = await query('select id, attempt, target from encryption_rollout.runs');
+    const [completed] = await query('select id, attempt from encryption_rollout.runs');
     world.setKey(rotation);
     const run = await world.prepare('second');
     await walkPhase(world, run, 1);
@@ -120,7 +131,7 @@ describe('a secret with a new key and the one before it', () => {
     expect([verdict, message]).toEqual([
       'GO',
       expect.stringMatching(
-        /Next: nothing\.\n\nHealth: 100 % of 190 rows encrypted, \d+ of them with the newest key, trigger enabled/,
+        /Next: nothing\.\n\nHealth of public\.appointments: 100 % of 190 rows encrypted, \d+ of them with the newest key, trigger enabled/,
       ),
     ]);
     await query('alter table public.appointments disable trigger encrypt_appointment_pii');
@@ -156,8 +167,13 @@ describe('a secret with a new key and the one before it', () => {
     const rollback = { run, reason: 'a test wants it' };
     await world.invoke('cancel-batches', rollback);
     expect(await world.invoke('disable-trigger', rollback)).toMatchObject({
-      triggerDisabled: false,
-      reason: expect.stringContaining('the key is being rotated'),
+      tables: [
+        {
+          name: 'public.appointments',
+          triggerDisabled: false,
+          reason: expect.stringContaining('the key is being rotated'),
+        },
+      ],
     });
     expect(await world.invoke('prove-plaintext', rollback)).toEqual({
       plaintextRows: 570,
@@ -204,7 +220,8 @@ describe('a secret with a new key and the one before it', () => {
        begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
        create trigger crash before update on public.appointments for each row execute function public.crash()`,
     );
-    const batch = { run, phase: 1, execution: 'crash', batch: 0 };
+    const target = 'public.appointments';
+    const batch = { run, phase: 1, target, execution: 'crash', batch: 0 };
     await expect(world.invoke('encrypt-batch', batch)).rejects.toMatchObject({ name: 'TransientError' });
     await world.client.query('drop trigger crash on public.appointments; drop function public.crash()');
     expect(await rowsByKey()).toEqual({ 1: 570 });
@@ -340,4 +357,59 @@ test('a rotation before the first rollout is done: the trigger is off, rows move
   expect(await rollOut(world, resumed)).toContain('Key 1 is retired');
   expect(await rowsByKey()).toEqual({ 2: 380 });
   await expectAllSealed();
+});
+
+describe('over two tables', () => {
+  const staffByKey = () =>
+    query(
+      `select get_byte(email_encrypted, 2) as key, count(*)::integer as rows
+       from public.staff where email_encrypted is not null group by 1 order by 1`,
+    );
+  beforeEach(async () => {
+    world = await testWorld(400);
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    await rollOut(world, await world.prepare('first'));
+    world.running.clear();
+    world.setKey(rotation);
+  });
+
+  test('moves the rows of both in one run, and retires the old key after it', async () => {
+    const run = await world.prepare('second');
+    expect(await runTables(world, run)).toEqual(
+      [appointments, staff].map((name) => ({ name, purpose: 'rotate', resumeAt: 1 })),
+    );
+    expect(await rollOut(world, run, { afterStep: expectAllSealed })).toContain('Key 1 is retired');
+    expect([await rowsByKey(), await staffByKey()]).toEqual([{ 2: 380 }, [{ key: 2, rows: 100 }]]);
+  });
+
+  test('the old key stays as long as a table that the run was not about is sealed with it', async () => {
+    const only = { tables: [appointments] };
+    const run = await world.invoke('prepare-database', { input: only, execution: 'second' });
+    for (const phase of [1, 2, 3, 4, 5] as const) await walkPhase(world, run, phase);
+    const { summary } = await world.invoke('complete-rollout', { run });
+    expect(summary).toContain('Key 1 stays in use');
+    expect([await rowsByKey(), await staffByKey()]).toEqual([{ 2: 380 }, [{ key: 1, rows: 100 }]]);
+    await expectAllSealed();
+    expect(await rollOut(world, await world.prepare('third'))).toContain('Key 1 is retired');
+    expect(await staffByKey()).toEqual([{ key: 2, rows: 100 }]);
+  });
+
+  test('a table that is new is encrypted with the new key, while the others move to it', async () => {
+    await createSuppliers(world, 100);
+    deploy(world, [appointments, staff, suppliers]);
+    const run = await world.prepare('second');
+    expect(await runTables(world, run)).toEqual([
+      { name: appointments, purpose: 'rotate', resumeAt: 1 },
+      { name: staff, purpose: 'rotate', resumeAt: 1 },
+      { name: suppliers, purpose: 'encrypt', resumeAt: 1 },
+    ]);
+    expect(await rollOut(world, run)).toContain('Key 1 is retired');
+    expect(
+      await query(
+        'select distinct get_byte(phone_sealed, 2) as key from shop.suppliers where phone is not null',
+      ),
+    ).toEqual([{ key: 2 }]);
+    await expectAllSealed();
+  });
 });

@@ -17,16 +17,17 @@ afterEach(() => {
 });
 
 test('what made a handler fail stands in one line of the log, with its reason', async () => {
-  vi.stubEnv('ROLLOUT_SETTINGS', undefined);
+  vi.stubEnv('ROLLOUT_SETTINGS_FILE', '/nowhere/settings.json');
+  const reason = 'Found no /nowhere/settings.json, expected the settings of the deployment. Deploy again.';
   const handler = handlerOf('Gate', z.unknown(), async () => ({}));
-  await expect(handler({ executionArn: 'arn:one' })).rejects.toThrow('ROLLOUT_SETTINGS');
+  await expect(handler({ executionArn: 'arn:one' })).rejects.toThrow(reason);
   expect(said.map((line) => JSON.parse(line))).toEqual([
     expect.objectContaining({
       level: 'ERROR',
       message: 'failed',
       state: 'Gate',
       execution: 'arn:one',
-      reason: expect.stringContaining('ROLLOUT_SETTINGS'),
+      reason: reason,
     }),
   ]);
 });

@@ -104,6 +104,71 @@ describe('state machines', () => {
     expect(runner.executions[0]?.events).toBe(14);
   });
 
+  it('runs a Map, counts its iterations as well, and retries and waits inside of it', async () => {
+    let attempts = 0;
+    const begun: (number | undefined)[] = [];
+    const { runner } = machines(
+      {
+        Parent: {
+          StartAt: 'Work',
+          States: {
+            Work: {
+              Type: 'Map',
+              ItemsPath: '$.items',
+              MaxConcurrency: 1,
+              ItemProcessor: {
+                ProcessorConfig: { Mode: 'INLINE' },
+                StartAt: 'Each',
+                States: {
+                  Each: {
+                    Type: 'Task',
+                    Resource: lambda('Each'),
+                    Retry: [{ ErrorEquals: ['TransientError'], IntervalSeconds: 5, MaxAttempts: 1 }],
+                    Next: 'Pause',
+                  },
+                  Pause: { Type: 'Wait', Seconds: 60, End: true },
+                },
+              },
+              Catch: [{ ErrorEquals: ['States.ALL'], Next: 'Stop' }],
+              Next: 'Done',
+            },
+            Done: { Type: 'Pass', End: true },
+            Stop: { Type: 'Fail', ErrorPath: '$.Error', CausePath: '$.Cause' },
+          },
+        },
+      },
+      (_name, { item, error }: { item?: number; error?: string }) => {
+        begun.push(item);
+        if (item === 1 && attempts++ === 0) throw new InvocationError('TransientError', 'connection lost');
+        if (error !== undefined) throw new InvocationError(error, 'as asked');
+        return { item };
+      },
+    );
+    expect(await runner.execute('Parent', 'one', { items: [{ item: 1 }, { item: 2 }] })).toEqual({
+      status: 'SUCCEEDED',
+      output: [{ item: 1 }, { item: 2 }],
+    });
+    expect(runner.waitedSeconds).toBe(5 + 2 * 60);
+    expect(await runner.execute('Parent', 'two', { items: [{ error: 'Broken' }] })).toEqual({
+      status: 'FAILED',
+      error: 'Broken',
+      cause: 'as asked',
+    });
+    expect(runner.executions.map(({ name, events }) => [name, events])).toEqual([
+      // ExecutionStarted; MapStateEntered, …Started; twice MapIterationStarted, Lambda 5, Wait 2, MapIterationSucceeded, and
+      // the retry; MapStateSucceeded, …Exited; Pass 2; ExecutionSucceeded
+      ['one', 1 + 2 + 2 * 9 + 3 + 2 + 2 + 1],
+      // The same to the failed call, TaskStateEntered and 3; MapIterationFailed, MapStateFailed, …Exited; FailStateEntered, ExecutionFailed
+      ['two', 1 + 2 + 1 + 4 + 3 + 2],
+    ]);
+    // After a failure no other item begins.
+    begun.length = 0;
+    const items = [{ item: 3, error: 'Broken' }, { item: 4 }];
+    expect(await runner.execute('Parent', 'three', { items })).toMatchObject({ error: 'Broken' });
+    await new Promise(setImmediate);
+    expect(begun).toEqual([3]);
+  });
+
   it('runs child executions, returns their output and fails as AWS does', async () => {
     const parent = {
       StartAt: 'Run',

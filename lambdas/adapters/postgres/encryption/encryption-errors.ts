@@ -6,7 +6,7 @@ import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
 
-/** Errors recorded for the table since a moment. */
+/** Errors recorded for the table since a moment; one that may be any table's, as of a value that did not open, is each one's. */
 export async function countErrors(client: Client, table: string, since: Moment): Promise<ErrorCounts> {
   const { rows } = await client.query(
     `select
@@ -15,7 +15,7 @@ export async function countErrors(client: Client, table: string, since: Moment):
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
      from public.encryption_errors
-     where target = $1 and error_timestamp >= $2`,
+     where (target = $1 or target is null) and error_timestamp >= $2`,
     [table, since],
   );
   return rows[0];

@@ -9,9 +9,11 @@ export interface NewErrors {
   readonly ofAttempt: { readonly trigger: number; readonly decryption: number };
 }
 
-/** By table; under null those of which nobody knows the table. */
+/** By table. */
 export interface Counted {
-  of(table: string | null): NewErrors;
+  of(table: string): NewErrors;
+  /** Of every other table than these, and those of which nobody knows the table. */
+  besides(tables: readonly string[]): NewErrors;
   /** What had been committed when they were counted. */
   readonly countedTo: string;
 }
@@ -38,22 +40,29 @@ export async function countNewErrors(
        select target, error_type, $1::timestamptz is null or error_timestamp >= $1 as is_of_attempt
        from public.encryption_errors where ${isNew}
      )
-     select snapshot::text as "countedTo", target,
+     select snapshot as "countedTo", target,
        count(*) filter (where error_type = 'trigger') as trigger,
        count(*) filter (where error_type = 'trigger' and is_of_attempt) as of_attempt,
        count(*) filter (where error_type = 'decryption' and is_of_attempt) as decryption
-     from (select pg_current_snapshot() as snapshot) as _ left join new on true
+     from (select pg_current_snapshot()::text as snapshot) as _ left join new on true
      group by snapshot, target`,
     [attemptBegan ?? null, last ?? firstMilliseconds],
   );
   return {
     countedTo: rows[0].countedTo,
-    of(table) {
-      const found = rows.find(({ target }) => target === table);
-      return {
-        trigger: found?.trigger ?? 0,
-        ofAttempt: { trigger: found?.of_attempt ?? 0, decryption: found?.decryption ?? 0 },
-      };
+    of: (table) => sum(rows.filter(({ target }) => target === table)),
+    besides: (tables) => sum(rows.filter(({ target }) => !tables.includes(target))),
+  };
+}
+
+function sum(rows: readonly { trigger: number; of_attempt: number; decryption: number }[]): NewErrors {
+  const total = (value: (row: (typeof rows)[number]) => number) =>
+    rows.reduce((all, row) => all + value(row), 0);
+  return {
+    trigger: total(({ trigger }) => trigger),
+    ofAttempt: {
+      trigger: total(({ of_attempt }) => of_attempt),
+      decryption: total(({ decryption }) => decryption),
     },
   };
 }

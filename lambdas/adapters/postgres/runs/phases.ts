@@ -154,11 +154,16 @@ export interface BatchRecord {
 }
 
 /** The result of a request that was served before; undefined for a new one. */
-export async function findBatch(client: Client, run: Run, request: string): Promise<BatchRecord | undefined> {
+export async function findBatch(
+  client: Client,
+  run: Run,
+  table: string,
+  request: string,
+): Promise<BatchRecord | undefined> {
   const { rows } = await client.query(
     `select rows_encrypted as encrypted, rows_failed as failed, rows_skipped as skipped, exhausted
-     from encryption_rollout.batches where run_id = $1 and request = $2`,
-    [run.id, request],
+     from encryption_rollout.batches where run_id = $1 and target = $2 and request = $3`,
+    [run.id, table, request],
   );
   return rows[0];
 }

@@ -81,19 +81,19 @@ export async function isEncrypted(client: Client, table: string): Promise<boolea
 export const changesExpectations = `case t.purpose
      when 'encrypt' then r.status <> 'STOPPED' or exists (
        select from encryption_rollout.gates as g
-       where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO')
+       where g.run_id = r.id and g.attempt >= t.joined and g.gate = 'Preflight' and g.verdict = 'GO')
      else r.status = 'COMPLETED' or exists (
        select from encryption_rollout.events as e
        where e.run_id = r.id and e.target = t.target and e.event = 'TRIGGER_DISABLED') end`;
 
-/** Whether a rollout of the table has completed, or has got past its preflight, so that it may have enabled the trigger. */
+/** Whether a rollout of the table has completed, or has got past a preflight of it, so that it may have enabled the trigger. */
 export async function mayHaveEnabledTrigger(client: Client, table: string): Promise<boolean> {
   const { rows } = await client.query(
     `select exists (
        select from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
        where t.target = $1 and (r.status = 'COMPLETED' or exists (
          select from encryption_rollout.gates as g
-         where g.run_id = r.id and g.gate = 'Preflight' and g.verdict = 'GO'
+         where g.run_id = r.id and g.attempt >= t.joined and g.gate = 'Preflight' and g.verdict = 'GO'
        ))
      ) as answer`,
     [table],

@@ -33,7 +33,8 @@ export async function tablesOfPhase(client: Client, run: Run, phase: PhaseNumber
 /** This attempt is about these tables. */
 export async function takeTables(client: Client, run: Run, tables: readonly string[]): Promise<void> {
   await client.query(
-    `insert into encryption_rollout.run_targets (run_id, target, attempt) select $1, name, $2 from unnest($3::text[]) as name
+    `insert into encryption_rollout.run_targets (run_id, target, attempt, joined)
+     select $1, name, $2, $2 from unnest($3::text[]) as name
      on conflict (run_id, target) do update set attempt = excluded.attempt, completed_at = null`,
     [run.id, run.attempt, tables],
   );

@@ -12,7 +12,7 @@ export async function lockUpdates(client: pg.ClientBase): Promise<void> {
 /** What was told of the run. */
 export async function readTold(client: pg.ClientBase, run: Pick<Run, 'id'>, plan: Plan): Promise<Told> {
   const updates = await client.query(
-    `select happened_at as at, attempt, (detail ->> 'phase')::integer as phase
+    `select happened_at as at, attempt, (detail ->> 'phase')::integer as phase, detail ->> 'status' as status
      from encryption_rollout.events where run_id = $1 and event = 'STATUS_UPDATE' order by id desc limit 1`,
     [run.id],
   );

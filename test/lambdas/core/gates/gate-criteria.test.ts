@@ -4,33 +4,35 @@ import {
   gateCriteria,
   type TableMeasurements,
 } from '../../../../lambdas/core/gates/gate-criteria.ts';
-import { judge, labelOf } from '../../../../lambdas/core/gates/judgement.ts';
+import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
 import type { Vitals } from '../../../../lambdas/core/pressure/vitals.ts';
-import { healthy, quiet } from '../healthy.ts';
+import { calm, healthy, quiet } from '../healthy.ts';
 
 const ringing = { ...quiet, inAlarm: ['api-5xx'] };
 
-const tables = ['public.appointments', 'public.users'];
 const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91, 5: 100 };
 
-function verdictOf(phase: PhaseNumber, change: (m: GateMeasurements) => GateMeasurements = (m) => m) {
-  return judge(
-    'gate',
-    gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), change(healthy(coverageAt[phase], tables))),
-  );
+/** What is measured of one table and what concerns all, in one, for a test to change. */
+type Measured = TableMeasurements & Omit<GateMeasurements, 'tables'>;
+type Change = (m: Measured) => Measured;
+
+function verdictOf(phase: PhaseNumber, change: Change = (m) => m) {
+  const { vitals, keyMatches, ...table } = change({
+    ...healthy(coverageAt[phase]),
+    vitals: calm,
+    keyMatches: true,
+  });
+  return verdictOfAll(phase, [table], { vitals, keyMatches });
 }
 
-/** The same of one of the tables. */
-const inTable =
-  (change: (m: TableMeasurements) => TableMeasurements, table = 'public.appointments') =>
-  (m: GateMeasurements): GateMeasurements => ({
-    ...m,
-    tables: m.tables.map((each) => (each.table === table ? change(each) : each)),
-  });
-
-const failed = ({ criteria }: ReturnType<typeof verdictOf>) =>
-  criteria.filter(({ passed }) => passed === false).map(labelOf);
+function verdictOfAll(
+  phase: PhaseNumber,
+  tables: readonly TableMeasurements[],
+  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true },
+) {
+  return judge('gate', gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), { tables, ...shared }));
+}
 
 const allPhases: PhaseNumber[] = [1, 2, 3, 4, 5];
 
@@ -40,33 +42,21 @@ describe('gates', () => {
   });
 
   /** One thing goes wrong: at every gate it is named, and it alone. */
-  const everywhere: [string, string, (m: GateMeasurements) => GateMeasurements][] = [
+  const everywhere: [string, string, Change][] = [
     [
       'a spot check fails',
-      'public.appointments: Decryption matches plaintext',
-      inTable((m) => ({ ...m, spotCheck: { checked: 10, mismatchedKeys: ['k'] } })),
+      'Decryption matches plaintext',
+      (m) => ({ ...m, spotCheck: { checked: 10, mismatchedKeys: ['k'] } }),
     ],
     [
       'a decryption failure was recorded',
-      'public.appointments: Decryption failures',
-      inTable((m) => ({ ...m, errors: { ...m.errors, decryption: 1 } })),
+      'Decryption failures',
+      (m) => ({ ...m, errors: { ...m.errors, decryption: 1 } }),
     ],
-    [
-      'an IV is missing',
-      'public.appointments: Missing IVs',
-      inTable((m) => ({ ...m, health: { ...m.health, missingIvCount: 1 } })),
-    ],
+    ['an IV is missing', 'Missing IVs', (m) => ({ ...m, health: { ...m.health, missingIvCount: 1 } })],
     ['the key is another', 'Encryption key', (m) => ({ ...m, keyMatches: false })],
-    [
-      'the key failed',
-      'public.appointments: Key access failures',
-      inTable((m) => ({ ...m, errors: { ...m.errors, keyAccess: 1 } })),
-    ],
-    [
-      'batches are slow',
-      'public.appointments: Batch time per row',
-      inTable((m) => ({ ...m, millisecondsPerRow: 5.1 })),
-    ],
+    ['the key failed', 'Key access failures', (m) => ({ ...m, errors: { ...m.errors, keyAccess: 1 } })],
+    ['batches are slow', 'Batch time per row', (m) => ({ ...m, millisecondsPerRow: 5.1 })],
     ['CPU stays high', 'Database CPU', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90, 82] } })],
     [
       'a session waits',
@@ -95,125 +85,115 @@ describe('gates', () => {
     ],
   ];
   describe.each(allPhases)('phase %i', (phase) => {
-    test.each(everywhere)('NO_GO when %s', (_, label, change) => {
-      const judgement = verdictOf(phase, change);
-      expect(judgement.verdict).toBe('NO_GO');
-      expect(failed(judgement)).toEqual([label]);
-      expect(judgement.reason).toContain(`gate: ${label}: expected `);
+    test.each(everywhere)('NO_GO when %s', (_, name, change) => {
+      const { verdict, criteria, reason } = verdictOf(phase, change);
+      expect(verdict).toBe('NO_GO');
+      expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
+      expect(reason).toContain(name);
     });
   });
 
-  const once: [PhaseNumber, string, string, (m: GateMeasurements) => GateMeasurements][] = [
+  const once: [PhaseNumber, string, string, Change][] = [
     [
       1,
       'fewer rows than 500',
-      'public.appointments: Rows encrypted',
-      inTable((m) => ({ ...m, progress: { ...m.progress, rowsEncryptedNow: 499 } })),
+      'Rows encrypted',
+      (m) => ({ ...m, progress: { ...m.progress, rowsEncryptedNow: 499 } }),
     ],
-    [
-      1,
-      'one row failed',
-      'public.appointments: Encryption errors',
-      inTable((m) => ({ ...m, errors: { ...m.errors, encryption: 1 } })),
-    ],
+    [1, 'one row failed', 'Encryption errors', (m) => ({ ...m, errors: { ...m.errors, encryption: 1 } })],
     [
       2,
       'below 20 %',
-      'public.appointments: Encryption percentage',
-      inTable((m) => ({ ...m, health: { ...m.health, encryptionPercentage: 19.99 } })),
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 19.99 } }),
     ],
     [
       2,
       'above 25 %',
-      'public.appointments: Encryption percentage',
-      inTable((m) => ({ ...m, health: { ...m.health, encryptionPercentage: 25.01 } })),
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 25.01 } }),
     ],
     [
       2,
       '2 of 2,000 rows failed',
-      'public.appointments: Error rate',
-      inTable((m) => ({ ...m, progress: { ...m.progress, rowsFailed: 2 } })),
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 2 } }),
     ],
     [
       3,
       'below 90 %',
-      'public.appointments: Encryption percentage',
-      inTable((m) => ({ ...m, health: { ...m.health, encryptionPercentage: 89.99 } })),
+      'Encryption percentage',
+      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 89.99 } }),
     ],
     [
       3,
       '1 % of the rows failed',
-      'public.appointments: Error rate',
-      inTable((m) => ({ ...m, progress: { ...m.progress, rowsFailed: 20 } })),
+      'Error rate',
+      (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 20 } }),
     ],
-    [
-      4,
-      'the trigger is off',
-      'public.appointments: Trigger',
-      inTable((m) => ({ ...m, health: { ...m.health, triggerEnabled: false } })),
-    ],
+    [4, 'the trigger is off', 'Trigger', (m) => ({ ...m, health: { ...m.health, triggerEnabled: false } })],
     [
       4,
       'the trigger failed once',
-      'public.appointments: Trigger failures',
-      inTable((m) => ({ ...m, errors: { ...m.errors, trigger: 1 } })),
+      'Trigger failures',
+      (m) => ({ ...m, errors: { ...m.errors, trigger: 1 } }),
     ],
     [
       4,
       'the canary stays plain',
-      'public.appointments: Canary insert',
-      inTable((m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryEncrypted: false } })),
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryEncrypted: false } }),
     ],
     [
       4,
       'the canary has no IV',
-      'public.appointments: Canary insert',
-      inTable((m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryHasIv: false } })),
+      'Canary insert',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, canaryHasIv: false } }),
     ],
     [
       4,
       'writes are slow',
-      'public.appointments: Write latency',
-      inTable((m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, onMilliseconds: 6.1 } })),
+      'Write latency',
+      (m) => ({ ...m, triggerTest: m.triggerTest && { ...m.triggerTest, onMilliseconds: 6.1 } }),
     ],
     [
       4,
       'a new row stays plain',
-      'public.appointments: New rows encrypted by the trigger',
-      inTable((m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 11, missingIv: 0 } })),
+      'New rows encrypted by the trigger',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 11, missingIv: 0 } }),
     ],
     [
       4,
       'a new row has no IV',
-      'public.appointments: New rows without IV',
-      inTable((m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 1 } })),
+      'New rows without IV',
+      (m) => ({ ...m, newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 1 } }),
     ],
     [
       5,
       'one row is left',
-      'public.appointments: Unencrypted rows',
-      inTable((m) => ({ ...m, health: { ...m.health, unencryptedRows: 1 } })),
+      'Unencrypted rows',
+      (m) => ({ ...m, health: { ...m.health, unencryptedRows: 1 } }),
     ],
     [
       5,
       'the audit found a mismatch',
-      'public.appointments: Rows verified outside the database',
-      inTable((m) => ({ ...m, audit: { finished: true, rowsVerified: 9_999, rowsMismatched: 1 } })),
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: true, rowsVerified: 9_999, rowsMismatched: 1 } }),
     ],
     [
       5,
       'the audit did not finish',
-      'public.appointments: Rows verified outside the database',
-      inTable((m) => ({ ...m, audit: { finished: false, rowsVerified: 9_999, rowsMismatched: 0 } })),
+      'Rows verified outside the database',
+      (m) => ({ ...m, audit: { finished: false, rowsVerified: 9_999, rowsMismatched: 0 } }),
     ],
   ];
-  test.each(once)('phase %i: NO_GO when %s', (phase, _, label, change) => {
-    const judgement = verdictOf(phase, change);
-    expect(judgement.verdict).toBe('NO_GO');
-    expect(failed(judgement)).toEqual([label]);
+  test.each(once)('phase %i: NO_GO when %s', (phase, _, name, change) => {
+    const { verdict, criteria } = verdictOf(phase, change);
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => passed === false).map((c) => c.name)).toEqual([name]);
   });
 
-  test.each<[string, (m: GateMeasurements) => GateMeasurements]>([
+  test.each<[string, Change]>([
     ['no CPU reading', (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: null } })],
     ['alarms that cannot be read', (m) => ({ ...m, vitals: { ...m.vitals, customerAlarms: null } })],
     [
@@ -224,21 +204,13 @@ describe('gates', () => {
       'two high readings of the CPU, and no third',
       (m) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [81, 90] } }),
     ],
-    [
-      'public.appointments: no row to check',
-      inTable((m) => ({ ...m, spotCheck: { checked: 0, mismatchedKeys: [] } })),
-    ],
+    ['no row to check', (m) => ({ ...m, spotCheck: { checked: 0, mismatchedKeys: [] } })],
   ])('INCONCLUSIVE with %s: what is not measured is not health', (_, change) => {
     expect(verdictOf(3, change).verdict).toBe('INCONCLUSIVE');
   });
 
   test('INCONCLUSIVE in phase 4 when the trigger was not tested', () => {
-    expect(
-      verdictOf(
-        4,
-        inTable((m) => ({ ...m, triggerTest: undefined })),
-      ).verdict,
-    ).toBe('INCONCLUSIVE');
+    expect(verdictOf(4, (m) => ({ ...m, triggerTest: undefined })).verdict).toBe('INCONCLUSIVE');
   });
 
   test('a failure outweighs a missing measurement', () => {
@@ -250,56 +222,17 @@ describe('gates', () => {
     expect(reason).not.toContain('CPU');
   });
 
-  test('each table is judged for itself, and what concerns them all once', () => {
-    const { criteria, verdict, reason } = verdictOf(4);
-    const namesOf = (table: string | undefined) =>
-      criteria.filter((each) => each.table === table).map(({ name }) => name);
-    expect(namesOf('public.users')).toEqual(namesOf('public.appointments'));
-    expect(namesOf('public.users')).toContain('Canary insert');
-    expect(namesOf(undefined)).toEqual([
-      'Encryption key',
-      'Database CPU',
-      'Free storage',
-      'Replication slots',
-      'Database locks',
-      'Database connections',
-      'Customer-facing alarms',
-    ]);
-    expect([verdict, reason]).toEqual(['GO', `gate: all ${criteria.length} criteria passed`]);
-  });
-
-  test('the reason names the table of everything that failed', () => {
-    const missing = (m: TableMeasurements) => ({ ...m, health: { ...m.health, missingIvCount: 3 } });
-    const { reason } = verdictOf(3, (m) => inTable(missing, 'public.users')(inTable(missing)(m)));
-    expect(reason).toBe(
-      'gate: public.appointments: Missing IVs: expected 0, measured 3; public.users: Missing IVs: expected 0, measured 3',
-    );
-  });
-
-  test('a table that was encrypted beyond the range does not excuse another one', () => {
-    const percent = (encryptionPercentage: number, rowsAttempted: number) => (m: TableMeasurements) => ({
-      ...m,
-      health: { ...m.health, encryptionPercentage },
-      progress: { ...m.progress, rowsAttempted },
-    });
-    const beyond = inTable(percent(60, 0), 'public.users');
-    expect(verdictOf(2, beyond).verdict).toBe('GO');
-    expect(failed(verdictOf(2, (m) => beyond(inTable(percent(60, 2_000))(m))))).toEqual([
-      'public.appointments: Encryption percentage',
-    ]);
-  });
-
   test('phase 2 of a run that was resumed beyond 25 % is not sent back', () => {
-    const beyond = inTable((m) => ({
+    const beyond = (m: Measured) => ({
       ...m,
       health: { ...m.health, encryptionPercentage: 60 },
       progress: { ...m.progress, rowsAttempted: 0 },
-    }));
+    });
     expect(verdictOf(2, beyond).verdict).toBe('GO');
   });
 
   test('one calm reading of the CPU is enough, whatever is missing', () => {
-    const calm = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
+    const calm = (m: Measured) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 80] } });
     expect(verdictOf(3, calm).verdict).toBe('GO');
   });
 
@@ -319,7 +252,42 @@ describe('gates', () => {
   });
 
   test('one CPU spike is normal', () => {
-    const spike = (m: GateMeasurements) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
+    const spike = (m: Measured) => ({ ...m, vitals: { ...m.vitals, cpuPercents: [99, 40, 99] } });
     expect(verdictOf(3, spike).verdict).toBe('GO');
+  });
+
+  describe.each(allPhases)('phase %i of two tables', (phase) => {
+    const [users, invoices] = ['public.users', 'billing.invoices'];
+    const both = () => [healthy(coverageAt[phase], users), healthy(coverageAt[phase], invoices)] as const;
+
+    test('GO when both are well: each is asked all, what concerns the database once', () => {
+      const { verdict, criteria } = verdictOfAll(phase, both());
+      expect(verdict).toBe('GO');
+      const namesOf = (table: string | undefined) =>
+        criteria.filter((each) => each.table === table).map(({ name }) => name);
+      expect(namesOf(users)).toEqual(namesOf(invoices));
+      expect(namesOf(users)).toContain('Missing IVs');
+      expect(namesOf(undefined)).toContain('Database CPU');
+      expect(namesOf(undefined)).toContain('Encryption key');
+      expect(namesOf(users)).not.toContain('Encryption key');
+    });
+
+    test('NO_GO for both when one is not, and it is named', () => {
+      const [first, second] = both();
+      const broken = { ...second, health: { ...second.health, missingIvCount: 3 } };
+      const { verdict, criteria, reason } = verdictOfAll(phase, [first, broken]);
+      expect(verdict).toBe('NO_GO');
+      expect(criteria.filter(({ passed }) => passed === false)).toMatchObject([
+        { name: 'Missing IVs', table: invoices, measured: '3' },
+      ]);
+      expect(reason).toContain('billing.invoices: Missing IVs');
+      expect(reason).not.toContain('public.users');
+    });
+
+    test('INCONCLUSIVE when of one nothing could be checked', () => {
+      const [first, second] = both();
+      const unchecked = { ...second, spotCheck: { checked: 0, mismatchedKeys: [] } };
+      expect(verdictOfAll(phase, [first, unchecked]).verdict).toBe('INCONCLUSIVE');
+    });
   });
 });

@@ -14,22 +14,18 @@ import type { OffPeak } from '../../../../lambdas/core/plan/settings.ts';
 
 const noon = new Date('2030-01-02T12:00:00Z');
 /** Phase 3 has 35,000 rows left to its 91 %, phase 5 then 5,400. */
+const table: TableAhead = { from: 1, rowsWithPii: 60_000, rowsEncryptedNow: 19_600 };
+const at = (rowsEncryptedNow: number): TableAhead[] => [{ ...table, rowsEncryptedNow }];
 const way: Way = {
   from: 3,
   until: 5,
-  tables: [{ from: 3, rowsWithPii: 60_000, rowsEncryptedNow: 19_600 }],
+  tables: [table],
   hoursSoaked: null,
   rowsAudited: 0,
 };
-/** Changes of the way of one table. */
-type Changes = Partial<Omit<Way, 'tables'> & Omit<TableAhead, 'from'>>;
-const along = ({ rowsWithPii = 60_000, rowsEncryptedNow = 19_600, ...changes }: Changes): Way => {
-  const from = changes.from ?? way.from;
-  return { ...way, ...changes, tables: [{ from, rowsWithPii, rowsEncryptedNow }] };
-};
 const pace: Pace = { ...noPace, millisecondsPerRow: 5 };
-const left = (changes: Changes = {}, paced: Partial<Pace> = {}, offPeak: OffPeak | null = null) =>
-  hoursLeft(plan, offPeak, noon, along(changes), { ...pace, ...paced });
+const left = (changes: Partial<Way> = {}, paced: Partial<Pace> = {}, offPeak: OffPeak | null = null) =>
+  hoursLeft(plan, offPeak, noon, { ...way, ...changes }, { ...pace, ...paced });
 
 /** 40,400 rows of 5 ms in 7 and 2 batches, with 10 s after each; 60,000 rows of 0.2 ms to audit; the soak of phase 4. */
 const work = (40_400 * 0.005 + 9 * 10) / 3_600;
@@ -39,7 +35,7 @@ describe('the hours left count', () => {
   test('rows, the pauses of each phase, soaks, and the final audit', () => {
     expect(left()).toBeCloseTo(work + audit + 4);
     // Phase 4 has no batches, and its pause of none is not that of phase 5.
-    expect(left({ from: 4, hoursSoaked: 1, rowsEncryptedNow: 54_600 })).toBeCloseTo(
+    expect(left({ from: 4, hoursSoaked: 1, tables: at(54_600) })).toBeCloseTo(
       (5_400 * 0.005 + 2 * 10) / 3_600 + audit + 3,
     );
   });
@@ -50,14 +46,14 @@ describe('the hours left count', () => {
   });
 
   test('no batches of a phase whose gate has passed, and of its soak what is left', () => {
-    const soaking = { from: 4, rowsEncryptedNow: 60_000 } as const;
+    const soaking = { from: 4, tables: at(60_000) } as const;
     expect(left({ ...soaking, hoursSoaked: 1.5 })).toBeCloseTo(2.5 + audit);
     expect(left({ ...soaking, hoursSoaked: 9 }), 'one that takes longer').toBeCloseTo(audit);
     expect(left({ from: 3, until: 3, hoursSoaked: 0 })).toBe(0);
   });
 
   test('of the final audit what is left, as fast as it went so far', () => {
-    const audited = { from: 5, rowsEncryptedNow: 60_000, hoursSoaked: 3 } as const;
+    const audited = { from: 5, tables: at(60_000), hoursSoaked: 3 } as const;
     expect(left({ ...audited, rowsAudited: 0 })).toBe(audit);
     expect(left({ ...audited, rowsAudited: 45_000 })).toBeCloseTo(1);
     expect(left({ ...audited, rowsAudited: 60_001 })).toBe(0);
@@ -96,55 +92,35 @@ describe('the hours left count', () => {
 });
 
 test('a phase has as many batches left as its rows take, and none past the aim', () => {
-  const found = (changes: Changes) =>
-    batchesLeft(plan, along(changes), noPace.tuned).map(({ rows, batches }) => [rows, batches]);
-  expect(found({ from: 1, rowsEncryptedNow: 0 })).toEqual([
+  const found = (changes: Partial<Way>) =>
+    batchesLeft(plan, { ...way, ...changes }, noPace.tuned).map(({ rows, batches }) => [rows, batches]);
+  expect(found({ from: 1, tables: at(0) })).toEqual([
     [500, 1],
     [14_200, 8],
     [39_900, 8],
     [0, 0],
     [5_400, 2],
   ]);
-  expect(found({ from: 1, rowsEncryptedNow: 60_000 }).flat()).toEqual(Array(10).fill(0));
-  expect(found({ from: 1, rowsWithPii: 0, rowsEncryptedNow: 0 }).flat()).toEqual(Array(10).fill(0));
+  expect(found({ from: 1, tables: at(60_000) }).flat()).toEqual(Array(10).fill(0));
+  expect(found({ from: 1, tables: [{ from: 1, rowsWithPii: 0, rowsEncryptedNow: 0 }] }).flat()).toEqual(
+    Array(10).fill(0),
+  );
 });
 
-describe('of several tables', () => {
-  const half: TableAhead = { from: 1, rowsWithPii: 30_000, rowsEncryptedNow: 0 };
-  const both = (...tables: TableAhead[]): Way => ({ ...way, from: 1, tables });
-  const batches = (found: Way) =>
-    batchesLeft(plan, found, noPace.tuned).map(({ rows, batches }) => [rows, batches]);
-
-  test('each adds its rows, and batches of its own', () => {
-    const one = batches(both(half));
-    expect(batches(both(half, half))).toEqual(one.map(([rows = 0, count = 0]) => [2 * rows, 2 * count]));
-    // Two last batches that are not full are two, although their rows would fit into one.
-    const small: TableAhead = { from: 5, rowsWithPii: 100, rowsEncryptedNow: 0 };
-    expect(batches({ ...way, from: 5, tables: [small, small] })).toEqual([[200, 2]]);
-  });
-
-  test('one that has passed a phase has no work in it, and the phases after it as any other', () => {
-    const ahead: TableAhead = { from: 5, rowsWithPii: 10_000, rowsEncryptedNow: 9_000 };
-    const [first, second, third, fourth, fifth] = batches(both(half));
-    expect(batches(both(half, ahead))).toEqual([
-      first,
-      second,
-      third,
-      fourth,
-      [(fifth?.[0] ?? 0) + 1_000, (fifth?.[1] ?? 0) + 1],
-    ]);
-  });
-
-  test('the soaks come once, the rows and the audit of both', () => {
-    const hours = (found: Way) => hoursLeft(plan, null, noon, found, pace);
-    const soaks = 0.5 + 2 + 4;
-    const alone = hours(both(half)) - soaks;
-    expect(hours(both(half, half))).toBeCloseTo(soaks + 2 * alone);
-    // 45,000 of 60,000 rows of both have been audited in three hours.
-    const done: TableAhead = { from: 5, rowsWithPii: 30_000, rowsEncryptedNow: 30_000 };
-    const audited: Way = { ...way, from: 5, tables: [done, done], hoursSoaked: 3, rowsAudited: 45_000 };
-    expect(hours(audited)).toBeCloseTo(1);
-  });
+test('of several tables each has batches of its own, from its own first phase on', () => {
+  const small: TableAhead = { from: 1, rowsWithPii: 1_000, rowsEncryptedNow: 0 };
+  const late: TableAhead = { ...small, from: 5, rowsEncryptedNow: 990 };
+  const found = batchesLeft(plan, { ...way, from: 1, tables: [...at(0), small, late] }, noPace.tuned);
+  expect(found.map(({ rows, batches }) => [rows, batches])).toEqual([
+    [500 + 50, 1 + 1],
+    [14_200 + 195, 8 + 1],
+    [39_900 + 665, 8 + 1],
+    [0, 0],
+    [5_400 + 90 + 10, 2 + 1 + 1],
+  ]);
+  const one = hoursLeft(plan, null, noon, way, pace);
+  const two = hoursLeft(plan, null, noon, { ...way, tables: [table, table] }, pace);
+  expect(two - one, 'work and audit of the second, and no second soak').toBeCloseTo(work + audit);
 });
 
 test.each([

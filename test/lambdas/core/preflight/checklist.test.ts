@@ -1,14 +1,15 @@
 import { describe, expect, test } from 'vitest';
-import { judge, labelOf } from '../../../../lambdas/core/gates/judgement.ts';
+import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { attestations, defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import {
   type ChecklistMeasurements,
   checklistCriteria,
   type TableChecklist,
 } from '../../../../lambdas/core/preflight/checklist.ts';
+import type { Forecast } from '../../../../lambdas/core/preflight/forecast.ts';
 import { calm } from '../healthy.ts';
 
-const readyTable: TableChecklist = {
+const table: TableChecklist = {
   table: 'public.appointments',
   health: {
     totalRows: 10_000,
@@ -23,14 +24,26 @@ const readyTable: TableChecklist = {
     healthStatus: 'NOT_STARTED',
     readablePercentage: 0,
   },
+  otherTriggers: [],
   expectedTrigger: 'disabled',
   priority: null,
   canaryProblem: '',
-  otherTriggers: [],
 };
-const amount = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes: 3 * 2 ** 30 };
-const ready: ChecklistMeasurements = {
-  tables: [readyTable, { ...readyTable, table: 'public.users' }],
+/** Each table as large as the other. */
+function forecastOf(names: readonly string[], walBytes = 3 * 2 ** 30): Forecast {
+  const each = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes };
+  const all = names.length;
+  return {
+    rowsToEncrypt: all * 9_900,
+    batches: all * 4,
+    tableBytes: all * 2 ** 30,
+    walBytes: all * walBytes,
+    hours: 7,
+    tables: names.map((name) => ({ name, ...each })),
+  };
+}
+
+const ready: Omit<ChecklistMeasurements, 'tables'> = {
   vitals: calm,
   keyMatches: true,
   latestBackup: new Date('2030-01-01T00:00:00Z'),
@@ -39,27 +52,28 @@ const ready: ChecklistMeasurements = {
   silentAlarms: [],
   mutedAlarms: [],
   acknowledgedTriggers: [],
-  forecast: { ...amount, hours: 7, tables: [{ name: 'public.appointments', ...amount }] },
+  forecast: forecastOf([table.table]),
   slots: [],
   dashboardExists: true,
   subscribers: 1,
   exposure: { settings: [], foreignCode: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
+/** Of the table, and of what concerns all. */
+type Change = Partial<Omit<ChecklistMeasurements, 'tables'> & TableChecklist>;
 
-/** The same, with this of one of the tables. */
-const inTable = (change: Partial<TableChecklist>): Partial<ChecklistMeasurements> => ({
-  tables: ready.tables.map((each) => (each.table === readyTable.table ? { ...each, ...change } : each)),
-});
-const judged = (change: Partial<ChecklistMeasurements>) =>
-  judge('Preflight', checklistCriteria(defaultPlan, { ...ready, ...change }));
+const judged = (change: Change) =>
+  judge(
+    'Preflight',
+    checklistCriteria(defaultPlan, { ...ready, tables: [{ ...table, ...change }], ...change }),
+  );
 
 describe('the pre-rollout checklist', () => {
   test('GO when everything is ready', () => {
     expect(judged({}).verdict).toBe('GO');
   });
 
-  test.each<[string, string, Partial<ChecklistMeasurements>]>([
+  test.each<[string, string, Change]>([
     ['the key is another', 'Encryption key configured', { keyMatches: false }],
     ['there is no backup', 'Database backup completed', { latestBackup: null }],
     [
@@ -70,15 +84,11 @@ describe('the pre-rollout checklist', () => {
     ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
     ['nobody is paged', 'Somebody is paged', { subscribers: 0 }],
     ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
-    [
-      'the trigger is on',
-      'public.appointments: Trigger before the start',
-      inTable({ health: { ...readyTable.health, triggerEnabled: true } }),
-    ],
+    ['the trigger is on', 'Trigger before the start', { health: { ...table.health, triggerEnabled: true } }],
     [
       'the guard is off',
-      'public.appointments: Guard against stale ciphertext',
-      inTable({ health: { ...readyTable.health, guardEnabled: false } }),
+      'Guard against stale ciphertext',
+      { health: { ...table.health, guardEnabled: false } },
     ],
     [
       'the actions of an alarm are disabled',
@@ -88,8 +98,8 @@ describe('the pre-rollout checklist', () => {
     ['an alarm has no data', 'Alerting rules set up', { silentAlarms: ['rollout-MissingIvs'] }],
     [
       'a trigger fires for every row of a batch',
-      'public.appointments: Other triggers on the table',
-      inTable({ otherTriggers: [{ name: 'audit', firedByBatches: true, changesRowsAfterOurs: false }] }),
+      'Other triggers on the table',
+      { otherTriggers: [{ name: 'audit', firedByBatches: true, changesRowsAfterOurs: false }] },
     ],
     [
       'the disk has no room for what will be written',
@@ -109,15 +119,11 @@ describe('the pre-rollout checklist', () => {
       'Inactive replication slots',
       { slots: [{ name: 'old', active: false, lagBytes: 8 * 2 ** 30 }] },
     ],
-    [
-      'the canary is refused',
-      'public.appointments: Canary row',
-      inTable({ canaryProblem: 'refused with SQLSTATE 23502 (status)' }),
-    ],
+    ['the canary is refused', 'Canary row', { canaryProblem: 'refused with SQLSTATE 23502 (status)' }],
   ])('NO_GO when %s', (_, name, change) => {
     const { verdict, criteria } = judged(change);
     expect(verdict).toBe('NO_GO');
-    expect(criteria.filter(({ passed }) => !passed).map(labelOf)).toEqual([name]);
+    expect(criteria.filter(({ passed }) => !passed).map((c) => c.name)).toEqual([name]);
   });
 
   test.each(Object.entries(attestations))('NO_GO without %s, and the input to give is named', (key, line) => {
@@ -128,7 +134,7 @@ describe('the pre-rollout checklist', () => {
     expect(reason).toContain(`input.attestations.${key}`);
   });
 
-  test.each<[string, Partial<ChecklistMeasurements>]>([
+  test.each<[string, Change]>([
     ['backups', { latestBackup: undefined }],
     ['alarms', { missingAlarms: undefined }],
     ['the dashboard', { dashboardExists: undefined }],
@@ -139,8 +145,7 @@ describe('the pre-rollout checklist', () => {
 
   test('a trigger that this rollout switched on is no objection', () => {
     expect(
-      judged(inTable({ expectedTrigger: 'any', health: { ...readyTable.health, triggerEnabled: true } }))
-        .verdict,
+      judged({ expectedTrigger: 'any', health: { ...table.health, triggerEnabled: true } }).verdict,
     ).toBe('GO');
   });
 
@@ -149,7 +154,7 @@ describe('the pre-rollout checklist', () => {
     const slots = [{ name: 'replica', active: true, lagBytes: 2 ** 30 }];
     expect(judged({ vitals, slots }).verdict).toBe('GO');
     const fromPreflight = judged({
-      forecast: { ...ready.forecast, walBytes: 50 * 2 ** 30 },
+      forecast: forecastOf([table.table], 50 * 2 ** 30),
       vitals: { ...ready.vitals, freeStorageBytes: 13.5 * 2 ** 30 },
       slots,
     });
@@ -166,12 +171,35 @@ describe('the pre-rollout checklist', () => {
       { name: 'audit', firedByBatches: true, changesRowsAfterOurs: false },
       { name: 'zzz_trim', firedByBatches: false, changesRowsAfterOurs: true },
     ];
-    const { reason } = judged({ ...inTable({ otherTriggers }), acknowledgedTriggers: ['audit'] });
+    const { reason } = judged({ otherTriggers, acknowledgedTriggers: ['audit'] });
     expect(reason).toContain('zzz_trim (may change a row after it was encrypted)');
     expect(reason).toContain('{"acknowledgedTriggers":["zzz_trim"]}');
     expect(reason).not.toContain('audit (');
-    expect(
-      judged({ ...inTable({ otherTriggers }), acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict,
-    ).toBe('GO');
+    expect(judged({ otherTriggers, acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict).toBe('GO');
+  });
+
+  test('of two tables each is asked all, and the one that is not ready stops both', () => {
+    const invoices = { ...table, table: 'billing.invoices', canaryProblem: 'refused with SQLSTATE 23502' };
+    const { verdict, criteria, reason } = judge(
+      'Preflight',
+      checklistCriteria(defaultPlan, { ...ready, tables: [table, invoices] }),
+    );
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }) => !passed)).toMatchObject([
+      { name: 'Canary row', table: 'billing.invoices' },
+    ]);
+    expect(reason).toContain('billing.invoices: Canary row');
+    const of = (name: string) => criteria.filter((each) => each.table === name).map((each) => each.name);
+    expect(of('public.appointments')).toEqual(of('billing.invoices'));
+  });
+
+  test('what several tables will write has to find room together', () => {
+    const forecast = forecastOf(['public.users', 'billing.invoices']);
+    const vitals = { ...calm, freeStorageBytes: 4 * 2 ** 30 };
+    expect(judged({ vitals }).verdict).toBe('GO');
+    const { criteria } = judged({ vitals, forecast });
+    expect(criteria.filter(({ passed }) => !passed).map(({ name }) => name)).toEqual([
+      'Room for what will be written',
+    ]);
   });
 });

@@ -4,11 +4,12 @@ import { postMortem, postMortemMessage } from '../../../../lambdas/core/telling/
 import type { Report } from '../../../../lambdas/core/telling/report.ts';
 
 const at = (minutes: number) => new Date(Date.UTC(2026, 10, 23, 10) + minutes * 60_000).toISOString();
+const appointments = 'public.appointments';
 const event = (
   event: string,
   minutes: number,
   detail: Record<string, unknown> = {},
-  table: string | null = event.startsWith('TRIGGER_') ? 'public.appointments' : null,
+  table: string | null = null,
 ) => ({
   table,
   attempt: 1,
@@ -18,7 +19,7 @@ const event = (
 });
 
 const report: Report = {
-  tables: [{ name: 'public.appointments', purpose: 'encrypt', attempt: 1, completedAt: null }],
+  tables: [{ name: appointments, purpose: 'encrypt', attempt: 1, completedAt: null }],
   writtenAt: at(300),
   run: {
     id: '6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001',
@@ -32,7 +33,7 @@ const report: Report = {
   expected: { millisecondsPerRow: 5, addedWriteMilliseconds: 5, hours: 72 },
   phases: [
     {
-      table: 'public.appointments',
+      table: appointments,
       number: 1,
       title: 'Phase 1 Initial Batch',
       attempt: 1,
@@ -96,7 +97,7 @@ const report: Report = {
     },
   ],
   leftOut: { gates: 0, events: 0, holds: 0 },
-  errors: [{ table: 'public.appointments', type: 'encryption', count: 2, first: at(1), last: at(2) }],
+  errors: [{ table: appointments, type: 'encryption', count: 2, first: at(1), last: at(2) }],
   keyAccess: [],
 };
 
@@ -130,68 +131,24 @@ describe('the post-mortem', () => {
     expect(postMortem({ ...report, events: alone })).toContain('rollback of attempt 1: trigger left on,');
   });
 
-  test('tells what a rollback did to each trigger, of whichever it was done first', () => {
-    const table = (name: string, purpose: 'encrypt' | 'verify') => ({
-      name,
-      purpose,
-      attempt: 1,
-      completedAt: null,
-    });
-    const tables = [table('public.orders', 'verify'), table('public.users', 'encrypt')];
+  test('tells of several tables, each by its name, what became of their triggers', () => {
+    const [users, invoices] = ['public.users', 'billing.invoices'];
     const events = [
-      event('PHASE_STARTED', 1, {}, 'public.notes'),
+      event('TRIGGER_DISABLED', 39, {}, users),
       event('STOPPING', 40),
-      event('TRIGGER_LEFT_ON', 40.05, { reason: 'it was on' }, 'public.orders'),
-      event('TRIGGER_DISABLED', 40.1, { milliseconds: 3 }, 'public.users'),
-      event('PLAINTEXT_PROVEN', 40.2),
+      event('TRIGGER_LEFT_ON', 41, {}, users),
+      event('TRIGGER_DISABLED', 41, {}, invoices),
     ];
-    const text = postMortem({ ...report, tables, events });
-    expect(text).toContain(
-      'rollback of attempt 1: trigger of public.notes off never, trigger of public.orders left on, trigger of public.users off after 6 s, plaintext proven after 12 s, over never\n',
+    const tables = [users, invoices].map(
+      (name) => ({ ...report.tables[0], name }) as Report['tables'][number],
     );
-    expect(text).toContain('TRIGGER_DISABLED public.users (milliseconds: 3) · attempt 1');
-    expect(text).toContain('# Post-mortem: encryption of public.orders and public.users\n');
-  });
-
-  test('names the table of phases, errors, audits, criteria and the latency of writes', () => {
-    const of = (table: string, rowsMismatched: number) => ({
-      table,
-      attempt: 1,
-      finished: true,
-      rowsVerified: 10,
-      rowsMismatched,
-    });
-    const tested = { offMilliseconds: 1, onMilliseconds: 2.5 };
-    const text = postMortem({
-      ...report,
-      tables: ['public.appointments', 'public.users', 'sales.orders'].map((name) => ({
-        name,
-        purpose: 'encrypt',
-        attempt: 1,
-        completedAt: at(120),
-      })),
-      phases: report.phases.flatMap((phase) => [phase, { ...phase, table: 'public.users', passedAt: null }]),
-      errors: [...report.errors, { table: null, type: 'decryption', count: 1, first: at(1), last: at(1) }],
-      audits: [of('public.appointments', 0), of('public.users', 2)],
-      gates: report.gates.map((gate) => ({
-        ...gate,
-        criteria: gate.criteria.map((criterion) => ({ ...criterion, table: 'public.users' })),
-      })),
-      events: [event('TRIGGER_TESTED', 30, tested, 'public.users')],
-    });
-    for (const line of [
-      '# Post-mortem: encryption of 3 tables: public.appointments, public.users, sales.orders',
-      '- Phase 1 Initial Batch, public.appointments: 35 min, 32 min expected',
-      '- Phase 1 Initial Batch, public.users: not passed',
-      '- Errors of encryption of public.appointments: 2, from',
-      '- Errors of decryption: 1, from',
-      '- 2 rows of public.users did not open to their plaintext in the audit of attempt 1',
-      '✓ public.users: Missing IVs: expected 0; measured 0',
-      '- Latency of writes, public.appointments: not measured',
-      '- Latency of writes, public.users: 1 ms without the trigger, 2.5 ms with it',
-    ])
-      expect(text).toContain(line);
-    expect(text).not.toContain('of public.appointments did not open');
+    const text = postMortem({ ...report, tables, events });
+    expect(text).toContain('# Post-mortem: encryption of public.users and billing.invoices\n');
+    expect(text).toContain(
+      'rollback of attempt 1: trigger of public.users off before, trigger of billing.invoices off after 60 s, plaintext',
+    );
+    expect(text).toContain('TRIGGER_DISABLED billing.invoices');
+    for (const name of [users, invoices]) expect(text).toContain(`Latency of writes, ${name}: not measured`);
   });
 
   test('tells approvals and pauses that people wanted in the timeline, not among what was unexpected', () => {

@@ -8,13 +8,14 @@ const now = new Date('2026-11-23T12:00:00Z');
 const ago = (hours: number) => new Date(now.getTime() - hours * 3_600_000);
 
 const rows = { withPersonalData: 10_000, encrypted: 4_200, percentage: 42 };
-const table: TableStatus = {
+const table = {
   name: 'public.appointments',
   purpose: 'encrypt',
   rows,
   triggerEnabled: false,
   errors: {},
-};
+} satisfies TableStatus;
+
 const inPhase = (number: PhaseNumber): RolloutStatus => ({
   tables: [table],
   run: {
@@ -48,10 +49,15 @@ const ended = (status: 'STOPPED' | 'COMPLETED', hours: number): RolloutStatus =>
   return { ...rest, run: run && { ...run, status, endedAt: ago(hours).toISOString() } };
 };
 const told = (hours: number, phase: number | null, more: Partial<Told> = {}): Told => ({
-  update: { at: ago(hours), attempt: 2, phase },
+  update: { at: ago(hours), attempt: 2, phase, status: 'ACTIVE' },
   security: ago(1),
   check: undefined,
   ...more,
+});
+/** As `told`, in an update that told of the end. */
+const toldOf = (status: 'STOPPED' | 'COMPLETED', hours: number, more: Partial<Told> = {}): Told => ({
+  ...told(hours, 5, more),
+  update: { at: ago(hours), attempt: 2, phase: 5, status },
 });
 const statusUpdate = (status: RolloutStatus) =>
   updateOf(defaultPlan, status, (words) => commandLine({ stack: 'Payments' }, words));
@@ -75,7 +81,9 @@ describe('an update is due', () => {
     const first: Told = { update: undefined, security: undefined, check: undefined };
     expect(dueUpdates(defaultPlan, inPhase(1), first, now)).toEqual({ updates: true, security: true });
     expect(due(inPhase(3), told(0.5, 2))).toBe(true);
-    expect(due(inPhase(3), told(0.5, 3, { update: { at: ago(0.5), attempt: 1, phase: 3 } }))).toBe(true);
+    expect(
+      due(inPhase(3), told(0.5, 3, { update: { at: ago(0.5), attempt: 1, phase: 3, status: 'ACTIVE' } })),
+    ).toBe(true);
     expect(due(inPhase(3), told(0.5, 3))).toBe(false);
   });
 
@@ -88,7 +96,7 @@ describe('an update is due', () => {
 
   test('never when no run is under way', () => {
     expect(due({ ...inPhase(1), run: null }, told(100, 1))).toBe(false);
-    expect(due(ended('STOPPED', 100), told(99, 1))).toBe(false);
+    expect(due(ended('STOPPED', 100), toldOf('STOPPED', 99))).toBe(false);
   });
 
   test.each(['STOPPED', 'COMPLETED'] as const)(
@@ -96,20 +104,25 @@ describe('an update is due', () => {
     (status) => {
       const all = (given: Told) => dueUpdates(defaultPlan, ended(status, 0.5), given, now);
       expect(all(told(1, 5))).toEqual({ updates: true, security: false });
-      expect(all(told(0.25, 5)).updates).toBe(false);
-      expect(all(told(1, 5, { update: { at: ago(1), attempt: 1, phase: 5 } })).updates).toBe(false);
+      expect(all(told(0.25, 5)).updates, 'it ended while that was written').toBe(true);
+      expect(all(toldOf(status, 0.25)).updates).toBe(false);
+      expect(
+        all(told(1, 5, { update: { at: ago(1), attempt: 1, phase: 5, status: 'ACTIVE' } })).updates,
+      ).toBe(false);
       expect(all({ update: undefined, security: undefined, check: undefined }).updates).toBe(false);
     },
   );
 
   test('weekly after the completion until the last day, unless a check has reported', () => {
     const week = 7 * 24;
-    expect(due(ended('COMPLETED', 24), told(23, 5))).toBe(false);
-    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5))).toBe(true);
-    expect(due(ended('COMPLETED', week + 2), told(week + 1, 5, { check: ago(1) }))).toBe(false);
-    expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week) }))).toBe(false);
-    expect(due(ended('COMPLETED', 29 * 24), told(week + 2, 5, { check: ago(week + 1) }))).toBe(true);
-    expect(due(ended('COMPLETED', 31 * 24), told(week + 2, 5))).toBe(false);
+    expect(due(ended('COMPLETED', 24), toldOf('COMPLETED', 23))).toBe(false);
+    expect(due(ended('COMPLETED', week + 2), toldOf('COMPLETED', week + 1))).toBe(true);
+    expect(due(ended('COMPLETED', week + 2), toldOf('COMPLETED', week + 1, { check: ago(1) }))).toBe(false);
+    expect(due(ended('COMPLETED', 29 * 24), toldOf('COMPLETED', week + 2, { check: ago(week) }))).toBe(false);
+    expect(due(ended('COMPLETED', 29 * 24), toldOf('COMPLETED', week + 2, { check: ago(week + 1) }))).toBe(
+      true,
+    );
+    expect(due(ended('COMPLETED', 31 * 24), toldOf('COMPLETED', week + 2))).toBe(false);
   });
 });
 
@@ -168,6 +181,7 @@ describe('an update says', () => {
   test('nothing that is not known, before the first phase', () => {
     const { subject, message } = statusUpdate({
       ...inPhase(1),
+      tables: [{ ...table, rows: null }],
       phase: null,
       rows: null,
       rowsPerSecond: null,
@@ -199,32 +213,6 @@ describe('an update says', () => {
     expect(statusUpdate(status).subject.endsWith('42 % under the new key')).toBe(purpose === 'rotate');
   });
 
-  test('how each of several tables is doing', () => {
-    const status = inPhase(3);
-    const users: TableStatus = {
-      name: 'public.users',
-      purpose: 'verify',
-      rows: null,
-      triggerEnabled: true,
-      errors: { trigger: 1, decryption: 2 },
-    };
-    const { subject, message } = statusUpdate({ ...status, tables: [table, users] });
-    expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
-    // What is to be encrypted yet says what the run is for.
-    expect(message).toContain(
-      'Encryption of public.appointments and public.users (run run, attempt 2): Phase 3',
-    );
-    expect(message).toContain(
-      [
-        `Where: 4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration since ${ago(3).toISOString()}.`,
-        '- public.appointments: 4,200 of 10,000 rows with personal data (42 %), errors in this attempt: none; trigger disabled.',
-        '- public.users: encrypted by an earlier rollout, nothing verified yet, errors in this attempt: 1 trigger, 2 decryption; trigger enabled.',
-        'How fast:',
-      ].join('\n'),
-    );
-    expect(message).toContain('\nHealth: last gate: Phase 2 Expanded Batch: SoakGate GO');
-  });
-
   test('after the completion when its numbers were counted', () => {
     expect(statusUpdate(ended('COMPLETED', 100)).message).toContain('(42 %), as counted when it ended.');
   });
@@ -239,5 +227,25 @@ describe('an update says', () => {
         });
         expect(subject).toMatch(/^[ -~]{1,99}$/);
       }
+  });
+
+  test('of several tables all together, and each with its coverage and health', () => {
+    const failing = {
+      ...table,
+      name: 'billing.invoices',
+      rows: null,
+      triggerEnabled: true,
+      errors: { trigger: 2 },
+    };
+    const { subject, message } = statusUpdate({ ...inPhase(3), tables: [table, failing] });
+    expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
+    expect(message).toContain('Encryption of public.appointments and billing.invoices (run run, attempt 2)');
+    expect(message).toContain(
+      '\n- public.appointments: 4,200 of 10,000 rows with personal data (42 %), errors in this attempt: none; trigger disabled.\n',
+    );
+    expect(message).toContain(
+      '\n- billing.invoices: nothing encrypted yet, errors in this attempt: 2 trigger; trigger enabled.\n',
+    );
+    expect(message).toContain('Health: last gate: Phase 2');
   });
 });

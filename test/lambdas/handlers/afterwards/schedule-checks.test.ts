@@ -123,5 +123,5 @@ describe('ScheduleChecks', () => {
     } finally {
       world.aws.world.disturb = undefined;
     }
-  }, 30_000);
+  });
 });

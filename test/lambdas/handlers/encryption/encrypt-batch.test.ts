@@ -11,8 +11,9 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
+const target = 'public.appointments';
 const batch = (number: number, phase = 1) =>
-  world.invoke('encrypt-batch', { run, phase, execution: 'e', batch: number });
+  world.invoke('encrypt-batch', { run, phase, target, execution: 'e', batch: number });
 
 async function encryptedRows(): Promise<number> {
   const { rows } = await world.client.query(
@@ -77,13 +78,14 @@ describe('EncryptBatch', () => {
     expect(await encryptedRows()).toBe(48);
   });
 
-  test('publishes what it did under the target', async () => {
+  test('publishes what it did under the target and the stack', async () => {
     await batch(0);
-    expect(world.aws.metrics).toContainEqual({
-      name: 'RowsEncrypted',
-      value: 48,
-      dimensions: { Target: 'Payments/public.appointments' },
-    });
+    for (const Target of ['Payments/public.appointments', 'Payments'])
+      expect(world.aws.metrics).toContainEqual({
+        name: 'RowsEncrypted',
+        value: 48,
+        dimensions: { Target },
+      });
   });
 
   describe('tells of its rates', () => {
@@ -91,7 +93,7 @@ describe('EncryptBatch', () => {
     const published = () => world.aws.metrics.filter(({ name }) => rates.includes(name));
     const value = (name: string) => world.aws.metrics.find((metric) => metric.name === name)?.value as number;
 
-    test('how many rows failed, how long one took, and how far the rollout is, under the target', async () => {
+    test('how many rows failed, how long one took, and how far the rollout is, under the target and the stack', async () => {
       await world.client.query(`
         create function public.poison() returns trigger language plpgsql as $$
         begin raise exception 'poison'; end $$;
@@ -102,13 +104,11 @@ describe('EncryptBatch', () => {
       expect(encrypted + failed).toBeGreaterThanOrEqual(100);
       expect(encrypted).toBeGreaterThan(0);
       expect(failed).toBeGreaterThan(0);
-      expect(
-        published()
-          .map(({ name }) => name)
-          .sort(),
-      ).toEqual(rates);
-      for (const { dimensions } of published())
-        expect(dimensions).toEqual({ Target: 'Payments/public.appointments' });
+      for (const Target of ['Payments/public.appointments', 'Payments']) {
+        const there = published().filter(({ dimensions }) => dimensions.Target === Target);
+        expect(there.map(({ name }) => name).sort()).toEqual(rates);
+      }
+      expect(published()).toHaveLength(2 * rates.length);
       expect(value('ErrorPercent')).toBeCloseTo((100 * failed) / (encrypted + failed));
       expect(value('MillisecondsPerRow')).toBeCloseTo(value('BatchMilliseconds') / encrypted);
       expect(value('ProgressPercent')).toBe(percentage);
@@ -118,8 +118,13 @@ describe('EncryptBatch', () => {
 
     test('and of a handful of rows only how far it is', async () => {
       expect(await batch(0)).toMatchObject({ encrypted: 48 });
-      expect(published()).toEqual([expect.objectContaining({ name: 'ProgressPercent' })]);
-      expect(value('ProgressPercent')).toBeCloseTo(5.05, 2);
+      expect(published()).toEqual(
+        ['Payments/public.appointments', 'Payments'].map((Target) => ({
+          name: 'ProgressPercent',
+          value: expect.closeTo(5.05, 2),
+          dimensions: { Target },
+        })),
+      );
     });
   });
 
@@ -201,7 +206,13 @@ describe('EncryptBatch', () => {
   });
 
   test('returns CONTINUE when its execution has had its share of batches', async () => {
-    const { outcome } = await world.invoke('encrypt-batch', { run, phase: 5, execution: 'e', batch: 249 });
+    const { outcome } = await world.invoke('encrypt-batch', {
+      run,
+      phase: 5,
+      target,
+      execution: 'e',
+      batch: 249,
+    });
     expect(outcome).toBe('CONTINUE');
   });
 
@@ -214,7 +225,7 @@ describe('EncryptBatch', () => {
 describe('when live edits have cleared what was counted as encrypted', () => {
   /** As if every counted row had been edited after its batch. */
   async function countAsEncrypted(phase: number, rows: number): Promise<void> {
-    await world.invoke('check-vitals', { run, phase, during: 'batch' });
+    await world.invoke('check-vitals', { run, phase, target, during: 'batch' });
     await world.client.query('update encryption_rollout.phases set rows_encrypted_now = $1', [rows]);
   }
 

@@ -18,7 +18,7 @@ const begin = async () => {
   run = await world.prepare('one');
 };
 const batch = (phase: number, number: number) =>
-  world.invoke('encrypt-batch', { run, phase, execution: `p${phase}`, batch: number });
+  world.invoke('encrypt-batch', { run, phase, target: run.target, execution: `p${phase}`, batch: number });
 const events = async (...names: string[]) =>
   (
     await world.client.query(
@@ -109,9 +109,7 @@ describe('pause and resume', () => {
   beforeEach(begin);
 
   test('are recorded with who, once', async () => {
-    expect((await operate({ command: 'pause', reason: 'release' })).done).toMatch(
-      /^Paused\..* After some 23 days of pauses the execution stops safely/,
-    );
+    expect((await operate({ command: 'pause', reason: 'release' })).done).toMatch(/^Paused\./);
     expect((await operate({ command: 'pause', by: 'J. Doe' })).done).toMatch(/^Paused already, by R\. Roe/);
     expect((await operate({ command: 'resume' })).done).toMatch(/^Resumed\./);
     expect((await operate({ command: 'resume' })).done).toBe('It was not paused.');
@@ -142,19 +140,18 @@ describe('pause and resume', () => {
       return output;
     });
     const observer = await world.connect();
-    const longestWait = async () =>
-      (
-        await observer.query(
-          // Other tests have databases of their own on the same server.
-          `select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8 as s
-           from pg_locks l join pg_stat_activity a using (pid) where not l.granted and a.datname = current_database()`,
-        )
-      ).rows[0].s;
-    let longest = 0;
-    const until = Date.now() + 1_500;
-    while (Date.now() < until) longest = Math.max(longest, await longestWait());
+    // Whoever waits on makes the batch give way. It asks, gives up within its time-out, and asks anew.
+    const asked = new Set<number>();
+    while (asked.size < 3) {
+      const { rows } = await observer.query(
+        // Other tests have databases of their own on the same server.
+        `select extract(epoch from l.waitstart)::float8 as since
+         from pg_locks l join pg_stat_activity a using (pid)
+         where not l.granted and l.waitstart is not null and a.datname = current_database()`,
+      );
+      for (const { since } of rows) asked.add(since);
+    }
     expect(done).toBe(false);
-    expect(longest).toBeLessThan(1);
     await working.query('commit');
     expect((await pausing).done).toMatch(/^Paused\./);
   });

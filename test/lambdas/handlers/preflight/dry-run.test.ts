@@ -96,7 +96,7 @@ describe('DryRun on a database without the engine', () => {
     await world.client.query(
       'alter table public.appointments alter column email type varchar, add column pii_iv text',
     );
-    world.configure({ target: { columns: ['email', 'is_vip', 'nobody'] } as never });
+    world.configure({ targets: [{ columns: ['email', 'is_vip', 'nobody'] }] });
     const judgement = await withoutTrace(() => dryRun());
     expect(judgement.verdict).toBe('NO_GO');
     expect(failed(judgement)).toEqual(['Key column id', 'Column is_vip', 'Column nobody', 'Column pii_iv']);
@@ -104,7 +104,7 @@ describe('DryRun on a database without the engine', () => {
 
   test('a table that is not there', async () => {
     await untouched();
-    world.configure({ target: { table: 'appointment' } as never });
+    world.configure({ targets: [{ table: 'appointment', columns: ['email'], canary: {} }] });
     expect(failed(await withoutTrace(() => dryRun()))).toEqual(['Table']);
   });
 

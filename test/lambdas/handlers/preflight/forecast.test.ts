@@ -1,4 +1,5 @@
 /** The forecast against what batches really wrote. EXPLAIN's count of WAL is the backend's own: others share the server. */
+import type pg from 'pg';
 import { afterEach, expect, test } from 'vitest';
 import { sampleTable } from '../../../../lambdas/adapters/postgres/preflight/forecast.ts';
 import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
@@ -14,6 +15,8 @@ afterEach(() => database.drop());
 
 const target = Target.parse({});
 const now = new Date('2030-01-02T12:00:00Z');
+const samples = async (client: pg.Client) =>
+  new Map([['public.appointments', await sampleTable(client, target)]]);
 
 interface Written {
   readonly tableBytes: number;
@@ -48,7 +51,7 @@ async function foreseen(rows: number): Promise<Forecast> {
   // As in a server that vacuums later: what the batches leave behind stays.
   await database.client.query('alter table public.appointments set (autovacuum_enabled = off)');
   await seedAppointments(database.client, rows);
-  return forecast(defaultPlan, await sampleTable(database.client, target), null, now);
+  return forecast(defaultPlan, await samples(database.client), null, now);
 }
 
 function expectWithin(estimate: number, real: number): void {
@@ -68,7 +71,7 @@ test('a few thousand rows: growth and WAL within the stated factor', async () =>
 test('rows that are encrypted already cost nothing', async () => {
   await foreseen(400);
   await encryptAll();
-  expect(forecast(defaultPlan, await sampleTable(database.client, target), null, now)).toMatchObject({
+  expect(forecast(defaultPlan, await samples(database.client), null, now)).toMatchObject({
     rowsToEncrypt: 0,
     batches: 0,
     tableBytes: 0,
@@ -86,7 +89,7 @@ test('a large table is sampled', async () => {
   await client.query('vacuum full public.appointments');
   const sample = await sampleTable(client, target);
   expect(sample.fraction).toBeLessThan(0.7);
-  const { rowsToEncrypt } = forecast(defaultPlan, sample, null, now);
+  const { rowsToEncrypt } = forecast(defaultPlan, new Map([['public.appointments', sample]]), null, now);
   expectWithin(rowsToEncrypt, 11_400);
 });
 

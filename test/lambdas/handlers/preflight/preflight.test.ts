@@ -46,7 +46,7 @@ describe('Preflight', () => {
   });
 
   test('tries the canary, names the column that it lacks, and leaves no trace', async () => {
-    world.configure({ target: { canary: { email: 'canary@example.com' } } as never });
+    world.configure({ targets: [{ canary: { email: 'canary@example.com' } }] });
     const judgement = await preflight();
     expect(failed(judgement)).toEqual(['Canary row']);
     expect(judgement.reason).toContain('organization_id');
@@ -101,7 +101,7 @@ describe('Preflight', () => {
   });
 
   test('counts the priority rows', async () => {
-    world.configure({ target: { priority: 'is_vip' } as never });
+    world.configure({ targets: [{ priority: 'is_vip' }] });
     const { criteria } = await preflight();
     expect(criteria).toContainEqual(expect.objectContaining({ measured: '10 rows where is_vip' }));
   });

@@ -5,6 +5,7 @@ import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import { Settings } from '../../../../lambdas/core/plan/settings.ts';
 import { vitalsCriteria } from '../../../../lambdas/core/pressure/vitals.ts';
 import type { Step } from '../../../../lambdas/handlers/step.ts';
+import { seedAppointments } from '../../../support/database.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -25,8 +26,8 @@ async function vitals(
   customerAlarms: string[] = [],
 ) {
   const { readVitals } = await import('../../../../lambdas/handlers/pressure/measurements.ts');
-  const step = { settings: Settings.parse({ database, customerAlarms }), logger: new Logger() } as Step;
-  return readVitals(step, world.client);
+  const settings = Settings.parse({ database, customerAlarms });
+  return readVitals({ settings, logger: new Logger() } as Step, world.client, settings.targets);
 }
 const verdict = async (database?: Record<string, unknown>) =>
   judge('CheckVitals', vitalsCriteria(defaultPlan, await vitals(database)));
@@ -121,7 +122,8 @@ describe('vitals from PostgreSQL', () => {
     const other = await world.connect();
     const observer = await world.connect();
     const { pid } = (await other.query('select pg_backend_pid() as pid')).rows[0];
-    // Slow enough to be seen: it sleeps after every page.
+    // Slow enough to be seen: it sleeps after every page, of which a hundred take ten seconds.
+    await seedAppointments(world.client, 4_000);
     await other.query('set vacuum_cost_delay = 100; set vacuum_cost_limit = 1');
     const vacuum = async (table: string) => {
       const done = other.query(`vacuum ${table}`).catch((error: Error) => error);

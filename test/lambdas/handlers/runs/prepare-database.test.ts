@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { postMortem } from '../../../../lambdas/core/telling/post-mortem.ts';
 import { testKey } from '../../../support/database.ts';
+import { runTables } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -14,7 +15,10 @@ const event = (execution: string, input: unknown = {}) => ({ execution, input })
 describe('PrepareDatabase', () => {
   test('opens a new run at phase 1', async () => {
     const run = await world.prepare();
-    expect(run).toMatchObject({ attempt: 1, target: 'public.appointments', resumeAt: 1 });
+    expect(run).toEqual({ id: expect.any(String), attempt: 1, resumeAt: 1, untilPhase: 5 });
+    expect(await runTables(world, run)).toEqual([
+      { name: 'public.appointments', purpose: 'encrypt', resumeAt: 1 },
+    ]);
   });
 
   test('gives the same execution the same run, however often it asks', async () => {
@@ -63,7 +67,7 @@ describe('PrepareDatabase', () => {
     await world.invoke('cancel-batches', { run, reason: 'aborted' });
     const next = await world.prepare('two');
     expect(await world.invoke('disable-trigger', { run, reason: 'aborted' })).toMatchObject({
-      triggerDisabled: false,
+      tables: [{ name: 'public.appointments', triggerDisabled: false }],
     });
     world.aws.world.alarms.set('api-5xx', 'ALARM');
     expect(
@@ -87,7 +91,7 @@ describe('PrepareDatabase', () => {
     expect(world.aws.metrics).toContainEqual({
       name: 'KeyAccessFailures',
       value: 1,
-      dimensions: { Target: 'Payments/public.appointments' },
+      dimensions: { Target: 'Payments' },
     });
   });
 
@@ -117,7 +121,7 @@ describe('PrepareDatabase', () => {
   });
 
   test('refuses a table that is not there', async () => {
-    world.configure({ target: { table: 'nowhere' } as never });
+    world.configure({ targets: [{ table: 'nowhere', columns: ['email'], canary: {} }] });
     await expect(world.prepare()).rejects.toMatchObject({
       name: 'UnusableTarget',
       message: expect.stringContaining('nowhere'),

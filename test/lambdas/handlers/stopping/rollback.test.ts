@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
@@ -13,16 +14,34 @@ afterEach(() => world.stop());
 
 const step = (handler: string, reason: unknown = 'a test wants it') => world.invoke(handler, { run, reason });
 
+/** Resolves when the session is in its statement, `sleeping`, by which it is ended: one that is still idle may only hang up. */
+async function endedIn(session: pg.Client, sleeping: string): Promise<{ ended: Promise<void> }> {
+  const { rows } = await session.query('select pg_backend_pid() as pid');
+  const ended = expect(session.query(sleeping)).rejects.toMatchObject({ code: '57P01' });
+  await expect
+    .poll(async () => {
+      const activity = 'select wait_event from pg_stat_activity where pid = $1';
+      return (await world.client.query(activity, [rows[0].pid])).rows[0].wait_event;
+    })
+    .toBe('PgSleep');
+  return { ended };
+}
+
 describe('the steps of a rollback', () => {
   test('CancelBatches ends a batch that is under way and lets none begin', async () => {
     const session = await world.connect();
     await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
     session.on('error', () => {});
-    const running = session.query('select pg_sleep(60)');
-    const ended = expect(running).rejects.toMatchObject({ code: '57P01' });
+    const { ended } = await endedIn(session, 'select pg_sleep(60)');
     expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
     await ended;
-    const batch = world.invoke('encrypt-batch', { run, phase: 1, execution: 'e', batch: 0 });
+    const batch = world.invoke('encrypt-batch', {
+      run,
+      phase: 1,
+      target: run.target,
+      execution: 'e',
+      batch: 0,
+    });
     await expect(batch).rejects.toMatchObject({ name: 'RunSuperseded' });
   });
 
@@ -47,7 +66,13 @@ describe('the steps of a rollback', () => {
     await session.query(`set application_name = 'encryption-rollout ${run.id} 2'`);
     expect(await step('cancel-batches')).toEqual({ cancelled: 0 });
     await session.query('select');
-    const batch = await world.invoke('encrypt-batch', { run: next, phase: 1, execution: 'e', batch: 0 });
+    const batch = await world.invoke('encrypt-batch', {
+      run: next,
+      phase: 1,
+      target: run.target,
+      execution: 'e',
+      batch: 0,
+    });
     expect(batch.outcome).toBe('DONE');
   });
 
@@ -55,7 +80,7 @@ describe('the steps of a rollback', () => {
     const session = await world.connect();
     session.on('error', () => {});
     await session.query(`set application_name = 'encryption-rollout ${run.id} 1'`);
-    const ended = expect(session.query('select pg_sleep(60)')).rejects.toMatchObject({ code: '57P01' });
+    const { ended } = await endedIn(session, 'select pg_sleep(60)');
     world.running.delete('one');
     run = await world.prepare('two');
     expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
@@ -113,8 +138,8 @@ describe('the steps of a rollback', () => {
     const busy = await world.connect();
     busy.on('error', () => {});
     await busy.query("set application_name = 'shop-api'");
-    const sleeping = busy.query("select pg_sleep(60) where 'jane.doe@example.com' <> '+15550123456'");
-    const ended = expect(sleeping).rejects.toMatchObject({ code: '57P01' });
+    const sleeping = "select pg_sleep(60) where 'jane.doe@example.com' <> '+15550123456'";
+    const { ended } = await endedIn(busy, sleeping);
     const idle = await world.connect();
     await idle.query("set application_name = 'shop-worker'");
     await idle.query('begin');

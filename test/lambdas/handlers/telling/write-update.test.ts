@@ -46,13 +46,25 @@ test('WriteUpdate tells a run by the cadence of its phase, once, and the securit
   const { rows } = await world.client.query(
     "select detail from encryption_rollout.events where event = 'STATUS_UPDATE' order by id desc limit 1",
   );
-  expect(rows).toEqual([{ detail: { phase: 1, updates: true, security: true } }]);
+  expect(rows).toEqual([{ detail: { phase: 1, status: 'ACTIVE', updates: true, security: true } }]);
 });
 
 test('two deliveries of a tick tell it once', async () => {
   await world.prepare('one');
   const both = await Promise.all([write(), write()]);
   expect(both.map(({ due }) => due).sort()).toEqual([false, true]);
+});
+
+test('WriteUpdate tells of an end that came while it told of a run under way', async () => {
+  const run = await world.prepare('one');
+  expect(await due()).toEqual([true, true]);
+  await rollOut(world, run);
+  await world.client.query(
+    `update encryption_rollout.runs set ended_at = (
+       select date_trunc('milliseconds', happened_at) from encryption_rollout.events where event = 'STATUS_UPDATE')`,
+  );
+  expect(await write()).toMatchObject({ due: true, subject: 'Encryption rollout: complete' });
+  expect(await due()).toEqual([false, false]);
 });
 
 test('WriteUpdate is silent after the last day, and while nothing runs', async () => {

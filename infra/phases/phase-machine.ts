@@ -1,0 +1,299 @@
+import { Duration } from 'aws-cdk-lib';
+import {
+  Choice,
+  Condition,
+  Fail,
+  type IChainable,
+  JsonPath,
+  Map as MapState,
+  Pass,
+  StateMachine,
+  Succeed,
+} from 'aws-cdk-lib/aws-stepfunctions';
+import { Construct } from 'constructs';
+import { auditsPerExecution, type Phase, type PhaseNumber, type Plan } from '../../lambdas/core/plan/plan.ts';
+import { askAgain, holdTimeout, noQuestions } from '../gates/hold-machine.ts';
+import { childName, grandchildName } from '../machines/execution-names.ts';
+import {
+  execute,
+  explainFailure,
+  invoke,
+  longest,
+  type MachineProps,
+  machine,
+  onError,
+  set,
+} from '../machines/tasks.ts';
+
+interface PhaseMachineProps extends MachineProps {
+  readonly plan: Plan;
+  readonly encryptBatches: StateMachine;
+  readonly soak: StateMachine;
+  readonly finalAudit: StateMachine;
+  readonly hold: StateMachine;
+}
+
+/** What a phase does, one after the other, each followed by its gate. */
+interface Steps {
+  /** A person says that it may begin. */
+  readonly approval: boolean;
+  readonly batches: boolean;
+  readonly trigger: boolean;
+  readonly soak: boolean;
+  readonly audit: boolean;
+}
+
+/**
+ * The input of Phase for a phase of the plan, as its parent gives it.
+ * @param approvals phases that begin only when a person has said so
+ */
+export function phaseInput({ number, soakMinutes }: Phase, approvals: readonly PhaseNumber[]) {
+  const does: Steps = {
+    approval: approvals.includes(number),
+    batches: number !== 4,
+    trigger: number === 4,
+    soak: soakMinutes > 0,
+    audit: number === 5,
+  };
+  return { run: JsonPath.objectAt('$.run'), phase: number, part: 1, does };
+}
+
+/** The next part of a phase does what is named on top: the rest is done, or was never asked for. */
+const nothing: Steps = { approval: false, batches: false, trigger: false, soak: false, audit: false };
+
+/** The longest pause that a person may tune; no wait between two looks is longer. */
+const longestPauseSeconds = 3_600;
+
+const run = JsonPath.objectAt('$.run');
+const phase = JsonPath.numberAt('$.phase');
+
+/**
+ * One phase of the plan, whichever. It fails as PhaseStopped, with the reason as its cause, when the rollout must stop. A
+ * phase that the run has passed, or that it is not to reach, ends at once. One whose work or audit is too long for a history
+ * executes this machine once more, for the rest of it, and ends as that ends.
+ * Input `{run, phase, part, does}`, as phaseInput says; output is the last judgement.
+ *
+ * The data that passes between its states, besides the input: `work` (the round and its items), `audits` and `holds` (which
+ * count, for names), `step`, the result of the latest step, whose `reason` says why the phase stops, and `failure`.
+ */
+export class PhaseMachine extends Construct {
+  readonly machine: StateMachine;
+  private readonly props: PhaseMachineProps;
+  private readonly stopped: IChainable;
+  private readonly failed: IChainable;
+
+  constructor(scope: Construct, id: string, props: PhaseMachineProps) {
+    super(scope, id);
+    this.props = props;
+    this.stopped = new Fail(this, 'PhaseStopped', { error: 'PhaseStopped', causePath: '$.step.reason' });
+    this.failed = explainFailure(this, props.functions, {
+      error: '$.failure',
+      resultPath: '$.step',
+      next: this.stopped,
+      otherwise: new Fail(this, 'PhaseFailed', {
+        comment: 'The error as it is, which could not be explained',
+        errorPath: '$.failure.Error',
+        causePath: '$.failure.Cause',
+      }),
+    });
+
+    // Back to front, because each state must know what follows it.
+    const passed = new Succeed(this, 'PhasePassed', { outputPath: '$.step' });
+    const nextPart = this.nextPart(passed);
+    const audited = this.gate('AuditGate', 'audited', passed);
+    const needsAudit = this.needs('audit', this.audit(audited, nextPart), passed);
+    const soaked = this.gate('SoakGate', 'soaked', needsAudit);
+    const needsSoak = this.needs('soak', this.soak(soaked), needsAudit);
+    const worked = this.gate('Gate', 'worked', needsSoak);
+    const workKind = new Choice(this, 'WorkKind')
+      .when(does('batches'), this.work(worked, nextPart))
+      .when(does('trigger'), this.enableTrigger(worked))
+      .otherwise(needsSoak);
+    const needsApproval = this.needs('approval', this.gate('Approval', 'approval', workKind), workKind);
+    const isDue = new Choice(this, 'IsDue')
+      .when(Condition.numberLessThanJsonPath('$.phase', '$.run.resumeAt'), new Succeed(this, 'PassedBefore'))
+      .when(
+        Condition.numberGreaterThanJsonPath('$.phase', '$.run.untilPhase'),
+        new Succeed(this, 'NotAskedFor'),
+      )
+      .otherwise(needsApproval);
+    const begin = new Pass(this, 'Begin', {
+      parameters: {
+        run,
+        phase,
+        part: JsonPath.numberAt('$.part'),
+        does: JsonPath.objectAt('$.does'),
+        work: { round: 0 },
+        audits: { count: 1 },
+        holds: noQuestions,
+      },
+    });
+
+    this.machine = machine(
+      this,
+      props.names,
+      'Phase',
+      'One phase of the rollout: approval, work, gate, soak, audit',
+      begin.next(isDue),
+    );
+  }
+
+  private needs(step: keyof Steps, yes: IChainable, no: IChainable): Choice {
+    return new Choice(this, `Needs${step[0]?.toUpperCase()}${step.slice(1)}`)
+      .when(does(step), yes)
+      .otherwise(no);
+  }
+
+  /** Rounds of EncryptBatches, one for each table that has work left, until ListWork finds none. */
+  private work(next: IChainable, nextPart: IChainable): IChainable {
+    const { functions, plan, encryptBatches } = this.props;
+    const listWork = invoke(this, 'ListWork', {
+      functions,
+      payload: { run, phase, execution: JsonPath.executionName, round: JsonPath.numberAt('$.work.round') },
+      resultPath: '$.work',
+    });
+    // A look at the vitals, and then a batch and its pause, or a hold.
+    const loopSeconds =
+      seconds(functions.named('CheckVitals').timeout) +
+      Math.max(
+        seconds(functions.named('EncryptBatch').timeout) + longestPauseSeconds,
+        seconds(holdTimeout(plan)),
+      );
+    const batches = execute(this, 'EncryptBatches', {
+      machine: encryptBatches,
+      name: JsonPath.stringAt('$.name'),
+      input: { run, phase, target: JsonPath.stringAt('$.target') },
+      // Every call as slow as it may be: longer than that, something hangs.
+      timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
+    });
+    const work = new MapState(this, 'Work', {
+      itemsPath: '$.work.items',
+      maxConcurrency: plan.writers,
+      resultPath: JsonPath.DISCARD,
+    }).itemProcessor(batches);
+    onError(listWork, '$.failure', this.failed).next(
+      new Choice(this, 'Progress')
+        .when(Condition.stringEquals('$.work.outcome', 'DONE'), next)
+        .when(Condition.stringEquals('$.work.outcome', 'WORK'), work)
+        .otherwise(
+          set(this, 'MoreWork', '$.does', {
+            ...nothing,
+            batches: true,
+            soak: JsonPath.objectAt('$.does.soak'),
+            audit: JsonPath.objectAt('$.does.audit'),
+          }).next(nextPart),
+        ),
+    );
+    onError(work, '$.failure', this.failed).next(listWork);
+    return listWork;
+  }
+
+  private enableTrigger(next: IChainable): IChainable {
+    const task = invoke(this, 'EnableTrigger', {
+      functions: this.props.functions,
+      payload: { run },
+      resultPath: '$.step',
+    });
+    return onError(task, '$.failure', this.failed).next(next);
+  }
+
+  private soak(next: IChainable): IChainable {
+    const { plan, soak } = this.props;
+    const minutes = Math.max(...plan.phases.map(({ soakMinutes }) => soakMinutes));
+    const task = execute(this, 'Soak', {
+      machine: soak,
+      name: grandchildName('soak'),
+      input: { run, phase },
+      // The looks at the vitals take time, too; and any of them may have to wait for a person.
+      timeout: Duration.seconds(
+        (2 * minutes + 60) * 60 + Math.ceil(minutes / plan.soakSliceMinutes) * seconds(holdTimeout(plan)),
+      ),
+    });
+    return onError(task, '$.failure', this.failed).next(next);
+  }
+
+  private audit(next: IChainable, nextPart: IChainable): IChainable {
+    const { plan, finalAudit, functions } = this.props;
+    const task = execute(this, 'FinalAudit', {
+      machine: finalAudit,
+      name: grandchildName('audit-{}', JsonPath.stringAt('$.audits.count')),
+      input: { run },
+      resultSelector: { outcome: JsonPath.stringAt('$.Output.outcome') },
+      resultPath: '$.step',
+      // As with batches, a call or a hold after every look at the vitals.
+      timeout: Duration.seconds(
+        plan.batchesPerExecution *
+          (seconds(functions.named('CheckVitals').timeout) +
+            Math.max(seconds(functions.named('AuditRows').timeout), seconds(holdTimeout(plan)))),
+      ),
+    });
+    const nextAudit = set(this, 'NextAudit', '$.audits', {
+      count: JsonPath.mathAdd(JsonPath.numberAt('$.audits.count'), 1),
+    });
+    return onError(task, '$.failure', this.failed).next(
+      new Choice(this, 'AuditProgress')
+        .when(Condition.stringEquals('$.step.outcome', 'DONE'), next)
+        .when(Condition.numberLessThan('$.audits.count', auditsPerExecution), nextAudit.next(task))
+        .otherwise(set(this, 'MoreAudit', '$.does', { ...nothing, audit: true }).next(nextPart)),
+    );
+  }
+
+  /** Judges the phase and goes on only with GO. NO_GO stops the rollout; INCONCLUSIVE asks a person, and judges again. */
+  private gate(
+    id: 'Approval' | 'Gate' | 'SoakGate' | 'AuditGate',
+    stage: 'approval' | 'worked' | 'soaked' | 'audited',
+    next: IChainable,
+  ): IChainable {
+    const { functions, hold, plan } = this.props;
+    const gate = invoke(
+      this,
+      'Gate',
+      { functions, payload: { run, phase, stage }, resultPath: '$.step' },
+      id,
+    );
+    return onError(gate, '$.failure', this.failed).next(
+      new Choice(this, `${id}Verdict`)
+        .when(Condition.stringEquals('$.step.verdict', 'GO'), next)
+        .when(
+          Condition.stringEquals('$.step.verdict', 'INCONCLUSIVE'),
+          askAgain(this, {
+            id: `${id}Hold`,
+            hold,
+            plan,
+            gate: JsonPath.stringAt('$.step.gate'),
+            again: gate,
+            guard: (task) => onError(task, '$.failure', this.failed),
+          }),
+        )
+        .otherwise(this.stopped),
+    );
+  }
+
+  /** The rest of the phase, in an execution with a history of its own. */
+  private nextPart(next: IChainable): IChainable {
+    const count = set(this, 'CountPart', '$.next', {
+      part: JsonPath.mathAdd(JsonPath.numberAt('$.part'), 1),
+    });
+    const part = JsonPath.numberAt('$.next.part');
+    const task = execute(this, 'NextPart', {
+      // By name, because it is drawn before it is there.
+      machine: StateMachine.fromStateMachineName(this, 'Itself', this.props.names.of('Phase')),
+      name: childName('p{}-{}', JsonPath.stringAt('$.phase'), JsonPath.stringAt('$.next.part')),
+      input: { run, phase, part, does: JsonPath.objectAt('$.does') },
+      resultSelector: {
+        verdict: JsonPath.stringAt('$.Output.verdict'),
+        reason: JsonPath.stringAt('$.Output.reason'),
+      },
+      resultPath: '$.step',
+      timeout: longest,
+    });
+    onError(task, '$.failure', this.failed).next(next);
+    return count.next(task);
+  }
+}
+
+const does = (step: keyof Steps) => Condition.booleanEquals(`$.does.${step}`, true);
+
+function seconds(duration: Duration | undefined): number {
+  return duration?.toSeconds() ?? 0;
+}

@@ -1,0 +1,159 @@
+/** Makes the tables of a rehearsal, and looks at their rows. */
+import type pg from 'pg';
+import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
+import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
+import { UsageError } from '../../terminal/connection.ts';
+import { count } from '../../terminal/display.ts';
+import { firstNames, type Sample, samples } from './samples.ts';
+
+export interface SampleTable {
+  readonly target: Target;
+  readonly sample: Sample;
+  /** Rows of a rehearsal's own making: live traffic may write to some of them. */
+  readonly seeded: boolean;
+  /** Rows were inserted just now. */
+  readonly fresh: boolean;
+  readonly rows: number;
+  readonly rowsWithPii: number;
+}
+
+/** How many of the rows belong to live traffic: enough to write to, too few to move the coverage. */
+function trafficRows(rows: number): number {
+  return Math.max(10, Math.min(200, Math.floor(rows / 50)));
+}
+
+/**
+ * Makes sure that there are tables with rows to rehearse on. One that holds rows already is left as it is.
+ * @param tables how many; those that an earlier rehearsal has made belong to it in any case
+ * @param rows of those to fill, together
+ * @param say tells the reader what takes time
+ * @throws UsageError when one is not a table to rehearse on
+ */
+export async function prepareTables(
+  client: pg.Client,
+  tables: number,
+  rows: number,
+  say: (text: string) => void,
+): Promise<SampleTable[]> {
+  const wanted: Sample[] = [];
+  for (const [index, sample] of samples.entries())
+    if (index < tables || (await exists(client, sample))) wanted.push(sample);
+  const prepared: SampleTable[] = [];
+  for (const sample of wanted)
+    prepared.push(await prepareTable(client, sample, Math.ceil(rows / wanted.length), say));
+  return prepared;
+}
+
+async function exists(client: pg.Client, { target }: Sample): Promise<boolean> {
+  const { rows } = await client.query('select to_regclass($1) is not null as answer', [tableSql(target)]);
+  return rows[0].answer;
+}
+
+async function prepareTable(
+  client: pg.Client,
+  sample: Sample,
+  rows: number,
+  say: (text: string) => void,
+): Promise<SampleTable> {
+  const name = targetName(sample.target);
+  const table = tableSql(sample.target);
+  try {
+    await sample.create(client);
+    const { rows: columns } = await client.query<{ name: string }>(
+      `select attname as name from pg_attribute
+       where attrelid = $1::regclass and attnum > 0 and not attisdropped`,
+      [table],
+    );
+    const has = (column: string) => columns.some((each) => each.name === column);
+    // Somebody else's table of this name may lack it.
+    const target = Target.parse({ ...sample.target, ...(has('is_vip') ? { priority: 'is_vip' } : {}) });
+    const { holds } = columnsSql(target);
+    const { rows: found } = await client.query(`select exists (select from ${table}) as filled`);
+    const fresh = !found[0].filled;
+    if (fresh) {
+      say(`Seeding ${count(rows)} rows into ${name} …`);
+      await client.query(sample.seed, [rows, trafficRows(rows), firstNames]);
+      await client.query(`analyze ${table}`);
+    }
+    const liveColumn = /^\w+/.exec(sample.isLive)?.[0] ?? '';
+    const { rows: counted } = await client.query(
+      `select
+         count(*) as rows,
+         count(*) filter (where ${holds}) as with_pii,
+         ${has(liveColumn) ? `coalesce(bool_or(${sample.isLive}), false)` : 'false'} as seeded
+       from ${table}`,
+    );
+    return {
+      target,
+      sample,
+      fresh,
+      seeded: counted[0].seeded,
+      rows: Number(counted[0].rows),
+      rowsWithPii: Number(counted[0].with_pii),
+    };
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    if (code?.startsWith('42')) {
+      throw new UsageError(
+        `The table ${name} cannot be rehearsed on: ${message} (SQLSTATE ${code}).\n` +
+          `Expected a role that may create it, or the table with the columns ${['id', 'email', 'e164'].join(', ')} and first_name. ` +
+          'Grant the role what it lacks, or point --database-url at an empty database.',
+      );
+    }
+    throw error;
+  }
+}
+
+/** Order-independent checksum of the plaintext and the keys of all rows that live traffic does not write to. */
+export async function plaintextChecksum(
+  client: pg.ClientBase,
+  tables: readonly SampleTable[],
+): Promise<{ rows: number; checksum: string }> {
+  let rows = 0;
+  const checksums: string[] = [];
+  for (const { target, sample, seeded } of tables) {
+    const columns = [...target.key, ...target.columns].map((column) => `"${column}"`).join(', ');
+    const { rows: found } = await client.query<{ rows: string; checksum: string }>(`
+      select
+        count(*)::text as rows,
+        coalesce(sum(hashtextextended(row (${columns})::text, 0)), 0)::text as checksum
+      from ${tableSql(target)}
+      ${seeded ? `where (${sample.isLive}) is not true` : ''}`);
+    rows += Number(found[0]?.rows);
+    checksums.push(found[0]?.checksum ?? '');
+  }
+  return { rows, checksum: checksums.join(' ') };
+}
+
+/**
+ * Verifies, outside the database, the rows that live traffic writes to: it went on while the final audit walked the table,
+ * so the audit's own count is of rows some of which are gone by now.
+ * @returns rows with personal data: `live` and `mismatched` of live traffic, and how many are of `others`
+ */
+export async function verifyLiveRows(
+  client: pg.Client,
+  { target, sample }: SampleTable,
+  masterKey: Buffer,
+): Promise<{ live: number; mismatched: number; others: number }> {
+  const table = tableSql(target);
+  const { columns, holds } = columnsSql(target);
+  const { rows } = await client.query(
+    `select "${target.key[0]}"::text as "rowKey", pii_iv as iv,
+       ${columns.map(({ plain, sealed }, n) => `${plain} as p${n}, ${sealed} as s${n}`).join(', ')}
+     from ${table} where ${sample.isLive} and (${holds})`,
+  );
+  const verifies = rowVerifier(target, new Map([[1, masterKey]]));
+  const live = rows.filter(({ rowKey, iv, ...row }) =>
+    verifies({
+      rowKey,
+      iv,
+      plaintexts: columns.map((_, n) => row[`p${n}`]),
+      sealed: columns.map((_, n) => row[`s${n}`]),
+    }),
+  ).length;
+  const { rows: counted } = await client.query(
+    `select count(*) as others from ${table} where (${sample.isLive}) is not true and (${holds})`,
+  );
+  return { live, mismatched: rows.length - live, others: Number(counted[0].others) };
+}

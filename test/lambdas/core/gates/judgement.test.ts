@@ -1,0 +1,13 @@
+import { expect, test } from 'vitest';
+import { criterion, judge } from '../../../../lambdas/core/gates/judgement.ts';
+
+test('a reason fits into the cause of an execution, however much has failed; the criteria are all there', () => {
+  const failed = Array.from({ length: 200 }, (_, n) =>
+    criterion(`Line ${n}`, 'that it is so', 'that it is not', false),
+  );
+  const { verdict, reason, criteria } = judge('Preflight', failed);
+  expect(verdict).toBe('NO_GO');
+  expect(reason).toMatch(/^Preflight: Line 0: expected that it is so, measured that it is not; Line 1:.* …$/);
+  expect(reason).toHaveLength(2_000);
+  expect(criteria).toEqual(failed);
+});
