@@ -33,7 +33,8 @@ export const handler = handlerOf(
       const table = await takeUpClearing(client, run, confirm, execution);
       const cleared =
         table === undefined ? nothing : await clearPolitely(client, run, table, { batchRows, limit }, step);
-      if (table !== undefined && cleared.exhausted) await endClearing(client, run, table);
+      if (table !== undefined && cleared.exhausted)
+        await endClearing(client, run, table, await countKept(client, table));
       const more = { batch, cleared: cleared.cleared, pauseSeconds, summary: '' };
       if (table !== undefined && batch < maxBatches) return { ...more, outcome: 'MORE' };
       if (table !== undefined)
@@ -67,12 +68,15 @@ async function clearPolitely(
   return cleared;
 }
 
+/** Rows whose ciphertext stays, because their plaintext is gone. One scan, of this table alone. */
+async function countKept(client: pg.Client, table: string): Promise<number> {
+  const [registration] = await readRegistrations(client, [table]);
+  return registration === undefined ? 0 : (await countPlaintext(client, registration)).ciphertextOnlyRows;
+}
+
 async function summary(client: pg.Client, run: Run, execution: string): Promise<string> {
   const sentences: string[] = [];
-  for (const { table, by, rows, failed } of await readClearings(client, run, execution)) {
-    const [registration] = await readRegistrations(client, [table]);
-    const kept =
-      registration === undefined ? 0 : (await countPlaintext(client, registration)).ciphertextOnlyRows;
+  for (const { table, by, rows, failed, kept } of await readClearings(client, run, execution))
     sentences.push(
       `The ciphertext of ${table} is cleared, as ${by} asked: ${counted(rows, 'row')} of run ${run.id}. Plaintext was not touched.`,
       ...(kept > 0
@@ -84,6 +88,5 @@ async function summary(client: pg.Client, run: Run, execution: string): Promise<
         ? [`${counted(failed, 'row')} could not be written: see public.encryption_errors.`]
         : []),
     );
-  }
   return [...sentences, 'The next execution of EncryptionRollout begins at phase 1.'].join(' ');
 }

@@ -197,10 +197,15 @@ export interface Clearing {
   readonly by: string;
   readonly rows: number;
   readonly failed: number;
+  /** Rows whose ciphertext stays, because their plaintext is gone. */
+  readonly kept: number;
 }
 
-/** The table begins at phase 1 again. Once, however often it is called. */
-export async function endClearing(client: Client, run: Run, table: string): Promise<void> {
+/**
+ * The table begins at phase 1 again. Once, however often it is called.
+ * @param kept rows whose ciphertext stays, because their plaintext is gone
+ */
+export async function endClearing(client: Client, run: Run, table: string, kept: number): Promise<void> {
   await inTransaction(client, async () => {
     await lockRuns(client);
     await holdStopped(client, run);
@@ -217,15 +222,21 @@ export async function endClearing(client: Client, run: Run, table: string): Prom
     );
     // Batches begin their walk anew: where they have been there is work again.
     await client.query('delete from encryption_rollout.cursors where target = $1', [table]);
-    await recordEvent(client, run, 'CIPHERTEXT_CLEARED', rows[0], table);
+    await recordEvent(client, run, 'CIPHERTEXT_CLEARED', { ...rows[0], kept }, table);
   });
 }
 
-/** What this execution has cleared, table by table. */
+/** What this execution has cleared, table by table, as the end of each was recorded. */
 export async function readClearings(client: Client, run: Run, execution: string): Promise<Clearing[]> {
   const { rows } = await client.query<Clearing>(
-    `select c.target as "table", c.requested_by as by, c.rows_cleared as rows, c.rows_failed as failed
+    `select c.target as "table", c.requested_by as by, c.rows_cleared as rows, c.rows_failed as failed,
+       coalesce((e.detail ->> 'kept')::bigint, 0) as kept
      from encryption_rollout.clearings c join encryption_rollout.targets t on t.name = c.target
+     left join lateral (
+       select detail from encryption_rollout.events
+       where run_id = c.run_id and attempt = c.attempt and target = c.target and event = 'CIPHERTEXT_CLEARED'
+       order by id desc limit 1
+     ) as e on true
      where c.run_id = $1 and c.attempt = $2 and c.execution = $3 order by t.id`,
     [run.id, run.attempt, execution],
   );

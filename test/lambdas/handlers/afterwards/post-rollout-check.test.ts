@@ -38,8 +38,8 @@ describe('PostRolloutCheck', () => {
       'Errors per day and type, last 7 days:\n- none',
       'Errors by type in the last 24 hours:\n- none',
       'Use of the key in the last 24 hours:\n- ',
-      ', batch: ',
-      '✓ Rows with ciphertext and no plaintext: expected 0; measured 0',
+      ', batch of public.appointments: ',
+      '✓ public.appointments: Rows with ciphertext and no plaintext: expected 0; measured 0',
     ])
       expect(result.message).toContain(part);
     expect(
@@ -95,7 +95,7 @@ describe('PostRolloutCheck', () => {
     );
     expect(await check('daily')).toMatchObject({
       verdict: 'GO',
-      message: expect.stringMatching(/last 7 days:\n- \d{4}-\d\d-\d\d trigger: 1\n/),
+      message: expect.stringMatching(/last 7 days:\n- \d{4}-\d\d-\d\d trigger of public\.appointments: 1\n/),
     });
     expect(failed(await check('weekly'))).toEqual([['Error rate in the last 7 days', false]]);
   });
@@ -108,7 +108,7 @@ describe('PostRolloutCheck', () => {
     );
     const [last, first] = rows.map(({ error_timestamp }) => error_timestamp.toISOString());
     expect((await check('weekly')).message).toContain(
-      `Errors by type in the last 7 days:\n- trigger: 3, first ${first}, last ${last}\n\n`,
+      `Errors by type in the last 7 days:\n- trigger of public.appointments: 3, first ${first}, last ${last}\n\n`,
     );
   });
 
@@ -138,7 +138,7 @@ describe('PostRolloutCheck', () => {
     await rollOut(world, await world.prepare('two'));
     expect(await check('daily')).toMatchObject({
       verdict: 'GO',
-      message: expect.stringContaining('not the latest of its table'),
+      message: expect.stringContaining('not the latest of any table'),
     });
     expect(await query("select from encryption_rollout.gates where gate = 'Daily check'")).toEqual([]);
   });

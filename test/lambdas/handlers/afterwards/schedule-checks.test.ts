@@ -33,10 +33,7 @@ describe('ScheduleChecks', () => {
       Target: {
         Arn: process.env.CHECKS_MACHINE_ARN,
         RoleArn: process.env.CHECKS_ROLE_ARN,
-        Input: JSON.stringify({
-          run: { id: run.id, attempt: 1, target: 'public.appointments' },
-          check: 'daily',
-        }),
+        Input: JSON.stringify({ run: { id: run.id, attempt: 1 }, check: 'daily' }),
       },
     });
     // The last check is the one whose absence nobody would tell.

@@ -1,5 +1,6 @@
 import { afterEach, expect, test, vi } from 'vitest';
 import { freshDatabase } from '../../../support/database.ts';
+import { appointments, runTables } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -24,7 +25,9 @@ test('fills an empty database with people who do not exist, and the rollout take
      from public.appointments`,
   );
   expect(rows).toEqual([{ all: 400, vip: 40, email: 340, fictitious: true }]);
-  expect(await world.prepare()).toMatchObject({ target: 'public.appointments', resumeAt: 1 });
+  const run = await world.prepare();
+  expect(run.resumeAt).toBe(1);
+  expect(await runTables(world, run)).toEqual([{ name: appointments, purpose: 'encrypt', resumeAt: 1 }]);
 });
 
 test('leaves a table that holds rows as it is, so that another deployment does no harm', async () => {

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { roundsPerExecution } from '../../../../lambdas/core/plan/plan.ts';
+import { appointments } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -16,7 +17,7 @@ const list = (round = 0, execution = `${run.id}-1-p1`) =>
 
 describe('ListWork', () => {
   test('lists the table until its batches have said DONE, in this attempt', async () => {
-    const item = { run: { id: run.id, attempt: 1, target: run.target }, phase: 1, target: run.target };
+    const item = { run: { id: run.id, attempt: 1 }, phase: 1, target: appointments };
     const first = { outcome: 'WORK', round: 1, items: [{ ...item, name: `${run.id}-1-p1-w1-1` }] };
     expect(await list()).toEqual(first);
     // Asked twice it gives the same names.
@@ -27,7 +28,7 @@ describe('ListWork', () => {
     await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
     run = await world.prepare('second');
     expect(await list()).toMatchObject({ outcome: 'WORK' });
-    await world.invoke('check-vitals', { run, phase: 1, target: run.target, during: 'batch' });
+    await world.invoke('check-vitals', { run, phase: 1, target: appointments, during: 'batch' });
     expect(await list()).toMatchObject({ outcome: 'WORK' });
   });
 

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { OperateOutput } from '../../../../lambdas/core/operating/operate.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { freshDatabase } from '../../../support/database.ts';
+import { appointments } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -18,7 +19,7 @@ const begin = async () => {
   run = await world.prepare('one');
 };
 const batch = (phase: number, number: number) =>
-  world.invoke('encrypt-batch', { run, phase, target: run.target, execution: `p${phase}`, batch: number });
+  world.invoke('encrypt-batch', { run, phase, target: appointments, execution: `p${phase}`, batch: number });
 const events = async (...names: string[]) =>
   (
     await world.client.query(
@@ -30,14 +31,17 @@ const events = async (...names: string[]) =>
 describe('status', () => {
   test('before the first rollout, and without an engine', async () => {
     expect(await status()).toMatchObject({
-      target: 'public.appointments',
+      tables: [{ name: appointments, purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} }],
       run: null,
       phase: null,
       holds: [],
     });
     await world.stop();
     world = await testWorld(0, await withTableOnly());
-    expect(await status()).toMatchObject({ run: null, triggerEnabled: null, errors: {} });
+    expect(await status()).toMatchObject({
+      run: null,
+      tables: [{ name: appointments, triggerEnabled: null, errors: {} }],
+    });
     await expect(operate({ command: 'decide', hold: 'hold-abc234', decision: 'go' })).rejects.toMatchObject({
       name: 'InvalidInput',
     });
@@ -54,14 +58,21 @@ describe('status', () => {
     const found = await status();
     await holder.query('rollback');
     expect(found).toMatchObject({
-      run: { id: run.id, attempt: 1, status: 'ACTIVE', purpose: 'encrypt', execution: 'one', untilPhase: 5 },
+      run: { id: run.id, attempt: 1, status: 'ACTIVE', execution: 'one', untilPhase: 5 },
       phase: { number: 1, title: 'Phase 1 Initial Batch' },
       rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
       waiting: null,
       tuned: { batchRows: null, pauseSeconds: null },
       lastGate: { gate: 'Phase 1 Initial Batch: Gate', verdict: 'GO' },
-      triggerEnabled: false,
-      errors: {},
+      tables: [
+        {
+          name: appointments,
+          purpose: 'encrypt',
+          rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+          triggerEnabled: false,
+          errors: {},
+        },
+      ],
     });
     expect(found.rowsPerSecond).toBeGreaterThan(0);
     expect(found.millisecondsPerRow).toBeGreaterThan(0);
@@ -87,7 +98,8 @@ describe('status', () => {
         expiresAt: expect.stringMatching(/^20.*Z$/),
       },
     ]);
-    expect(found.errors).toEqual({ trigger: 1 });
+    expect(found.tables).toMatchObject([{ name: appointments }]);
+    expect(found.tables[0]?.errors).toEqual({ trigger: 1 });
     expect((await operate({ command: 'decide', hold, decision: 'retry' })).status.holds).toEqual([]);
   });
 
@@ -222,7 +234,7 @@ describe('what cannot be done is said in a sentence for the operator', () => {
   test.each(wishes)('$command before the first rollout', async (wish) => {
     await expect(operate(wish)).rejects.toMatchObject({
       name: 'InvalidInput',
-      message: 'No rollout of public.appointments has begun yet. Start one first.',
+      message: 'No rollout has begun yet. Start one first.',
     });
   });
 

@@ -105,7 +105,8 @@ test('the audit takes as long a row as it did so far, less a pause', async () =>
   await operate({ command: 'resume' });
   await check('batch', 5);
   await world.client.query(
-    'insert into encryption_rollout.audits (run_id, attempt, rows_verified) select id, attempt, 95 from encryption_rollout.runs',
+    `insert into encryption_rollout.audits (run_id, attempt, target, rows_verified)
+     select id, attempt, 'public.appointments', 95 from encryption_rollout.runs`,
   );
   expect(await hoursLeft(), 'an hour for a quarter of 380 rows').toBeCloseTo(3, 1);
 });

@@ -58,7 +58,7 @@ describe('clearing on request', () => {
     const { execution } = await request();
     expect(execution).toBe(`${clears}:${run.id}-1-clear-1`);
     expect(world.aws.executions.get(execution)?.input).toEqual({
-      run: { id: run.id, attempt: 1, target: 'public.appointments' },
+      run: { id: run.id, attempt: 1 },
       confirm: run.id,
     });
     const { summary } = await carryOut(execution);

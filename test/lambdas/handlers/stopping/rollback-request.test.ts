@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { appointments } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
@@ -41,6 +42,8 @@ const runs = async () =>
 const triggerIs = async () =>
   (await world.client.query("select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'"))
     .rows[0].tgenabled;
+/** What DisableTrigger says of its one table. */
+const switched = (triggerDisabled: boolean) => ({ tables: [{ name: appointments, triggerDisabled }] });
 const requestOf = (arn: string) => world.aws.executions.get(arn)?.input as { run: unknown; reason: string };
 
 describe('a rollback on request', () => {
@@ -55,7 +58,7 @@ describe('a rollback on request', () => {
     expect(rows).toEqual([{ detail: { by: 'R. Roe', reason: 'customers complain', number: 1 } }]);
 
     const { trigger, evidence } = await carryOut(requestOf(started));
-    expect(trigger.triggerDisabled).toBe(true);
+    expect(trigger).toMatchObject(switched(true));
     expect(evidence.summary).toContain('Rollback requested by R. Roe: customers complain');
     expect(await triggerIs()).toBe('D');
     expect(await runs()).toMatchObject([{ status: 'STOPPED', attempt: 1 }]);
@@ -69,23 +72,23 @@ describe('a rollback on request', () => {
     const next = await world.prepare('two');
     expect(next).toMatchObject({ id: run.id, attempt: 2 });
     const { trigger } = await carryOut(requestOf(started));
-    expect(trigger.triggerDisabled).toBe(false);
+    expect(trigger).toMatchObject(switched(false));
     expect(await triggerIs()).toBe('O');
     expect(await runs()).toMatchObject([{ status: 'ACTIVE', attempt: 2 }]);
   });
 
   test('of a run that ended with a finished rotation switches the trigger off, too', async () => {
     await complete();
-    await world.client.query("update encryption_rollout.runs set purpose = 'rotate'");
+    await world.client.query("update encryption_rollout.run_targets set purpose = 'rotate'");
     const { execution: started } = await rollBack();
-    expect((await carryOut(requestOf(started))).trigger.triggerDisabled).toBe(true);
+    expect((await carryOut(requestOf(started))).trigger).toMatchObject(switched(true));
   });
 
   test('of a run whose execution died before it did anything is carried out', async () => {
     world.running.delete(execution);
     await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
     const { execution: started } = await rollBack();
-    expect((await carryOut(requestOf(started))).trigger.triggerDisabled).toBe(true);
+    expect((await carryOut(requestOf(started))).trigger).toMatchObject(switched(true));
   });
 
   test('that failed is followed by another, by itself and on request', async () => {

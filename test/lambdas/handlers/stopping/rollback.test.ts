@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
+import { appointments } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -38,7 +39,7 @@ describe('the steps of a rollback', () => {
     const batch = world.invoke('encrypt-batch', {
       run,
       phase: 1,
-      target: run.target,
+      target: appointments,
       execution: 'e',
       batch: 0,
     });
@@ -69,7 +70,7 @@ describe('the steps of a rollback', () => {
     const batch = await world.invoke('encrypt-batch', {
       run: next,
       phase: 1,
-      target: run.target,
+      target: appointments,
       execution: 'e',
       batch: 0,
     });
@@ -89,9 +90,9 @@ describe('the steps of a rollback', () => {
 
   test('DisableTrigger switches it off, and tells how long that took', async () => {
     await world.invoke('enable-trigger', { run });
-    const { triggerDisabled, milliseconds } = await step('disable-trigger');
-    expect(triggerDisabled).toBe(true);
-    expect(milliseconds).toBeGreaterThan(0);
+    const { tables } = await step('disable-trigger');
+    expect(tables).toEqual([{ name: appointments, triggerDisabled: true, milliseconds: expect.any(Number) }]);
+    expect(tables[0].milliseconds).toBeGreaterThan(0);
     const { rows } = await world.client.query(
       "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
     );
@@ -102,7 +103,9 @@ describe('the steps of a rollback', () => {
     world.running.delete('one');
     const next = await world.prepare('two');
     await world.invoke('enable-trigger', { run: next });
-    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+    expect(await step('disable-trigger')).toMatchObject({
+      tables: [{ name: appointments, triggerDisabled: false }],
+    });
     const { rows } = await world.client.query(
       "select tgenabled from pg_trigger where tgname = 'encrypt_appointment_pii'",
     );
@@ -164,7 +167,7 @@ describe('the steps of a rollback', () => {
       "select detail from encryption_rollout.events where event = 'EVIDENCE'",
     );
     expect(rows[0].detail).toMatchObject({
-      errors: { trigger: 3 },
+      tables: [{ name: appointments, purpose: 'encrypt', errors: { trigger: 3 } }],
       gates: [{ verdict: 'NO_GO' }, { verdict: 'GO' }],
       queries: expect.arrayContaining([expect.objectContaining({ application: 'shop-api' })]),
     });
@@ -196,7 +199,9 @@ describe('the steps of a rollback', () => {
   test('a late rollback leaves the trigger of a completed run on', async () => {
     await world.invoke('enable-trigger', { run });
     await world.invoke('complete-rollout', { run });
-    expect(await step('disable-trigger')).toMatchObject({ triggerDisabled: false });
+    expect(await step('disable-trigger')).toMatchObject({
+      tables: [{ name: appointments, triggerDisabled: false }],
+    });
   });
 
   test('EnableTrigger cannot switch on what a rollback has switched off', async () => {

@@ -72,7 +72,7 @@ describe('an execution that ended before its time', () => {
         {
           status: 'RUNNING',
           input: {
-            run: { id: run.id, attempt: 1, target: 'public.appointments' },
+            run: { id: run.id, attempt: 1 },
             reason: `The execution ${execution} ended as ${status}`,
           },
         },

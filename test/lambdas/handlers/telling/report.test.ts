@@ -3,13 +3,14 @@ import { readReport } from '../../../../lambdas/adapters/postgres/telling/report
 import { successCriteria } from '../../../../lambdas/core/afterwards/success-metrics.ts';
 import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import { postMortem } from '../../../../lambdas/core/telling/post-mortem.ts';
+import { appointments } from '../../tables.ts';
 import { rollOut, walkPhase } from '../../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
 afterEach(() => world.stop());
 
-const report = () => readReport(world.client, 'public.appointments', defaultPlan);
+const report = () => readReport(world.client, defaultPlan);
 
 test('there is none before the first run', async () => {
   world = await testWorld(10);
@@ -37,26 +38,35 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
 
   const written = await report();
   if (written === undefined) throw new Error('no report');
-  expect(written.run).toMatchObject({ id: run.id, status: 'COMPLETED', attempts: 2, purpose: 'encrypt' });
-  expect(written.phases.map(({ number, passedAt }) => [number, passedAt !== null])).toEqual(
-    [1, 2, 3, 4, 5].map((number) => [number, true]),
+  expect(written.run).toMatchObject({ id: run.id, status: 'COMPLETED', attempts: 2 });
+  expect(written.tables).toEqual([
+    { name: appointments, purpose: 'encrypt', attempt: 2, completedAt: expect.stringMatching(/^20.*Z$/) },
+  ]);
+  expect(written.phases.map(({ table, number, passedAt }) => [table, number, passedAt !== null])).toEqual(
+    [1, 2, 3, 4, 5].map((number) => [appointments, number, true]),
   );
   expect(written.phases.reduce((rows, { rowsEncrypted }) => rows + rowsEncrypted, 0)).toBe(570);
   expect(written.gates.at(-1)).toMatchObject({
     gate: 'Phase 5 Complete Remaining: AuditGate',
     verdict: 'GO',
   });
-  expect(written.audits).toEqual([{ attempt: 2, finished: true, rowsVerified: 570, rowsMismatched: 0 }]);
-  expect(written.keyAccess.map(({ purpose }) => purpose)).toContain('batch');
+  expect(written.audits).toEqual([
+    { table: appointments, attempt: 2, finished: true, rowsVerified: 570, rowsMismatched: 0 },
+  ]);
+  expect(written.keyAccess).toContainEqual(
+    expect.objectContaining({ table: appointments, purpose: 'batch' }),
+  );
 
   const text = postMortem(written);
   expect(text).toMatch(/rollback of attempt 1: trigger off after [\d.]+ s, plaintext proven after [\d.]+ s/);
   expect(text).toMatch(
     /Held at Phase 3 Bulk Migration: Gate: CPU: no reading\. Decided after .* go by R\. Roe \(seen in the console\)/,
   );
-  expect(text).toMatch(/Phase 5 Complete Remaining: .* min expected/);
+  expect(text).toMatch(/Phase 5 Complete Remaining, public\.appointments: .* min expected/);
   expect(text).toMatch(/ms a row, expected at most 5;/);
-  expect(text).toMatch(/Latency of writes: [\d.]+ ms without the trigger, [\d.]+ ms with it/);
+  expect(text).toMatch(
+    /Latency of writes, public\.appointments: [\d.]+ ms without the trigger, [\d.]+ ms with it/,
+  );
   expect(text).toContain('## What went well');
   for (const secret of ['the-token', '@example.com', 'CanaryTest', '+1555']) {
     expect(text).not.toContain(secret);
@@ -99,7 +109,7 @@ test('of a run that was resumed hundreds of times: what a report leaves out is n
   const judged = successCriteria(defaultPlan, {
     report: written,
     ownAlarms: [],
-    writeMilliseconds: { off: 1, on: 1 },
+    writeMilliseconds: [{ table: appointments, off: 1, on: 1 }],
   }).find(({ name }) => name === 'Audit trail complete');
   expect(written.leftOut.events).toBe(301);
   expect(judged).toMatchObject({ measured: 'complete', passed: true });
