@@ -4,9 +4,9 @@ import {
   stopMessage,
   type TableEvidence,
 } from '../../../../lambdas/core/stopping/stop-message.ts';
-import { calm, healthyTable } from '../healthy.ts';
+import { calm, healthy } from '../healthy.ts';
 
-const { health } = healthyTable(24.5);
+const { health } = healthy(24.5);
 const table = (name: string, more: Partial<TableEvidence> = {}): TableEvidence => ({
   name,
   purpose: 'encrypt',
