@@ -139,7 +139,10 @@ describe('the samples of inputs', () => {
       expect.objectContaining({ table: 'public.users', measured: '10 rows where phone is not null' }),
     );
     expect(judgement.criteria).not.toContainEqual(expect.objectContaining({ table: 'public.appointments' }));
-    expect(await runTables(world, run)).toMatchObject([{ name: 'public.users' }, { name: 'billing.invoices' }]);
+    expect(await runTables(world, run)).toMatchObject([
+      { name: 'public.users' },
+      { name: 'billing.invoices' },
+    ]);
     await world.encrypt(run, 1, 'public.users');
     await world.encrypt(run, 1, 'billing.invoices');
     expect((await world.invoke('gate', { run, phase: 1, stage: 'worked' })).verdict).toBe('GO');

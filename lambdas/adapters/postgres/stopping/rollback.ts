@@ -3,9 +3,9 @@ import type pg from 'pg';
 import type { DisableTriggerOutput, Run } from '../../../core/payloads.ts';
 import type { Purpose } from '../../../core/plan/purpose.ts';
 import { setTrigger } from '../encryption/engine.ts';
-import { politely } from '../migrations.ts';
+import { politelyEach } from '../migrations.ts';
 import { recordEvent } from '../runs/events.ts';
-import { type RunTable, readRunTables } from '../runs/run-tables.ts';
+import { type RunTable, readRunTables, uncompleteTable } from '../runs/run-tables.ts';
 import { isOver } from '../runs/runs.ts';
 import { requestedRollback } from './rollback-requests.ts';
 
@@ -29,36 +29,34 @@ export async function switchesOff(client: Client, run: Run, purpose: Purpose): P
  * @throws the first error, when all have been tried
  */
 export async function switchOff(client: Client, run: Run): Promise<Switched[]> {
-  const tables: Switched[] = [];
-  const errors: unknown[] = [];
-  for (const table of await readRunTables(client, run))
-    await switchTableOff(client, run, table).then(
-      (switched) => tables.push(switched),
-      (error) => errors.push(error),
-    );
-  if (errors.length > 0) throw errors[0];
-  return tables;
+  const started = performance.now();
+  return politelyEach(client, await readRunTables(client, run), (table) =>
+    switchTableOff(client, run, table, started),
+  );
 }
 
 /**
  * Unless the trigger was on when the run began, or the run is complete or another attempt's by now: what a person has requested
- * is done in any case. The guard stays on, so rows that change meanwhile lose their stale ciphertext.
+ * is done in any case. The guard stays on, so rows that change meanwhile lose their stale ciphertext. In a transaction, lest an
+ * execution take the run over between the look and the switch.
  */
-async function switchTableOff(client: Client, run: Run, { name, purpose }: RunTable): Promise<Switched> {
+async function switchTableOff(
+  client: Client,
+  run: Run,
+  { name, purpose }: RunTable,
+  started: number,
+): Promise<Switched> {
   const leave = async (reason: string) => {
     await recordEvent(client, run, 'TRIGGER_LEFT_ON', { reason }, name);
     return { name, triggerDisabled: false, milliseconds: 0, reason };
   };
   if (purpose !== 'encrypt' && !(await switchesOff(client, run, purpose))) return leave(leftOn[purpose]);
-  const started = performance.now();
-  // In one transaction, lest an execution take the run over between the look and the switch.
-  const changed = await politely(client, async () =>
-    (await isOver(client, run)) ? undefined : setTrigger(client, name, false),
-  );
-  if (changed === undefined)
+  if (await isOver(client, run))
     return leave(
       'the run is complete, or a newer attempt has taken it over: the trigger is not this rollback’s business',
     );
+  const changed = await setTrigger(client, name, false);
+  await uncompleteTable(client, run, name);
   const milliseconds = performance.now() - started;
   await recordEvent(client, run, 'TRIGGER_DISABLED', { milliseconds, changed }, name);
   return { name, triggerDisabled: true, milliseconds };
