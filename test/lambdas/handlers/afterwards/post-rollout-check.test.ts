@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { appointments, createStaff, deploy, staff } from '../../tables.ts';
 import { rollOut } from '../../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
@@ -141,6 +142,42 @@ describe('PostRolloutCheck', () => {
       message: expect.stringContaining('not the latest of any table'),
     });
     expect(await query("select from encryption_rollout.gates where gate = 'Daily check'")).toEqual([]);
+  });
+});
+
+describe('of a run over two tables', () => {
+  beforeEach(async () => {
+    await createStaff(world, 100);
+    deploy(world, [appointments, staff]);
+    run = await world.prepare('both');
+    await rollOut(world, run);
+    world.running.delete('both');
+  });
+
+  test('each is checked, and the one that is not well is named', async () => {
+    const healthy = await check('daily');
+    expect(failed(healthy)).toEqual([]);
+    for (const name of [appointments, staff]) {
+      expect(healthy.message).toContain(`Health of ${name}: `);
+      expect(healthy.criteria).toContainEqual(
+        expect.objectContaining({ name: 'Encryption coverage', table: name, passed: true }),
+      );
+    }
+    await query('alter table public.staff disable trigger encrypt_staff_pii');
+    const { verdict, criteria } = await check('daily');
+    expect(verdict).toBe('NO_GO');
+    expect(criteria.filter(({ passed }: { passed: boolean | null }) => passed !== true)).toMatchObject([
+      { name: 'Trigger', table: staff },
+    ]);
+  });
+
+  test('it leaves a table to the later run that has taken it', async () => {
+    const later = await world.invoke('prepare-database', { input: { tables: [staff] }, execution: 'two' });
+    await rollOut(world, later);
+    const { message, criteria } = await check('daily');
+    expect(message).toContain(`Health of ${appointments}: `);
+    expect(message).not.toContain(staff);
+    expect(criteria.some(({ table }: { table?: string }) => table === staff)).toBe(false);
   });
 });
 
