@@ -84,20 +84,56 @@ export async function fillSampleTable(client: pg.ClientBase, rows: number): Prom
  * `work` uses the same client and neither begins nor commits. Gives up after 30 retries, about half a minute.
  */
 export function politely<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
-  return untilFree(() => ifFree(client, work));
+  return retried(() => attempt(client, work));
 }
 
-/** One try of `politely`. @throws with the code 55P03 or 40P01 when a lock is not free */
-export function ifFree<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+/**
+ * The same with each of the items, in a transaction of its own. What is not free is tried again when all others have had their
+ * turn, so that none waits for a lock that it does not need.
+ * @returns the results, in the order of the items
+ * @throws the first error, when all have been tried
+ */
+export async function politelyEach<Item, Result>(
+  client: pg.ClientBase,
+  items: readonly Item[],
+  work: (item: Item) => Promise<Result>,
+): Promise<Result[]> {
+  const outcomes = new Map<Item, { readonly result: Result } | { readonly error: unknown }>();
+  let left = items;
+  await retried(async () => {
+    for (const item of left)
+      outcomes.set(
+        item,
+        await attempt(client, () => work(item)).then(
+          (result) => ({ result }),
+          (error: unknown) => ({ error }),
+        ),
+      );
+    left = left.filter((item) => isHeld(errorOf(outcomes.get(item))));
+    if (left[0] !== undefined) throw errorOf(outcomes.get(left[0]));
+  }).catch((error) => {
+    if (!isHeld(error)) throw error;
+  });
+  return items.map((item) => {
+    const outcome = outcomes.get(item) as { result: Result } | { error: unknown };
+    if ('error' in outcome) throw outcome.error;
+    return outcome.result;
+  });
+}
+
+function errorOf(outcome: object | undefined): unknown {
+  return outcome && 'error' in outcome ? outcome.error : undefined;
+}
+
+function attempt<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
   return inTransaction(client, async () => {
     await client.query(`set local lock_timeout = ${lockTimeoutMilliseconds}`);
     return work();
   });
 }
 
-/** Tries again, as `politely` does, as long as a lock is not free. */
-export function untilFree<T>(attempt: () => Promise<T>): Promise<T> {
-  return pRetry(attempt, {
+function retried<T>(work: () => Promise<T>): Promise<T> {
+  return pRetry(work, {
     retries: lockRetries,
     minTimeout: 200,
     maxTimeout: 1_000,
@@ -107,9 +143,9 @@ export function untilFree<T>(attempt: () => Promise<T>): Promise<T> {
   });
 }
 
-/** Whether a lock was not free. */
-export function isHeld(error: unknown): boolean {
-  return ['55P03', '40P01'].includes((error as { code?: string }).code ?? '');
+/** A lock was not free in time, or a deadlock was broken. */
+function isHeld(error: unknown): boolean {
+  return ['55P03', '40P01'].includes((error as { code?: string } | undefined)?.code ?? '');
 }
 
 async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {

@@ -196,7 +196,8 @@ function rollbacks({ events }: Report): string[] {
     const after = (end: EventReport | undefined) =>
       end === undefined ? 'never' : `${number.format(minutes(at, end.at) * 60)} s`;
     const took = (name: string) => after(later.find((each) => each.event === name));
-    const tables = new Set([...before, ...later].filter(isOfTrigger).map(({ table }) => table));
+    // All that the attempt says anything of: a trigger that nobody could switch off has no event.
+    const tables = new Set([...before, ...later].flatMap(({ table }) => table ?? []));
     const triggers = (tables.size === 0 ? [null] : [...tables]).map((table) => {
       const ofTable = (each: EventReport) => each.table === table && isOfTrigger(each);
       // Whoever came second, as a rollback whose run was taken over meanwhile, has found it done.

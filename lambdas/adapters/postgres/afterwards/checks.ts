@@ -13,13 +13,22 @@ import { changesExpectations } from '../runs/run-status.ts';
 
 type Client = pg.ClientBase;
 
+/**
+ * Tables that are checked by the run `asked`: it has completed them, and is the latest run that changes what one may expect of
+ * them.
+ */
+const checkedTables = `select own.target from encryption_rollout.run_targets as own
+       where own.run_id = asked.id and own.completed_at is not null and own.run_id = (
+         select r.id from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
+         where t.target = own.target and ${changesExpectations} order by r.started_at desc limit 1)`;
+
 /** Where a run stands among the runs of its tables. */
 export interface CheckedRun {
   readonly status: string;
   readonly startedAt: Date;
   readonly endedAt: Date | null;
   readonly endedExactly: Moment | null;
-  /** Those of which it is the latest run that changes what one may expect of them. */
+  /** Those that are its to check. */
   readonly tables: readonly string[];
 }
 
@@ -27,12 +36,7 @@ export interface CheckedRun {
 export async function findRun(client: Client, run: Run): Promise<CheckedRun | undefined> {
   const { rows } = await client.query(
     `select status, started_at as "startedAt", ended_at as "endedAt", ended_at::text as "endedExactly", array(
-       select name from encryption_rollout.targets
-       where asked.id = (
-         select r.id from encryption_rollout.runs as r join encryption_rollout.run_targets as t on t.run_id = r.id
-         where t.target = targets.name and ${changesExpectations} order by r.started_at desc limit 1)
-       order by targets.id
-     ) as tables
+       select name from encryption_rollout.targets where name in (${checkedTables}) order by id) as tables
      from encryption_rollout.runs as asked where id = $1`,
     [run.id],
   );
@@ -56,8 +60,8 @@ export async function recordCheck(client: Client, run: Run, judgement: Judgement
 }
 
 /**
- * Schedules the checks after a completed rollout: they end by themselves. Those of earlier runs all of whose
- * tables are this one's now end here. Asked twice it finds what it has made.
+ * Schedules the checks after a completed rollout: they end by themselves. Those of earlier runs that have no
+ * table left to check end here. Asked twice it finds what it has made.
  * @returns their names
  */
 export async function scheduleChecks(client: Client, run: Run, plan: Plan): Promise<string[]> {
@@ -93,19 +97,16 @@ export async function runWithoutChecks(client: Client, execution: string): Promi
 }
 
 /**
- * Names of the schedules that other attempts of this run have left, and other runs that have no table but this one's, as far as
- * they may still exist.
+ * Names of the schedules that other attempts of this run have left, and other runs whose tables later ones have all taken, as far
+ * as they may still exist.
  */
 async function schedulesOfOthers(client: Client, run: Run, days: number): Promise<string[]> {
   const { rows } = await client.query(
     `select distinct jsonb_array_elements_text(e.detail -> 'schedules') as name
-     from encryption_rollout.events e
+     from encryption_rollout.events as e join encryption_rollout.runs as asked on asked.id = e.run_id
      where (e.run_id, e.attempt) <> ($1, $2) and e.event = 'CHECKS_SCHEDULED'
        and e.happened_at > clock_timestamp() - make_interval(days => $3 + 1)
-       and not exists (
-         select from encryption_rollout.run_targets as theirs
-         where theirs.run_id = e.run_id and theirs.target not in (
-           select ours.target from encryption_rollout.run_targets as ours where ours.run_id = $1 and ours.attempt = $2))
+       and (e.run_id = $1 or not exists (${checkedTables}))
      order by name`,
     [run.id, run.attempt, days],
   );

@@ -40,6 +40,14 @@ export async function takeTables(client: Client, run: Run, tables: readonly stri
   );
 }
 
+/** The run has completed the table no longer, because its trigger is off. */
+export async function uncompleteTable(client: Client, run: Run, table: string): Promise<void> {
+  await client.query(
+    'update encryption_rollout.run_targets set completed_at = null where run_id = $1 and target = $2',
+    [run.id, table],
+  );
+}
+
 /** The table's part in this attempt begins with this phase. */
 export async function resumeTableAt(
   client: Client,

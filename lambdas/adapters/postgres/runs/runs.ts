@@ -101,19 +101,29 @@ export async function refuseWhileActive(
 
 async function refuseWhileClearing(
   client: Client,
-  last: RunRow,
+  last: Run,
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<void> {
+  const execution = await clearingUnderWay(client, last, isRunning);
+  if (execution !== undefined)
+    throw new RunAlreadyActive(
+      `The ciphertext of run ${last.id} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
+    );
+}
+
+/** The execution of ClearCiphertext that is at work on any of the run's tables. */
+export async function clearingUnderWay(
+  client: Client,
+  run: Run,
+  isRunning: (execution: string) => Promise<boolean>,
+): Promise<string | undefined> {
   const { rows } = await client.query<{ execution: string }>(
     `select distinct execution from encryption_rollout.clearings
      where run_id = $1 and attempt = $2 and ended_at is null and execution is not null`,
-    [last.id, last.attempt],
+    [run.id, run.attempt],
   );
-  for (const { execution } of rows)
-    if (await isRunning(execution))
-      throw new RunAlreadyActive(
-        `The ciphertext of run ${last.id} is being cleared at the moment: ${execution}. Wait for its end, or stop it first.`,
-      );
+  for (const { execution } of rows) if (await isRunning(execution)) return execution;
+  return undefined;
 }
 
 /**

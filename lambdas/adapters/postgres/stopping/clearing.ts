@@ -6,7 +6,7 @@ import { startExecution } from '../../aws/executions.ts';
 import { forgetFailedRows } from '../encryption/engine.ts';
 import { recordEvent } from '../runs/events.ts';
 import { hasRun } from '../runs/run-status.ts';
-import { lockRuns } from '../runs/runs.ts';
+import { clearingUnderWay, lockRuns } from '../runs/runs.ts';
 import { inTransaction } from '../transaction.ts';
 import { tablesWithTrigger } from './rollback-requests.ts';
 
@@ -40,15 +40,16 @@ export async function clearOnRequest(
     await lockRuns(client);
     const run = await runToClear(client, confirm);
     const cleared = await tablesToClear(client, run, tables);
+    const underWay = await clearingUnderWay(client, run, isRunning);
+    if (underWay !== undefined)
+      throw new InvalidInput(
+        `The ciphertext of run ${run.id} is being cleared already: ${underWay}. Wait for its end, or stop it first.`,
+      );
     const { rows } = await client.query(
-      `select (select max(execution) from encryption_rollout.clearings where run_id = $1 and attempt = $2 and ended_at is null) as execution,
-         (select count(*) from encryption_rollout.events where run_id = $1 and attempt = $2 and event = 'CLEARING_REQUESTED') as requests`,
+      `select count(*) as requests from encryption_rollout.events
+       where run_id = $1 and attempt = $2 and event = 'CLEARING_REQUESTED'`,
       [run.id, run.attempt],
     );
-    if (rows[0].execution !== null && (await isRunning(rows[0].execution)))
-      throw new InvalidInput(
-        `The ciphertext of run ${run.id} is being cleared already: ${rows[0].execution}. Wait for its end, or stop it first.`,
-      );
     const name = `${run.id}-${run.attempt}-clear-${rows[0].requests + 1}`;
     const execution = `${machine.replace(':stateMachine:', ':execution:')}:${name}`;
     await beginClearing(client, run, cleared, execution, by);

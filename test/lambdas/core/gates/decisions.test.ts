@@ -46,6 +46,28 @@ describe('what a person decided', () => {
     expect(verdict([cpu(null), alarms], hold('go'), hold('go', [alarms.name])).verdict).toBe('GO');
   });
 
+  test('go accepts what was unknown of one table, and of no other', () => {
+    const of = (table: string, passed: boolean | null = null) => ({
+      name: 'Decryption matches plaintext',
+      table,
+      expected: 'all of the rows checked',
+      measured: '0 of 0',
+      passed,
+    });
+    const accepted = hold('go', ['public.users: Decryption matches plaintext']);
+    expect(verdict([of('public.users')], accepted).verdict).toBe('GO');
+    const judgement = verdict([of('public.users'), of('public.appointments')], accepted);
+    expect(judgement.verdict).toBe('INCONCLUSIVE');
+    expect(judgement.reason).toBe(
+      'Gate: public.appointments: Decryption matches plaintext: expected all of the rows checked, measured 0 of 0',
+    );
+    expect(verdict([of('public.users'), of('public.appointments', false)], accepted).verdict).toBe('NO_GO');
+    // A name alone, without its table, says nothing about any.
+    expect(verdict([of('public.users')], hold('go', ['Decryption matches plaintext'])).verdict).toBe(
+      'INCONCLUSIVE',
+    );
+  });
+
   test('what could be measured after all needs nobody to accept it', () => {
     expect(withDecisions([cpu(true)], [hold('go')])).toEqual([cpu(true)]);
   });

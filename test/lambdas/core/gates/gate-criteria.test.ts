@@ -290,4 +290,17 @@ describe('gates', () => {
       expect(verdictOfAll(phase, [first, unchecked]).verdict).toBe('INCONCLUSIVE');
     });
   });
+
+  test('a table that was encrypted beyond the range does not excuse another one', () => {
+    const percent = (table: string, encryptionPercentage: number, rowsAttempted: number) => {
+      const m = healthy(24.5, table);
+      const health = { ...m.health, encryptionPercentage };
+      return { ...m, health, progress: { ...m.progress, rowsAttempted } };
+    };
+    const beyond = percent('public.users', 60, 0);
+    expect(verdictOfAll(2, [beyond, healthy(24.5)]).verdict).toBe('GO');
+    expect(verdictOfAll(2, [beyond, percent('billing.invoices', 60, 2_000)]).reason).toBe(
+      'gate: billing.invoices: Encryption percentage: expected 20–25 %, measured 60 %',
+    );
+  });
 });

@@ -56,4 +56,15 @@ describe('abort conditions', () => {
       { name: 'Trigger failures', table: 'billing.invoices' },
     ]);
   });
+
+  test('the rows of a table that goes well do not thin out the errors of another', () => {
+    const well = { table, errors, progress: { ...progress, rowsAttempted: 100_000, rowsFailed: 0 } };
+    const second = healthy(50, 'billing.invoices');
+    const failing = { ...second, progress: { ...second.progress, rowsAttempted: 100, rowsFailed: 2 } };
+    const { verdict, reason } = judge('batch', abortCriteria(defaultPlan, calm, [well, failing]));
+    expect(verdict).toBe('NO_GO');
+    expect(reason).toBe(
+      'batch: billing.invoices: Error rate: expected not above 1 % of the rows attempted, measured 2 % (2 of 100)',
+    );
+  });
 });

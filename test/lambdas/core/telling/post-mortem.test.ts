@@ -151,6 +151,60 @@ describe('the post-mortem', () => {
     for (const name of [users, invoices]) expect(text).toContain(`Latency of writes, ${name}: not measured`);
   });
 
+  test('names the table of phases, errors, audits, criteria and the latency of writes', () => {
+    const of = (table: string, rowsMismatched: number) => ({
+      table,
+      attempt: 1,
+      finished: true,
+      rowsVerified: 10,
+      rowsMismatched,
+    });
+    const tested = { offMilliseconds: 1, onMilliseconds: 2.5 };
+    const text = postMortem({
+      ...report,
+      tables: ['public.appointments', 'public.users', 'sales.orders'].map((name) => ({
+        name,
+        purpose: 'encrypt',
+        attempt: 1,
+        completedAt: at(120),
+      })),
+      phases: report.phases.flatMap((phase) => [phase, { ...phase, table: 'public.users', passedAt: null }]),
+      errors: [...report.errors, { table: null, type: 'decryption', count: 1, first: at(1), last: at(1) }],
+      audits: [of('public.appointments', 0), of('public.users', 2)],
+      gates: report.gates.map((gate) => ({
+        ...gate,
+        criteria: gate.criteria.map((criterion) => ({ ...criterion, table: 'public.users' })),
+      })),
+      events: [event('TRIGGER_TESTED', 30, tested, 'public.users')],
+    });
+    for (const line of [
+      '# Post-mortem: encryption of 3 tables: public.appointments, public.users, sales.orders',
+      '- Phase 1 Initial Batch, public.appointments: 35 min, 32 min expected',
+      '- Phase 1 Initial Batch, public.users: not passed',
+      '- Errors of encryption of public.appointments: 2, from',
+      '- Errors of decryption: 1, from',
+      '- 2 rows of public.users did not open to their plaintext in the audit of attempt 1',
+      '✓ public.users: Missing IVs: expected 0; measured 0',
+      '- Latency of writes, public.appointments: not measured',
+      '- Latency of writes, public.users: 1 ms without the trigger, 2.5 ms with it',
+    ])
+      expect(text).toContain(line);
+    expect(text).not.toContain('of public.appointments did not open');
+  });
+
+  test('does not keep quiet about a trigger that nobody could switch off', () => {
+    const [users, invoices] = ['public.users', 'billing.invoices'];
+    const events = [
+      event('PHASE_STARTED', 1, {}, users),
+      event('PHASE_STARTED', 1, {}, invoices),
+      event('STOPPING', 40),
+      event('TRIGGER_DISABLED', 40.1, {}, invoices),
+    ];
+    expect(postMortem({ ...report, events })).toContain(
+      'trigger of public.users off after never, trigger of billing.invoices off after 6 s, plaintext',
+    );
+  });
+
   test('tells approvals and pauses that people wanted in the timeline, not among what was unexpected', () => {
     const gate = 'Phase 3 Bulk Migration: Approval';
     const asked = {

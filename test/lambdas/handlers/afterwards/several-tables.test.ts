@@ -1,103 +1,135 @@
-/** The checks of a run over several tables, and of the runs that take its tables later. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+/** What is looked at after rollouts over several tables: each table by the checks of its latest run. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import {
-  appointments,
-  createStaff,
-  createSuppliers,
-  deploy,
-  failures,
-  staff,
-  suppliers,
-} from '../../tables.ts';
+import { appointments, createStaff, deploy, failures, rollBack, staff } from '../../tables.ts';
 import { rollOut } from '../../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
-const all = [appointments, staff, suppliers] as const;
-
 let world: TestWorld;
-let run: PrepareDatabaseOutput;
+let both: PrepareDatabaseOutput;
 beforeEach(async () => {
-  world = await testWorld(200);
+  world = await testWorld(400);
   world.aws.schedules.clear();
   await createStaff(world, 100);
-  await createSuppliers(world, 50);
-  deploy(world, all);
-  run = await world.prepare('one');
-  await rollOut(world, run);
-  world.running.clear();
+  deploy(world, [appointments, staff]);
+  both = await complete('both');
 });
 afterEach(() => world.stop());
 
-const query = async (sql: string, values: unknown[] = []) => (await world.client.query(sql, values)).rows;
-const check = (kind: 'daily' | 'weekly' | 'final', of = run) =>
-  world.invoke('post-rollout-check', { run: of, check: kind });
-const schedule = (of: PrepareDatabaseOutput) => world.invoke('schedule-checks', { run: of });
-const scheduled = () => [...world.aws.schedules.keys()].sort();
-const names = ({ id, attempt }: PrepareDatabaseOutput) =>
-  ['Daily', 'Final', 'Weekly'].map((kind) => `Rollout-Checks/${kind}-${id.slice(0, 8)}-${attempt}`);
-
-/** A later run over these tables, completed. */
-async function later(execution: string, tables: readonly string[]): Promise<PrepareDatabaseOutput> {
-  world.running.add(execution);
-  const next = await world.invoke('prepare-database', { input: { tables }, execution });
-  await rollOut(world, next);
-  world.running.clear();
-  return next;
+async function complete(execution: string, input: object = {}): Promise<PrepareDatabaseOutput> {
+  const run = await world.invoke('prepare-database', { input, execution });
+  await rollOut(world, run);
+  return run;
 }
+const check = (run: PrepareDatabaseOutput, kind = 'daily') =>
+  world.invoke('post-rollout-check', { run: { id: run.id, attempt: run.attempt }, check: kind });
+const namesOf = (runs: readonly PrepareDatabaseOutput[]) =>
+  runs
+    .flatMap(({ id, attempt }) =>
+      ['Daily', 'Weekly', 'Final'].map((kind) => `Rollout-Checks/${kind}-${id.slice(0, 8)}-${attempt}`),
+    )
+    .sort();
+const scheduled = () => [...world.aws.schedules.keys()].sort();
+const schedule = (run: PrepareDatabaseOutput) =>
+  world.invoke('schedule-checks', { run: { id: run.id, attempt: run.attempt } });
+const tablesIn = ({ criteria }: { criteria: readonly { table?: string }[] }) => [
+  ...new Set(criteria.flatMap(({ table }) => table ?? [])),
+];
 
-test('an error counts for its table; one that may be of any counts for each', async () => {
-  await query("insert into public.encryption_errors (error_type, target) values ('trigger', 'public.staff')");
-  expect(failures(await check('daily'))).toEqual([`${staff}: Error rate in the last 24 hours`]);
-  await query("insert into public.encryption_errors (error_type, target) values ('decryption', null)");
-  const { reason, ...judged } = await check('daily');
-  expect(failures(judged)).toEqual(all.map((table) => `${table}: Error rate in the last 24 hours`));
-  for (const table of all) expect(reason).toContain(`${table}: Error rate in the last 24 hours`);
+describe('a check', () => {
+  test('tells errors and uses of the key by table; one that may be any table’s counts for each', async () => {
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) values ('trigger', $1), ('decryption', null)",
+      [staff],
+    );
+    const result = await check(both);
+    expect(result.verdict).toBe('NO_GO');
+    expect(failures(result)).toEqual([
+      `${appointments}: Error rate in the last 24 hours`,
+      `${staff}: Error rate in the last 24 hours`,
+    ]);
+    expect(result.message).toContain(`\n- trigger of ${staff}: 1, first `);
+    expect(result.message).toContain('\n- decryption: 1, first ');
+    for (const name of [appointments, staff]) expect(result.message).toContain(`, batch of ${name}: `);
+    expect(result.message).not.toContain(`trigger of ${appointments}: 1`);
+  });
+
+  test('of a run leaves a table to the run that took it later, and is not made when none is left', async () => {
+    const later = await complete('staff', { tables: [staff] });
+    expect(tablesIn(await check(both))).toEqual([appointments]);
+    expect(tablesIn(await check(later))).toEqual([staff]);
+    const rest = await complete('appointments', { tables: [appointments] });
+    const { verdict, reason } = await check(both);
+    expect([verdict, reason]).toEqual([
+      'GO',
+      `Daily check: not made, because run ${both.id} is not the latest of any table`,
+    ]);
+    expect(tablesIn(await check(rest))).toEqual([appointments]);
+    const { rows } = await world.client.query(
+      "select count(*)::integer as checks from encryption_rollout.gates where gate = 'Daily check' and run_id = $1",
+      [both.id],
+    );
+    expect(rows).toEqual([{ checks: 1 }]);
+  });
+
+  test('on the last day asks for the audit and the latency of each of its tables', async () => {
+    const { criteria, message } = await check(both, 'final');
+    for (const name of ['Rows verified outside the database', 'Write latency'])
+      expect(
+        criteria
+          .filter((each: { name: string }) => each.name === name)
+          .map(({ table, passed }: { table: string; passed: boolean }) => [table, passed]),
+      ).toEqual([
+        [appointments, true],
+        [staff, true],
+      ]);
+    expect(message).toContain(`# Post-mortem: encryption of ${appointments} and ${staff}\n`);
+  });
+
+  test('on the last day measures no table that another run took later; its audit is on record', async () => {
+    await complete('staff', { tables: [staff] });
+    const { criteria } = await check(both, 'final');
+    const named = (table: string) =>
+      criteria
+        .filter((each: { table?: string }) => each.table === table)
+        .map(({ name }: { name: string }) => name);
+    expect(named(staff)).toEqual(['Rows verified outside the database']);
+    expect(named(appointments)).toContain('Write latency');
+  });
+
+  test('asks nothing of a table that was rolled back, and is no part of the attempt that completed the others', async () => {
+    process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+    await world.invoke('operate', { command: 'rollback', by: 'R. Roe', reason: 'writes are slow' });
+    await rollBack(world, both);
+    const next = await complete('again', { tables: [appointments] });
+    expect(next).toMatchObject({ id: both.id, attempt: 2 });
+    const result = await check(next);
+    expect([result.verdict, tablesIn(result)]).toEqual(['GO', [appointments]]);
+    const { tables } = (await world.invoke('operate', { command: 'report' })).report;
+    expect(tables).toMatchObject([
+      { name: appointments, attempt: 2, completedAt: expect.any(String) },
+      { name: staff, attempt: 1, completedAt: null },
+    ]);
+  });
 });
 
-test('plaintext that somebody has deleted is found in whichever table', async () => {
-  await query("set session_replication_role = 'replica'");
-  await query('update shop.suppliers set contact = null where contact_sealed is not null');
-  await query("set session_replication_role = 'origin'");
-  const found = failures(await check('daily'));
-  expect(found).toContain(`${suppliers}: Rows with ciphertext and no plaintext`);
-  expect(found.filter((each) => !each.startsWith(suppliers))).toEqual([]);
-});
+describe('schedules', () => {
+  test('of an earlier run stay while it has a table of its own, and end when it has none', async () => {
+    await schedule(both);
+    const later = await complete('staff', { tables: [staff] });
+    await schedule(later);
+    expect(scheduled(), 'appointments are checked by the first').toEqual(namesOf([both, later]));
+    const all = await complete('all');
+    await schedule(all);
+    expect(scheduled()).toEqual(namesOf([all]));
+  });
 
-test('on the last day each table is judged by its own latency, and the report is of all', async () => {
-  await query("update encryption_rollout.runs set ended_at = clock_timestamp() - interval '30 days'");
-  const { criteria, message } = await check('final');
-  const latencies = criteria.filter(({ name }: { name: string }) => name === 'Write latency');
-  expect(latencies.map(({ table }: { table: string }) => table)).toEqual(all);
-  for (const { measured } of latencies) expect(measured).toMatch(/^[\d.]+ ms off, [\d.]+ ms on$/);
-  expect(message).toContain(`# Post-mortem: encryption of 3 tables: ${all.join(', ')}`);
-});
-
-test('checks go on as long as the run has a table that no later one has taken', async () => {
-  await schedule(run);
-  const second = await later('two', [staff]);
-  await schedule(second);
-  // Two of the tables have nobody else to check them.
-  expect(scheduled()).toEqual([...names(run), ...names(second)].sort());
-  expect((await check('daily')).message).not.toContain(staff);
-  expect((await check('daily', second)).message).not.toContain(appointments);
-
-  const third = await later('three', all);
-  await schedule(third);
-  expect(scheduled()).toEqual(names(third));
-  for (const before of [run, second])
-    expect(await check('daily', before)).toMatchObject({
-      verdict: 'GO',
-      reason: expect.stringContaining('not the latest of any table'),
-    });
-});
-
-test('checks of a run whose tables two later ones have shared are not made', async () => {
-  await later('two', [staff]);
-  expect((await check('daily')).message).not.toContain('not made');
-  await later('three', [appointments, suppliers]);
-  expect(await check('daily')).toMatchObject({
-    verdict: 'GO',
-    message: expect.stringContaining('not made'),
+  test('of an earlier run end when later ones, together, have taken all of its tables', async () => {
+    await schedule(both);
+    const first = await complete('staff', { tables: [staff] });
+    await schedule(first);
+    const second = await complete('appointments', { tables: [appointments] });
+    await schedule(second);
+    expect(scheduled()).toEqual(namesOf([first, second]));
   });
 });

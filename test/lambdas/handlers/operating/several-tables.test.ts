@@ -1,111 +1,169 @@
-/** What the status says of a run over several tables: of each, and of all together. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { TableStatus } from '../../../../lambdas/core/operating/operate.ts';
+/** What people ask and do of a run over several tables. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { OperateOutput } from '../../../../lambdas/core/operating/operate.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import {
-  appointments,
-  createStaff,
-  createSuppliers,
-  deploy,
-  rollBack,
-  staff,
-  suppliers,
-} from '../../tables.ts';
+import { appointments, createStaff, deploy, staff } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
-
-const all = [appointments, staff, suppliers] as const;
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
 beforeEach(async () => {
   world = await testWorld(400);
   await createStaff(world, 100);
-  await createSuppliers(world, 50);
-  deploy(world, all);
+  deploy(world, [appointments, staff]);
 });
 afterEach(() => world.stop());
 
-const status = async () => (await world.invoke('operate', { command: 'status' })).status;
-const rows = (encrypted: number, withPersonalData: number, percentage: number) => ({
-  withPersonalData,
-  encrypted,
-  percentage,
-});
-
-test('before the first run the tables are those of the deployment', async () => {
-  const { tables } = await status();
-  expect(tables).toEqual(
-    all.map((name) => ({ name, purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} })),
-  );
-});
-
-test('rows, trigger and errors are told of each table, and the sums of all', async () => {
+const operate = (input: Record<string, unknown>): Promise<OperateOutput> =>
+  world.invoke('operate', input.command === 'status' ? input : { by: 'R. Roe', ...input });
+const status = async () => (await operate({ command: 'status' })).status;
+const begin = async () => {
   run = await world.prepare('one');
-  expect(await status()).toMatchObject({
-    phase: null,
-    rows: null,
-    tables: all.map((name) => ({ name, rows: null, triggerEnabled: false })),
+};
+const batch = (target: string, phase = 1, number = 0) =>
+  world.invoke('encrypt-batch', { run, phase, target, execution: `p${phase}-${target}`, batch: number });
+const look = (target: string) => world.invoke('check-vitals', { run, phase: 1, target, during: 'batch' });
+
+describe('status', () => {
+  test('names the tables of the deployment before the first run', async () => {
+    const nothing = { purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} };
+    expect(await status()).toMatchObject({
+      run: null,
+      rows: null,
+      tables: [
+        { name: appointments, ...nothing },
+        { name: staff, ...nothing },
+      ],
+    });
   });
-  for (const table of all) await world.encrypt(run, 1, table);
-  await world.encrypt(run, 2, staff);
+
+  test('tells each table, and the rows of all together, cut and never rounded up', async () => {
+    await begin();
+    await world.encrypt(run, 1, staff);
+    await world.client.query(
+      "insert into public.encryption_errors (error_type, target) values ('encryption', $1), ('trigger', null)",
+      [staff],
+    );
+    const begun = await status();
+    // Its part of the phase has not begun, so nobody has counted it.
+    expect(begun.tables).toEqual([
+      {
+        name: appointments,
+        purpose: 'encrypt',
+        rows: null,
+        triggerEnabled: false,
+        errors: expect.anything(),
+      },
+      {
+        name: staff,
+        purpose: 'encrypt',
+        rows: { withPersonalData: 100, encrypted: 5, percentage: 5 },
+        triggerEnabled: false,
+        errors: expect.objectContaining({ encryption: 1 }),
+      },
+    ]);
+    expect(begun.tables[0]?.errors).not.toHaveProperty('encryption');
+    await world.encrypt(run, 1, appointments);
+    await world.encrypt(run, 1, staff);
+    await world.invoke('enable-trigger', { run });
+    const { rows, tables } = await status();
+    expect(rows).toEqual({ withPersonalData: 480, encrypted: 24, percentage: 5 });
+    expect(tables).toMatchObject([
+      {
+        name: appointments,
+        rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
+        triggerEnabled: true,
+      },
+      { name: staff, rows: { withPersonalData: 100, encrypted: 5, percentage: 5 }, triggerEnabled: true },
+    ]);
+  });
+
+  test('is about the tables of the latest attempt', async () => {
+    await begin();
+    await world.encrypt(run, 1, staff);
+    world.running.clear();
+    await world.invoke('prepare-database', { input: { tables: [appointments] }, execution: 'two' });
+    const { run: latest, tables, rows } = await status();
+    expect(latest).toMatchObject({ id: run.id, attempt: 2 });
+    expect(tables.map(({ name }) => name)).toEqual([appointments]);
+    expect(rows, 'nothing of the table that is not part of it').toBeNull();
+  });
+
+  test('estimates the work of both, with the soaks once', async () => {
+    await begin();
+    await look(appointments);
+    await look(staff);
+    // An hour for each of the 480 rows, as soon as a tenth of them says so.
+    await world.encrypt(run, 1, appointments);
+    await world.encrypt(run, 1, staff);
+    await world.client.query('update encryption_rollout.batches set milliseconds = 3600000 * rows_encrypted');
+    const { hoursLeft, millisecondsPerRow } = await status();
+    expect(millisecondsPerRow).toBeCloseTo(3_600_000);
+    // 19 and 5 of them are done, and the soaks of the phases 1, 2 and 4 are to come.
+    expect(hoursLeft).toBeCloseTo(480 - 24 + 6.5, 0);
+  });
+});
+
+test('a pause, and its end, are for the batches of every table', async () => {
+  await begin();
+  await operate({ command: 'pause', reason: 'release' });
+  for (const table of [appointments, staff]) {
+    expect(await look(table)).toMatchObject({ outcome: 'WAIT', reason: 'Paused by R. Roe: release' });
+    expect(await batch(table)).toMatchObject({ outcome: 'MORE', encrypted: 0 });
+  }
+  await operate({ command: 'resume' });
+  for (const table of [appointments, staff]) {
+    expect(await look(table)).toMatchObject({ outcome: 'OK' });
+    expect((await batch(table)).encrypted).toBeGreaterThan(0);
+  }
+});
+
+test('what is tuned is tuned for the batches of every table', async () => {
+  await begin();
+  await operate({ command: 'tune', batchRows: 2, pauseSeconds: 1 });
+  for (const table of [appointments, staff])
+    expect(await batch(table)).toMatchObject({ outcome: 'MORE', encrypted: 2, pauseSeconds: 1 });
+});
+
+test('go accepts what is unknown of the table that was asked about, and of no other', async () => {
+  await begin();
+  for (const table of [appointments, staff]) {
+    await world.encrypt(run, 1, table);
+    await world.encrypt(run, 2, table);
+    await world.encrypt(run, 3, table);
+  }
+  // Only the trigger of one of them has been tested.
+  await world.invoke('enable-trigger', { run });
   await world.client.query(
-    `insert into public.encryption_errors (error_type, target) values ('trigger', 'public.staff'), ('encryption', 'shop.suppliers');
-     select encryption_rollout.set_trigger('public.staff', true)`,
+    "update encryption_rollout.events set event = 'LOST' where event = 'TRIGGER_TESTED' and target = $1",
+    [staff],
   );
-  // A scan would wait for these locks: the answer is from the records alone.
-  const holder = await world.connect();
-  await holder.query(`begin; lock table ${all.join(', ')} in access exclusive mode`);
-  const found = await status();
-  await holder.query('rollback');
-  expect(found.phase).toMatchObject({ number: 2 });
-  expect(found.tables).toEqual([
-    { name: appointments, purpose: 'encrypt', rows: rows(19, 380, 5), triggerEnabled: false, errors: {} },
-    {
-      name: staff,
-      purpose: 'encrypt',
-      rows: rows(25, 100, 25),
-      triggerEnabled: true,
-      errors: { trigger: 1 },
-    },
-    {
-      name: suppliers,
-      purpose: 'encrypt',
-      rows: rows(2, 40, 5),
-      triggerEnabled: false,
-      errors: { encryption: 1 },
-    },
-  ]);
-  expect(found.rows).toEqual(rows(19 + 25 + 2, 380 + 100 + 40, 8.84));
-});
-
-test('of an attempt about some of the tables it tells of these, and of their rows', async () => {
-  run = await world.prepare('one');
-  for (const table of all) await world.encrypt(run, 1, table);
-  await rollBack(world, run);
-  world.running.add('two');
-  run = await world.invoke('prepare-database', { input: { tables: [suppliers, staff] }, execution: 'two' });
-  const { tables, rows: together } = await status();
-  expect(tables.map(({ name }: TableStatus) => name)).toEqual([staff, suppliers]);
-  expect(together).toEqual(rows(5 + 2, 100 + 40, 5));
-});
-
-test('the time left is that of the batches of every table', async () => {
-  run = await world.prepare('one');
-  for (const table of all) await world.encrypt(run, 1, table);
-  // Batches larger than any table: one of each in every phase with work, since no batch is of two.
-  const tuned = { command: 'tune', by: 'R. Roe', batchRows: 50_000, pauseSeconds: 3_600 };
-  const { hoursLeft } = (await world.invoke('operate', tuned)).status;
-  // The soaks of the phases 1, 2 and 4, and a pause after each batch of the phases 2, 3 and 5.
-  expect(hoursLeft).toBeCloseTo(0.5 + 2 + 4 + 3 * all.length, 1);
-});
-
-test('a pause is of every table', async () => {
-  run = await world.prepare('one');
-  for (const table of all) await world.encrypt(run, 1, table);
-  await world.invoke('operate', { command: 'pause', by: 'R. Roe', reason: 'a sale' });
-  for (const target of all)
-    expect(
-      await world.invoke('check-vitals', { run, phase: 2, target, during: 'batch', slice: 0 }),
-    ).toMatchObject({ outcome: 'WAIT', reason: expect.stringContaining('Paused by R. Roe: a sale') });
-  expect((await status()).waiting.for).toBe('Paused by R. Roe: a sale');
+  const gate = () => world.invoke('gate', { run, phase: 4, stage: 'worked' });
+  const held = await gate();
+  expect(held).toMatchObject({ verdict: 'INCONCLUSIVE' });
+  const { hold, message } = await world.invoke('ask-person', { run, gate: held.gate, execution: 'hold-1' });
+  expect(message).toContain(`The encryption rollout of ${appointments} and ${staff} waits for a person`);
+  expect(message).toContain(`${staff}: Canary insert: expected`);
+  const { done } = await operate({ command: 'decide', hold, decision: 'go' });
+  expect(done).toBe(`${hold} is decided: go. ${held.gate} is judged again.`);
+  const judged = await gate();
+  expect(judged.verdict).toBe('GO');
+  expect(judged.criteria).toContainEqual(
+    expect.objectContaining({
+      name: 'Canary insert',
+      table: staff,
+      measured: 'not tested; accepted by R. Roe',
+      passed: true,
+    }),
+  );
+  const { rows } = await world.client.query('select unknown from encryption_rollout.holds');
+  expect(rows).toEqual([{ unknown: [`${staff}: Canary insert`, `${staff}: Write latency`] }]);
+  // Now nobody knows of the other one either.
+  await world.client.query(
+    "update encryption_rollout.events set event = 'LOST' where event = 'TRIGGER_TESTED'",
+  );
+  expect(await gate()).toMatchObject({
+    verdict: 'INCONCLUSIVE',
+    reason: expect.stringMatching(/^Phase 4 Enable Trigger: Gate: public\.appointments: Canary insert: /),
+  });
 });

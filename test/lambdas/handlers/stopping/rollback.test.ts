@@ -280,7 +280,7 @@ describe('a rollback of two tables', () => {
     const status = async () => (await world.client.query('select status from encryption_rollout.runs')).rows;
     expect(await status()).toEqual([{ status: 'STOPPING' }]);
     await holder.query('rollback');
-    expect(await disabling).toMatchObject({ tables: [{ name: staff }, { name: appointments }] });
+    expect(await disabling).toMatchObject({ tables: [{ name: appointments }, { name: staff }] });
     expect(await triggers()).toEqual([false, false]);
     await step('gather-evidence');
     expect(await status()).toEqual([{ status: 'STOPPED' }]);

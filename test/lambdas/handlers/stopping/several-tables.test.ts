@@ -1,4 +1,4 @@
-/** A rollback is of every table of the run; ciphertext is cleared of those that somebody names. */
+/** Stops, rollbacks and clearing of a run over several tables. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import {
@@ -11,189 +11,256 @@ import {
   sealedRows,
   staff,
   suppliers,
+  type TableName,
   triggerIsOn,
 } from '../../tables.ts';
+import { rollOut } from '../../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
+const machineOf = (name: string) => `arn:aws:states:us-east-1:123456789012:stateMachine:X-${name}`;
 const all = [appointments, staff, suppliers] as const;
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
 beforeEach(async () => {
   world = await testWorld(200);
-  process.env.ROLLBACK_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
-  process.env.CLEAR_MACHINE_ARN = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-ClearCiphertext';
+  process.env.ROLLBACK_MACHINE_ARN = machineOf('Rollback');
+  process.env.CLEAR_MACHINE_ARN = machineOf('ClearCiphertext');
   await createStaff(world, 100);
   await createSuppliers(world, 50);
   deploy(world, all);
-  run = await world.prepare('one');
 });
 afterEach(() => world.stop());
 
 const query = async (sql: string, values: unknown[] = []) => (await world.client.query(sql, values)).rows;
-const step = (handler: string) => world.invoke(handler, { run, reason: 'a test wants it' });
-const triggers = () => Promise.all(all.map((table) => triggerIsOn(world, table)));
-const sealed = () => Promise.all(all.map((table) => sealedRows(world, table)));
+async function ofEach<T>(value: (world: TestWorld, table: TableName) => Promise<T>) {
+  const found: Partial<Record<TableName, T>> = {};
+  for (const name of all) found[name] = await value(world, name);
+  return found as Record<TableName, T>;
+}
+const triggers = () => ofEach(triggerIsOn);
+const rollback = (handler: string, reason = 'a test wants it') => world.invoke(handler, { run, reason });
+const statusOf = async () =>
+  (await query('select status from encryption_rollout.runs where id = $1', [run.id]))[0];
 const eventsOf = (event: string) =>
-  query('select target, detail from encryption_rollout.events where event = $1 order by id', [event]);
+  query('select target, detail from encryption_rollout.events where run_id = $1 and event = $2 order by id', [
+    run.id,
+    event,
+  ]);
 
 describe('a rollback', () => {
-  beforeEach(async () => {
-    for (const table of all) await world.encrypt(run, 1, table);
-    expect((await world.invoke('enable-trigger', { run })).enabled).toEqual(all);
-    expect(await triggers()).toEqual([true, true, true]);
-  });
-
-  test('switches the trigger of every table off, and proves the plaintext of all', async () => {
-    await step('cancel-batches');
-    const { tables } = await step('disable-trigger');
+  test('switches off every trigger that the run switched on, and tells of each', async () => {
+    run = await world.prepare('one');
+    await world.invoke('enable-trigger', { run });
+    expect(await triggers()).toEqual({ [appointments]: true, [staff]: true, [suppliers]: true });
+    const { tables } = await rollback('disable-trigger');
     expect(tables).toEqual(
       all.map((name) => ({ name, triggerDisabled: true, milliseconds: expect.any(Number) })),
     );
-    expect(await triggers()).toEqual([false, false, false]);
-    expect(await eventsOf('TRIGGER_DISABLED')).toMatchObject(
-      all.map((target) => ({ target, detail: { changed: true } })),
+    expect(await triggers()).toEqual({ [appointments]: false, [staff]: false, [suppliers]: false });
+    expect((await eventsOf('TRIGGER_DISABLED')).map(({ target }) => target)).toEqual([...all]);
+    // Of all tables together: 190 appointments, 100 employees, 40 suppliers.
+    expect(await rollback('prove-plaintext')).toEqual({ plaintextRows: 330, ciphertextOnlyRows: 0 });
+    const { summary } = await rollback('gather-evidence');
+    expect(summary).toContain(
+      'The encryption rollout of 3 tables: public.appointments, public.staff, shop.suppliers',
     );
-    // Of the sample 190 rows have personal data, of the suppliers four in five.
-    expect(await step('prove-plaintext')).toEqual({ plaintextRows: 190 + 100 + 40, ciphertextOnlyRows: 0 });
-    const { summary } = await step('gather-evidence');
-    expect(summary).toContain('of 3 tables: public.appointments, public.staff, shop.suppliers has stopped');
-    expect(summary).toContain('Now: all plaintext in place (330 rows read);');
-    expect(summary).toContain('- public.staff: trigger disabled, 5 of 100 rows encrypted.');
-    expect(summary).toContain('- shop.suppliers: trigger disabled, 2 of 40 rows encrypted.');
-    expect(await query('select status from encryption_rollout.runs')).toEqual([{ status: 'STOPPED' }]);
+    expect(summary).toContain('\nNow: all plaintext in place (330 rows read);\n');
+    for (const name of all)
+      expect(summary).toMatch(new RegExp(`\n- ${name}: trigger disabled, 0 of \\d+ rows`));
+    expect(await statusOf()).toEqual({ status: 'STOPPED' });
   });
 
-  test('plaintext that is missing in one table is not lost in the sum', async () => {
-    await query(
-      `alter table public.staff disable trigger user;
-       update public.staff set email = null where id = (select id from public.staff where email_encrypted is not null limit 1);
-       alter table public.staff enable trigger user`,
-    );
-    expect(await step('prove-plaintext')).toEqual({ plaintextRows: 329, ciphertextOnlyRows: 1 });
-    expect((await step('gather-evidence')).summary).toContain('1 row HOLDS CIPHERTEXT WITHOUT PLAINTEXT');
+  test('leaves the trigger of a table that was complete before on, and switches the others off', async () => {
+    deploy(world, [appointments]);
+    await rollOut(world, await world.prepare('before'));
+    world.running.clear();
+    deploy(world, all);
+    run = await world.prepare('one');
+    expect(await runTables(world, run)).toMatchObject([
+      { name: appointments, purpose: 'verify' },
+      { name: staff, purpose: 'encrypt' },
+      { name: suppliers, purpose: 'encrypt' },
+    ]);
+    await world.invoke('enable-trigger', { run });
+    const { tables } = await rollback('disable-trigger');
+    expect(tables).toMatchObject([
+      {
+        name: appointments,
+        triggerDisabled: false,
+        reason: 'an earlier rollout has completed the table, and its trigger was on when this one began',
+      },
+      { name: staff, triggerDisabled: true },
+      { name: suppliers, triggerDisabled: true },
+    ]);
+    expect(await triggers()).toEqual({ [appointments]: true, [staff]: false, [suppliers]: false });
+    const { summary } = await rollback('gather-evidence');
+    expect(summary).toContain(`\n- ${appointments}: trigger enabled, and left so because it was when`);
+    expect(summary).toContain(`\n- ${staff}: trigger disabled, 0 of 100 rows encrypted.\n`);
+    // One that belongs on does not keep the run from being over.
+    expect(await statusOf()).toEqual({ status: 'STOPPED' });
   });
 
-  test('says of each table which errors it had', async () => {
+  test('does not leave a trigger on because another table, or two, cannot be locked', async () => {
+    run = await world.prepare('one');
+    await world.invoke('enable-trigger', { run });
+    const holder = await world.connect();
+    await holder.query(`begin; lock table ${appointments}, ${staff} in share mode`);
+    const disabling = rollback('disable-trigger');
+    const began = Date.now();
+    // The function is given a minute, and asks for a lock for half of it.
+    while (await triggerIsOn(world, suppliers)) expect(Date.now() - began).toBeLessThan(15_000);
+    expect(await triggers()).toEqual({ [appointments]: true, [staff]: true, [suppliers]: false });
+    await holder.query('commit');
+    expect((await disabling).tables).toMatchObject(all.map((name) => ({ name, triggerDisabled: true })));
+    expect(await triggers()).toEqual({ [appointments]: false, [staff]: false, [suppliers]: false });
+  });
+
+  test('is not over while the trigger of one table is on, and says which', async () => {
+    run = await world.prepare('one');
+    await query('select encryption_rollout.set_trigger($1, true)', [staff]);
+    await rollback('cancel-batches');
+    const { summary } = await rollback('gather-evidence');
+    expect(summary).toContain(`\n- ${appointments}: trigger disabled, `);
+    expect(summary).toContain(`\n- ${staff}: trigger STILL ENABLED, `);
+    expect(await statusOf()).toEqual({ status: 'STOPPING' });
+    await rollback('disable-trigger');
+    await rollback('gather-evidence');
+    expect(await statusOf()).toEqual({ status: 'STOPPED' });
+  });
+
+  test('tells the errors of each table', async () => {
+    run = await world.prepare('one');
     await query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.staff'), ('trigger', 'public.staff')",
+      "insert into public.encryption_errors (error_type, target) values ('trigger', $1), ('encryption', $2), ('encryption', $2)",
+      [staff, suppliers],
     );
-    const { summary } = await step('gather-evidence');
-    expect(summary).toContain('Errors in this attempt, public.staff: 2 trigger.');
-    expect(summary).toContain('Errors in this attempt, shop.suppliers: none.');
-    const [evidence] = await eventsOf('EVIDENCE');
-    expect(evidence.detail.tables).toMatchObject([
+    const { summary } = await rollback('gather-evidence');
+    expect(summary).toContain(`\nErrors in this attempt, ${appointments}: none.\n`);
+    expect(summary).toContain(`\nErrors in this attempt, ${staff}: 1 trigger.\n`);
+    expect(summary).toContain(`\nErrors in this attempt, ${suppliers}: 2 encryption.\n`);
+    expect((await eventsOf('EVIDENCE'))[0]?.detail.tables).toMatchObject([
       { name: appointments, errors: {} },
-      { name: staff, errors: { trigger: 2 } },
-      { name: suppliers, errors: {} },
+      { name: staff, errors: { trigger: 1 } },
+      { name: suppliers, errors: { encryption: 2 } },
     ]);
   });
 
-  test('a table that cannot be switched off does not keep the others on, nor is the run stopped meanwhile', async () => {
-    // As from a table that somebody holds, but at once.
-    await query(
-      `create function public.hold_staff() returns event_trigger language plpgsql as $$
-       begin
-         if exists (select from pg_event_trigger_ddl_commands() where object_identity = 'public.staff') then
-           raise exception 'somebody holds it';
-         end if;
-       end $$;
-       create event trigger hold_staff on ddl_command_end when tag in ('ALTER TABLE') execute function public.hold_staff()`,
-    );
-    await step('cancel-batches');
-    await expect(step('disable-trigger')).rejects.toMatchObject({ name: 'DatabaseError' });
-    expect(await triggers()).toEqual([false, true, false]);
-    const { summary } = await step('gather-evidence');
-    expect(summary).toContain('- public.staff: trigger STILL ENABLED');
-    expect(summary).toContain('- shop.suppliers: trigger disabled');
-    expect(await query('select status from encryption_rollout.runs')).toEqual([{ status: 'STOPPING' }]);
-
-    // The next rollback finds it free.
-    await query('drop event trigger hold_staff');
-    const { tables } = await step('disable-trigger');
-    expect(tables).toMatchObject(all.map((name) => ({ name, triggerDisabled: true })));
-    await step('gather-evidence');
-    expect(await triggers()).toEqual([false, false, false]);
-    expect(await query('select status from encryption_rollout.runs')).toEqual([{ status: 'STOPPED' }]);
-  });
-
-  test('on request is of every table of a completed run, also where only one trigger is on still', async () => {
-    await query("select encryption_rollout.set_trigger('public.appointments', false)");
-    await query("select encryption_rollout.set_trigger('public.staff', false)");
-    await query("update encryption_rollout.runs set status = 'COMPLETED', ended_at = clock_timestamp()");
+  test('on request switches off all of a completed run, and the next execution resumes at their triggers', async () => {
+    run = await world.prepare('one');
+    await rollOut(world, run);
     world.running.clear();
-    const request = { command: 'rollback', by: 'R. Roe', reason: 'writes are slow' };
-    expect(await world.invoke('operate', request)).toMatchObject({
-      done: expect.stringContaining('its triggers go off'),
+    await query('select encryption_rollout.set_trigger($1, false)', [staff]);
+    const { execution } = await world.invoke('operate', {
+      command: 'rollback',
+      by: 'R. Roe',
+      reason: 'slow',
     });
-    expect((await step('disable-trigger')).tables).toMatchObject(
-      all.map((name) => ({ name, triggerDisabled: true })),
-    );
-    expect(await triggers()).toEqual([false, false, false]);
-    await step('gather-evidence');
-    await expect(world.invoke('operate', request)).rejects.toMatchObject({
-      name: 'InvalidInput',
-      message: expect.stringContaining('switched off already'),
-    });
+    expect(execution).toContain(`${run.id}-1-rollback-requested-1`);
+    const started = world.aws.executions.get(execution)?.input as { reason: string } | undefined;
+    expect(await rollBack(world, run, started?.reason)).toContain('Rollback requested by R. Roe: slow.');
+    expect(await triggers()).toEqual({ [appointments]: false, [staff]: false, [suppliers]: false });
+    const next = await world.prepare('two');
+    expect(next).toMatchObject({ id: run.id, attempt: 2, resumeAt: 4 });
+    expect(await runTables(world, next)).toMatchObject(all.map((name) => ({ name, resumeAt: 4 })));
   });
 
-  test('of an attempt about some of the tables is about these', async () => {
-    await rollBack(world, run);
+  test('on request is for a run of which any trigger is on, also one that was on before', async () => {
+    deploy(world, [appointments]);
+    await rollOut(world, await world.prepare('before'));
+    world.running.clear();
     deploy(world, all);
-    const execution = 'two';
-    world.running.add(execution);
-    run = await world.invoke('prepare-database', { input: { tables: [staff] }, execution });
-    await world.invoke('enable-trigger', { run });
-    expect(await triggers()).toEqual([false, true, false]);
-    expect((await step('disable-trigger')).tables).toMatchObject([{ name: staff, triggerDisabled: true }]);
-    expect((await step('prove-plaintext')).plaintextRows).toBe(100);
+    run = await world.prepare('one');
+    await rollBack(world, run);
+    expect(await triggers()).toMatchObject({ [appointments]: true, [staff]: false });
+    const asked = { command: 'rollback', by: 'R. Roe', reason: 'all of it' };
+    await world.invoke('operate', asked);
+    await rollBack(world, run);
+    expect(await triggers()).toMatchObject({ [appointments]: false, [staff]: false });
+    await expect(world.invoke('operate', asked)).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining('are switched off already'),
+    });
   });
+});
+
+test('an alarm starts one rollback of all tables', async () => {
+  run = await world.prepare('one');
+  await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
+  const alarm = {
+    'detail-type': 'CloudWatch Alarm State Change',
+    detail: { alarmName: 'X-MissingIvs', state: { value: 'ALARM' } },
+  };
+  expect(await world.invoke('stop-rollout', alarm)).toMatchObject({ outcome: 'ROLLBACK' });
+  const rollbacks = [...world.aws.executions].filter(([arn]) => arn.includes('X-Rollback'));
+  expect(rollbacks).toMatchObject([
+    [
+      expect.any(String),
+      { input: { run: { id: run.id, attempt: 1 }, reason: 'The alarm X-MissingIvs went off' } },
+    ],
+  ]);
 });
 
 describe('clearing', () => {
   beforeEach(async () => {
+    run = await world.prepare('one');
     for (const phase of [1, 2] as const) for (const table of all) await world.encrypt(run, phase, table);
     await query('update encryption_rollout.phases set passed_at = clock_timestamp()');
   });
-
-  const request = (tables?: readonly string[]) =>
-    world.invoke('operate', { command: 'clear', by: 'R. Roe', confirm: run.id, tables });
-  const batch = (execution: string, done: number) =>
+  const clear = (tables?: readonly string[]) =>
+    world.invoke('operate', {
+      command: 'clear',
+      by: 'R. Roe',
+      confirm: run.id,
+      ...(tables ? { tables } : {}),
+    });
+  const batch = (execution: string, done = 0) =>
     world.invoke('clear-ciphertext', { run, confirm: run.id, execution, batch: done });
-
-  /** Batches until the first table is done; returns how many that took. */
-  async function clearFirst(execution: string): Promise<number> {
-    for (let done = 0; done < 20; ) {
-      await batch(execution, done++);
-      if ((await eventsOf('CIPHERTEXT_CLEARED')).length > 0) return done;
-    }
-    throw new Error('not done after 20 batches');
-  }
-
-  /** What the machine ClearCiphertext does. */
-  async function carryOut(execution: string): Promise<string> {
-    for (let done = 0; done < 20; done++) {
+  async function carryOut(execution: string) {
+    for (let done = 0; done < 30; done++) {
       const answer = await batch(execution, done);
       if (answer.outcome === 'DONE') return answer.summary;
-      expect(answer.outcome).toBe('MORE');
+      expect(answer).toMatchObject({ outcome: 'MORE', batch: done + 1 });
     }
-    throw new Error('not done after 20 batches');
+    throw new Error('not done after 30 batches');
   }
+  const sealed = () => ofEach(sealedRows);
+  const refusal = (message: string) => ({ name: 'InvalidInput', message: expect.stringContaining(message) });
 
-  test('of the tables that are named leaves the others as they are, and they go on from there', async () => {
+  test('takes the ciphertext of all tables away, one after the other, and each begins at phase 1', async () => {
     await rollBack(world, run);
-    const [ofAppointments, , ofSuppliers] = await sealed();
-    const before = await sealedRows(world, staff);
-    expect(before).toBeGreaterThan(0);
-    const { done, execution } = await request([staff]);
-    expect(done).toContain('The ciphertext of public.staff (run ');
+    const before = await sealed();
+    expect(Object.values(before).every((rows) => rows > 0)).toBe(true);
+    const { execution, done } = await clear();
+    expect(done).toBe(
+      `The ciphertext of 3 tables: ${all.join(', ')} (run ${run.id}) is being cleared, in batches.`,
+    );
     const summary = await carryOut(execution);
-    expect(summary).toContain(`The ciphertext of public.staff is cleared, as R. Roe asked: ${before} rows`);
-    for (const other of [appointments, suppliers]) expect(summary).not.toContain(other);
-    expect(await sealed()).toEqual([ofAppointments, 0, ofSuppliers]);
-    expect(await eventsOf('CIPHERTEXT_CLEARED')).toEqual([
-      { target: staff, detail: { by: 'R. Roe', rows: before, failed: 0, kept: 0 } },
+    for (const name of all)
+      expect(summary).toContain(
+        `The ciphertext of ${name} is cleared, as R. Roe asked: ${before[name]} rows of run`,
+      );
+    expect(summary).toMatch(/The next execution of EncryptionRollout begins at phase 1\.$/);
+    expect(await sealed()).toEqual({ [appointments]: 0, [staff]: 0, [suppliers]: 0 });
+    expect(await eventsOf('CLEARING_REQUESTED')).toMatchObject([
+      { target: null, detail: { tables: [...all] } },
     ]);
+    expect(await eventsOf('CIPHERTEXT_CLEARED')).toEqual(
+      all.map((target) => ({ target, detail: { by: 'R. Roe', rows: before[target], failed: 0, kept: 0 } })),
+    );
+    world.aws.executions.set(execution, { status: 'SUCCEEDED' });
+    const next = await world.prepare('two');
+    expect(await runTables(world, next)).toMatchObject(all.map((name) => ({ name, resumeAt: 1 })));
+  });
+
+  test('of a named table leaves the others as they are, which go on where they were', async () => {
+    await rollBack(world, run);
+    const before = await sealed();
+    const { execution, done } = await clear([staff]);
+    expect(done).toContain(`The ciphertext of ${staff} (run `);
+    const summary = await carryOut(execution);
+    expect(summary).not.toContain(appointments);
+    expect(await sealed()).toEqual({ ...before, [staff]: 0 });
     const { status } = await world.invoke('operate', { command: 'status' });
     expect(
       status.tables.map(({ name, rows }: { name: string; rows: unknown }) => [name, rows === null]),
@@ -202,96 +269,69 @@ describe('clearing', () => {
       [staff, true],
       [suppliers, false],
     ]);
-
-    run = await world.prepare('two');
-    expect(run).toMatchObject({ attempt: 2, resumeAt: 1 });
-    expect(await runTables(world, run)).toEqual([
-      { name: appointments, purpose: 'encrypt', resumeAt: 3 },
-      { name: staff, purpose: 'encrypt', resumeAt: 1 },
-      { name: suppliers, purpose: 'encrypt', resumeAt: 3 },
+    world.aws.executions.set(execution, { status: 'SUCCEEDED' });
+    const next = await world.prepare('two');
+    expect(await runTables(world, next)).toMatchObject([
+      { name: appointments, resumeAt: 3 },
+      { name: staff, resumeAt: 1 },
+      { name: suppliers, resumeAt: 3 },
     ]);
-    for (const phase of [1, 2] as const) await world.encrypt(run, phase, staff);
-    expect(await sealed()).toEqual([ofAppointments, before, ofSuppliers]);
   });
 
-  test('of all takes one after the other, and counts each', async () => {
+  test('is refused for a table whose trigger is on; without names it takes those whose trigger is off', async () => {
     await rollBack(world, run);
-    const rows = await sealed();
-    // Behind the guard's back, which would take the ciphertext away with its plaintext.
-    await query("set session_replication_role = 'replica'");
-    await query(
-      'update shop.suppliers set contact = null where code = (select code from shop.suppliers where contact_sealed is not null limit 1)',
+    await query('select encryption_rollout.set_trigger($1, true)', [staff]);
+    await expect(clear([appointments, staff])).rejects.toMatchObject(
+      refusal(`The trigger of ${staff} is on and would encrypt new rows meanwhile`),
     );
-    await query("set session_replication_role = 'origin'");
-    const summary = await carryOut((await request()).execution);
-    expect(await eventsOf('CIPHERTEXT_CLEARED')).toMatchObject([
-      { target: appointments, detail: { rows: rows[0], kept: 0 } },
-      { target: staff, detail: { rows: rows[1], kept: 0 } },
-      { target: suppliers, detail: { kept: 1 } },
-    ]);
-    for (const table of all) expect(summary).toContain(`The ciphertext of ${table} is cleared`);
-    // Said once, of the table that it is true of.
-    expect(summary.match(/\d rows? keeps? ciphertext/g)).toEqual(['1 row keeps ciphertext']);
-    expect(await sealed()).toEqual([0, 0, 1]);
-    expect((await world.prepare('two')).resumeAt).toBe(1);
-  });
-
-  test('goes on with what is left of the tables, where an execution has ended before its time', async () => {
-    await rollBack(world, run);
-    const { execution: first } = await request([appointments, staff]);
-    const done = await clearFirst(first);
-    world.aws.executions.set(first, { status: 'ABORTED' });
-    const left = await sealed();
-    expect(left[0]).toBe(0);
-    expect(left[1]).toBeGreaterThan(0);
-    const { execution: second } = await request([staff]);
-    // A late delivery of the first finds that the rest is no more its own.
-    expect(await batch(first, done)).toMatchObject({ outcome: 'DONE', cleared: 0 });
-    expect(await sealed()).toEqual(left);
-    expect(await carryOut(second)).not.toContain(appointments);
-    expect(await sealed()).toEqual([0, 0, left[2]]);
-  });
-
-  test('leaves out a table whose trigger is on, and refuses it when it is named', async () => {
-    await rollBack(world, run);
-    await query("select encryption_rollout.set_trigger('public.staff', true)");
-    await expect(request([appointments, staff])).rejects.toMatchObject({
-      name: 'InvalidInput',
-      message: expect.stringContaining('The trigger of public.staff is on'),
-    });
     expect(await eventsOf('CLEARING_REQUESTED')).toEqual([]);
-    const before = await sealedRows(world, staff);
-    await carryOut((await request()).execution);
-    expect(await sealed()).toEqual([0, before, 0]);
-  });
-
-  test('ends where a trigger is switched on meanwhile', async () => {
-    await rollBack(world, run);
-    const { execution } = await request([appointments, staff]);
-    const done = await clearFirst(execution);
-    await query("select encryption_rollout.set_trigger('public.staff', true)");
     const before = await sealed();
-    await expect(batch(execution, done)).rejects.toMatchObject({
-      name: 'InvalidInput',
-      message: expect.stringContaining('The trigger of public.staff is on'),
-    });
-    expect(await sealed()).toEqual(before);
+    await carryOut((await clear()).execution);
+    expect(await sealed()).toEqual({ [appointments]: 0, [staff]: before[staff], [suppliers]: 0 });
   });
 
-  test('is refused for a table that the run is not about', async () => {
+  test('stops before a table whose trigger was switched on meanwhile', async () => {
     await rollBack(world, run);
-    await expect(request([staff, 'public.nobody'])).rejects.toMatchObject({
-      name: 'InvalidInput',
-      message: `Run ${run.id} is not about public.nobody: expected some of ${all.join(', ')}.`,
-    });
-    expect(await query('select from encryption_rollout.clearings')).toEqual([]);
+    const before = await sealed();
+    const { execution } = await clear();
+    await query('select encryption_rollout.set_trigger($1, true)', [staff]);
+    await expect(carryOut(execution)).rejects.toMatchObject(refusal(`The trigger of ${staff} is on`));
+    expect(await sealed()).toEqual({ ...before, [appointments]: 0 });
   });
 
-  test('of one table keeps every table’s execution waiting', async () => {
+  test('is refused for a table that is none of the run’s', async () => {
     await rollBack(world, run);
-    const { execution } = await request([staff]);
-    await expect(
-      world.invoke('prepare-database', { input: { tables: [suppliers] }, execution: 'two' }),
-    ).rejects.toMatchObject({ name: 'RunAlreadyActive', message: expect.stringContaining(execution) });
+    await expect(clear(['public.nobody'])).rejects.toMatchObject(
+      refusal(`is not about public.nobody: expected some of ${all.join(', ')}`),
+    );
+  });
+
+  test('is refused, and no execution opens the run, while any table is being cleared', async () => {
+    await rollBack(world, run);
+    // The first of them has died, whatever its name: the eleventh sorts before the second.
+    for (let request = 1; request <= 9; request++) {
+      const { execution } = await clear([appointments]);
+      world.aws.executions.set(execution, { status: 'ABORTED' });
+    }
+    const { execution } = await clear([staff]);
+    expect(execution).toMatch(/-clear-10$/);
+    for (const tables of [undefined, [suppliers], [staff]])
+      await expect(clear(tables)).rejects.toMatchObject(refusal(`being cleared already: ${execution}`));
+    await expect(world.prepare('two')).rejects.toMatchObject({
+      name: 'RunAlreadyActive',
+      message: expect.stringContaining(execution),
+    });
+  });
+
+  test('started by hand takes all tables whose trigger is off', async () => {
+    await rollBack(world, run);
+    const execution = `${machineOf('ClearCiphertext').replace(':stateMachine:', ':execution:')}:by-hand`;
+    expect(await carryOut(execution)).toContain(
+      `The ciphertext of ${suppliers} is cleared, as the execution ${execution} asked`,
+    );
+    expect(await sealed()).toEqual({ [appointments]: 0, [staff]: 0, [suppliers]: 0 } satisfies Record<
+      TableName,
+      number
+    >);
   });
 });
