@@ -215,8 +215,9 @@ describe('PrepareDatabase', () => {
     deploy(world, [appointments, staff]);
     const run = await prepare('one');
     deploy(world, [appointments]);
-    for (const call of [preflight(run), world.invoke('gate', { run, phase: 1, stage: 'worked' })])
-      await expect(call).rejects.toMatchObject({
+    const gate = () => world.invoke('gate', { run, phase: 1, stage: 'worked' });
+    for (const call of [() => preflight(run), gate])
+      await expect(call()).rejects.toMatchObject({
         name: 'InvalidSettings',
         message: expect.stringContaining('Table public.staff is part of the run, but not of this deployment'),
       });
