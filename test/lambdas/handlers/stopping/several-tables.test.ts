@@ -240,7 +240,9 @@ describe('clearing', () => {
       expect(summary).toContain(
         `The ciphertext of ${name} is cleared, as R. Roe asked: ${before[name]} rows of run`,
       );
-    expect(summary).toMatch(/The next execution of EncryptionRollout begins at phase 1\.$/);
+    expect(summary).toMatch(
+      /In what was cleared the next execution of EncryptionRollout begins at phase 1\.$/,
+    );
     expect(await sealed()).toEqual({ [appointments]: 0, [staff]: 0, [suppliers]: 0 });
     expect(await eventsOf('CLEARING_REQUESTED')).toMatchObject([
       { target: null, detail: { tables: [...all] } },
