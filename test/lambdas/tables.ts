@@ -65,6 +65,16 @@ export async function createSuppliers({ client }: TestWorld, rows: number): Prom
   );
 }
 
+/** The answers for each table, asked one after the other, since a session runs one query at a time. */
+export async function ofEach<Answer>(
+  tables: readonly TableName[],
+  ask: (table: TableName) => Promise<Answer>,
+): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  for (const table of tables) answers.push(await ask(table));
+  return answers;
+}
+
 /** Rows of the table that hold ciphertext. */
 export async function sealedRows({ client }: TestWorld, table: TableName): Promise<number> {
   const { rows } = await client.query(`select count(${sealedColumn[table]})::integer as count from ${table}`);

@@ -6,6 +6,7 @@ import {
   createSuppliers,
   deploy,
   metricsOf,
+  ofEach,
   sealedRows,
   staff,
   suppliers,
@@ -31,8 +32,8 @@ const batch = (target: string, phase: number, number = 0) =>
 describe('EncryptBatch', () => {
   test('works on its table alone, and notes when the work on it is done', async () => {
     await world.encrypt(run, 1, staff);
-    const sealed = [appointments, staff, suppliers].map((table) => sealedRows(world, table as typeof staff));
-    expect(await Promise.all(sealed)).toEqual([0, 10, 0]);
+    const sealed = await ofEach([appointments, staff, suppliers], (table) => sealedRows(world, table));
+    expect(sealed).toEqual([0, 10, 0]);
     await world.invoke('check-vitals', { run, phase: 1, target: suppliers, during: 'batch' });
     expect(
       await query(

@@ -8,6 +8,7 @@ import {
   createSuppliers,
   deploy,
   failures,
+  ofEach,
   rollBack,
   runTables,
   sealedRows,
@@ -143,8 +144,8 @@ describe('PrepareDatabase', () => {
       { name: staff, triggerDisabled: false },
       { name: suppliers, triggerDisabled: true },
     ]);
-    const on = [appointments, staff, suppliers].map((table) => triggerIsOn(world, table as typeof staff));
-    expect(await Promise.all(on)).toEqual([true, true, false]);
+    const on = await ofEach([appointments, staff, suppliers], (table) => triggerIsOn(world, table));
+    expect(on).toEqual([true, true, false]);
   });
 
   test('a run over some of the tables: one that is done and one that is new', async () => {

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
-import { appointments, createStaff, deploy, staff, triggerIsOn } from '../../tables.ts';
+import { appointments, createStaff, deploy, ofEach, staff, triggerIsOn } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -230,8 +230,7 @@ describe('a rollback of two tables', () => {
     run = await world.prepare('two');
     await world.invoke('enable-trigger', { run });
   });
-  const triggers = () =>
-    Promise.all([appointments, staff].map((table) => triggerIsOn(world, table as typeof staff)));
+  const triggers = () => ofEach([appointments, staff], (table) => triggerIsOn(world, table));
 
   test('switches both triggers off, reads the plaintext of both, and tells of both', async () => {
     expect(await triggers()).toEqual([true, true]);
