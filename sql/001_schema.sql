@@ -45,6 +45,16 @@ create table encryption_rollout.created_objects (
   check ((kind = 'function') = (purpose is not null))
 );
 
+-- Those functions that are still there. Before PostgreSQL 16 to_regprocedure fails on what is no function's signature, and
+-- CASE alone says what is evaluated first.
+create view encryption_rollout.created_functions as
+select f.function, f.purpose
+from (
+  select case when kind = 'function' then to_regprocedure(name) end as function, purpose
+  from encryption_rollout.created_objects
+) as f
+where f.function is not null;
+
 -- pgcrypto is used where it is. Where there is none it goes into the engine's own schema, so that uninstall can take it
 -- away again without taking it from anybody.
 do $$

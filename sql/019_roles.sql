@@ -39,9 +39,9 @@ from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
   and p.proname in ('encrypt_batch', 'health', 'set_trigger', 'new_rows')
 union all
-select to_regprocedure(o.name), o.purpose = 'health'
-from encryption_rollout.created_objects as o
-where o.purpose in ('batch', 'health') and to_regprocedure(o.name) is not null;
+select f.function, f.purpose = 'health'
+from encryption_rollout.created_functions as f
+where f.purpose in ('batch', 'health');
 
 -- Gives what there is to the owner role and grants the others theirs, as far as there are such roles. Can be called at any
 -- time: registering a target does, so roles that were created later are used from then on.
@@ -117,7 +117,7 @@ begin
     where p.proowner <> v_owner
       and (
         p.pronamespace = 'encryption_rollout'::regnamespace
-        or p.oid in (select to_regprocedure(o.name) from encryption_rollout.created_objects as o where o.kind = 'function')
+        or p.oid in (select f.function from encryption_rollout.created_functions as f)
       )
       and p.oid not in (select f.function from encryption_rollout.table_functions as f)
       and not exists (
@@ -181,9 +181,9 @@ begin
       union all
       select format('grant execute on function %s', function) from encryption_rollout.table_functions where is_for_readers
       union all
-      select format('grant execute on function %s', name)
-      from encryption_rollout.created_objects
-      where purpose = 'statistics' and to_regprocedure(name) is not null
+      select format('grant execute on function %s', function)
+      from encryption_rollout.created_functions
+      where purpose = 'statistics'
     loop
       execute format('%s to %s', v_grant, v_readers);
     end loop;
@@ -206,9 +206,9 @@ begin
     grant usage on schema encryption_rollout to encryption_rollout_decryptor;
     grant execute on function encryption_rollout.decrypt_logged(text, bytea, bytea, text) to encryption_rollout_decryptor;
     for v_grant in
-      select format('grant execute on function %s', name)
-      from encryption_rollout.created_objects
-      where purpose = 'decryption' and to_regprocedure(name) is not null
+      select format('grant execute on function %s', function)
+      from encryption_rollout.created_functions
+      where purpose = 'decryption'
     loop
       execute format('%s to encryption_rollout_decryptor', v_grant);
     end loop;
