@@ -83,8 +83,9 @@ export async function fillSampleTable(client: pg.ClientBase, rows: number): Prom
  * a lock is not free by then (or a deadlock is broken), everything is rolled back and tried again after a random pause.
  * `work` uses the same client and neither begins nor commits. Gives up after 30 retries, about half a minute.
  */
-export function politely<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
-  return retried(() => attempt(client, work));
+export async function politely<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  const [result] = await politelyEach(client, [work], (each) => each());
+  return result as T;
 }
 
 /**
