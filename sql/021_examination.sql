@@ -1,5 +1,202 @@
 -- Checks a registration against the table. What is refused is refused with ER001 or ER002, and with what to do.
 
+-- Everything that a table must be, line by line, met or not; `problem`, of a line that is not met, is the sentence that the
+-- registration is refused with. The text between the marks is also sent as a query of its own, to databases that have no
+-- engine (examination.ts): it uses nothing of the engine's, knows the registration as $1 alone, and needs no right.
+create function encryption_rollout.examine(jsonb)
+returns table (line bigint, name text, expected text, measured text, problem text, hint text, code text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $examination$
+  with target as (
+    select
+      $1::jsonb ->> 'schema' as schema_name,
+      $1::jsonb ->> 'table' as table_name,
+      ($1::jsonb ->> 'schema') || '.' || ($1::jsonb ->> 'table') as name,
+      array(select jsonb_array_elements_text($1::jsonb -> 'key')) as key_columns,
+      array(select jsonb_array_elements_text($1::jsonb -> 'columns')) as columns,
+      coalesce($1::jsonb ->> 'suffix', '_encrypted') as suffix,
+      $1::jsonb ->> 'createdAt' as created_at_column
+  ),
+  found as (
+    select t.*, c.oid as table_oid, c.relkind, c.relhassubclass, c.relowner,
+      format('%I.%I', t.schema_name, t.table_name) as table_sql,
+      case
+        when c.oid is null then 'not found'
+        when c.relkind = 'v' then 'a view'
+        when c.relkind = 'm' then 'a materialized view'
+        when c.relkind = 'f' then 'a foreign table'
+        when c.relkind = 'p' then 'a partitioned table'
+        when c.relkind <> 'r' then 'no table'
+        when c.relhassubclass then 'a table with inheriting tables'
+        else 'an ordinary table'
+      end as kind
+    from target as t
+    left join pg_namespace as n on n.nspname = t.schema_name
+    left join pg_class as c on c.relnamespace = n.oid and c.relname = t.table_name
+  ),
+  attributes as (
+    select a.attname, a.attnum, a.attnotnull, a.attgenerated, a.atttypid, ty.typtype, ty.typcategory,
+      format_type(a.atttypid, null) as type_name,
+      -- With -1, not null: "character" alone would mean character(1).
+      format_type(case ty.typtype when 'd' then ty.typbasetype else ty.oid end, -1) as base_name
+    from found as f
+    join pg_attribute as a on a.attrelid = f.table_oid and a.attnum > 0 and not a.attisdropped
+    join pg_type as ty on ty.oid = a.atttypid
+  ),
+  table_line as (
+    select 'Table' as name, 'an ordinary table, without tables that inherit from it' as expected,
+      f.kind as measured,
+      case
+        when f.table_oid is null then format('table %s not found in database %s', f.name, current_database())
+        when f.relkind <> 'r' or f.relhassubclass then format('%s found to be %s, an ordinary table expected', f.name, f.kind)
+      end as problem,
+      case
+        when f.table_oid is null then 'Correct the target''s schema and table in the settings, or the database.'
+        else 'Name the table that holds the rows itself; of a partitioned table add pii_iv and the ciphertext columns (bytea) to the parent, then register each partition.'
+      end as hint,
+      'ER002' as code
+    from found as f
+  ),
+  owner_line as (
+    select 'Owner of the table' as name, format('%s is a member', current_user) as expected, f.relowner::regrole::text as measured,
+      case
+        when not pg_has_role(f.relowner, 'usage') then
+          format('table %s belongs to role %s, of which the engine''s role %s is not a member', f.name, f.relowner::regrole, current_user)
+      end as problem,
+      format('grant %s to %I;', f.relowner::regrole, current_user) as hint, 'ER001' as code
+    from found as f
+    where f.table_oid is not null
+  ),
+  row_security_line as (
+    select 'Row-level security' as name, 'hides no row from the engine' as expected,
+      case when row_security_active(f.table_oid) then 'hides some' else 'none' end as measured,
+      case
+        when row_security_active(f.table_oid) then
+          format('row-level security of table %s hides rows from the engine''s role %s', f.name, current_user)
+      end as problem,
+      format('alter table %s no force row level security;', f.table_sql) as hint, 'ER001' as code
+    from found as f
+    where f.table_oid is not null
+  ),
+  -- It must identify a row, for ever and in order.
+  key_lines as (
+    select 'Key column ' || k.name as name, 'not null, with a unique btree index of its own' as expected,
+      case
+        when a.attnum is null then 'not found'
+        else concat_ws(', ', a.type_name, case when a.attnotnull then 'not null' else 'nullable' end, case when k.is_unique then 'unique' else 'not unique' end)
+      end as measured,
+      case
+        when cardinality(f.key_columns) > 1 then
+          format('key of columns %s of table %s found, a key of one column expected for now', array_to_string(f.key_columns, ', '), f.name)
+        when a.attnum is null then format('key column %s of table %s not found', k.name, f.name)
+        when not a.attnotnull or not k.is_unique then
+          format('key column %s of table %s found without a unique index of its own, or nullable', k.name, f.name)
+        when a.base_name in ('real', 'double precision', 'interval', 'money') or a.typtype in ('c', 'r', 'm') or a.typcategory = 'A' then
+          format('key column %s of table %s is of type %s, whose text depends on settings; uuid, a number or text expected', k.name, f.name, a.type_name)
+      end as problem,
+      case
+        when a.attnum is null then 'Correct the target''s key in the settings.'
+        else 'Name the primary key''s column, or one that is not null and has a unique btree index on it alone; its text, which is authenticated, must not depend on settings.'
+      end as hint,
+      'ER002' as code
+    from found as f
+    cross join unnest(f.key_columns) as wanted (name)
+    left join attributes as a on a.attname = wanted.name
+    cross join lateral (
+      select wanted.name, exists (
+        select
+        from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid
+        join pg_am as m on m.oid = c.relam
+        where i.indrelid = f.table_oid
+          and i.indkey::text = a.attnum::text
+          and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and m.amname = 'btree'
+      ) as is_unique
+    ) as k
+    where f.table_oid is not null
+  ),
+  column_lines as (
+    select 'Column ' || w.name as name, 'text or character varying, not generated, not in the key' as expected,
+      case when a.attnum is null then 'not found' else a.type_name || case when a.attgenerated <> '' then ', generated' else '' end end as measured,
+      case
+        when a.attnum is null then format('column %s of table %s not found', w.name, f.name)
+        when a.atttypid not in ('text'::regtype, 'varchar'::regtype) then
+          format('column %s of table %s is of type %s, text or character varying expected', w.name, f.name, a.type_name)
+        when a.attgenerated <> '' or w.name = any (f.key_columns) or w.times > 1 then
+          format('column %s of table %s is generated, the key, or named twice; an ordinary column, named once, expected', w.name, f.name)
+        when octet_length(w.name || f.suffix) > 63 then
+          format('column %s of table %s is too long: with %s it exceeds 63 bytes', w.name, f.name, f.suffix)
+        when w.name || f.suffix = any (f.columns || f.key_columns || array['pii_iv', f.created_at_column]) then
+          format('ciphertext of column %s of table %s found to go to column %s, a column of its own expected', w.name, f.name, w.name || f.suffix)
+      end as problem,
+      case
+        when a.attnum is null then 'Correct the target''s columns in the settings.'
+        when a.atttypid not in ('text'::regtype, 'varchar'::regtype) then 'Take it out of the target''s columns, or change its type.'
+        when a.attgenerated <> '' or w.name = any (f.key_columns) or w.times > 1 then 'Take it out of the target''s columns.'
+        else 'Choose another suffix, or rename the column.'
+      end as hint,
+      'ER002' as code
+    from found as f
+    cross join lateral (
+      select each as name, min(n) as n, count(*) as times from unnest(f.columns) with ordinality as given (each, n) group by each
+    ) as w
+    left join attributes as a on a.attname = w.name
+    where f.table_oid is not null
+    order by w.n
+  ),
+  -- Those that the engine adds.
+  added_lines as (
+    select 'Column ' || w.name as name, 'bytea, or not there yet' as expected, coalesce(a.type_name, 'to be added') as measured,
+      case
+        when a.atttypid <> 'bytea'::regtype then
+          format('column %s of table %s is of type %s, bytea expected', w.name, f.name, a.type_name)
+      end as problem,
+      'The engine stores ciphertext there: rename the existing column, or choose another suffix.' as hint, 'ER002' as code
+    from found as f
+    cross join lateral (
+      select each || f.suffix as name, n from unnest(f.columns) with ordinality as given (each, n)
+      union all
+      select 'pii_iv', cardinality(f.columns) + 1
+    ) as w
+    left join attributes as a on a.attname = w.name
+    where f.table_oid is not null
+    order by w.n
+  ),
+  created_at_line as (
+    select 'Column ' || f.created_at_column as name, 'a timestamp or date, or createdAt: null' as expected,
+      coalesce(a.type_name, 'not found') as measured,
+      case
+        when a.type_name is null or a.type_name not in ('timestamp with time zone', 'timestamp without time zone', 'date') then
+          format(
+            'column %s of table %s is %s, timestamp with time zone expected',
+            f.created_at_column, f.name, coalesce('of type ' || a.type_name, 'not found')
+          )
+      end as problem,
+      'Correct the target''s createdAt in the settings; null when the table has no such column.' as hint, 'ER002' as code
+    from found as f
+    left join attributes as a on a.attname = f.created_at_column
+    where f.table_oid is not null and f.created_at_column is not null
+  )
+  select row_number() over (), l.name, l.expected, l.measured, l.problem, l.hint, l.code
+  from (
+    select * from table_line
+    union all
+    select * from owner_line
+    union all
+    select * from row_security_line
+    union all
+    select * from key_lines
+    union all
+    select * from column_lines
+    union all
+    select * from added_lines
+    union all
+    select * from created_at_line
+  ) as l
+$examination$;
+
 -- The registration as a row (without an id).
 create function encryption_rollout.examine_target(p_target jsonb)
 returns encryption_rollout.targets
@@ -8,8 +205,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets;
-  v_table oid;
-  v_type text;
+  v_line record;
 begin
   v_target.schema_name := p_target ->> 'schema';
   v_target.table_name := p_target ->> 'table';
@@ -29,9 +225,11 @@ begin
       using errcode = 'ER002', hint = 'Complete the target in the settings.';
   end if;
 
-  v_table := encryption_rollout.examine_table(v_target);
-  v_target.key_types := encryption_rollout.examine_key(v_target, v_table);
-  perform encryption_rollout.examine_columns(v_target, v_table);
+  select * into v_line from encryption_rollout.examine(p_target) as e where e.problem is not null order by e.line limit 1;
+  if found then
+    raise exception using message = v_line.problem, errcode = v_line.code, hint = v_line.hint;
+  end if;
+  v_target.key_types := encryption_rollout.key_types_of(v_target);
 
   if v_target.priority is not null then
     begin
@@ -41,55 +239,22 @@ begin
         using errcode = 'ER002', hint = 'Write the target''s priority as an SQL condition on the table''s columns, e.g. is_vip.';
     end;
   end if;
-
-  if v_target.created_at_column is not null then
-    select format_type(atttypid, null) into v_type
-    from pg_attribute where attrelid = v_table and attname = v_target.created_at_column and attnum > 0 and not attisdropped;
-    if not found or v_type not in ('timestamp with time zone', 'timestamp without time zone', 'date') then
-      raise exception 'column % of table % is %, timestamp with time zone expected', v_target.created_at_column, v_target.name, coalesce('of type ' || v_type, 'not found')
-        using errcode = 'ER002', hint = 'Correct the target''s createdAt in the settings; null when the table has no such column.';
-    end if;
-  end if;
   return v_target;
 end
 $$;
 
--- The table's oid.
-create function encryption_rollout.examine_table(p_target encryption_rollout.targets)
-returns oid
-language plpgsql
+-- The types of the key's columns; of a domain, the one below it.
+create function encryption_rollout.key_types_of(p_target encryption_rollout.targets)
+returns text[]
+language sql
+stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_table pg_class;
-begin
-  select * into v_table from pg_class where oid = to_regclass(encryption_rollout.table_sql(p_target));
-  if v_table.oid is null then
-    raise exception 'table % not found in database %', p_target.name, current_database()
-      using errcode = 'ER002', hint = 'Correct the target''s schema and table in the settings, or the database.';
-  end if;
-  if v_table.relkind <> 'r' or v_table.relhassubclass then
-    raise exception '% found to be %, an ordinary table expected', p_target.name,
-      case
-        when v_table.relkind = 'v' then 'a view'
-        when v_table.relkind = 'm' then 'a materialized view'
-        when v_table.relkind = 'f' then 'a foreign table'
-        when v_table.relkind = 'p' then 'a partitioned table'
-        when v_table.relkind = 'r' then 'a table with inheriting tables'
-        else 'no table'
-      end
-      using errcode = 'ER002', hint = 'Name the table that holds the rows itself; of a partitioned table add pii_iv and the ciphertext columns (bytea) to the parent, then register each partition.';
-  end if;
-  if not pg_has_role(v_table.relowner, 'usage') then
-    raise exception 'table % belongs to role %, of which the engine''s role % is not a member', p_target.name, v_table.relowner::regrole, current_user
-      using errcode = 'ER001', hint = format('grant %s to %I;', v_table.relowner::regrole, current_user);
-  end if;
-  if row_security_active(v_table.oid) then
-    raise exception 'row-level security of table % hides rows from the engine''s role %', p_target.name, current_user
-      using errcode = 'ER001', hint = format('alter table %s no force row level security;', encryption_rollout.table_sql(p_target));
-  end if;
-  return v_table.oid;
-end
+  select array_agg(format_type(case t.typtype when 'd' then t.typbasetype else t.oid end, -1) order by k.n)
+  from unnest(p_target.key_columns) with ordinality as k (name, n)
+  join pg_attribute as a
+    on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = k.name and not a.attisdropped
+  join pg_type as t on t.oid = a.atttypid
 $$;
 
 -- Of a JSON array of texts; empty when it is something else.
@@ -102,52 +267,6 @@ as $$
   select array(select jsonb_array_elements_text(case jsonb_typeof(p_json) when 'array' then p_json else '[]' end))
 $$;
 
--- The columns to encrypt, and those for their ciphertext, as far as there are any.
-create function encryption_rollout.examine_columns(p_target encryption_rollout.targets, p_table oid)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_column text;
-  v_type text;
-  v_found record;
-begin
-  foreach v_column in array p_target.columns loop
-    select format_type(a.atttypid, null) as type_name, a.atttypid, a.attgenerated into v_found
-    from pg_attribute a
-    where a.attrelid = p_table and a.attname = v_column and a.attnum > 0 and not a.attisdropped;
-    if not found then
-      raise exception 'column % of table % not found', v_column, p_target.name
-        using errcode = 'ER002', hint = 'Correct the target''s columns in the settings.';
-    elsif v_found.atttypid not in ('text'::regtype, 'varchar'::regtype) then
-      raise exception 'column % of table % is of type %, text or character varying expected', v_column, p_target.name, v_found.type_name
-        using errcode = 'ER002', hint = 'Take it out of the target''s columns, or change its type.';
-    elsif v_found.attgenerated <> '' or v_column = any (p_target.key_columns)
-      or (select count(*) from unnest(p_target.columns) as c where c = v_column) > 1
-    then
-      raise exception 'column % of table % is generated, the key, or named twice; an ordinary column, named once, expected', v_column, p_target.name
-        using errcode = 'ER002', hint = 'Take it out of the target''s columns.';
-    elsif octet_length(v_column || p_target.suffix) > 63 then
-      raise exception 'column % of table % is too long: with % it exceeds 63 bytes', v_column, p_target.name, p_target.suffix
-        using errcode = 'ER002', hint = 'Choose a shorter suffix, or rename the column.';
-    elsif v_column || p_target.suffix = any (p_target.columns || p_target.key_columns || array['pii_iv', p_target.created_at_column]) then
-      raise exception 'ciphertext of column % of table % found to go to column %, a column of its own expected', v_column, p_target.name, v_column || p_target.suffix
-        using errcode = 'ER002', hint = 'Choose another suffix.';
-    end if;
-  end loop;
-
-  foreach v_column in array encryption_rollout.added_columns(p_target) loop
-    select format_type(atttypid, null) into v_type
-    from pg_attribute where attrelid = p_table and attname = v_column and not attisdropped;
-    if found and v_type <> 'bytea' then
-      raise exception 'column % of table % is of type %, bytea expected', v_column, p_target.name, v_type
-        using errcode = 'ER002', hint = 'The engine stores ciphertext there: rename the existing column, or choose another suffix.';
-    end if;
-  end loop;
-end
-$$;
-
 -- Names of the columns that the engine works with besides the table's own.
 create function encryption_rollout.added_columns(p_target encryption_rollout.targets)
 returns text[]
@@ -158,50 +277,4 @@ as $$
   select array(
     select c || p_target.suffix from unnest(p_target.columns) with ordinality as columns (c, n) order by n
   ) || 'pii_iv'::text
-$$;
-
--- The types of the key's columns; raises ER002 unless they identify a row, for ever and in order.
-create function encryption_rollout.examine_key(p_target encryption_rollout.targets, p_table oid)
-returns text[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_column text := p_target.key_columns[1];
-  v_key record;
-begin
-  if cardinality(p_target.key_columns) > 1 then
-    raise exception 'key of columns % of table % found, a key of one column expected for now', array_to_string(p_target.key_columns, ', '), p_target.name
-      using errcode = 'ER002', hint = 'Name one column that is not null and has a unique btree index on it alone.';
-  end if;
-  select a.attnum, a.attnotnull, format_type(a.atttypid, a.atttypmod) as type_name,
-    -- With -1, not null: "character" alone would mean character(1).
-    case t.typtype when 'd' then format_type(t.typbasetype, -1) else format_type(t.oid, -1) end as base_name,
-    t.typtype, t.typcategory
-  into v_key
-  from pg_attribute a
-  join pg_type t on t.oid = a.atttypid
-  where a.attrelid = p_table and a.attname = v_column and a.attnum > 0 and not a.attisdropped;
-  if not found then
-    raise exception 'key column % of table % not found', v_column, p_target.name
-      using errcode = 'ER002', hint = 'Correct the target''s key in the settings.';
-  end if;
-  if not v_key.attnotnull or not exists (
-    select
-    from pg_index i
-    join pg_class c on c.oid = i.indexrelid
-    join pg_am m on m.oid = c.relam
-    where i.indrelid = p_table
-      and i.indkey::text = v_key.attnum::text
-      and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and m.amname = 'btree'
-  ) then
-    raise exception 'key column % of table % found without a unique index of its own, or nullable', v_column, p_target.name
-      using errcode = 'ER002', hint = 'Name the primary key''s column, or one that is not null and has a unique btree index on it alone.';
-  end if;
-  if v_key.base_name in ('real', 'double precision', 'interval', 'money') or v_key.typtype in ('c', 'r', 'm') or v_key.typcategory = 'A' then
-    raise exception 'key column % of table % is of type %, whose text depends on settings; uuid, a number or text expected', v_column, p_target.name, v_key.type_name
-      using errcode = 'ER002', hint = 'The key''s text is part of what is authenticated: name another unique column.';
-  end if;
-  return array[v_key.base_name];
-end
 $$;

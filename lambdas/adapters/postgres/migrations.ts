@@ -65,9 +65,14 @@ export async function createSampleTable(client: pg.ClientBase): Promise<void> {
   await inTransaction(client, () => client.query(sql));
 }
 
+/** A file of sql/. */
+export function readSql(name: string): Promise<string> {
+  return readFile(join(sqlDirectory(), name), 'utf8');
+}
+
 /** Fills the sample table, creating it where there is none; returns the number of rows, 0 when it held some already. */
 export async function fillSampleTable(client: pg.ClientBase, rows: number): Promise<number> {
-  const sql = await readFile(join(sqlDirectory(), 'sample', 'people.sql'), 'utf8');
+  const sql = await readSql('sample/people.sql');
   await createSampleTable(client);
   return inTransaction(client, async () => {
     // Whoever fills it at the same time comes second, and finds it filled.

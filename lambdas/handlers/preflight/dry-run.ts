@@ -1,15 +1,15 @@
 import type pg from 'pg';
 import { isInstalled } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, keysInUse } from '../../adapters/postgres/encryption/keys.ts';
+import { examineTable } from '../../adapters/postgres/preflight/examination.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import {
   isRegistered,
   readServerPrerequisites,
-  readTablePrerequisites,
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
-import { about, type Criterion, judge } from '../../core/gates/judgement.ts';
+import { judge } from '../../core/gates/judgement.ts';
 import { DryRunInput, type DryRunOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
@@ -30,10 +30,8 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
   const { targets } = asked;
   return step.database(unattachedSession, async (client): Promise<DryRunOutput> => {
     await client.query('set default_transaction_read_only = on');
-    const prerequisites = [
-      ...(await readServerPrerequisites(client)),
-      ...(await eachTable(targets, (target) => readTablePrerequisites(client, target))),
-    ];
+    const prerequisites = await readServerPrerequisites(client);
+    for (const target of targets) prerequisites.push(...(await examineTable(client, target)));
     if (prerequisites.some(({ passed }) => passed === false))
       return {
         ...judge('DryRun', prerequisites),
@@ -62,15 +60,6 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
     return { ...judge('DryRun', [...prerequisites, ...criteria]), forecast: readiness.forecast };
   });
 });
-
-async function eachTable(
-  targets: readonly Target[],
-  read: (target: Target) => Promise<Criterion[]>,
-): Promise<Criterion[]> {
-  const criteria: Criterion[] = [];
-  for (const target of targets) criteria.push(...about(targetName(target), await read(target)));
-  return criteria;
-}
 
 /** Each by its name where the engine knows it. */
 async function asKnown(client: pg.Client, targets: readonly Target[]): Promise<(string | Target)[]> {
