@@ -13,6 +13,8 @@ create table encryption_rollout.targets (
   columns text[] not null,
   -- The ciphertext of a column is beside it, under its name with this at the end.
   suffix text not null default '_encrypted',
+  -- Of a row's initialization vector, one for all its values.
+  iv_column text not null default 'pii_iv',
   trigger_name text not null,
   priority text,
   created_at_column text,

@@ -67,6 +67,15 @@ as $$
   select '(' || encryption_rollout.per_column(p_target, '%1$s is not null', ' or ', p_prefix) || ')'
 $$;
 
+create function encryption_rollout.iv_sql(p_target encryption_rollout.targets, p_prefix text default '')
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_prefix || quote_ident(p_target.iv_column)
+$$;
+
 -- True for a row that holds PII and is not, or not completely, encrypted.
 create function encryption_rollout.unsealed_sql(p_target encryption_rollout.targets, p_prefix text default '')
 returns text
@@ -75,9 +84,9 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '(%s and (%spii_iv is null or %s))',
+    '(%s and (%s is null or %s))',
     encryption_rollout.has_pii_sql(p_target, p_prefix),
-    p_prefix,
+    encryption_rollout.iv_sql(p_target, p_prefix),
     encryption_rollout.per_column(p_target, '(%1$s is not null and %2$s is null)', ' or ', p_prefix)
   )
 $$;
@@ -91,8 +100,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '(%s and (pii_iv is null or %s))',
+    '(%s and (%s is null or %s))',
     encryption_rollout.has_pii_sql(p_target),
+    encryption_rollout.iv_sql(p_target),
     encryption_rollout.per_column(
       p_target,
       format(

@@ -21,7 +21,8 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'new.pii_iv := null; ' || encryption_rollout.per_column(p_target, '%2$s := null;', ' ', 'new.')
+  select encryption_rollout.iv_sql(p_target, 'new.') || ' := null; '
+    || encryption_rollout.per_column(p_target, '%2$s := null;', ' ', 'new.')
 $$;
 
 create function encryption_rollout.encrypt_row_sql(p_target encryption_rollout.targets)
@@ -48,7 +49,7 @@ declare
 begin
   if tg_op = 'UPDATE' then
     -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
-    if new.pii_iv is not null
+    if %12$s is not null
   and %2$s
   and not (%3$s)
   and not %4$s
@@ -62,7 +63,7 @@ begin
     if %6$s then
       select encryption_rollout.sealing_keys(%7$L, %8$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
 %9$s
-into v_tid, new.pii_iv, %10$s;
+into v_tid, %12$s, %10$s;
       perform encryption_rollout.log_trigger(%1$s);
     end if;
   exception when others then
@@ -74,7 +75,7 @@ end
 $trigger$
     $sql$,
     p_target.id,
-    'new.pii_iv is not distinct from old.pii_iv' || E'\n  and '
+    format('new.%1$I is not distinct from old.%1$I', p_target.iv_column) || E'\n  and '
       || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', E'\n  and '),
     encryption_rollout.changed_sql(p_target),
     encryption_rollout.unsealed_sql(p_target, 'new.'),
@@ -92,7 +93,8 @@ $trigger$
       )
     ),
     encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
-    encryption_rollout.row_key_sql(p_target, 'new.')
+    encryption_rollout.row_key_sql(p_target, 'new.'),
+    encryption_rollout.iv_sql(p_target, 'new.')
   )
 $$;
 
@@ -130,7 +132,7 @@ set search_path = pg_catalog, pg_temp
 as $trigger$
 begin
   -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
-  if new.pii_iv is distinct from old.pii_iv and exists (
+  if new.%4$I is distinct from old.%4$I and exists (
     select from pg_trigger where tgrelid = tg_relid and tgname = %2$L and tgenabled in ('O', 'A')
   ) then
     return new;
@@ -142,7 +144,8 @@ $trigger$
     $sql$,
     p_target.id,
     p_target.trigger_name,
-    encryption_rollout.clear_sql(p_target)
+    encryption_rollout.clear_sql(p_target),
+    p_target.iv_column
   )
 $$;
 
@@ -157,10 +160,13 @@ as $$
     $sql$
 create trigger zz_clear_stale_ciphertext before update on %s
 for each row
-when (new.pii_iv is not null and (%s))
+when (%s is not null and (%s))
 execute function encryption_rollout.clear_stale_%s()
     $sql$,
-    encryption_rollout.table_sql(p_target), encryption_rollout.changed_sql(p_target), p_target.id
+    encryption_rollout.table_sql(p_target),
+    encryption_rollout.iv_sql(p_target, 'new.'),
+    encryption_rollout.changed_sql(p_target),
+    p_target.id
   )
 $$;
 
@@ -177,10 +183,11 @@ as $$
     $sql$
 create trigger aa_clear_brought_ciphertext before insert on %s
 for each row
-when (new.pii_iv is not null or %s)
+when (%s is not null or %s)
 execute function encryption_rollout.clear_stale_%s()
     $sql$,
     encryption_rollout.table_sql(p_target),
+    encryption_rollout.iv_sql(p_target, 'new.'),
     encryption_rollout.per_column(p_target, '%2$s is not null', ' or ', 'new.'),
     p_target.id
   )

@@ -71,7 +71,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$update only %1$s as t
-set pii_iv = s.iv, %2$s
+set %4$I = s.iv, %2$s
 from (%3$s
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid$sql$,
@@ -96,7 +96,8 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
         encryption_rollout.table_sql(p_target),
         encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
       )
-    )
+    ),
+    p_target.iv_column
   )
 $$;
 

@@ -42,8 +42,9 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '(%s or (pii_iv is not null and not %s))',
+    '(%s or (%s is not null and not %s))',
     encryption_rollout.per_column(p_target, '(%1$s is not null and %2$s is not null)', ' or '),
+    encryption_rollout.iv_sql(p_target),
     encryption_rollout.ciphertext_only_sql(p_target)
   )
 $$;
@@ -58,7 +59,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$update only %1$s as t
-set pii_iv = case when %2$s then t.pii_iv end,
+set %5$I = case when %2$s then t.%5$I end,
   %3$s
 from (
   select ctid as tid
@@ -74,7 +75,8 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
       select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || p_target.suffix, c), E',\n  ')
       from unnest(p_target.columns) as c
     ),
-    encryption_rollout.clearable_sql(p_target)
+    encryption_rollout.clearable_sql(p_target),
+    p_target.iv_column
   )
 $$;
 

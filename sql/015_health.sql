@@ -61,7 +61,7 @@ select
   count(*),
   count(*) filter (where %1$s),
   count(*) filter (where %2$s),
-  count(*) filter (where pii_iv is null and (%3$s)),
+  count(*) filter (where %8$I is null and (%3$s)),
   count(*) filter (
     where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)
   ),
@@ -74,7 +74,8 @@ from only %6$s
     encryption_rollout.row_key_sql(v_target),
     v_target.name,
     encryption_rollout.table_sql(v_target),
-    case when cardinality(v_keys) > 1 then encryption_rollout.not_sealed_with_sql(v_target, v_keys) else 'false' end
+    case when cardinality(v_keys) > 1 then encryption_rollout.not_sealed_with_sql(v_target, v_keys) else 'false' end,
+    v_target.iv_column
   )
   into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows, v_unreadable;
   encrypted_rows := rows_with_pii - unencrypted_rows;
@@ -117,12 +118,13 @@ begin
 select
   count(*),
   count(*) filter (where not %s),
-  count(*) filter (where pii_iv is null and (%s))
+  count(*) filter (where %I is null and (%s))
 from only %s
 where %I >= $1
   and %s
     $sql$,
     encryption_rollout.unsealed_sql(v_target),
+    v_target.iv_column,
     encryption_rollout.per_column(v_target, '%2$s is not null', ' or '),
     encryption_rollout.table_sql(v_target),
     v_target.created_at_column,

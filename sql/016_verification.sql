@@ -1,7 +1,7 @@
 -- What verification outside the database works on: rows as they are stored, and the canary.
 
 -- A row as it is stored; the arrays are in the order of the target's columns.
-create type encryption_rollout.sealed_row as (row_key text, pii_iv bytea, plaintexts text[], sealed bytea[]);
+create type encryption_rollout.sealed_row as (row_key text, iv bytea, plaintexts text[], sealed bytea[]);
 
 -- What to select for it.
 create function encryption_rollout.sealed_row_sql(p_target encryption_rollout.targets)
@@ -11,8 +11,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '%s, pii_iv, array[%s], array[%s]',
+    '%s, %s, array[%s], array[%s]',
     encryption_rollout.row_key_sql(p_target),
+    encryption_rollout.iv_sql(p_target),
     encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text', ', '),
     encryption_rollout.per_column(p_target, '%2$s', ', ')
   )

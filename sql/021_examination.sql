@@ -17,6 +17,7 @@ as $examination$
       array(select jsonb_array_elements_text($1::jsonb -> 'key')) as key_columns,
       array(select jsonb_array_elements_text($1::jsonb -> 'columns')) as columns,
       coalesce($1::jsonb ->> 'suffix', '_encrypted') as suffix,
+      coalesce($1::jsonb ->> 'ivColumn', 'pii_iv') as iv_column,
       $1::jsonb ->> 'createdAt' as created_at_column
   ),
   found as (
@@ -54,7 +55,7 @@ as $examination$
       end as problem,
       case
         when f.table_oid is null then 'Correct the target''s schema and table in the settings, or the database.'
-        else 'Name the table that holds the rows itself; of a partitioned table add pii_iv and the ciphertext columns (bytea) to the parent, then register each partition.'
+        else 'Name the table that holds the rows itself; of a partitioned table add the columns for initialization vector and ciphertext (bytea) to the parent, then register each partition.'
       end as hint,
       'ER002' as code
     from found as f
@@ -128,7 +129,7 @@ as $examination$
           format('column %s of table %s is generated, the key, or named twice; an ordinary column, named once, expected', w.name, f.name)
         when octet_length(w.name || f.suffix) > 63 then
           format('column %s of table %s is too long: with %s it exceeds 63 bytes', w.name, f.name, f.suffix)
-        when w.name || f.suffix = any (f.columns || f.key_columns || array['pii_iv', f.created_at_column]) then
+        when w.name || f.suffix = any (f.columns || f.key_columns || array[f.iv_column, f.created_at_column]) then
           format('ciphertext of column %s of table %s found to go to column %s, a column of its own expected', w.name, f.name, w.name || f.suffix)
       end as problem,
       case
@@ -152,13 +153,17 @@ as $examination$
       case
         when a.atttypid <> 'bytea'::regtype then
           format('column %s of table %s is of type %s, bytea expected', w.name, f.name, a.type_name)
+        when w.name = f.iv_column
+          and (w.name = any (f.columns || f.key_columns || f.created_at_column) or octet_length(w.name) not between 1 and 63)
+        then
+          format('initialization vector of table %s found to go to column "%s", a column of its own expected', f.name, w.name)
       end as problem,
-      'The engine stores ciphertext there: rename the existing column, or choose another suffix.' as hint, 'ER002' as code
+      'The engine stores ciphertext there: rename the existing column, or choose another suffix or ivColumn.' as hint, 'ER002' as code
     from found as f
     cross join lateral (
       select each || f.suffix as name, n from unnest(f.columns) with ordinality as given (each, n)
       union all
-      select 'pii_iv', cardinality(f.columns) + 1
+      select f.iv_column, cardinality(f.columns) + 1
     ) as w
     left join attributes as a on a.attname = w.name
     where f.table_oid is not null
@@ -213,6 +218,7 @@ begin
   v_target.key_columns := encryption_rollout.texts_of(p_target -> 'key');
   v_target.columns := encryption_rollout.texts_of(p_target -> 'columns');
   v_target.suffix := coalesce(p_target ->> 'suffix', '_encrypted');
+  v_target.iv_column := coalesce(p_target ->> 'ivColumn', 'pii_iv');
   v_target.trigger_name := p_target ->> 'trigger';
   v_target.priority := p_target ->> 'priority';
   v_target.created_at_column := p_target ->> 'createdAt';
@@ -276,5 +282,5 @@ set search_path = pg_catalog, pg_temp
 as $$
   select array(
     select c || p_target.suffix from unnest(p_target.columns) with ordinality as columns (c, n) order by n
-  ) || 'pii_iv'::text
+  ) || p_target.iv_column
 $$;

@@ -1,7 +1,7 @@
 -- A table becomes a target.
 
--- Registers a table: {schema, table, key: [column], columns, trigger, priority, createdAt, suffix}; the last three may be
--- missing. Checks it, adds what is missing (columns, guards, main trigger switched off) and generates its functions. Can be
+-- Registers a table: {schema, table, key: [column], columns, trigger, priority, createdAt, suffix, ivColumn}; the last four
+-- may be missing. Checks it, adds what is missing (columns, guards, main trigger switched off) and generates its functions. Can be
 -- called again at any time; takes a lock on the table only when something is missing. Raises ER001 and ER002.
 create function encryption_rollout.register_target(p_target jsonb)
 returns void
@@ -19,11 +19,11 @@ begin
   select * into v_known from encryption_rollout.targets where name = v_target.name;
   if v_known.name is null then
     insert into encryption_rollout.targets
-      (name, schema_name, table_name, key_columns, key_types, columns, suffix, trigger_name, priority, created_at_column, search_path)
+      (name, schema_name, table_name, key_columns, key_types, columns, suffix, iv_column, trigger_name, priority, created_at_column, search_path)
     values
       (
         v_target.name, v_target.schema_name, v_target.table_name, v_target.key_columns, v_target.key_types, v_target.columns,
-        v_target.suffix, v_target.trigger_name, v_target.priority, v_target.created_at_column, v_target.search_path
+        v_target.suffix, v_target.iv_column, v_target.trigger_name, v_target.priority, v_target.created_at_column, v_target.search_path
       )
     returning * into v_known;
   elsif encryption_rollout.description_of(v_known) <> encryption_rollout.description_of(v_target) then
@@ -57,12 +57,13 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'table %s, key %s of type %s, columns %s, suffix %s and trigger %s',
-    encryption_rollout.table_sql(p_target), p_target.key_columns, p_target.key_types, p_target.columns, p_target.suffix, p_target.trigger_name
+    'table %s, key %s of type %s, columns %s, suffix %s, ivColumn %s and trigger %s',
+    encryption_rollout.table_sql(p_target), p_target.key_columns, p_target.key_types, p_target.columns, p_target.suffix, p_target.iv_column,
+    p_target.trigger_name
   )
 $$;
 
--- Adds pii_iv and the ciphertext columns where they are missing: nullable and without default, so no row is touched.
+-- Adds the columns for initialization vector and ciphertext where they are missing: nullable and without default, so no row is touched.
 create function encryption_rollout.add_columns(p_target encryption_rollout.targets)
 returns void
 language plpgsql

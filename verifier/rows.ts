@@ -1,5 +1,5 @@
 /** Every row of the table: is what is sealed there, whole, unique, and does it open to the plaintext beside it? */
-import type pg from 'pg';
+import pg from 'pg';
 import type { Findings } from './findings.ts';
 import { columnKey, flawOf, ivBytes, keyNumberOf, open } from './format.ts';
 import type { Keys } from './keys.ts';
@@ -40,7 +40,7 @@ export async function checkRows(
   const checkValues = valueChecker(target, keys, findings);
   const selected = [
     target.keyText,
-    'pii_iv',
+    pg.escapeIdentifier(target.ivColumn),
     ...columnList(target).map((column) => `${column}::text`),
     ...columnList(target, target.suffix),
   ];
@@ -110,7 +110,8 @@ function valueChecker(target: Target, keys: Keys, findings: Findings) {
     const strange: string[] = [];
     const closed: string[] = [];
     let opened = 0;
-    if (iv !== null && iv.length !== ivBytes) flaws.push(`pii_iv: ${iv.length} bytes, ${ivBytes} expected`);
+    if (iv !== null && iv.length !== ivBytes)
+      flaws.push(`${target.ivColumn}: ${iv.length} bytes, ${ivBytes} expected`);
     for (const { column, plaintext, sealed } of values) {
       const name = target.columns[column];
       if (sealed === null) continue;
@@ -143,11 +144,12 @@ function valueChecker(target: Target, keys: Keys, findings: Findings) {
 
 /** PostgreSQL groups, on its disk if need be; only rows that share their IV come here. */
 export async function checkIvReuse(client: pg.ClientBase, target: Target, findings: Findings): Promise<void> {
+  const iv = pg.escapeIdentifier(target.ivColumn);
   const sql = `
-    select ${target.keyText}, encode(pii_iv, 'hex')
+    select ${target.keyText}, encode(${iv}, 'hex')
     from ${target.table}
-    where pii_iv in (select pii_iv from ${target.table} where pii_iv is not null group by pii_iv having count(*) > 1)
-    order by pii_iv, 1`;
-  for await (const [key, iv] of stream<[string, string]>(client, sql))
-    findings.violated('ivReuse', key, `shares IV ${iv} with another row`);
+    where ${iv} in (select ${iv} from ${target.table} where ${iv} is not null group by ${iv} having count(*) > 1)
+    order by ${iv}, 1`;
+  for await (const [key, value] of stream<[string, string]>(client, sql))
+    findings.violated('ivReuse', key, `shares IV ${value} with another row`);
 }

@@ -15,6 +15,8 @@ export interface Target {
   readonly columns: readonly string[];
   /** What a ciphertext column's name has after its column's. */
   readonly suffix: string;
+  /** Column of the row's initialization vector. */
+  readonly ivColumn: string;
   readonly trigger: string;
 }
 
@@ -43,6 +45,7 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
       keyText: rowKeyText(row),
       columns: row.columns,
       suffix: row.suffix,
+      ivColumn: row.iv_column,
       trigger: row.trigger_name,
     }));
 }

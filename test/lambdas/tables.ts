@@ -22,6 +22,7 @@ export const targets = {
     createdAt: null,
     canary: { code: 'canary', contact: 'Canary Test', phone: '+15551234567' },
     suffix: '_sealed',
+    ivColumn: 'sealed_iv',
   },
 } as const satisfies Record<string, Given>;
 export type TableName = keyof typeof targets;

@@ -62,7 +62,7 @@ async function verifyAll(): Promise<number> {
     "select * from encryption_rollout.audit_rows('public.appointments', null, 1000000)",
   );
   for (const row of rows) {
-    const sealedRow = { rowKey: row.row_key, iv: row.pii_iv, plaintexts: row.plaintexts, sealed: row.sealed };
+    const sealedRow = { rowKey: row.row_key, iv: row.iv, plaintexts: row.plaintexts, sealed: row.sealed };
     if (!verify(sealedRow)) throw new Error(`row does not open: ${JSON.stringify(sealedRow)}`);
   }
   return rows.length;

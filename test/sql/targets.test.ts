@@ -109,6 +109,11 @@ describe('register_target', () => {
       target: { columns: ['pii'], suffix: '_iv' },
       message: /found to go to column pii_iv/,
     },
+    'an initialization vector that goes to one of its columns': {
+      table: 'create table public.people (photo bytea primary key, email text, created_at date)',
+      target: { key: ['photo'], ivColumn: 'photo' },
+      message: /initialization vector of table public\.people found to go to column "photo"/,
+    },
     'an occupied trigger': {
       table: `create table public.people (id int primary key, email text);
         create trigger encrypt_people before update on public.people for each row execute function suppress_redundant_updates_trigger()`,
@@ -182,7 +187,7 @@ describe('register_target', () => {
     await register({ ...people, suffix: '_sealed' });
     await expect(register(people)).rejects.toMatchObject({
       code: 'ER002',
-      message: expect.stringMatching(/suffix _encrypted .* but is registered with .* suffix _sealed/),
+      message: expect.stringMatching(/suffix _encrypted, .* but is registered with .* suffix _sealed/),
     });
   });
 
@@ -290,9 +295,9 @@ describe('any table', () => {
       trigger_enabled: true,
     });
     const verify = rowVerifier(target, new Map([[testKey.number, testKey.key]]));
-    const sealedRow = (row: { row_key: string; pii_iv: Buffer; plaintexts: string[]; sealed: Buffer[] }) => ({
+    const sealedRow = (row: { row_key: string; iv: Buffer; plaintexts: string[]; sealed: Buffer[] }) => ({
       rowKey: row.row_key,
-      iv: row.pii_iv,
+      iv: row.iv,
       plaintexts: row.plaintexts,
       sealed: row.sealed,
     });
@@ -314,7 +319,7 @@ describe('any table', () => {
       const opened = await call(
         'select encryption_rollout.decrypt_logged($1, $2, $3, $4) as text',
         row.sealed[0],
-        row.pii_iv,
+        row.iv,
         row.row_key,
       );
       expect(opened.rows).toEqual([{ text: row.plaintexts[0] }]);
@@ -402,20 +407,20 @@ describe('any table', () => {
     await client.query('create table public.people (id int primary key, email text, note text)');
     await client.query("insert into public.people select n, 'p' || n, 'n' from generate_series(1, 5) n");
     await rollOut(
-      { ...people, columns: ['email', 'note'], suffix: '_sealed' },
+      { ...people, columns: ['email', 'note'], suffix: '_sealed', ivColumn: 'Seal IV' },
       "update public.people set email = 'x' where id = 1",
       "insert into public.people values (6, 'y')",
     );
     const columns = async () => Object.keys((await client.query('select * from public.people')).rows[0]);
-    expect(await columns()).toEqual(['id', 'email', 'note', 'email_sealed', 'note_sealed', 'pii_iv']);
+    expect(await columns()).toEqual(['id', 'email', 'note', 'email_sealed', 'note_sealed', 'Seal IV']);
     await client.query("select encryption_rollout.set_trigger('public.people', false)");
     // The guards know the name, too.
     await client.query("update public.people set note = 'edited' where id = 2");
     await client.query(
-      'insert into public.people select 7, email, note, email_sealed, note_sealed, pii_iv from public.people where id = 1',
+      'insert into public.people select 7, email, note, email_sealed, note_sealed, "Seal IV" from public.people where id = 1',
     );
     const sealed =
-      'select id from public.people where num_nonnulls(email_sealed, note_sealed, pii_iv) > 0 order by id';
+      'select id from public.people where num_nonnulls(email_sealed, note_sealed, "Seal IV") > 0 order by id';
     expect((await client.query(sealed)).rows.map(({ id }) => id)).toEqual([1, 3, 4, 5, 6]);
     await client.query("select encryption_rollout.clear_batch('public.people', 100)");
     expect((await client.query(sealed)).rows).toEqual([]);

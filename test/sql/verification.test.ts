@@ -284,13 +284,13 @@ describe('insert_canary', () => {
   test('inserts the shipped canary, encrypted when the trigger is on', async () => {
     const [off] = await canary(shipped);
     expect(off).toMatchObject({
-      pii_iv: null,
+      iv: null,
       plaintexts: ['Canary@Example.com', '+15551234567', 'CanaryTest'],
       sealed: [null, null, null],
     });
     await client.query("select encryption_rollout.set_trigger('public.appointments', true)");
     const [on] = await canary(shipped);
-    expect(on).toMatchObject({ pii_iv: expect.any(Buffer), sealed: Array(3).fill(expect.any(Buffer)) });
+    expect(on).toMatchObject({ iv: expect.any(Buffer), sealed: Array(3).fill(expect.any(Buffer)) });
   });
 
   test('names what is wrong with it', async () => {

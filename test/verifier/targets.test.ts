@@ -18,7 +18,15 @@ beforeAll(async () => {
 afterAll(() => database.drop());
 
 async function register(schema: string, table: string, key: string, column: string, suffix?: string) {
-  const target = { schema, table, key: [key], columns: [column], trigger: 'encrypt', suffix };
+  const target = {
+    schema,
+    table,
+    key: [key],
+    columns: [column],
+    trigger: 'encrypt',
+    suffix,
+    ivColumn: suffix && `iv${suffix}`,
+  };
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
   return `${schema}.${table}`;
 }

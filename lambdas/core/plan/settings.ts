@@ -60,6 +60,8 @@ const GivenTarget = z.strictObject({
     .default(null),
   /** Of the columns that hold the ciphertext: `email` has its in `email_encrypted`. */
   suffix: z.string().min(1).default('_encrypted'),
+  /** Column of the row's initialization vector. */
+  ivColumn: z.string().min(1).default('pii_iv'),
 });
 
 /** Names of all that may be said of a target. */

@@ -17,12 +17,12 @@ export async function isInstalled(client: Client): Promise<boolean> {
 }
 
 /** A table as the engine knows it. */
-export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix'>;
+export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix' | 'ivColumn'>;
 
 /** The tables of these names that the engine knows, in the order in which they were registered. */
 export async function readRegistrations(client: Client, names: readonly string[]): Promise<Registration[]> {
   const { rows } = await client.query<Registration>(
-    `select schema_name as schema, table_name as table, columns, suffix
+    `select schema_name as schema, table_name as table, columns, suffix, iv_column as "ivColumn"
      from encryption_rollout.targets where name = any ($1) order by id`,
     [names],
   );
@@ -111,19 +111,19 @@ export async function isTriggerEnabled(client: Client, target: string): Promise<
 
 interface JsonRow {
   readonly row_key: string;
-  readonly pii_iv: Buffer | null;
+  readonly iv: Buffer | null;
   readonly plaintexts: (string | null)[];
   readonly sealed: (string | null)[];
 }
 
 /** The arrays as JSON: parsed by the engine, not character by character. A bytea is `\x…` in it. */
 const sealedRowColumns =
-  'row_key, pii_iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
+  'row_key, iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
 
-function sealedRow({ row_key, pii_iv, plaintexts, sealed }: JsonRow): SealedRow {
+function sealedRow({ row_key, iv, plaintexts, sealed }: JsonRow): SealedRow {
   return {
     rowKey: row_key,
-    iv: pii_iv,
+    iv,
     plaintexts,
     sealed: sealed.map((value) => (value === null ? null : Buffer.from(value.slice(2), 'hex'))),
   };
@@ -185,7 +185,8 @@ export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): s
  * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
  * sealed, which asks for columns that only a prepared table has.
  */
-export function columnsSql({ columns, suffix }: Registration) {
+export function columnsSql({ columns, suffix, ivColumn }: Registration) {
+  const iv = pg.escapeIdentifier(ivColumn);
   const named = columns.map((column) => ({
     plain: pg.escapeIdentifier(column),
     sealed: pg.escapeIdentifier(`${column}${suffix}`),
@@ -194,7 +195,7 @@ export function columnsSql({ columns, suffix }: Registration) {
     named.map(condition).join(' or ');
   const holds = any(({ plain }) => `${plain} is not null`);
   const missing = any(({ plain, sealed }) => `(${plain} is not null and ${sealed} is null)`);
-  return { columns: named, holds, unsealed: `(${holds}) and (pii_iv is null or ${missing})` };
+  return { columns: named, iv, holds, unsealed: `(${holds}) and (${iv} is null or ${missing})` };
 }
 
 /** Rows for which the operator's priority condition is true. */

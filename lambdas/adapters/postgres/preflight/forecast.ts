@@ -16,9 +16,9 @@ export async function sampleTable(client: pg.ClientBase, target: Target): Promis
        pg_size_bytes(current_setting('max_wal_size'))::float8 as "maxWalBytes",
        current_setting('full_page_writes') = 'on' as "fullPageWrites",
        array(select pg_relation_size(indexrelid)::float8 from pg_index where indrelid = c.oid) as "indexBytes",
-       exists (select from pg_attribute where attrelid = c.oid and attname = 'pii_iv' and not attisdropped) as prepared
+       exists (select from pg_attribute where attrelid = c.oid and attname = $2 and not attisdropped) as prepared
      from pg_class as c where c.oid = $1::regclass`,
-    [table],
+    [table, target.ivColumn],
   );
   const { prepared, ...size } = sizes.rows[0];
   const { columns, holds, unsealed } = columnsSql(target);

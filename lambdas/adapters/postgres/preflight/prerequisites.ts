@@ -52,16 +52,16 @@ export async function scanHealth(
 ): Promise<Health & { readonly prepared: boolean }> {
   const table = tableSql(target);
   const { rowCount } = await client.query(
-    "select attname from pg_attribute where attrelid = $1::regclass and attname = 'pii_iv' and not attisdropped",
-    [table],
+    'select attname from pg_attribute where attrelid = $1::regclass and attname = $2 and not attisdropped',
+    [table, target.ivColumn],
   );
   const prepared = rowCount === 1;
-  const { columns, holds, unsealed } = columnsSql(target);
+  const { columns, iv, holds, unsealed } = columnsSql(target);
   const sealed = columns.map(({ sealed }) => `${sealed} is not null`).join(' or ');
   const { rows } = await client.query(
     `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
        count(*) filter (where ${prepared ? unsealed : holds})::float8 as todo,
-       count(*) filter (where ${prepared ? `pii_iv is null and (${sealed})` : 'false'})::float8 as "missingIv",
+       count(*) filter (where ${prepared ? `${iv} is null and (${sealed})` : 'false'})::float8 as "missingIv",
        exists (
          select from pg_trigger where tgrelid = $1::regclass and tgname = $2 and tgenabled <> 'D'
        ) as "triggerEnabled",

@@ -4,8 +4,8 @@ import type { OtherTrigger } from '../../../core/preflight/checklist.ts';
 import { tableSql } from '../encryption/engine.ts';
 
 /**
- * Triggers of others on the table that matter to a rollout. A batch updates pii_iv and the ciphertext columns, which may
- * not exist yet. Triggers of one kind fire in the order of their names, bytewise. Reads only, and needs no engine.
+ * Triggers of others on the table that matter to a rollout. A batch updates the columns of initialization
+ * vector and ciphertext, which may not exist yet. Triggers of one kind fire in the order of their names, bytewise. Reads only, and needs no engine.
  */
 export async function readOtherTriggers(client: pg.ClientBase, target: Target): Promise<OtherTrigger[]> {
   const { rows } = await client.query(
@@ -23,7 +23,7 @@ export async function readOtherTriggers(client: pg.ClientBase, target: Target): 
      order by tgname`,
     [
       tableSql(target),
-      ['pii_iv', ...target.columns.map((column) => `${column}${target.suffix}`)],
+      [target.ivColumn, ...target.columns.map((column) => `${column}${target.suffix}`)],
       target.trigger,
     ],
   );

@@ -18,6 +18,7 @@ describe('the targets of a deployment', () => {
         trigger: 'encrypt_appointment_pii',
         createdAt: 'created_at',
         suffix: '_encrypted',
+        ivColumn: 'pii_iv',
         priority: null,
         canary: { email: 'Canary@Example.com' },
       },
@@ -33,6 +34,7 @@ describe('the targets of a deployment', () => {
         trigger: 'encrypt_users_pii',
         createdAt: 'created_at',
         suffix: '_encrypted',
+        ivColumn: 'pii_iv',
         priority: null,
       },
     ]);
@@ -42,6 +44,7 @@ describe('the targets of a deployment', () => {
       key: ['tenant', 'number'],
       trigger: 'seal',
       suffix: '_sealed',
+      ivColumn: 'sealed_iv',
     };
     expect(Targets.parse([{ ...given, createdAt: null }])).toEqual([
       { ...given, createdAt: null, priority: null },
