@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import { counted } from '../lambdas/core/gates/judgement.ts';
+import { onScreen } from '../lambdas/core/telling/text.ts';
 import {
   type Connection,
   connect,
@@ -169,7 +170,7 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     const shown = explained(error);
-    if (shown instanceof UsageError) process.stderr.write(`${shown.message}\n`);
+    if (shown instanceof UsageError) process.stderr.write(`${onScreen(shown.message)}\n`);
     // Ctrl+C at a question, and every question comes before the first change.
     else if ((shown as Error).name === 'ExitPromptError') process.stderr.write('Nothing was changed.\n');
     // commander has said it on stderr.

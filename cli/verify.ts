@@ -4,6 +4,7 @@ import Table from 'cli-table3';
 import type { Command } from 'commander';
 import pc from 'picocolors';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { visible } from '../lambdas/core/telling/text.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
@@ -109,7 +110,9 @@ class JsonReport {
     this.#file = file;
     this.#partial = `${file}.partial`;
     try {
-      this.#descriptor = openSync(this.#partial, 'w');
+      // Keys of rows may be personal. What was left behind may have other rights.
+      rmSync(this.#partial, { force: true });
+      this.#descriptor = openSync(this.#partial, 'wx', 0o600);
     } catch (error) {
       throw new UsageError(
         `The report ${file} could not be written (${(error as { code?: string }).code}). Check --json.`,
@@ -168,14 +171,9 @@ function listed({ invariant, violations, first }: Result, json?: string): string
   const more = violations - first.length;
   return [
     pc.bold(`✗ ${invariant}`),
-    ...first.map(({ subject, detail }) => `    ${printable(subject)}  ${printable(detail)}`),
+    ...first.map(({ subject, detail }) => `    ${visible(subject)}  ${visible(detail)}`),
     ...(more > 0 ? [`    and ${number.format(more)} more: ${json ?? 'all of them with --json FILE'}`] : []),
   ];
-}
-
-/** A key of text may hold what would move the terminal's cursor. */
-function printable(text: string): string {
-  return text.replace(/\p{C}/gu, (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`);
 }
 
 /** On a terminal only, and not for every row. */

@@ -3,6 +3,7 @@ import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
+import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
 
 /** Columns that everything fits into. */
 const width = 100;
@@ -138,7 +139,8 @@ export class Display {
     this.bar = undefined;
   }
 
-  judgement({ gate, verdict, criteria }: Judgement, virtualSeconds: number): void {
+  judgement(judgement: Judgement, virtualSeconds: number): void {
+    const { gate, verdict, criteria } = textOf(judgement, visible);
     const colour = verdict === 'GO' ? pc.green : verdict === 'NO_GO' ? pc.red : pc.yellow;
     this.line();
     this.line(`${pc.bold(gate)}  ${colour(pc.bold(verdict))}  ${pc.dim(clock(virtualSeconds))}`);
@@ -155,7 +157,7 @@ export class Display {
     );
     const tables = new Set(criteria.flatMap((criterion) => criterion.table ?? []));
     let about: string | undefined;
-    for (const { name, table: concerned, expected, measured, passed } of criteria) {
+    for (const { name, table: concerned, expected, measured, passed } of textOf(criteria, visible)) {
       if (tables.size > 1 && concerned !== about)
         table.push(['', { colSpan: 3, content: pc.bold(concerned ?? 'All together') }]);
       about = concerned;
@@ -173,7 +175,7 @@ export class Display {
   notification(subject: string, message: string): void {
     this.line();
     this.line(`${pc.cyan('✉')} ${pc.bold(subject || 'Notification')}`);
-    for (const text of message.split('\n')) this.line(`  ${text}`);
+    for (const text of onScreen(message).split('\n')) this.line(`  ${text}`);
   }
 
   /** What was proven: name, value, and whether it is as it should be (null = neither good nor bad). */

@@ -2,6 +2,7 @@
 import { confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import { defaultStackName } from '../../lambdas/core/telling/hints.ts';
+import { onScreen } from '../../lambdas/core/telling/text.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import type { AwsOptions } from './deployment.ts';
 
@@ -27,12 +28,12 @@ export const collect = (value: string, values: readonly string[] = []) => [...va
 
 /** The command's result: the document with --json, else the text. */
 export function print({ json }: Pick<AwsOptions, 'json'>, document: unknown, text: string): void {
-  process.stdout.write(`${json ? JSON.stringify(document, null, 2) : text}\n`);
+  process.stdout.write(`${json ? JSON.stringify(document, null, 2) : onScreen(text)}\n`);
 }
 
 /** What happens meanwhile: never on stdout, where the result goes. */
 export function tell(text: string): void {
-  process.stderr.write(`${text}\n`);
+  process.stderr.write(`${onScreen(text)}\n`);
 }
 
 /**
@@ -44,7 +45,10 @@ export function tell(text: string): void {
 export async function agreed({ yes }: Pick<AwsOptions, 'yes'>, what: string): Promise<boolean> {
   if (yes) return true;
   demandTerminal(what, '--yes');
-  const answer = await confirm({ message: `${what} Go on?`, default: false }, { output: process.stderr });
+  const answer = await confirm(
+    { message: `${onScreen(what)} Go on?`, default: false },
+    { output: process.stderr },
+  );
   if (!answer) tell('Nothing was changed.');
   return answer;
 }

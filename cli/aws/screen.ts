@@ -6,6 +6,7 @@ import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts';
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
+import { textOf, visible } from '../../lambdas/core/telling/text.ts';
 import { count, duration } from '../../terminal/display.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -15,7 +16,8 @@ const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLE
 type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
 
 /** The screen of `status`. `place`: where the stack is. */
-export function statusScreen(status: RolloutStatus, place: Place, now: Date): string {
+export function statusScreen(records: RolloutStatus, place: Place, now: Date): string {
+  const status = textOf(records, visible);
   const { run } = status;
   if (run === null)
     return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
@@ -55,7 +57,7 @@ export function statusScreen(status: RolloutStatus, place: Place, now: Date): st
         ]
       : []),
   ];
-  return lines.map(printable).join('\n');
+  return lines.join('\n');
 }
 
 function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string): string {
@@ -168,7 +170,8 @@ function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): strin
 }
 
 /** The result of a dry run: checklist, forecast, verdict. */
-export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): string {
+export function dryRunScreen(output: DryRunOutput): string {
+  const { verdict, criteria, forecast } = textOf(output, visible);
   const { rowsToEncrypt, batches, hours, tableBytes, walBytes, tables } = forecast;
   const several = tables.length > 1;
   const notMet = criteria.filter(({ passed }) => passed === false).length;
@@ -194,9 +197,7 @@ export function dryRunScreen({ verdict, criteria, forecast }: DryRunOutput): str
     verdict === 'GO'
       ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
       : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
-  ]
-    .map(printable)
-    .join('\n');
+  ].join('\n');
 }
 
 /** First what concerns all tables, then each under its name. */
@@ -219,13 +220,4 @@ function bytes(value: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
   return `${(value / 1_024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
-}
-
-/** Texts of others may hold what would move the terminal's cursor; our colours and line breaks may stay. */
-function printable(text: string): string {
-  return text.replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-    /(\u001b\[\d+m)|(?!\n)\p{Cc}/gu,
-    (found, colour) => colour ?? `\\u{${found.codePointAt(0)?.toString(16)}}`,
-  );
 }

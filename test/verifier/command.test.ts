@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -113,6 +113,7 @@ test('violations: exit code 3, twenty rows shown, all of them in the JSON, no co
     expect(stdout.match(/^ {4}\S+ {2}email: opens to something else$/gm)).toHaveLength(20);
     expect(stdout).toContain(`and 5 more: ${json}`);
 
+    expect((await stat(json)).mode & 0o777).toBe(0o600);
     const text = await readFile(json, 'utf8');
     const report = JSON.parse(text);
     expect(report.outcome).toBe('VIOLATED');

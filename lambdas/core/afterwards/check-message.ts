@@ -3,6 +3,7 @@ import { type Judgement, number, tablesInWords } from '../gates/judgement.ts';
 import type { Health } from '../plan/progress.ts';
 import { criterionLine, keyLine, of, postMortemMessage } from '../telling/post-mortem.ts';
 import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
+import { subjectOf, textOf } from '../telling/text.ts';
 
 /** Answers of the plan's queries after a rollout. */
 export interface CheckQueries {
@@ -26,8 +27,8 @@ const MAX_LINES = 40;
 
 /** Subject and text; on the last day with the report's post-mortem. */
 export function checkMessage(
-  { gate, verdict, reason, criteria }: Judgement,
-  { period, tables, dailyErrors, errors, keyAccess }: CheckQueries,
+  judgement: Judgement,
+  queries: CheckQueries,
   about: {
     readonly run: string;
     /** Of the execution that makes this check once more. */
@@ -39,6 +40,8 @@ export function checkMessage(
     readonly report: Report | undefined;
   },
 ): { subject: string; message: string } {
+  const { gate, verdict, reason, criteria } = textOf(judgement);
+  const { period, tables, dailyErrors, errors, keyAccess } = textOf(queries);
   const lines = [
     `${gate} of the encryption of ${tablesInWords(tables.map(({ name }) => name))}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
     reason,
@@ -71,7 +74,7 @@ export function checkMessage(
     ...criteria.map(criterionLine),
     ...(about.report === undefined ? [] : ['', postMortemMessage(about.report)]),
   ];
-  return { subject: `Encryption rollout: ${gate} ${verdict}`, message: lines.join('\n') };
+  return { subject: subjectOf(`Encryption rollout: ${gate} ${verdict}`), message: lines.join('\n') };
 }
 
 /** What to do about a verdict, for whoever reads it. */

@@ -32,10 +32,10 @@ export function tellable(text: string, stored: string | undefined): string {
   return line.length > maxLength ? `${line.slice(0, maxLength)} …` : line;
 }
 
-/** A program's name, as drivers and tools give it. Applications may put anything there, whom they work for as well. */
-const programName = /^[a-z][\w .:/()[\]-]*$/i;
+/** A program's name, as drivers and tools give it. Applications may put anything there, whom they work for and links as well. */
+const programName = /^(?!.*(:\/\/|\]\(|www\.))[a-z][\w .:/()[\]-]*$/i;
 
-/** The name that a session goes by, unless it looks like somebody's address or number. */
+/** The name that a session goes by, unless it looks like an address, a number or a link. */
 export function tellableName(application: string): string {
   return application === '' || programName.test(application) ? application : 'a name that is not told';
 }

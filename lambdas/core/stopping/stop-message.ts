@@ -4,6 +4,7 @@ import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
 import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals-criteria.ts';
+import { textOf } from '../telling/text.ts';
 
 export interface JudgedGate {
   readonly gate: string;
@@ -57,16 +58,13 @@ const maxLines = 5;
 
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
-  const { tables, runId, why, vitals, gates, queries, commandLine, runbook } = evidence;
+  const { tables, runId, why, proof, vitals, gates, queries, commandLine, runbook } = textOf(evidence);
   const [only] = tables;
   return [
     `The encryption rollout of ${tablesInWords(tables.map(({ name }) => name))} has stopped. ${why}.`,
     ...(tables.length === 1 && only !== undefined
-      ? [`Now: ${state(only)}, ${plaintextState(evidence.proof)}.`]
-      : [
-          `Now: ${plaintextState(evidence.proof)};`,
-          ...tables.map((table) => `- ${table.name}: ${state(table)}.`),
-        ]),
+      ? [`Now: ${state(only)}, ${plaintextState(proof)}.`]
+      : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)]),
     `Next: find the cause (${commandLine('report')}, ${runbook('rolloutfailed')}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     ...tables.map(

@@ -23,8 +23,8 @@ export function chatMessage(subject: string | null, message: string): string | n
     source: 'custom',
     content: {
       textType: 'client-markdown',
-      title: plain(subject ?? 'Encryption rollout'),
-      description: plain(description),
+      title: unmarked(subject ?? 'Encryption rollout'),
+      description: unmarked(description),
     },
   });
 }
@@ -37,7 +37,14 @@ function isAlarm(message: string): boolean {
   }
 }
 
-/** Slack's three control characters as themselves, so that `<!channel>` in a name of somebody's calls nobody. */
-function plain(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+/**
+ * Slack's three control characters as themselves, so that `<!channel>` in a name of somebody's calls nobody; and no link whose
+ * text is another than its address: whatever we link stands there as it is.
+ */
+function unmarked(text: string): string {
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replace(/\](?=[([])/g, '] ');
 }

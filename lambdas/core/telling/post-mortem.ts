@@ -5,6 +5,7 @@ import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
 import { capped, type Lines, shortened } from './message-size.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
+import { inMarkdown, textOf } from './text.ts';
 
 /** The report as Markdown, short enough for a message. */
 export function postMortemMessage(report: Report): string {
@@ -16,7 +17,8 @@ export function postMortem(report: Report): string {
   return markdown(report, (lines) => lines);
 }
 
-function markdown(report: Report, fitted: (lines: Lines) => Lines): string {
+function markdown(records: Report, fitted: (lines: Lines) => Lines): string {
+  const report = textOf(records, inMarkdown);
   const { run, tables } = report;
   const purpose = purposeOfAll(tables);
   const section = (title: string, lines: Lines) => ['', `## ${title}`, '', ...fitted(lines)];

@@ -5,6 +5,7 @@ import { isPutOff } from '../operating/time-left.ts';
 import type { Plan } from '../plan/plan.ts';
 import { type Purpose, purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
+import { subjectOf, textOf } from './text.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
 const TOLERANCE_HOURS = 0.1;
@@ -72,9 +73,10 @@ const notBegun: Readonly<Record<Purpose, string>> = {
  */
 export function statusUpdate(
   plan: Plan,
-  status: RolloutStatus,
+  records: RolloutStatus,
   commandLine: (words: string) => string,
 ): { subject: string; message: string } {
+  const status = textOf(records);
   const { tables, run, phase, rows, waiting, holds, lastGate } = status;
   const purpose = purposeOfAll(tables);
   const underNewKey = purpose === 'rotate' ? ' under the new key' : '';
@@ -113,7 +115,7 @@ export function statusUpdate(
     ),
     `Next: ${nextStep(plan, status, commandLine)}`,
   ];
-  return { subject: `Encryption rollout: ${where}`, message: lines.join('\n') };
+  return { subject: subjectOf(`Encryption rollout: ${where}`), message: lines.join('\n') };
 }
 
 function coverage(rows: RowsStatus | null, purpose: Purpose): string {

@@ -3,12 +3,13 @@ import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { approvalCriterion } from '../../core/gates/decisions.ts';
 import { number, tablesInWords } from '../../core/gates/judgement.ts';
 import { AskPersonInput, type AskPersonOutput } from '../../core/payloads.ts';
+import { textOf } from '../../core/telling/text.ts';
 import { handlerOf, type Step, sessionName } from '../step.ts';
 
 /** Puts an INCONCLUSIVE judgement to a person: writes the page, with an id to answer by. */
 export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...question }, step) => {
   return step.database(sessionName(run), async (client): Promise<AskPersonOutput> => {
-    const hold = await askPerson(client, run, question, step.plan.holdMinutes);
+    const hold = textOf(await askPerson(client, run, question, step.plan.holdMinutes));
     const tables = (await readRunTables(client, run)).map(({ name }) => name);
     return { hold: hold.id, message: page(hold, tablesInWords(tables), step) };
   });

@@ -7,6 +7,7 @@ import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
+import { plain } from '../../core/telling/text.ts';
 import { handlerOf, sessionName, unpublished } from '../step.ts';
 
 /** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
@@ -32,7 +33,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
       await publish(table, { EncryptionPercentage }).catch(unpublished(step));
     return {
       summary: [
-        ...tables,
+        ...tables.map(plain),
         `New rows are encrypted by the trigger. Run ${run.id}.`,
         ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
         ...kept.map(

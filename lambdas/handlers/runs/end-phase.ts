@@ -4,6 +4,7 @@ import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { number, tablesInWords } from '../../core/gates/judgement.ts';
 import { EndPhaseInput, type EndPhaseOutput } from '../../core/payloads.ts';
 import { phaseOf } from '../../core/plan/plan.ts';
+import { plain } from '../../core/telling/text.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /** Ends a run after a phase, as its input asked. No rollback: what the phase has done, and the triggers, stay as they are. */
@@ -21,7 +22,7 @@ export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase 
     }
     await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
     return {
-      summary: `The encryption rollout of ${tablesInWords(names)} has ended after "${title}", as its input asked. ${tables.join(' ')} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
+      summary: `The encryption rollout of ${plain(tablesInWords(names))} has ended after "${title}", as its input asked. ${plain(tables.join(' '))} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
     };
   });
 });

@@ -12,6 +12,7 @@ import {
 import { counted } from '../../core/gates/judgement.ts';
 import { ClearCiphertextInput, type ClearCiphertextOutput, type Run } from '../../core/payloads.ts';
 import { phaseOf } from '../../core/plan/plan.ts';
+import { textOf } from '../../core/telling/text.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 
 /** Calls in one execution, 10 history events each: below the 25,000 that AWS allows. Asked again, it goes on. */
@@ -76,7 +77,7 @@ async function countKept(client: pg.Client, table: string): Promise<number> {
 
 async function summary(client: pg.Client, run: Run, execution: string): Promise<string> {
   const sentences: string[] = [];
-  for (const { table, by, rows, failed, kept } of await readClearings(client, run, execution))
+  for (const { table, by, rows, failed, kept } of textOf(await readClearings(client, run, execution)))
     sentences.push(
       `The ciphertext of ${table} is cleared, as ${by} asked: ${counted(rows, 'row')} of run ${run.id}. Plaintext was not touched.`,
       ...(kept > 0

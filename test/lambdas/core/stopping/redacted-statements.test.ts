@@ -52,6 +52,9 @@ test.each([
   ['web: jane@example.com', 'a name that is not told'],
   ['+1 555 0123', 'a name that is not told'],
   ["O'Hara", 'a name that is not told'],
+  ['psql [Acknowledge this page](https://example.com/login)', 'a name that is not told'],
+  ['psql [Acknowledge](example.com)', 'a name that is not told'],
+  ['see www.example.com', 'a name that is not told'],
 ])('of the session %s is told: %s', (application, told) => {
   expect(tellableName(application)).toBe(told);
 });
