@@ -1,5 +1,6 @@
 /** How the commands reach a database that the user names, and what they say when they cannot. */
 import pg from 'pg';
+import { isPooler, settleSession, startupOptions } from '../lambdas/core/session-settings.ts';
 
 /** What the user got wrong, or must do first. The message says what was found, what is expected and what to do. */
 export class UsageError extends Error {}
@@ -83,14 +84,25 @@ export function clientConfig({ tls, ...connection }: Connection): pg.ClientConfi
 
 /** Connects to PostgreSQL 14 or newer. @throws UsageError */
 export async function connect(connection: Connection, name: string): Promise<pg.Client> {
-  const client = new pg.Client({ ...clientConfig(connection), application_name: name });
+  const client = new pg.Client({
+    ...clientConfig(connection),
+    application_name: name,
+    options: startupOptions,
+  });
   // The next query reports a lost connection; an error event without a listener would end the process.
   client.on('error', () => undefined);
   try {
     await client.connect();
+    await settleSession(client);
   } catch (error) {
+    client.end().catch(() => {});
     const { code, message } = error as { code?: string; message: string };
     const { host, port, database, user } = connection;
+    if (isPooler(error))
+      throw new UsageError(
+        `Found a connection pooler at ${host}:${port}, expected PostgreSQL itself: settings and locks of our session would be handed on to others. ` +
+          "Point --database-url at the database's own host and port.",
+      );
     throw new UsageError(
       `Found no way into PostgreSQL at ${host}:${port}, database ${database}, as ${user}: ${message || code}.\n` +
         `Expected a PostgreSQL 14 or newer that accepts this login${connection.tls ? ', with TLS and a certificate that verifies' : ''}. ` +

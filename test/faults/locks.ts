@@ -158,9 +158,10 @@ export const locks: readonly Fault[] = [
     },
   },
   {
-    name: 'Serialization failure',
+    name: 'REPEATABLE READ by default',
     done: 'The database defaults to REPEATABLE READ, and the application updates a row while a batch that saw the old one stands before it.',
-    holds: 'SQLSTATE 40001 is retried; the batch then sees the new row.',
+    holds:
+      'Sessions of ours are READ COMMITTED whatever the default is: no SQLSTATE 40001, and the row is found anew.',
     async run(scene) {
       await setForDatabase(scene, 'default_transaction_isolation', 'repeatable read');
       const ending = await scene.rollout({
@@ -172,7 +173,7 @@ export const locks: readonly Fault[] = [
         }),
       });
       expectCompleted(ending);
-      expect(scene.failures.get('TransientError')).toBeGreaterThan(0);
+      expect(scene.failures.size).toBe(0);
       return `completed; ${listed(scene.failures)}`;
     },
   },
@@ -193,7 +194,7 @@ export const locks: readonly Fault[] = [
   {
     name: 'Statement time-out',
     done: 'The database has a statement_timeout of 300 ms and a foreign trigger makes batches take seconds.',
-    holds: 'No endless retries: the rollout stops and says what it met.',
+    holds: 'Sessions of ours have none, so that neither batch nor rollback is cut off.',
     async run(scene) {
       await scene.app.client.query(`
         create function public.dawdle() returns trigger language plpgsql as $$
@@ -207,8 +208,9 @@ export const locks: readonly Fault[] = [
           ),
         ),
       });
-      expectStopped(ending, /Database locks/);
-      return `stopped by “Database locks”; ${listed(scene.failures)}`;
+      expectCompleted(ending);
+      expect(scene.failures.size).toBe(0);
+      return `completed; longest batch ${await longestBatch(scene)} ms; ${listed(scene.failures)}`;
     },
   },
   {

@@ -80,7 +80,11 @@ export class OwnServer {
   }
 
   /** A copy of the running server, as a standby that follows it. `promote` resolves when it accepts writes. */
-  async standby(): Promise<{ readonly server: OwnServer; promote(): Promise<void> }> {
+  async standby(): Promise<{
+    readonly server: OwnServer;
+    port(): Promise<number>;
+    promote(): Promise<void>;
+  }> {
     await appendFile(
       join(this.directory, 'pg_hba.conf'),
       'host replication all 127.0.0.1/32 scram-sha-256\n',
@@ -110,10 +114,14 @@ export class OwnServer {
     );
     // It says that it accepts connections only once it is promoted.
     server.up = server.start();
+    // https://www.postgresql.org/docs/current/storage-file-layout.html: its first line, and its fourth.
+    const told = async (line: number) =>
+      Number((await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n')[line]);
     return {
       server,
+      port: () => told(3),
       async promote() {
-        const pid = Number((await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n')[0]);
+        const pid = await told(0);
         await cp(join(directory, 'standby.signal'), join(directory, 'promote'));
         process.kill(pid, 'SIGUSR1');
         await server.up;

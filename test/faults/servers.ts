@@ -140,24 +140,32 @@ export const servers: readonly Fault[] = [
   },
   {
     name: 'Read-only failover',
-    done: 'From phase 3 on every session finds the database read-only, for three calls.',
+    done: 'From phase 3 on the address is that of a standby, for three calls.',
     holds: 'SQLSTATE 25006 is retried until there is a writer again.',
-    async run(scene) {
-      const { client } = scene.app;
-      const name = (await client.query('select current_database() as name')).rows[0].name;
-      const back = () => client.query(`alter database ${name} reset default_transaction_read_only`);
-      scene.repair(back);
+    server: ['wal_level=replica', 'max_wal_senders=4'],
+    async run(scene, server) {
+      const { server: standby, port, promote } = await server.standby();
+      scene.repair(async () => {
+        await promote();
+        await standby.destroy();
+      });
+      await until(
+        'the standby to follow',
+        async () =>
+          (await scene.count("select count(*) from pg_stat_replication where state = 'streaming'")) === 1,
+      );
+      const writer = scene.world.databaseSecret.port;
       let calls = 0;
       const ending = await scene.rollout({
         before: async (call) => {
           if (!isBatch(3)(call)) return;
           calls += 1;
-          if (calls === 1)
-            await client.query(`alter database ${name} set default_transaction_read_only = on`);
-          if (calls === 4) await back();
+          if (calls === 1) scene.world.databaseSecret.port = await port();
+          if (calls === 4) scene.world.databaseSecret.port = writer;
         },
       });
       expectCompleted(ending);
+      expect(scene.failures.get('TransientError')).toBeGreaterThan(0);
       return `completed; ${listed(scene.failures)}`;
     },
   },

@@ -8,6 +8,7 @@ import {
   UnusableTarget,
   WrongKey,
 } from '../../core/errors.ts';
+import { isPooler, settleSession, startupOptions } from '../../core/session-settings.ts';
 import { credentialsOf, type DatabaseLogin, isBeingRotated } from '../aws/login.ts';
 
 // bigint counts arrive as text; a table has fewer than 2^53 rows. numeric: percentages.
@@ -70,6 +71,7 @@ export async function withDatabase<T>(
     password: login.password,
     ...(database === undefined ? {} : { database }),
     application_name: applicationName,
+    options: startupOptions,
     connectionTimeoutMillis: CONNECT_MILLISECONDS,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_MILLISECONDS,
@@ -80,10 +82,11 @@ export async function withDatabase<T>(
   client.on('error', () => {});
   try {
     await client.connect();
+    await settleSession(client);
     // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
-    // And a server may still read backslashes in plain quotes as escapes, which ends a quotation elsewhere than we think.
-    await client.query('set search_path = pg_catalog, pg_temp; set standard_conforming_strings = on');
+    await client.query('set search_path = pg_catalog, pg_temp');
   } catch (error) {
+    client.end().catch(() => {});
     const address = `${login.host}:${login.port}`;
     if (
       (error as { code?: string }).code === '28P01' &&
@@ -116,6 +119,11 @@ export async function rolledBack<T>(client: pg.ClientBase, work: () => Promise<T
 
 function connectionError(error: unknown, address: string, database: string): Error {
   const { code = '', message } = error as { code?: string; message: string };
+  if (isPooler(error))
+    return new DatabaseUnreachable(
+      `Found a connection pooler at ${address}, expected PostgreSQL itself: settings and locks of a session of ours would be handed on to others. Put the database's own host and port into the secret, or into the settings databaseHost and databasePort; of RDS Proxy, the instance's or cluster's endpoint.`,
+      code,
+    );
   if (TRANSIENT.has(code) || NETWORK.has(code) || /timeout|terminated unexpectedly/i.test(message))
     return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, code);
   const hint =

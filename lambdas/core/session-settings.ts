@@ -1,0 +1,78 @@
+/** What every session of ours begins with, whatever a role, a database or a server has set for its own people. Pure. */
+
+/**
+ * By name. Not among them is TimeZone: the application's triggers fire in batches, and may write the time of the day into
+ * columns without a zone; what is ours names its zone. Nor search_path, for the same reason: see examine_target in sql/.
+ */
+export const sessionSettings = {
+  // A '\' in plain quotes would end a quotation elsewhere than we think.
+  standard_conforming_strings: 'on',
+  // What is read back, and what is sealed, is text: always the same for the same value.
+  client_encoding: 'UTF8',
+  bytea_output: 'hex',
+  datestyle: 'ISO',
+  intervalstyle: 'postgres',
+  extra_float_digits: '1',
+  // Scans of whole tables take what they take. A call of a function has its own end, and locks have limits of their own.
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+  idle_session_timeout: '0',
+  // A rollback writes: it may not be stopped by the role that was made for reading.
+  default_transaction_read_only: 'off',
+  default_transaction_deferrable: 'off',
+  default_transaction_isolation: 'read committed',
+  // Off makes a query fail that a policy would filter: the application's triggers are used to being filtered.
+  row_security: 'on',
+} as const;
+
+/**
+ * The settings as PostgreSQL takes them with the request for a connection, so that they are there before the first statement. A
+ * pooler, which would hand the session and its settings on to others, refuses such a request.
+ */
+export const startupOptions = Object.entries(sessionSettings)
+  .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
+  .join(' ');
+
+/** A connection of node-postgres, as far as it is needed here. */
+interface Session {
+  query(sql: string): Promise<{ readonly rows: readonly Record<string, unknown>[] }>;
+}
+
+/** Who answered is no server process of PostgreSQL's. */
+export class PoolerInTheWay extends Error {
+  constructor() {
+    super(
+      'Found a connection pooler, expected PostgreSQL itself: settings and locks of our session would be handed on to others.',
+    );
+  }
+}
+
+/**
+ * Settles what a request for a connection cannot, once there is one. `replica`, under which no trigger fires, may be changed by
+ * few: for others it stays, and preflight says so.
+ * @throws PoolerInTheWay before the first setting, when it has dropped those that came with the request: it is known by the
+ *   process that it names, no other than itself
+ */
+export async function settleSession(session: Session): Promise<void> {
+  const { rows } = await session.query(
+    `select pg_catalog.pg_backend_pid() as pid,
+       pg_catalog.current_setting('session_replication_role') <> 'origin' as "firesNoTriggers",
+       pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions"`,
+  );
+  const found = rows[0];
+  if (found?.pid !== (session as { processID?: number }).processID) throw new PoolerInTheWay();
+  // Known from PostgreSQL 17 on.
+  if (found?.limitsTransactions) await session.query('set transaction_timeout = 0');
+  if (found?.firesNoTriggers) await session.query('set session_replication_role = origin').catch(() => {});
+}
+
+/** PgBouncer: "unsupported startup parameter". Amazon RDS Proxy: "currently doesn't support command-line options". */
+export function isPooler(error: unknown): boolean {
+  const { code, message } = error as { code?: string; message: string };
+  return (
+    error instanceof PoolerInTheWay ||
+    (code === '08P01' && /startup parameter/i.test(message)) ||
+    (code === '0A000' && /command-line options/i.test(message))
+  );
+}
