@@ -74,7 +74,9 @@ async function seed() {
   );
   await client.query('vacuum analyze public.appointments');
   await client.query('checkpoint');
-  await client.query("insert into encryption_rollout.cursors values ('public.appointments', false)");
+  await client.query(
+    "select encryption_rollout.follow_leaves(t, 'encrypt') from encryption_rollout.targets as t",
+  );
 }
 
 interface Duration {

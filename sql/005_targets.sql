@@ -50,3 +50,38 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format('%I.%I', p_target.schema_name, p_target.table_name)
 $$;
+
+-- What the target's table consists of at this moment: itself and, of a partitioned one, everything below it. Rows lie in the
+-- leaves, and a table that is not partitioned is one leaf. A partition that is being detached is none any more.
+create function encryption_rollout.partition_tree(p_target encryption_rollout.targets)
+returns table (relation oid, is_leaf boolean)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive tree as (
+    select c.oid, c.relkind
+    from pg_class as c
+    where c.oid = to_regclass(encryption_rollout.table_sql(p_target))
+    union all
+    select c.oid, c.relkind
+    from tree
+    join pg_inherits as i on i.inhparent = tree.oid and not i.inhdetachpending
+    join pg_class as c on c.oid = i.inhrelid
+    where tree.relkind = 'p'
+  )
+  select oid, relkind <> 'p' from tree
+$$;
+
+-- Null for a relation that is gone.
+create function encryption_rollout.relation_sql(p_relation oid)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('%I.%I', n.nspname, c.relname)
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where c.oid = p_relation
+$$;

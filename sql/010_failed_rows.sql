@@ -13,6 +13,7 @@ create table encryption_rollout.failed_rows (
 -- recorded, without its data, and passed over from now on. What is no row's fault is raised, as is everything of ours.
 create function encryption_rollout.encrypt_rows(
   p_target encryption_rollout.targets,
+  p_leaf text,
   p_sql text,
   p_keys bytea[],
   p_tids tid[],
@@ -46,7 +47,7 @@ begin
     get stacked diagnostics v_constraint = constraint_name, v_context = pg_exception_context;
     if cardinality(p_tids) = 1 then
       perform encryption_rollout.record_failed_row(
-        p_target, p_tids[1], sqlstate,
+        p_target, p_leaf, p_tids[1], sqlstate,
         -- The name of what raised it, never its message: a message may quote the row.
         coalesce(nullif(v_constraint, ''), substring(v_context from '^PL/pgSQL function ([^\s(]+)\('))
       );
@@ -57,12 +58,12 @@ begin
     failed := 1;
     return;
   end if;
-  select * into v_half from encryption_rollout.encrypt_rows(p_target, p_sql, p_keys, p_tids[:v_middle], p_max_failed);
+  select * into v_half from encryption_rollout.encrypt_rows(p_target, p_leaf, p_sql, p_keys, p_tids[:v_middle], p_max_failed);
   encrypted := v_half.encrypted;
   failed := v_half.failed;
   if failed < p_max_failed then
     select * into v_half
-    from encryption_rollout.encrypt_rows(p_target, p_sql, p_keys, p_tids[v_middle + 1:], p_max_failed - failed);
+    from encryption_rollout.encrypt_rows(p_target, p_leaf, p_sql, p_keys, p_tids[v_middle + 1:], p_max_failed - failed);
     encrypted := encrypted + v_half.encrypted;
     failed := failed + v_half.failed;
   end if;
@@ -71,6 +72,7 @@ $$;
 
 create function encryption_rollout.record_failed_row(
   p_target encryption_rollout.targets,
+  p_leaf text,
   p_tid tid,
   p_sqlstate text,
   p_raised_by text
@@ -85,7 +87,7 @@ begin
   execute format(
     'select %s from only %s where ctid = $1',
     encryption_rollout.row_key_sql(p_target),
-    encryption_rollout.table_sql(p_target)
+    p_leaf
   )
   into v_key
   using p_tid;
@@ -113,7 +115,7 @@ begin
   delete from encryption_rollout.failed_rows where target = p_target;
   get diagnostics v_forgotten = row_count;
   if v_forgotten > 0 then
-    update encryption_rollout.cursors set dirty = true where target = p_target;
+    update encryption_rollout.cursors set dirty = true where target = p_target and purpose = 'encrypt';
   end if;
   return v_forgotten;
 end

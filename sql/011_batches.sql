@@ -1,18 +1,24 @@
 -- Batches. They walk the table in the order in which it is stored, with a durable cursor: a lap reads every page once,
--- whatever the key is, and a batch finds its rows side by side instead of one per page. Whatever a lap misses (rows that
--- were locked, or written behind the cursor) the next one finds; a lap that finds nothing is the end.
+-- whatever the key is, and a batch finds its rows side by side instead of one per page. A lap goes through all the leaves
+-- of a partitioned table. Whatever it misses (rows that were locked, or written behind the cursor) the next one finds; a lap
+-- that finds nothing is the end.
 
 create table encryption_rollout.cursors (
-  target text primary key references encryption_rollout.targets (name),
+  target text not null references encryption_rollout.targets (name),
+  -- Rows are encrypted, or cleared.
+  purpose text not null check (purpose in ('encrypt', 'clear')),
+  leaf oid not null,
   -- Priority rows have a lap of their own, the first one.
-  only_priority boolean not null,
+  only_priority boolean not null default false,
   -- Everything up to here is done in this lap.
   position tid not null default '(0,0)',
   -- Whether this lap has left anything that another lap might find.
   dirty boolean not null default false,
+  -- A leaf that has one more than another is done in this lap.
   laps bigint not null default 0,
-  -- The table's file. Another one (VACUUM FULL, CLUSTER, TRUNCATE) means that the rows are elsewhere now.
-  filenode oid
+  -- The leaf's file. Another one (VACUUM FULL, CLUSTER, TRUNCATE) means that the rows are elsewhere now.
+  filenode oid,
+  primary key (target, purpose, leaf)
 );
 
 create function encryption_rollout.page_of(p_tid tid)
@@ -24,11 +30,14 @@ as $$
   select ((p_tid::text::point)[0])::bigint
 $$;
 
--- Finds rows to encrypt, or to move to the key of this number: $1 and $2 bound the window (both exclusive), $3 the number.
-create function encryption_rollout.unsealed_rows_sql(
+-- Finds rows to encrypt with the key of this number, or to clear: $1 and $2 bound the window (both exclusive), $3 the number
+-- of rows.
+create function encryption_rollout.rows_to_write_sql(
   p_target encryption_rollout.targets,
-  p_key_number integer,
-  p_only_priority boolean
+  p_purpose text,
+  p_leaf text,
+  p_key_number integer default null,
+  p_only_priority boolean default false
 )
 returns text
 language plpgsql
@@ -43,8 +52,11 @@ declare
   where ctid > $1
     and ctid < $2
     and %s$sql$,
-    encryption_rollout.table_sql(p_target),
-    encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+    p_leaf,
+    case p_purpose
+      when 'encrypt' then encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+      else encryption_rollout.clearable_sql(p_target)
+    end
   );
 begin
   if p_only_priority then
@@ -63,7 +75,7 @@ $$;
 
 -- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
 -- stronger: inserts of rows that refer to ours do not wait for it.
-create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_key_number integer)
+create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_leaf text, p_key_number integer)
 returns text
 language sql
 stable
@@ -75,7 +87,7 @@ set %4$I = s.iv, %2$s
 from (%3$s
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid$sql$,
-    encryption_rollout.table_sql(p_target),
+    p_leaf,
     (
       select string_agg(format('%I = s.s%s', c || p_target.suffix, n), ', ')
       from unnest(p_target.columns) with ordinality as columns (c, n)
@@ -93,7 +105,7 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
     $sql$,
         encryption_rollout.row_key_sql(p_target),
         encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
-        encryption_rollout.table_sql(p_target),
+        p_leaf,
         encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
       )
     ),
@@ -101,10 +113,193 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
   )
 $$;
 
+-- A cursor for each leaf that there is now; of one that is gone it goes as well. A new leaf joins the lap that is under way.
+create function encryption_rollout.follow_leaves(p_target encryption_rollout.targets, p_purpose text)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from encryption_rollout.cursors
+  where target = p_target.name and purpose = p_purpose
+    and leaf not in (select relation from encryption_rollout.partition_tree(p_target) where is_leaf);
+  insert into encryption_rollout.cursors (target, purpose, leaf, only_priority, laps)
+  select p_target.name, p_purpose, relation, p_purpose = 'encrypt' and p_target.priority is not null,
+    coalesce((select min(laps) from encryption_rollout.cursors where target = p_target.name and purpose = p_purpose), 0)
+  from encryption_rollout.partition_tree(p_target)
+  where is_leaf
+  on conflict do nothing;
+$$;
+
+-- Keeps a leaf what it is until the transaction ends. False when it is none any more. Raises ER001 when the rows of one
+-- that was attached are not ours to write.
+create function encryption_rollout.hold_leaf(p_target encryption_rollout.targets, p_leaf oid)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner constant oid := (select relowner from pg_class where oid = p_leaf);
+begin
+  if v_owner is null then
+    return false;
+  end if;
+  if not pg_has_role(v_owner, 'usage') then
+    raise exception 'partition % of table % found to belong to role %, of which the engine''s role % is not a member',
+      encryption_rollout.relation_sql(p_leaf), p_target.name, v_owner::regrole, current_user
+      using errcode = 'ER001', hint = format('grant %s to %I;', v_owner::regrole, current_user);
+  end if;
+  begin
+    execute format('lock table only %s in row exclusive mode', encryption_rollout.relation_sql(p_leaf));
+  exception when undefined_table then
+    return false;
+  end;
+  return exists (select from encryption_rollout.partition_tree(p_target) where is_leaf and relation = p_leaf);
+end
+$$;
+
+create function encryption_rollout.save_cursor(p_cursor encryption_rollout.cursors)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  update encryption_rollout.cursors
+  set only_priority = p_cursor.only_priority, position = p_cursor.position, dirty = p_cursor.dirty, laps = p_cursor.laps,
+    filenode = p_cursor.filenode
+  where target = p_cursor.target and purpose = p_cursor.purpose and leaf = p_cursor.leaf
+$$;
+
 -- One bounded step, in the caller's transaction: up to p_limit rows, and never more than 256 MB of table looked at.
--- `skipped` rows were locked by somebody and are left to a later call. `exhausted`: a whole lap found nothing to do.
--- With p_key_check it first proves that the caller has the key that is in the database (ER003 otherwise).
--- Calls for one target run one after the other.
+-- `skipped` rows were locked by somebody and are left to a later call; `failed` ones are passed over from then on.
+-- `exhausted`: a whole lap found nothing to do. Calls for one target run one after the other.
+create function encryption_rollout.walk(
+  p_target encryption_rollout.targets,
+  p_purpose text,
+  p_limit integer,
+  p_key_number integer default null,
+  p_keys bytea[] default null,
+  out written integer,
+  out failed integer,
+  out skipped integer,
+  out exhausted boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A window is what one statement looks at: 16 MB of 8 kB pages.
+  v_window_pages constant bigint := 2048;
+  v_budget_pages bigint := 32768;
+  -- Of a table with thousands of small leaves no call may hold the locks of all.
+  v_leaf_costs constant integer := 512;
+  -- So many failed rows in one batch are past every threshold: no need to isolate thousands more before saying so.
+  v_max_failed constant integer := 100;
+  v_cursor encryption_rollout.cursors;
+  v_leaf text;
+  v_pages bigint;
+  v_ends_lap boolean;
+  v_end tid;
+  v_tids tid[];
+  v_step record;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'batch of % rows found, at least 1 expected', p_limit
+      using errcode = '22023', hint = 'Correct the number of rows.';
+  end if;
+  perform from encryption_rollout.targets where name = p_target.name for no key update;
+  perform encryption_rollout.follow_leaves(p_target, p_purpose);
+
+  written := 0;
+  failed := 0;
+  skipped := 0;
+  exhausted := false;
+  while written + failed < p_limit and failed < v_max_failed and v_budget_pages > 0 loop
+    if v_cursor.leaf is null then
+      select * into v_cursor
+      from encryption_rollout.cursors
+      where target = p_target.name and purpose = p_purpose
+      order by only_priority desc, laps, leaf
+      limit 1;
+      if v_cursor.leaf is null then
+        -- A partitioned table that has no partition.
+        exhausted := true;
+        exit;
+      end if;
+      if not encryption_rollout.hold_leaf(p_target, v_cursor.leaf) then
+        perform encryption_rollout.follow_leaves(p_target, p_purpose);
+        v_cursor := null;
+        continue;
+      end if;
+      v_budget_pages := v_budget_pages - v_leaf_costs;
+      v_leaf := encryption_rollout.relation_sql(v_cursor.leaf);
+      v_pages := pg_relation_size(v_cursor.leaf) / current_setting('block_size')::bigint;
+      if v_cursor.filenode is distinct from pg_relation_filenode(v_cursor.leaf) then
+        v_cursor.filenode := pg_relation_filenode(v_cursor.leaf);
+        v_cursor.position := '(0,0)';
+        v_cursor.dirty := false;
+      end if;
+    end if;
+
+    if encryption_rollout.page_of(v_cursor.position) >= v_pages then
+      v_cursor.position := '(0,0)';
+      if v_cursor.only_priority then
+        v_cursor.only_priority := false;
+        v_cursor.dirty := false;
+        v_ends_lap := false;
+      else
+        v_cursor.laps := v_cursor.laps + 1;
+        v_ends_lap := not exists (
+          select from encryption_rollout.cursors
+          where target = p_target.name and purpose = p_purpose and leaf <> v_cursor.leaf and laps < v_cursor.laps
+        );
+      end if;
+      perform encryption_rollout.save_cursor(v_cursor);
+      v_cursor := null;
+      if v_ends_lap then
+        update encryption_rollout.cursors set dirty = false where target = p_target.name and purpose = p_purpose and dirty;
+        exhausted := not found;
+        exit;
+      end if;
+      continue;
+    end if;
+
+    v_end := format('(%s,0)', encryption_rollout.page_of(v_cursor.position) + v_window_pages)::tid;
+    execute encryption_rollout.rows_to_write_sql(p_target, p_purpose, v_leaf, p_key_number, v_cursor.only_priority)
+    into v_tids
+    using v_cursor.position, v_end, p_limit - written - failed;
+
+    if v_tids is not null then
+      select * into v_step
+      from encryption_rollout.encrypt_rows(
+        p_target,
+        v_leaf,
+        case p_purpose
+          when 'encrypt' then encryption_rollout.encrypt_rows_sql(p_target, v_leaf, p_key_number)
+          else encryption_rollout.clear_rows_sql(p_target, v_leaf)
+        end,
+        p_keys,
+        v_tids,
+        v_max_failed - failed
+      );
+      -- Locked, changed or deleted since they were looked up, or not tried any more after too many failures.
+      v_step.skipped := cardinality(v_tids) - v_step.encrypted - v_step.failed;
+      v_cursor.dirty := v_cursor.dirty or v_step.encrypted > 0 or v_step.skipped > 0;
+      if cardinality(v_tids) = p_limit - written - failed then
+        v_end := v_tids[cardinality(v_tids)];
+      end if;
+      written := written + v_step.encrypted;
+      failed := failed + v_step.failed;
+      skipped := skipped + v_step.skipped;
+    end if;
+    v_budget_pages := v_budget_pages
+      - greatest(1, encryption_rollout.page_of(v_end) - encryption_rollout.page_of(v_cursor.position));
+    v_cursor.position := v_end;
+  end loop;
+  perform encryption_rollout.save_cursor(v_cursor);
+end
+$$;
+
+-- A step of the walk that encrypts; what it finds is in the current key's hands afterwards. With p_key_check it first proves
+-- that the caller has the key that is in the database (ER003 otherwise).
 create function encryption_rollout.encrypt_batch(p_target text, p_limit integer, p_key_check bytea default null)
 returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
@@ -122,92 +317,18 @@ set enable_mergejoin = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
-  -- A window is what one statement looks at: 16 MB of 8 kB pages.
-  v_window_pages constant bigint := 2048;
-  v_budget_pages bigint := 32768;
-  -- So many failed rows in one batch are past every threshold: no need to isolate thousands more before saying so.
-  v_max_failed constant integer := 100;
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
-  v_cursor encryption_rollout.cursors;
-  v_table regclass;
-  v_keys bytea[];
-  v_number integer;
-  v_pages bigint;
-  v_end tid;
-  v_tids tid[];
-  v_step record;
+  v_key record;
 begin
-  if p_limit is null or p_limit < 1 then
-    raise exception 'batch of % rows found, at least 1 expected', p_limit
-      using errcode = '22023', hint = 'Correct the number of rows.';
-  end if;
   if p_key_check is not null then
     perform encryption_rollout.check_key(p_key_check);
   end if;
-  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key)
-  into v_number, v_keys
+  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key) as keys
+  into v_key
   from encryption_rollout.read_key() as k;
-
-  insert into encryption_rollout.cursors (target, only_priority)
-  values (v_target.name, v_target.priority is not null)
-  on conflict do nothing;
-  select * into v_cursor from encryption_rollout.cursors where target = v_target.name for update;
-
-  encrypted := 0;
-  failed := 0;
-  skipped := 0;
-  exhausted := false;
-  v_table := encryption_rollout.table_sql(v_target)::regclass;
-  v_pages := pg_relation_size(v_table) / current_setting('block_size')::bigint;
-  if v_cursor.filenode is distinct from pg_relation_filenode(v_table) then
-    v_cursor.filenode := pg_relation_filenode(v_table);
-    v_cursor.position := '(0,0)';
-    v_cursor.dirty := false;
-  end if;
-
-  while encrypted + failed < p_limit and failed < v_max_failed and v_budget_pages > 0 loop
-    if encryption_rollout.page_of(v_cursor.position) >= v_pages then
-      v_cursor.position := '(0,0)';
-      v_cursor.laps := v_cursor.laps + 1;
-      if v_cursor.only_priority then
-        v_cursor.only_priority := false;
-        v_cursor.dirty := false;
-        continue;
-      end if;
-      exhausted := not v_cursor.dirty;
-      v_cursor.dirty := false;
-      exit;
-    end if;
-
-    v_end := format('(%s,0)', encryption_rollout.page_of(v_cursor.position) + v_window_pages)::tid;
-    execute encryption_rollout.unsealed_rows_sql(v_target, v_number, v_cursor.only_priority)
-    into v_tids
-    using v_cursor.position, v_end, p_limit - encrypted - failed;
-
-    if v_tids is not null then
-      select * into v_step
-      from encryption_rollout.encrypt_rows(
-        v_target, encryption_rollout.encrypt_rows_sql(v_target, v_number), v_keys, v_tids, v_max_failed - failed
-      );
-      -- Locked, changed or deleted since they were looked up, or not tried any more after too many failures.
-      v_step.skipped := cardinality(v_tids) - v_step.encrypted - v_step.failed;
-      v_cursor.dirty := v_cursor.dirty or v_step.encrypted > 0 or v_step.skipped > 0;
-      if cardinality(v_tids) = p_limit - encrypted - failed then
-        v_end := v_tids[cardinality(v_tids)];
-      end if;
-      encrypted := encrypted + v_step.encrypted;
-      failed := failed + v_step.failed;
-      skipped := skipped + v_step.skipped;
-    end if;
-    v_budget_pages := v_budget_pages
-      - greatest(1, encryption_rollout.page_of(v_end) - encryption_rollout.page_of(v_cursor.position));
-    v_cursor.position := v_end;
-  end loop;
-
-  update encryption_rollout.cursors as c
-  set only_priority = v_cursor.only_priority, position = v_cursor.position, dirty = v_cursor.dirty, laps = v_cursor.laps,
-    filenode = v_cursor.filenode
-  where c.target = v_target.name;
+  select w.written, w.failed, w.skipped, w.exhausted
+  into encrypted, failed, skipped, exhausted
+  from encryption_rollout.walk(v_target, 'encrypt', p_limit, v_key.number, v_key.keys) as w;
   if encrypted > 0 then
     insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, encrypted);
   end if;
@@ -235,7 +356,7 @@ begin
     v_encrypted := v_encrypted + v_batch.encrypted;
     exit when v_batch.exhausted;
     -- Rows that stay locked would keep it going for ever: it ends when two laps have brought nothing.
-    select laps into v_now from encryption_rollout.cursors where target = p_target;
+    select min(laps) into v_now from encryption_rollout.cursors where target = p_target and purpose = 'encrypt';
     if v_encrypted > v_before or v_laps is null then
       v_before := v_encrypted;
       v_laps := v_now;

@@ -43,7 +43,7 @@ begin
   perform encryption_rollout.store_key(p_number, p_key);
   update encryption_rollout.keys set superseded_in = pg_current_xact_id() where number = v_current.number;
   insert into encryption_rollout.keys (number, check_value) values (p_number, v_check);
-  delete from encryption_rollout.cursors;
+  delete from encryption_rollout.cursors where purpose = 'encrypt';
   insert into encryption_rollout.key_access (purpose) values ('rotate');
   return true;
 end

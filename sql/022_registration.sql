@@ -33,7 +33,7 @@ begin
   else
     if v_known.priority is distinct from v_target.priority then
       -- The rows that come first are others now: their walk begins again.
-      delete from encryption_rollout.cursors where target = v_known.name;
+      delete from encryption_rollout.cursors where target = v_known.name and purpose = 'encrypt';
     end if;
     update encryption_rollout.targets
     set priority = v_target.priority, created_at_column = v_target.created_at_column, search_path = v_target.search_path

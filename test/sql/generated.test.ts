@@ -17,10 +17,10 @@ const pieces: [heading: string, sql: string][] = [
   ['', 'encryption_rollout.insert_guard_sql(t)'],
   [
     'A batch: finds rows ($1 and $2 bound the window, $3 the number), then encrypts them ($1: keys, $2: their TIDs)',
-    'encryption_rollout.unsealed_rows_sql(t, 1, true)',
+    "encryption_rollout.rows_to_write_sql(t, 'encrypt', encryption_rollout.table_sql(t), 1, true)",
   ],
-  ['', 'encryption_rollout.encrypt_rows_sql(t, 1)'],
-  ['Clearing: $2: TIDs', 'encryption_rollout.clear_rows_sql(t)'],
+  ['', 'encryption_rollout.encrypt_rows_sql(t, encryption_rollout.table_sql(t), 1)'],
+  ['Clearing: $2: TIDs', 'encryption_rollout.clear_rows_sql(t, encryption_rollout.table_sql(t))'],
   [
     'By hand',
     "encryption_rollout.batch_function_sql(t, encryption_rollout.public_name(t, 'batch', '(integer)', '', ''))",

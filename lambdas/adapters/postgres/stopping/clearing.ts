@@ -119,7 +119,9 @@ async function beginClearing(
       [run.id, run.attempt, table, by, execution],
     );
     if (rowCount === 0) continue;
-    await client.query('delete from encryption_rollout.clear_cursors where target = $1', [table]);
+    await client.query(`delete from encryption_rollout.cursors where target = $1 and purpose = 'clear'`, [
+      table,
+    ]);
     await forgetFailedRows(client, table);
   }
 }
@@ -222,7 +224,9 @@ export async function endClearing(client: Client, run: Run, table: string, kept:
       [run.id, table],
     );
     // Batches begin their walk anew: where they have been there is work again.
-    await client.query('delete from encryption_rollout.cursors where target = $1', [table]);
+    await client.query(`delete from encryption_rollout.cursors where target = $1 and purpose = 'encrypt'`, [
+      table,
+    ]);
     await recordEvent(client, run, 'CIPHERTEXT_CLEARED', { ...rows[0], kept }, table);
   });
 }
