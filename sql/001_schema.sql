@@ -6,6 +6,11 @@ begin
     raise exception 'PostgreSQL % found, 14 or newer expected', current_setting('server_version')
       using errcode = 'ER001', hint = 'Upgrade the server, then install again.';
   end if;
+  if getdatabaseencoding() = 'SQL_ASCII' then
+    raise exception 'database % found with encoding SQL_ASCII, which does not say what its bytes mean; any other encoding expected', current_database()
+      using errcode = 'ER001',
+        hint = 'What is sealed is UTF-8. Dump the database, and restore it into one that was created with the encoding its clients write, e.g. create database ... encoding ''UTF8'' template template0;';
+  end if;
   if to_regnamespace('encryption_rollout') is null
     and not has_database_privilege(current_database(), 'create') then
     raise exception 'role % may not create schemas in database %', current_user, current_database()

@@ -16,7 +16,7 @@ language sql
 immutable strict parallel safe
 return %1$I.hmac(p_data, p_key, 'sha512'::text);
 
--- Key: 64 bytes, the first 32 for the MAC, the last 32 for AES. Returns ciphertext ‖ tag (32 bytes).
+-- Key: 64 bytes, the first 32 for the MAC, the last 32 for AES. Returns ciphertext || tag (32 bytes).
 create function encryption_rollout.aead_encrypt(plaintext bytea, key bytea, iv bytea, aad bytea)
 returns bytea
 language plpgsql

@@ -47,7 +47,7 @@ end
 $$;
 
 -- A decryption that fails raises, and a raise undoes what its transaction wrote. Sequences alone are exempt. Each target has
--- three, which hold how often that happened and, of the last time, when (µs since 1970) and who (role), until somebody asks
+-- three, which hold how often that happened and, of the last time, when (microseconds since 1970) and who (role), until somebody asks
 -- for health or statistics and it is written down as rows. The server's log has every single one.
 -- Target 0: the table is one of several, and nobody can know which.
 create table encryption_rollout.recorded_failures (

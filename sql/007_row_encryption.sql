@@ -117,8 +117,8 @@ as $$
   from unnest(p_numbers) as number
 $$;
 
--- The transform, of rows that sealing_query names r. Format 1, as aead_encrypt defines it: header ‖ ciphertext ‖ tag, over
--- the AAD header ‖ <schema>.<table>.<column> ‖ 0x00 ‖ row key. Of the n-th column, p<n> is the plaintext, c<n> the
+-- The transform, of rows that sealing_query names r. Format 1, as aead_encrypt defines it: header || ciphertext || tag, over
+-- the AAD header || <schema>.<table>.<column> || 0x00 || row key. Of the n-th column, p<n> is the plaintext, c<n> the
 -- ciphertext, s<n> the sealed value; the array of sealing_keys, which `keys` names, has its MAC key, AES key and start of
 -- AAD from 3n - 1 on.
 
@@ -161,7 +161,7 @@ as $$
   )
 $$;
 
--- Takes rows (tid, row_key, p1 … pn) from p_source and returns rows (tid, iv, s1 … sn).
+-- Takes rows (tid, row_key, p1 ... pn) from p_source and returns rows (tid, iv, s1 ... sn).
 -- "offset 0" keeps the planner from merging the levels, which would compute every ciphertext and IV several times.
 create function encryption_rollout.sealing_query(p_target encryption_rollout.targets, p_keys text, p_source text)
 returns text

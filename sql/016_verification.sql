@@ -76,7 +76,7 @@ begin
 end
 $$;
 
--- Inserts a row made of column → value, and returns it as it was stored. The caller rolls back.
+-- Inserts a row made of column -> value, and returns it as it was stored. The caller rolls back.
 create function encryption_rollout.insert_canary(p_target text, p_row jsonb)
 returns setof encryption_rollout.sealed_row
 language plpgsql

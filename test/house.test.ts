@@ -41,3 +41,16 @@ describe.each(rooms)('%s', (room) => {
     expect([...files].filter(([, number]) => number > 15)).toEqual([]);
   });
 });
+
+it('sql is ASCII, which a database of any encoding takes', () => {
+  const files = readdirSync('sql', { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('.sql'),
+  );
+  expect(files).toContain('001_schema.sql');
+  const strange = files.flatMap((file) =>
+    readFileSync(join('sql', file), 'utf8')
+      .split('\n')
+      .flatMap((line, index) => (/^[\t -~]*$/.test(line) ? [] : [`${file}:${index + 1}: ${line}`])),
+  );
+  expect(strange).toEqual([]);
+});

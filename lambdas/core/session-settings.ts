@@ -51,12 +51,13 @@ export class PoolerInTheWay extends Error {
 /**
  * Settles what a request for a connection cannot, once there is one. `replica`, under which no trigger fires, may be changed by
  * few: for others it stays, and preflight says so.
+ * @returns the encoding of the database, as PostgreSQL calls it
  * @throws PoolerInTheWay before the first setting, when it has dropped those that came with the request: it is known by the
  *   process that it names, no other than itself
  */
-export async function settleSession(session: Session): Promise<void> {
+export async function settleSession(session: Session): Promise<string> {
   const { rows } = await session.query(
-    `select pg_catalog.pg_backend_pid() as pid,
+    `select pg_catalog.pg_backend_pid() as pid, pg_catalog.getdatabaseencoding() as encoding,
        pg_catalog.current_setting('session_replication_role') <> 'origin' as "firesNoTriggers",
        pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions"`,
   );
@@ -65,6 +66,7 @@ export async function settleSession(session: Session): Promise<void> {
   // Known from PostgreSQL 17 on.
   if (found?.limitsTransactions) await session.query('set transaction_timeout = 0');
   if (found?.firesNoTriggers) await session.query('set session_replication_role = origin').catch(() => {});
+  return String(found?.encoding);
 }
 
 /** PgBouncer: "unsupported startup parameter". Amazon RDS Proxy: "currently doesn't support command-line options". */

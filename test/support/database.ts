@@ -30,12 +30,17 @@ export const appointments = {
   createdAt: 'created_at',
 } as const;
 
-export async function freshDatabase(options: { template?: Template } = {}): Promise<TestDatabase> {
+/** @param options.encoding of an empty database, if it is not UTF8 */
+export async function freshDatabase(
+  options: { template?: Template; encoding?: 'LATIN1' | 'SQL_ASCII' } = {},
+): Promise<TestDatabase> {
   const template = options.template ?? 'engine';
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   await onServer(async (server) => {
     const source = template === 'empty' ? 'template0' : await prepareTemplate(server, template);
-    await server.query(`create database ${name} template ${source}${await byFile(server)}`);
+    const encoding =
+      options.encoding === undefined ? '' : ` encoding '${options.encoding}' lc_collate 'C' lc_ctype 'C'`;
+    await server.query(`create database ${name} template ${source}${encoding}${await byFile(server)}`);
   });
   const clients: pg.Client[] = [];
   const connect = async () => {

@@ -10,6 +10,7 @@ import {
 } from '../../core/errors.ts';
 import { isPooler, settleSession, startupOptions } from '../../core/session-settings.ts';
 import { credentialsOf, type DatabaseLogin, isBeingRotated } from '../aws/login.ts';
+import { fitParameters } from './encoding.ts';
 
 // bigint counts arrive as text; a table has fewer than 2^53 rows. numeric: percentages.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
@@ -82,7 +83,7 @@ export async function withDatabase<T>(
   client.on('error', () => {});
   try {
     await client.connect();
-    await settleSession(client);
+    fitParameters(client, await settleSession(client));
     // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
     await client.query('set search_path = pg_catalog, pg_temp');
   } catch (error) {

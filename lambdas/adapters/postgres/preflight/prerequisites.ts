@@ -22,7 +22,7 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
        exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
        to_regnamespace('encryption_rollout') is not null
          or has_database_privilege(current_database(), 'create') as may_create,
-       current_user as role, pg_is_in_recovery() as standby`,
+       current_user as role, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding`,
   );
   const found = rows[0];
   return [
@@ -31,6 +31,12 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
       '14 or newer, and not a standby',
       `${found.version}${found.standby ? ', a standby' : ''}`,
       found.number >= 140_000 && !found.standby,
+    ),
+    line(
+      'Encoding of the database',
+      'one that says what its bytes mean, since what is sealed is UTF-8: any but SQL_ASCII',
+      found.encoding,
+      found.encoding !== 'SQL_ASCII',
     ),
     line('Extension pgcrypto', 'available', found.pgcrypto ? 'available' : 'not available', found.pgcrypto),
     line(
