@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import { counted } from '../lambdas/core/gates/judgement.ts';
+import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { onScreen } from '../lambdas/core/telling/text.ts';
 import {
   type Connection,
@@ -18,6 +19,7 @@ import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } f
 import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addReportCommand, addStatusCommand } from './aws/status.ts';
+import { addCheckCommand } from './check.ts';
 import { install, uninstall } from './engine.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
@@ -112,6 +114,7 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     add(program);
 
   program.commandsGroup('On a database that you name:');
+  addCheckCommand(program);
   program
     .command('install')
     .description('install the engine, and prepare public.appointments; again: bring it up to date')
@@ -170,7 +173,8 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     const shown = explained(error);
-    if (shown instanceof UsageError) process.stderr.write(`${onScreen(shown.message)}\n`);
+    if (shown instanceof UsageError || shown instanceof ConfigurationError)
+      process.stderr.write(`${onScreen(shown.message)}\n`);
     // Ctrl+C at a question, and every question comes before the first change.
     else if ((shown as Error).name === 'ExitPromptError') process.stderr.write('Nothing was changed.\n');
     // commander has said it on stderr.

@@ -1,7 +1,8 @@
 /** Entry of the CDK CLI, see cdk.json. */
 import { App, Validations } from 'aws-cdk-lib';
 import { AwsSolutionsChecks } from 'cdk-nag';
-import { ConfigurationError, configOf } from './config.ts';
+import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
+import { configOf } from './config.ts';
 import { EncryptionRolloutStack } from './stack.ts';
 
 try {

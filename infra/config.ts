@@ -1,7 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
+import { oneOrMany, readJson } from '../config/read.ts';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
+import { ConfigurationError, issuesInWords, sample } from '../lambdas/core/plan/configuration-error.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import { Database, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
@@ -26,6 +27,8 @@ const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What every deployment may say. */
 const everywhere = {
+  /** For editors: config/schema.json. */
+  $schema: z.string().optional(),
   /** Prefix of every name in the console; one deployment per database. */
   stackName: text(
     /^[A-Za-z][A-Za-z0-9-]{0,39}$/,
@@ -83,8 +86,6 @@ const everywhere = {
     .default({})
     .transform((given): Record<string, string> => ({ ...(given as Record<string, string>) })),
 };
-
-const orTargets = 'expected target, of one table, or targets, a list: not both';
 
 /** What is there already. */
 const given = {
@@ -172,8 +173,19 @@ export type GivenConfig = WithTables<z.infer<typeof WithPassword>> | WithTables<
 export type DemoConfig = WithTables<z.infer<typeof WithDemo>>;
 
 /** Whether a list or the short form of a list of one was given. */
-type WithTables<Parsed> = Omit<Parsed, 'target' | 'targets'> & { readonly targets: readonly Target[] };
+type WithTables<Parsed> = Omit<Parsed, 'target' | 'targets' | '$schema'> & {
+  readonly targets: readonly Target[];
+};
 export type RolloutConfig = GivenConfig | DemoConfig;
+
+/** config/schema.json: what an editor completes and checks a configuration by. What zod refines is not in it. */
+export function configurationSchema(): object {
+  return z.toJSONSchema(z.union(Object.values(schemas)), {
+    io: 'input',
+    unrepresentable: 'any',
+    reused: 'ref',
+  });
+}
 
 /** The settings that go with what was chosen, so that what is wrong is told in its terms. */
 function chosenBy(value: unknown): { schema: (typeof schemas)[keyof typeof schemas]; choice: string } {
@@ -185,36 +197,6 @@ function chosenBy(value: unknown): { schema: (typeof schemas)[keyof typeof schem
     : { schema: schemas.password, choice: 'databaseAuthentication "password"' };
 }
 
-/** A setting is wrong or missing. The message is for the operator: one line per setting. */
-export class ConfigurationError extends Error {
-  override readonly name = 'ConfigurationError';
-}
-
-const sample = (value: unknown) => {
-  const text = JSON.stringify(value);
-  return text === undefined ? 'nothing' : text.length > 80 ? `${text.slice(0, 79)}…` : text;
-};
-
-/** For people who have not met zod. */
-const kinds: Readonly<Record<string, string>> = {
-  array: 'a list',
-  record: 'an object',
-  int: 'a whole number',
-};
-
-/** `expected …`; where zod has only its own words for it, in ours. */
-function expectedBy(issue: z.core.$ZodIssue): string {
-  if (issue.code === 'too_big' && issue.origin === 'number') return `expected at most ${issue.maximum}`;
-  if (issue.code === 'too_small' && issue.origin === 'number')
-    return `expected ${issue.inclusive ? 'at least' : 'more than'} ${Number(Number(issue.minimum).toPrecision(2))}`;
-  if (issue.code === 'too_small' && issue.message.startsWith('Too small'))
-    return issue.origin === 'array' ? 'expected at least one' : 'expected some text';
-  if (issue.code === 'invalid_type' && issue.message.startsWith('Invalid '))
-    return `expected ${kinds[issue.expected] ?? issue.expected}`;
-  // Of zod's own "Invalid input: expected …, received …" only the middle is news.
-  return issue.message.replace(/^Invalid [^:]*: /, '').replace(/, received .*$/, '');
-}
-
 /**
  * Checks a configuration.
  * @param source what the message calls it, e.g. the file's path
@@ -224,23 +206,15 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
   const { schema, choice } = chosenBy(value);
   const result = schema.safeParse(value, { reportInput: true });
   if (result.success) {
-    const { target, ...config } = result.data;
+    const { target, $schema: _, ...config } = result.data;
     const targets = 'targets' in config ? config.targets : undefined;
-    if (target !== undefined && targets !== undefined)
-      throw new ConfigurationError(`${source}: targets: found target besides, ${orTargets}`);
-    return { ...config, targets: targets ?? [target ?? Target.parse({})] } as RolloutConfig;
+    return { ...config, targets: oneOrMany(source, target, targets) } as RolloutConfig;
   }
-  const lines = result.error.issues.flatMap((issue) => {
-    const path = issue.path.join('.');
-    if (issue.code === 'unrecognized_keys')
-      return issue.keys.map((key) =>
-        path === '' && settingNames.includes(key)
-          ? `${source}: ${key}: not a setting that goes with ${choice}`
-          : `${source}: ${path ? `${path}.` : ''}${key}: unknown setting`,
-      );
-    return `${source}: ${path || 'the configuration'}: found ${sample(issue.input)}, ${expectedBy(issue)}`;
-  });
-  throw new ConfigurationError(lines.join('\n'));
+  throw new ConfigurationError(
+    issuesInWords(source, result.error.issues, (key) =>
+      settingNames.includes(key) ? `not a setting that goes with ${choice}` : undefined,
+    ),
+  );
 }
 
 /**
@@ -248,23 +222,7 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
  * @throws ConfigurationError
  */
 export function readConfig(file: string): RolloutConfig {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch {
-    throw new ConfigurationError(
-      `config: found no readable file at ${file}, expected the path of a JSON file, e.g. -c config=config/example.json`,
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new ConfigurationError(
-      `${file}: found no JSON (${(error as Error).message}), expected a JSON object`,
-    );
-  }
-  return parseConfig(value, file);
+  return parseConfig(readJson(file), file);
 }
 
 const exampleFile = fileURLToPath(new URL('../config/example.json', import.meta.url));

@@ -29,13 +29,20 @@ export function duration(seconds: number): string {
   return minutes > 0 ? `${minutes} min` : `${Math.round(seconds)} s`;
 }
 
+/** Binary units, as storage is sold. */
+export function bytes(value: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
+  return `${(value / 1_024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
 /** Virtual seconds since the start as `day 1 02:30`. */
 export function clock(seconds: number): string {
   const pad = (value: number) => String(Math.floor(value)).padStart(2, '0');
   return `day ${Math.floor(seconds / 86_400) + 1} ${pad((seconds % 86_400) / 3_600)}:${pad((seconds % 3_600) / 60)}`;
 }
 
-function mark(passed: boolean | null): string {
+export function mark(passed: boolean | null): string {
   return passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
 }
 

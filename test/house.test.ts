@@ -8,11 +8,13 @@ const knows: Readonly<Record<string, readonly string[]>> = {
   'lambdas/core': [],
   'lambdas/adapters': ['lambdas/core'],
   'lambdas/handlers': ['lambdas/core', 'lambdas/adapters'],
-  infra: ['lambdas/core'],
+  config: ['lambdas/core'],
+  infra: ['lambdas/core', 'config'],
   verifier: [],
   terminal: ['lambdas/core'],
-  cli: ['lambdas/core', 'lambdas/adapters', 'verifier', 'terminal'],
-  rehearsal: ['lambdas/core', 'lambdas/adapters', 'infra', 'terminal'],
+  inspection: ['lambdas/core', 'lambdas/adapters', 'terminal'],
+  cli: ['lambdas/core', 'lambdas/adapters', 'verifier', 'terminal', 'config', 'inspection'],
+  rehearsal: ['lambdas/core', 'lambdas/adapters', 'infra', 'terminal', 'config', 'inspection'],
 };
 const rooms = Object.keys(knows);
 const roomOf = (file: string) => rooms.find((room) => file.startsWith(`${room}/`)) ?? dirname(file);

@@ -5,9 +5,11 @@ import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts';
+import type { Forecast } from '../../lambdas/core/preflight/forecast.ts';
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { textOf, visible } from '../../lambdas/core/telling/text.ts';
-import { count, duration } from '../../terminal/display.ts';
+import { bytes, count, duration } from '../../terminal/display.ts';
+import { changesLines, section } from '../changes-screen.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
 const barCells = 40;
@@ -171,9 +173,8 @@ function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): strin
 
 /** The result of a dry run: checklist, forecast, verdict. */
 export function dryRunScreen(output: DryRunOutput): string {
-  const { verdict, criteria, forecast } = textOf(output, visible);
-  const { rowsToEncrypt, batches, hours, tableBytes, walBytes, tables } = forecast;
-  const several = tables.length > 1;
+  const { verdict, criteria, forecast, additions, notices } = textOf(output, visible);
+  const concerned = new Set(criteria.flatMap(({ table }) => table ?? []));
   const notMet = criteria.filter(({ passed }) => passed === false).length;
   const unknown = criteria.filter(({ passed }) => passed === null).length;
   const open = [
@@ -182,9 +183,19 @@ export function dryRunScreen(output: DryRunOutput): string {
   ];
   return [
     pc.bold('Checklist'),
-    ...(several ? byTable(criteria) : criteria.map(criterionLine)),
+    ...(concerned.size > 1 ? byTable(criteria) : criteria.map(criterionLine)),
+    ...changesLines([...concerned], additions, notices),
+    ...(forecast === null ? [] : forecastLines(forecast)),
     '',
-    pc.bold('Forecast'),
+    verdict === 'GO'
+      ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
+      : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
+  ].join('\n');
+}
+
+function forecastLines({ rowsToEncrypt, batches, hours, tableBytes, walBytes, tables }: Forecast): string[] {
+  const several = tables.length > 1;
+  return section('Forecast', [
     `  ${count(rowsToEncrypt)} rows to encrypt in ${count(batches)} batches, ${duration(hours * 3_600)} with the planned waits`,
     `  the ${several ? 'tables grow' : 'table grows'} by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
     ...(several
@@ -193,11 +204,7 @@ export function dryRunScreen(output: DryRunOutput): string {
             `    ${name}: ${count(of.rowsToEncrypt)} rows in ${count(of.batches)} batches, ${bytes(of.tableBytes)}, ${bytes(of.walBytes)} of WAL`,
         )
       : []),
-    '',
-    verdict === 'GO'
-      ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
-      : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
-  ].join('\n');
+  ]);
 }
 
 /** First what concerns all tables, then each under its name. */
@@ -213,11 +220,4 @@ function byTable(criteria: readonly Criterion[]): string[] {
 function criterionLine({ name, expected, measured, passed }: Criterion): string {
   const mark = passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
   return `  ${mark} ${name}: ${measured}${passed === true ? '' : ` (expected ${expected})`}`;
-}
-
-/** Binary units, as storage is sold. */
-function bytes(value: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
-  return `${(value / 1_024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
 }

@@ -5,6 +5,7 @@
 import * as z from 'zod';
 import type { Criterion, Judgement } from './gates/judgement.ts';
 import type { Forecast } from './preflight/forecast.ts';
+import type { Addition, Notice } from './preflight/notices.ts';
 
 export const PhaseNumber = z.union(
   [z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)],
@@ -168,7 +169,10 @@ export interface TakeBackupOutput {
 // DryRun ------------------------------------------------------------------------------------------------------------
 export const DryRunInput = z.object({ input: z.unknown(), onCall: OnCall });
 export type DryRunOutput = Judgement & {
-  readonly forecast: Forecast;
+  /** null = something is missing without which nothing can be foretold. */
+  readonly forecast: Forecast | null;
+  readonly additions: readonly Addition[];
+  readonly notices: readonly Notice[];
 };
 
 // EndPhase ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,58 @@ import { stripVTControlCharacters } from 'node:util';
 import { vi } from 'vitest';
 import { runCommand } from '../../cli/program.ts';
 
+/** What somebody types once the question is there; without it there is no terminal. */
+interface Terminal {
+  readonly question: RegExp;
+  readonly keys: string;
+}
+
+/**
+ * `npm run rollout -- …`, without what the machine knows of AWS.
+ * @param environment besides, or instead of, what is set here
+ */
+export async function rollout(
+  args: readonly string[],
+  environment: Record<string, string | undefined> = {},
+  terminal?: Terminal,
+) {
+  const said = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    vi.spyOn(process[name], 'write').mockImplementation((text) => {
+      said[name] += text;
+      return true;
+    });
+  const before = { ...process.env };
+  for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
+  Object.assign(process.env, {
+    AWS_CONFIG_FILE: '/nowhere',
+    AWS_SHARED_CREDENTIALS_FILE: '/nowhere',
+    AWS_EC2_METADATA_DISABLED: 'true',
+    AWS_MAX_ATTEMPTS: '1',
+    AWS_REGION: 'eu-west-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+    // A question in one line.
+    CLI_WIDTH: '1000',
+    ...environment,
+  });
+  const keyboard = Object.assign(new PassThrough(), { isTTY: terminal !== undefined });
+  vi.spyOn(process, 'stdin', 'get').mockReturnValue(keyboard as unknown as typeof process.stdin);
+  try {
+    const ending = runCommand(args);
+    if (terminal !== undefined) {
+      const asked = () => terminal.question.test(stripVTControlCharacters(said.stderr));
+      await vi.waitUntil(asked, { timeout: 120_000 });
+      keyboard.write(terminal.keys);
+    }
+    return { code: await ending, ...said };
+  } finally {
+    process.env = before;
+    process.exitCode = undefined;
+    vi.restoreAllMocks();
+  }
+}
+
 /** AWS as the commands find it: what each action is answered, by its name or the path of a function. */
 export class Cloud {
   readonly asked: string[] = [];
@@ -40,52 +92,13 @@ export class Cloud {
     this.url = `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
   }
 
-  /**
-   * `npm run rollout -- …`, without what the machine knows of AWS.
-   * @param environment instead of that of the stand-in
-   * @param terminal what somebody types once the question is there; without it there is no terminal
-   */
-  async rollout(
+  /** A command of the deployed stack. `environment`: instead of that of the stand-in. */
+  rollout(
     args: readonly string[],
     environment: Record<string, string | undefined> = {},
-    terminal?: { readonly question: RegExp; readonly keys: string },
+    terminal?: Terminal,
   ) {
-    const said = { stdout: '', stderr: '' };
-    for (const name of ['stdout', 'stderr'] as const)
-      vi.spyOn(process[name], 'write').mockImplementation((text) => {
-        said[name] += text;
-        return true;
-      });
-    const before = { ...process.env };
-    for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
-    Object.assign(process.env, {
-      AWS_CONFIG_FILE: '/nowhere',
-      AWS_SHARED_CREDENTIALS_FILE: '/nowhere',
-      AWS_EC2_METADATA_DISABLED: 'true',
-      AWS_ENDPOINT_URL: this.url,
-      AWS_MAX_ATTEMPTS: '1',
-      AWS_REGION: 'eu-west-1',
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
-      // A question in one line.
-      CLI_WIDTH: '1000',
-      ...environment,
-    });
-    const keyboard = Object.assign(new PassThrough(), { isTTY: terminal !== undefined });
-    vi.spyOn(process, 'stdin', 'get').mockReturnValue(keyboard as unknown as typeof process.stdin);
-    try {
-      const ending = runCommand([...args, '--stack', 'Rollout']);
-      if (terminal !== undefined) {
-        const asked = () => terminal.question.test(stripVTControlCharacters(said.stderr));
-        await vi.waitUntil(asked, { timeout: 120_000 });
-        keyboard.write(terminal.keys);
-      }
-      return { code: await ending, ...said };
-    } finally {
-      process.env = before;
-      process.exitCode = undefined;
-      vi.restoreAllMocks();
-    }
+    return rollout([...args, '--stack', 'Rollout'], { AWS_ENDPOINT_URL: this.url, ...environment }, terminal);
   }
 
   stop(): void {

@@ -120,11 +120,19 @@ test('the screen of a dry run: every criterion, the forecast, the verdict', () =
       walBytes: 2 ** 31,
       tables: [],
     },
+    additions: [],
+    notices: [],
   });
   expect(plain(screen)).toBe(`Checklist
   ✓ Trigger: disabled
   ✗ Database backup: none (expected one younger than 24 h)
   ? CPU: no reading (expected at most 80 %)
+
+What will be added
+  Nothing: it is there already.
+
+Who will notice
+  Nobody, as far as catalogs and sources of functions tell.
 
 Forecast
   1,000,000 rows to encrypt in 200 batches, 9 h 30 min with the planned waits
@@ -157,6 +165,10 @@ test('the screen of a dry run over several tables: what concerns them all, then 
         { name: 'public.orders', ...part },
       ],
     },
+    additions: [{ table: 'public.users', kind: 'column', name: 'email_encrypted', what: 'bytea' }],
+    notices: [
+      { table: 'public.orders', about: 'copies', finding: 'view mail reads email', advice: 'Change it.' },
+    ],
   });
   expect(plain(screen)).toBe(`Checklist
   ✓ Key: 1
@@ -166,6 +178,15 @@ test('the screen of a dry run over several tables: what concerns them all, then 
     ✗ Trigger: enabled (expected disabled)
   public.orders
     ✓ Missing IVs: 0
+
+What will be added
+  public.users
+    + column email_encrypted  bytea
+
+Who will notice
+  public.orders
+    holds the same values elsewhere, which stay as they are:
+      view mail reads email. Change it.
 
 Forecast
   1,000 rows to encrypt in 4 batches, 9 h with the planned waits

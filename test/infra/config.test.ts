@@ -4,14 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Stack } from 'aws-cdk-lib';
 import { describe, expect, test } from 'vitest';
-import {
-  ConfigurationError,
-  configOf,
-  type GivenConfig,
-  parseConfig,
-  readConfig,
-} from '../../infra/config.ts';
+import { configOf, type GivenConfig, parseConfig, readConfig } from '../../infra/config.ts';
 import { GivenSurroundings } from '../../infra/surroundings/surroundings.ts';
+import { ConfigurationError } from '../../lambdas/core/plan/configuration-error.ts';
 
 const right = {
   vpcId: 'vpc-0123456789abcdef0',

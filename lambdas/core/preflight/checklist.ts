@@ -27,7 +27,7 @@ export interface TableChecklist {
   readonly expectedTrigger: 'disabled' | 'any' | 'enabled';
   /** SQL condition of the priority rows and how many they are; null = the operator named none. */
   readonly priority: { readonly condition: string; readonly rows: number } | null;
-  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not tried. */
+  /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not inserted, and nothing is known against it. */
   readonly canaryProblem: string | null;
   readonly otherTriggers: readonly OtherTrigger[];
 }
@@ -162,7 +162,7 @@ function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[
       expected: 'can be inserted (and rolled back)',
       measured:
         m.canaryProblem === null
-          ? 'not tried: a dry run writes nothing'
+          ? 'nothing is against it; not inserted, since a dry run writes nothing'
           : m.canaryProblem || 'can be inserted',
       passed: !m.canaryProblem,
     },
@@ -207,7 +207,7 @@ function alarmsCriterion({ missingAlarms, silentAlarms, mutedAlarms }: Checklist
 }
 
 /** What a trigger does only its owner knows: a person who has read it says that it may be so. */
-function triggersCriterion(
+export function triggersCriterion(
   otherTriggers: readonly OtherTrigger[],
   acknowledgedTriggers: readonly string[],
 ): Criterion {

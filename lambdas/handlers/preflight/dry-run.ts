@@ -1,8 +1,11 @@
 import type pg from 'pg';
 import { isInstalled } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, keysInUse } from '../../adapters/postgres/encryption/keys.ts';
+import { readAdditions } from '../../adapters/postgres/preflight/additions.ts';
+import { canaryProblem } from '../../adapters/postgres/preflight/canary.ts';
 import { examineTable } from '../../adapters/postgres/preflight/examination.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
+import { readNotices } from '../../adapters/postgres/preflight/notices.ts';
 import {
   isRegistered,
   readServerPrerequisites,
@@ -18,8 +21,12 @@ import {
   checklistCriteria,
   type TableChecklist,
 } from '../../core/preflight/checklist.ts';
+import type { Addition, Notice } from '../../core/preflight/notices.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 import { readReadiness } from './readiness.ts';
+
+/** Of a kind, about a table: an execution's output holds 256 KiB. */
+const mostNotices = 8;
 
 /**
  * The checklist of preflight, what PrepareDatabase needs, and the forecast, in a session that cannot write; for a database
@@ -31,21 +38,26 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
   return step.database(unattachedSession, async (client): Promise<DryRunOutput> => {
     await client.query('set default_transaction_read_only = on');
     const prerequisites = await readServerPrerequisites(client);
-    for (const target of targets) prerequisites.push(...(await examineTable(client, target)));
+    const additions: Addition[] = [];
+    const notices: Notice[] = [];
+    for (const target of targets) {
+      prerequisites.push(...(await examineTable(client, target)));
+      additions.push(...(await readAdditions(client, target)));
+      notices.push(...(await readNotices(client, target, mostNotices)));
+    }
     if (prerequisites.some(({ passed }) => passed === false))
-      return {
-        ...judge('DryRun', prerequisites),
-        forecast: { rowsToEncrypt: 0, batches: 0, hours: 0, tableBytes: 0, walBytes: 0, tables: [] },
-      };
+      return { ...judge('DryRun', prerequisites), forecast: null, additions, notices };
     const readiness = await readReadiness(step, client, asked);
+    const exposure = await readExposure(client, await asKnown(client, targets));
     const tables: TableChecklist[] = [];
     for (const [index, ready] of readiness.tables.entries()) {
-      const health = await scanHealth(client, targets[index] as Target);
+      const target = targets[index] as Target;
+      const health = await scanHealth(client, target);
       tables.push({
         ...ready,
         health,
         addsGuard: !health.prepared,
-        canaryProblem: null,
+        canaryProblem: (await canaryProblem(client, target)) || null,
         expectedTrigger: await expectedTrigger(client, ready.table),
       });
     }
@@ -55,9 +67,10 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       keyMatches: await keyState(step, client),
       subscribers: onCall.subscribers,
       takesBackup: step.settings.takeBackup,
-      exposure: await readExposure(client, await asKnown(client, targets)),
+      exposure,
     });
-    return { ...judge('DryRun', [...prerequisites, ...criteria]), forecast: readiness.forecast };
+    const judgement = judge('DryRun', [...prerequisites, ...criteria]);
+    return { ...judgement, forecast: readiness.forecast, additions, notices };
   });
 });
 

@@ -4,6 +4,7 @@ import { insertCanary, readHealth } from '../../adapters/postgres/encryption/eng
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readRefusal, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
+import { canaryProblem } from '../../adapters/postgres/preflight/canary.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import { readBackupProblem } from '../../adapters/postgres/runs/events.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
@@ -69,11 +70,15 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
   });
 });
 
-/** What the database says to the canary; empty when it can be inserted, which is rolled back. */
-function tryCanary(client: pg.Client, target: Target): Promise<string> {
-  return rolledBack(client, () => insertCanary(client, target)).then(
-    () => '',
-    ({ code, column, constraint }) =>
-      `refused with SQLSTATE ${code} (${column ?? constraint ?? 'no column named'}): set the target's canary`,
-  );
+/** What is against the canary; empty when it can be inserted, which is rolled back. */
+async function tryCanary(client: pg.Client, target: Target): Promise<string> {
+  try {
+    await rolledBack(client, () => insertCanary(client, target));
+    return '';
+  } catch (error) {
+    const { code, column, constraint } = error as { code?: string; column?: string; constraint?: string };
+    // PostgreSQL names a column or a constraint for some refusals alone.
+    const place = column ?? constraint ?? ((await canaryProblem(client, target)) || 'no column named');
+    return `refused with SQLSTATE ${code} (${place}): set the target's canary`;
+  }
 }

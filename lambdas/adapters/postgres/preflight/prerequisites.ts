@@ -48,6 +48,33 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
   ];
 }
 
+/** Whether the names in schema public that the engine is to take are free. Of a database that has the engine: nothing. */
+export async function readNames(client: pg.ClientBase, targets: readonly Target[]): Promise<Criterion[]> {
+  if (await isInstalled(client)) return [];
+  const functions = [
+    'get_encryption_health_summary',
+    ...targets.flatMap(({ table }) => [`batch_encrypt_${table}`, `decrypt_${table}_pii_with_iv_logged`]),
+    'decrypt_pii_with_iv_logged',
+  ];
+  const { rows } = await client.query(
+    `select 'function ' || p.oid::regprocedure as name from pg_proc as p
+     where p.pronamespace = to_regnamespace('public') and p.proname = any ($1)
+     union all
+     select 'relation ' || c.oid::regclass from pg_class as c
+     where c.relnamespace = to_regnamespace('public') and c.relname = any ($2)
+     order by name`,
+    [functions, ['encryption_errors']],
+  );
+  return [
+    line(
+      'Names in schema public',
+      'free: rename what has them',
+      rows.map(({ name }) => name).join(', ') || 'free',
+      rows.length === 0,
+    ),
+  ];
+}
+
 /**
  * Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down.
  * @returns also whether PrepareDatabase has prepared the table: otherwise it will add columns and triggers

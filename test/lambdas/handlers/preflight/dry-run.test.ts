@@ -64,7 +64,10 @@ describe('DryRun on a database without the engine', () => {
       forecast: { rowsToEncrypt: 190, batches: 4 },
     });
     expect(judgement.criteria).toContainEqual(
-      expect.objectContaining({ name: 'Canary row', measured: 'not tried: a dry run writes nothing' }),
+      expect.objectContaining({
+        name: 'Canary row',
+        measured: 'nothing is against it; not inserted, since a dry run writes nothing',
+      }),
     );
     expect(judgement.criteria).toContainEqual(
       expect.objectContaining({
@@ -105,7 +108,9 @@ describe('DryRun on a database without the engine', () => {
   test('a table that is not there', async () => {
     await untouched();
     world.configure({ targets: [{ table: 'appointment', columns: ['email'], canary: {} }] });
-    expect(failed(await withoutTrace(() => dryRun()))).toEqual(['Table']);
+    const judgement = await withoutTrace(() => dryRun());
+    expect(failed(judgement)).toEqual(['Table']);
+    expect(judgement.forecast).toBeNull();
   });
 
   test("asks for people's attestations, and takes those of the input", async () => {
@@ -128,9 +133,16 @@ describe('DryRun on a database without the engine', () => {
         'Other triggers on the table',
         'No foreign code in batches',
       ]);
-      expect(failed(await dryRun({ acknowledgedTriggers: ['audit'] }))).toEqual([
-        'No foreign code in batches',
-      ]);
+      await world.client.query('create publication feed for table public.appointments');
+      const judgement = await dryRun({ acknowledgedTriggers: ['audit'] });
+      expect(judgement.additions).toContainEqual(expect.objectContaining({ name: 'email_encrypted' }));
+      expect(judgement.notices).toContainEqual(
+        expect.objectContaining({
+          about: 'replication',
+          finding: 'publication feed sends it to subscribers',
+        }),
+      );
+      expect(failed(judgement)).toEqual(['No foreign code in batches']);
     } finally {
       await world.client.query(`drop owned by ${stranger}; drop role ${stranger}`);
     }

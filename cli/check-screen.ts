@@ -1,0 +1,51 @@
+/** What `check` has found, to be read. Pure, but for the colours, which a pipe does not get. */
+import pc from 'picocolors';
+import type { Criterion } from '../lambdas/core/gates/judgement.ts';
+import { textOf, visible } from '../lambdas/core/telling/text.ts';
+import { bytes, count, duration, mark } from '../terminal/display.ts';
+import { changesLines, section } from './changes-screen.ts';
+import type { Checked } from './check.ts';
+
+export function checkScreen(found: Checked): string {
+  const checked = textOf(found, visible);
+  const { criteria, additions, notices, forecast, tables } = checked;
+  const ofAll = criteria.filter(({ table }) => table === undefined);
+  const open = criteria.filter(({ passed }) => passed === false).length;
+  const asked = criteria.filter(({ passed }) => passed === null).length;
+  return [
+    `${checked.database}, as ${checked.login}`,
+    '',
+    pc.bold('Does it fit?'),
+    ...tables.flatMap((name) => [
+      `  ${pc.bold(name)}`,
+      ...criteria.filter(({ table }) => table === name).map((each) => `    ${lineOf(each)}`),
+    ]),
+    `  ${pc.bold('Server and session')}`,
+    ...ofAll.map((each) => `    ${lineOf(each)}`),
+    ...changesLines(tables, additions, notices),
+    ...(forecast === null
+      ? []
+      : section('Forecast', [
+          `  ${count(forecast.rowsToEncrypt)} rows to encrypt in ${count(forecast.batches)} batches: ${duration(forecast.hours * 3_600)} at the plan's pace, its waits included`,
+          `  the tables grow by about ${bytes(forecast.tableBytes)}, and ${bytes(forecast.walBytes)} of WAL is written`,
+          ...(forecast.tables.length === 1
+            ? []
+            : forecast.tables.map(
+                (each) =>
+                  `    ${each.name}: ${count(each.rowsToEncrypt)} rows, ${bytes(each.tableBytes)}, ${bytes(each.walBytes)} of WAL`,
+              )),
+        ])),
+    ...section(
+      'What could not be checked',
+      checked.unchecked.map((text) => `  ${text}`),
+    ),
+    '',
+    checked.fits
+      ? `${pc.green(pc.bold('It fits.'))} Nothing was written.${asked === 0 ? '' : ` ${pc.yellow('?')} marks what a person has to look at.`}`
+      : `${pc.red(pc.bold('It does not fit'))} as it is: ${open} of the lines above ${open === 1 ? 'is' : 'are'} not met (✗). Nothing was written.`,
+  ].join('\n');
+}
+
+function lineOf({ name, expected, measured, passed }: Criterion): string {
+  return `${mark(passed)} ${name}: ${measured}${passed === true ? '' : ` (expected: ${expected})`}`;
+}

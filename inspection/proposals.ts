@@ -1,0 +1,123 @@
+/** What a table's catalogs propose for its configuration: nothing is read but catalogs. */
+import type pg from 'pg';
+import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
+import { Target } from '../lambdas/core/plan/settings.ts';
+import { UsageError } from '../terminal/connection.ts';
+import { type Column, personalColumns } from './personal.ts';
+
+export interface TableName {
+  readonly schema: string;
+  readonly table: string;
+}
+
+export interface Proposal {
+  /** Without a canary. */
+  readonly target: Target;
+  /** Columns that look like personal data, and why they cannot be encrypted. */
+  readonly leftOut: readonly { readonly name: string; readonly why: string }[];
+}
+
+/**
+ * `schema.table`, either part in double quotes if it must be; a table alone is one of schema public.
+ * @throws UsageError
+ */
+export function tableNameOf(text: string): TableName {
+  const part = '(?:"((?:[^"]|"")+)"|([^".]+))';
+  const [, q1, p1, q2, p2] = new RegExp(`^${part}(?:\\.${part})?$`).exec(text) ?? [];
+  const first = q1?.replaceAll('""', '"') ?? p1;
+  if (first === undefined)
+    throw new UsageError(`Found --table ${text}, expected schema.table, like public.users.`);
+  const second = q2?.replaceAll('""', '"') ?? p2;
+  return second === undefined ? { schema: 'public', table: first } : { schema: first, table: second };
+}
+
+/**
+ * Proposes a configuration.
+ * @param wanted the columns to encrypt; those that look like personal data when not given
+ * @returns undefined when no column is wanted and none looks like personal data
+ */
+export async function proposeTable(
+  client: pg.ClientBase,
+  name: TableName,
+  wanted?: readonly string[],
+): Promise<Proposal | undefined> {
+  const columns = await readColumns(client, name);
+  const key = await chooseKey(client, name);
+  const taken = new Set(columns.map((column) => column.name));
+  const targetOf = (encrypted: readonly string[]) => {
+    const used = (suffix: string) => encrypted.some((column) => taken.has(`${column}${suffix}`));
+    return Target.parse({
+      ...name,
+      key: key.length > 0 ? key : ['id'],
+      columns: encrypted,
+      createdAt: creationTime(columns),
+      canary: {},
+      trigger: `encrypt_${name.table}_pii`.slice(0, 63),
+      ...(used('_encrypted') ? { suffix: '_sealed' } : {}),
+      ...(taken.has('pii_iv') ? { ivColumn: 'sealed_iv' } : {}),
+    });
+  };
+  if (wanted !== undefined) return { target: targetOf(wanted), leftOut: [] };
+  const personal = personalColumns(columns).filter((column) => !key.includes(column.name));
+  if (personal.length === 0) return undefined;
+  const all = targetOf(personal.map((column) => column.name));
+  const lines = await examineTable(client, all);
+  const leftOut = personal.flatMap((column) => {
+    const line = lines.find((each) => each.name === `Column ${column.name}` && each.passed === false);
+    return line === undefined ? [] : [{ name: column.name, why: `${line.measured}: ${line.expected}` }];
+  });
+  const left = personal.filter((column) => !leftOut.some((each) => each.name === column.name));
+  if (left.length === 0) return undefined;
+  return { target: targetOf(left.map((column) => column.name)), leftOut };
+}
+
+type TableColumn = Column & { readonly isTime: boolean; readonly default: string | null };
+
+async function readColumns(client: pg.ClientBase, name: TableName): Promise<TableColumn[]> {
+  const { rows } = await client.query(
+    `select a.attname::text as name, format_type(a.atttypid, null) as type, col_description(a.attrelid, a.attnum) as comment,
+       a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) as "isTime",
+       pg_get_expr(d.adbin, d.adrelid) as default
+     from pg_attribute as a
+     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
+     order by a.attnum`,
+    [tableSql(name)],
+  );
+  return rows;
+}
+
+/** The primary key, else the shortest unique key that is never null; empty when there is none. */
+async function chooseKey(client: pg.ClientBase, name: TableName): Promise<string[]> {
+  const { rows } = await client.query(
+    `select array(
+         select a.attname::text from unnest(i.indkey::int2[]) with ordinality as k (attnum, n)
+         join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+         where k.n <= i.indnkeyatts order by k.n
+       ) as key
+     from pg_index as i
+     where i.indrelid = to_regclass($1) and i.indisunique and i.indisvalid and i.indimmediate
+       and i.indpred is null and i.indexprs is null
+       and not exists (
+         select from unnest(i.indkey::int2[]) as k (attnum)
+         join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum where not a.attnotnull
+       )
+     order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
+     limit 1`,
+    [tableSql(name)],
+  );
+  return rows[0]?.key ?? [];
+}
+
+function creationTime(columns: readonly TableColumn[]): string | null {
+  const times = columns.filter(({ isTime }) => isTime);
+  const named = times.find(({ name }) =>
+    /^(created|inserted|creation|registered|joined)(_?(at|on|date|time|ts))?$/i.test(name),
+  );
+  const byDefault = times.find(
+    ({ name, default: value }) =>
+      /now\(\)|current_|_timestamp/i.test(value ?? '') && !/updat|modif|chang|seen/i.test(name),
+  );
+  return (named ?? byDefault)?.name ?? null;
+}

@@ -1,0 +1,95 @@
+/** What catalogs tell about a canary without inserting it. Reads only, and needs no engine. */
+import pg from 'pg';
+import type { Target } from '../../../core/plan/settings.ts';
+import { tableSql } from '../encryption/engine.ts';
+
+/**
+ * Why the table would refuse its canary: columns, constraints, parents, rows of the same unique values. Never a value.
+ * @returns empty when nothing is known against it; triggers, and what else runs at an insert, may still refuse it
+ */
+export async function canaryProblem(client: pg.ClientBase, target: Target): Promise<string> {
+  const columns = await client.query<{ name: string; computed: boolean; required: boolean }>(
+    `select attname::text as name, attgenerated <> '' or attidentity = 'a' as computed,
+       attnotnull and not atthasdef and attidentity = '' and attgenerated = '' as required
+     from pg_attribute where attrelid = to_regclass($1) and attnum > 0 and not attisdropped order by attnum`,
+    [tableSql(target)],
+  );
+  const canary: Readonly<Record<string, unknown>> = target.canary;
+  const given = new Set(Object.keys(canary).filter((name) => canary[name] !== null));
+  const known = new Map(columns.rows.map((column) => [column.name, column]));
+  const problems = [
+    ...sentence(
+      'the table has no column',
+      Object.keys(canary).filter((name) => !known.has(name)),
+    ),
+    ...sentence(
+      'the table computes column',
+      [...given].filter((name) => known.get(name)?.computed),
+    ),
+    ...sentence(
+      'nothing is given for column',
+      columns.rows.filter(({ name, required }) => required && !given.has(name)).map(({ name }) => name),
+    ),
+  ];
+  if (problems.length > 0) return problems.join('; ');
+  return refusedBy(client, target, given);
+}
+
+function sentence(beginning: string, names: readonly string[]): string[] {
+  return names.length === 0 ? [] : [`${beginning} ${names.join(', ')}`];
+}
+
+/** Constraints are asked about the row that the canary would be, as far as it gives their columns. */
+async function refusedBy(client: pg.ClientBase, target: Target, given: ReadonlySet<string>): Promise<string> {
+  const table = tableSql(target);
+  const { rows } = await client.query<{ name: string; kind: string; columns: string[]; condition: string }>(
+    `select conname::text as name, contype::text as kind,
+       array(select attname::text from unnest(conkey) with ordinality as k (attnum, n)
+         join pg_attribute as a on a.attrelid = conrelid and a.attnum = k.attnum order by k.n) as columns,
+       case contype
+         when 'c' then format('(%s) is not false', pg_get_expr(conbin, conrelid))
+         when 'f' then format('exists (select from %s as parent where %s)', confrelid::regclass, (
+           select string_agg(format('parent.%I = canary.%I', p.attname, a.attname), ' and ')
+           from unnest(conkey, confkey) as k (attnum, parent)
+           join pg_attribute as a on a.attrelid = conrelid and a.attnum = k.attnum
+           join pg_attribute as p on p.attrelid = confrelid and p.attnum = k.parent
+         ))
+       end as condition
+     from pg_constraint as c
+     where conrelid = to_regclass($1) and contype in ('c', 'f')
+       -- Of PostgreSQL's own functions alone: nobody else's code is run to find out.
+       and not exists (
+         select from pg_depend as d
+         where d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
+       )
+     union all
+     select i.indexrelid::regclass::text, 'u', array_agg(a.attname::text),
+       format('not exists (select from %s as other where %s)', i.indrelid::regclass,
+         string_agg(format('other.%1$I = canary.%1$I', a.attname), ' and '))
+     from pg_index as i
+     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+     where i.indrelid = to_regclass($1) and i.indisunique and i.indpred is null and i.indexprs is null
+     group by i.indexrelid, i.indrelid
+     order by 2, 1`,
+    [table],
+  );
+  const kinds: Readonly<Record<string, string>> = {
+    c: 'is against it',
+    f: 'finds no parent of it',
+    u: 'has a row of its values',
+  };
+  for (const { name, kind, columns, condition } of rows) {
+    // What is not given is null, or a default that is not known here.
+    if (kind !== 'c' && columns.some((column) => !given.has(column))) continue;
+    try {
+      const { rows: judged } = await client.query(
+        `select ${condition} as fine from jsonb_populate_record(null::${table}, $1) as canary`,
+        [target.canary],
+      );
+      if (judged[0].fine === false) return `${pg.escapeIdentifier(name)} ${kinds[kind]}`;
+    } catch (error) {
+      return `its values are not those of the columns: SQLSTATE ${(error as { code?: string }).code}`;
+    }
+  }
+  return '';
+}

@@ -1,0 +1,176 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Checked } from '../../cli/check.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { rollout } from './cloud.ts';
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await freshDatabase({ template: 'empty' });
+  await database.client.query(`
+    create schema shop;
+    create table shop.cities (id int primary key, name text);
+    create table shop.customers (
+      id bigint generated always as identity primary key, city int not null references shop.cities,
+      first_name text, last_name text, email varchar(200) unique, born date, score numeric check (score between 0 and 10),
+      is_vip boolean not null default false, full_name text generated always as (first_name || ' ' || last_name) stored,
+      updated_at timestamptz not null default now(), created_at timestamptz not null default now()
+    );
+    create table shop.customer_history (like shop.customers);
+    create table shop.search (id bigint, term text);
+    create table shop.orders (id int primary key, email varchar(200) references shop.customers (email));
+    insert into shop.cities values (1, 'Nowhere');
+    insert into shop.customers (city, first_name, last_name, email)
+      select 1, 'Ada', 'Nobody', 'a' || n || '@example.com' from generate_series(1, 300) as n;
+    create function shop.keep_history() returns trigger language plpgsql as $$
+      begin insert into shop.customer_history select old.*; return old; end $$;
+    create trigger keep_history after delete on shop.customers for each row execute function shop.keep_history();
+    create function shop.touch() returns trigger language plpgsql as $$
+      begin
+        -- new.email := now() would be nonsense
+        new.updated_at := now(); return new;
+      end $$;
+    create trigger touch before update on shop.customers for each row execute function shop.touch();
+    create function shop.index_terms() returns trigger language plpgsql as $$
+      begin insert into shop.search values (new.id, new.last_name); return new; end $$;
+    create trigger index_terms after insert or update of last_name on shop.customers for each row execute function shop.index_terms();
+    create function shop.all_of_them() returns setof shop.customers language sql as 'select * from shop.customers';
+    create view shop.mail as select email from shop.customers;
+    create view shop.whole as select c from shop.customers as c;
+    create materialized view shop.names as select first_name, last_name from shop.customers;
+    create index lower_email on shop.customers (lower(email));
+    create publication feed for table shop.customers;
+    analyze shop.customers`);
+}, 60_000);
+afterAll(() => database.drop());
+
+const check = (...options: string[]) => rollout(['check', '--database-url', database.url, ...options]);
+
+const json = async (...options: string[]) => {
+  const { code, stdout, stderr } = await check('--json', ...options);
+  expect(stderr).toBe('');
+  return { code, checked: JSON.parse(stdout) as Checked };
+};
+
+function configuration(value: object): string {
+  const file = path.join(mkdtempSync(path.join(tmpdir(), 'check-')), 'rollout.json');
+  writeFileSync(file, JSON.stringify(value));
+  return file;
+}
+
+const customers = {
+  schema: 'shop',
+  table: 'customers',
+  columns: ['first_name', 'last_name', 'email'],
+  canary: { city: 1, first_name: 'CanaryTest', last_name: 'Canary', email: 'Canary@Example.com', score: 1 },
+};
+
+describe('check', () => {
+  test('of a table alone finds its columns, says what is added, who will notice and how long it takes', async () => {
+    const { code, checked } = await json('--table', 'shop.customers');
+    expect(checked.criteria.filter(({ passed }) => passed === false)).toEqual([]);
+    expect({ code, fits: checked.fits, tables: checked.tables }).toEqual({
+      code: 0,
+      fits: true,
+      tables: ['shop.customers'],
+    });
+    expect(checked.additions.map(({ name }) => name)).toEqual(
+      expect.arrayContaining([
+        'first_name_encrypted',
+        'last_name_encrypted',
+        'email_encrypted',
+        'pii_iv',
+        'encrypt_customers_pii',
+      ]),
+    );
+    expect(checked.forecast).toMatchObject({ rowsToEncrypt: 300 });
+    expect(checked.notices.map(({ about, finding }) => `${about}: ${finding}`)).toMatchInlineSnapshot(`
+      [
+        "wholeRows: function shop.all_of_them() reads "select *" of it",
+        "wholeRows: function shop.all_of_them() takes or returns rows of it",
+        "wholeRows: trigger keep_history calls shop.keep_history(), which copies whole rows (old.*)",
+        "wholeRows: view shop.whole holds whole rows of it",
+        "replication: publication feed sends it to subscribers",
+        "everyBatch: trigger touch sets updated_at in every row that a batch seals",
+        "copies: column full_name is generated from first_name",
+        "copies: column full_name is generated from last_name",
+        "copies: index shop.customers_email_key holds the values",
+        "copies: index shop.lower_email holds what it computes of them",
+        "copies: materialized view shop.names reads first_name, last_name",
+        "copies: shop.orders refers to email",
+        "copies: the planner's statistics hold samples of email, first_name, last_name",
+        "copies: trigger index_terms calls shop.index_terms(), which writes to shop.search",
+        "copies: trigger keep_history calls shop.keep_history(), which writes to shop.customer_history",
+        "copies: view shop.mail reads email",
+      ]
+    `);
+    const subscriber = checked.notices.find(({ about }) => about === 'replication');
+    expect(subscriber?.advice).toContain('alter table shop.customers add column');
+  });
+
+  test('asks nothing of people that it can see, and leaves to them what a trigger does', async () => {
+    const { checked } = await json('--table', 'shop.customers');
+    expect(checked.criteria.filter(({ passed }) => passed === null).map(({ name }) => name)).toEqual([
+      'Other triggers on the table',
+    ]);
+    const file = configuration({ target: customers, acknowledgedTriggers: ['touch', 'index_terms'] });
+    const acknowledged = await json('--config', file);
+    expect(acknowledged.checked.criteria.filter(({ passed }) => passed !== true)).toEqual([]);
+    expect(acknowledged.code).toBe(0);
+  });
+
+  test.each([
+    [{ ...customers.canary, nobody: 1 }, 'the table has no column nobody'],
+    [{ ...customers.canary, full_name: 'x' }, 'the table computes column full_name'],
+    [{ ...customers.canary, city: undefined }, 'nothing is given for column city'],
+    [{ ...customers.canary, score: 11 }, '"customers_score_check" is against it'],
+    [{ ...customers.canary, city: 2 }, '"customers_city_fkey" finds no parent of it'],
+    [{ ...customers.canary, email: 'a1@example.com' }, 'has a row of its values'],
+    [{ ...customers.canary, city: 'Rome' }, 'its values are not those of the columns: SQLSTATE 22P02'],
+  ])('a canary %j does not fit', async (canary, measured) => {
+    const { code, checked } = await json('--config', configuration({ target: { ...customers, canary } }));
+    expect(code).toBe(3);
+    expect(checked.criteria.filter(({ passed }) => passed === false)).toEqual([
+      expect.objectContaining({ name: 'Canary row', measured: expect.stringContaining(measured) }),
+    ]);
+  });
+
+  test('of a table that does not fit says why, on the screen too, within its width', async () => {
+    const file = configuration({
+      targets: [
+        { ...customers, columns: ['first_name', 'is_vip'] },
+        { schema: 'shop', table: 'none', columns: ['a'], canary: {} },
+      ],
+    });
+    const { code, stdout } = await check('--config', file);
+    expect(code).toBe(3);
+    expect(stdout).toMatch(/✗ Table: not found/);
+    expect(stdout).toMatch(/✗ Column is_vip: boolean/);
+    expect(stdout).toMatch(/It does not fit as it is: 2 of the lines above are not met/);
+    expect(stdout).not.toMatch(/\n[^\n]{101,}\n/);
+  });
+
+  test('writes nothing', async () => {
+    const state = async () =>
+      (
+        await database.client.query(
+          'select (select json_agg(c.oid order by c.oid) from pg_class as c) as classes, (select json_agg(p.oid order by p.oid) from pg_proc as p) as functions, (select sum(xmin::text::bigint) from shop.customers) as rows',
+        )
+      ).rows;
+    const before = await state();
+    await check('--table', 'shop.customers');
+    expect(await state()).toEqual(before);
+  });
+
+  test.each([
+    [[], /either --table schema.table or --config file/],
+    [['--table', 'shop.cities'], /no column of shop.cities that can be told/],
+    [['--config', '/nowhere.json'], /no readable file at \/nowhere.json/],
+    [['--table', 'a', '--table', 'b', '--columns', 'c'], /expected one --table beside it/],
+  ])('%j is refused with what to do', async (options, message) => {
+    const { code, stderr } = await check(...options);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) });
+  });
+});
