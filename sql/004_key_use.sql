@@ -102,7 +102,7 @@ declare
   v_derived bytea;
 begin
   foreach v_column in array p_columns loop
-    v_name := convert_to(p_target || '.' || v_column, 'UTF8');
+    v_name := convert_to(p_target || '.' || encryption_rollout.label_part(v_column), 'UTF8');
     v_derived := encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/'::bytea || v_name);
     v_keys := v_keys || array[
       substr(v_derived, 1, 32),

@@ -1,14 +1,13 @@
 -- Targets: the tables to encrypt. The engine knows a table only by its registration, and generates what is specific to it.
 
 create table encryption_rollout.targets (
-  -- <schema>.<table>, unquoted.
+  -- <schema>.<table>, each as label_part gives it.
   name text primary key,
   -- In the order of registration, and part of the names of generated functions; table names would not fit.
   id integer generated always as identity unique,
   schema_name text not null,
   table_name text not null,
-  -- One each: what reads a key of several columns is not written yet.
-  key_columns text[] not null check (cardinality(key_columns) = 1),
+  key_columns text[] not null check (cardinality(key_columns) > 0),
   key_types text[] not null check (cardinality(key_types) = cardinality(key_columns)),
   columns text[] not null,
   -- The ciphertext of a column is beside it, under its name with this at the end.
@@ -40,6 +39,16 @@ begin
   end if;
   return v_target;
 end
+$$;
+
+-- A name as part of a longer one whose parts are joined by dots: as it is, unless it holds a dot or a quotation mark.
+create function encryption_rollout.label_part(p_name text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_name ~ '[."]' then '"' || replace(p_name, '"', '""') || '"' else p_name end
 $$;
 
 create function encryption_rollout.table_sql(p_target encryption_rollout.targets)

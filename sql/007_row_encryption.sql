@@ -2,40 +2,125 @@
 -- What they contain is qualified throughout, operators and types too: a batch's update and the canary run under the
 -- application's search_path, where others may be able to create objects.
 
--- A key as text: part of the AAD, so it must not depend on a session's settings; and its type reads it back. Null, which
--- makes every statement fail that it becomes part of, for a key of several columns: that text is not defined yet.
-create function encryption_rollout.key_text_sql(p_types text[], p_expressions text[])
+-- The text of a value wherever it is sealed, compared or part of a key: what its type's output function gives under these
+-- settings, whatever those of the session. Never by a cast: who owns a type may say what a cast does, and what encrypts has
+-- the engine's rights.
+create function encryption_rollout.pinned_text(p_value anyelement)
+returns text
+language plpgsql
+stable strict parallel safe
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set timezone = 'UTC'
+set intervalstyle = 'postgres'
+set extra_float_digits = 1
+set bytea_output = 'hex'
+as $$
+begin
+  return concat(p_value);
+end
+$$;
+
+-- A domain's type, that of a domain over a domain, and so on.
+create function encryption_rollout.base_type(p_type oid)
+returns oid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_type oid := p_type;
+  v_below oid;
+begin
+  loop
+    select typbasetype into v_below from pg_type where oid = v_type and typtype = 'd';
+    exit when not found;
+    v_type := v_below;
+  end loop;
+  return v_type;
+end
+$$;
+
+-- SQL of the same text, without the settings for types whose text depends on none. Of character(n) it has no blanks at the
+-- end: they are no part of the value.
+create function encryption_rollout.text_sql(p_type oid, p_expression text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    case
+      when f.prosrc = 'bpcharout' then 'case when %1$s is not null then pg_catalog.rtrim(pg_catalog.concat(%1$s)) end'
+      when f.prosrc in (
+        'textout', 'varcharout', 'nameout', 'enum_out', 'boolout', 'int2out', 'int4out', 'int8out', 'numeric_out', 'uuid_out',
+        'inet_out', 'cidr_out', 'macaddr_out', 'macaddr8_out', 'json_out', 'jsonb_out'
+      ) then 'case when %1$s is not null then pg_catalog.concat(%1$s) end'
+      else 'encryption_rollout.pinned_text(%1$s)'
+    end,
+    p_expression
+  )
+  from (values (encryption_rollout.base_type(p_type))) as base (type)
+  left join pg_type as t on t.oid = base.type
+  left join pg_proc as f on f.oid = t.typoutput and f.prolang = (select oid from pg_language where lanname = 'internal')
+$$;
+
+-- SQL of the texts of these columns of a row, in their order; prefix: of the row's name, e.g. new.
+create function encryption_rollout.texts_sql(p_target encryption_rollout.targets, p_columns text[], p_prefix text)
+returns text[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(encryption_rollout.text_sql(a.atttypid, p_prefix || quote_ident(c.name)) order by c.n)
+  from unnest(p_columns) with ordinality as c (name, n)
+  left join pg_attribute as a
+    on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = c.name and not a.attisdropped
+$$;
+
+-- The row's plaintexts: p1 to pn of sealing_query.
+create function encryption_rollout.plaintexts_sql(p_target encryption_rollout.targets, p_prefix text default '')
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(format('%s as p%s', text, n), ', ' order by n)
+  from unnest(encryption_rollout.texts_sql(p_target, p_target.columns, p_prefix)) with ordinality as texts (text, n)
+$$;
+
+-- One text of a key's texts, by which no two keys are the same: of one column its own, of several theirs, separated by
+-- commas, with a backslash before every comma and backslash in them. Compared bytewise, whatever collation a column has.
+create function encryption_rollout.key_text_sql(p_texts text[])
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    case p_types[1]
-      when 'bytea' then $f$('\x'::pg_catalog.text operator(pg_catalog.||) pg_catalog.encode(%s, 'hex'))$f$
-      when 'date' then $f$pg_catalog.to_char(%s, 'YYYY-MM-DD')$f$
-      when 'timestamp without time zone' then $f$pg_catalog.to_char(%s, 'YYYY-MM-DD"T"HH24:MI:SS.US')$f$
-      when 'timestamp with time zone' then $f$pg_catalog.to_char(%s at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')$f$
-      else '(%s)::pg_catalog.text'
-    end,
-    p_expressions[1]
+    '(%s) collate pg_catalog."C"',
+    case cardinality(p_texts)
+      when 1 then p_texts[1]
+      else (
+        select string_agg(
+          format($f$pg_catalog.replace(pg_catalog.replace(%s, E'\\', E'\\\\'), ',', E'\\,')$f$, text),
+          $f$ operator(pg_catalog.||) ','::pg_catalog.text operator(pg_catalog.||) $f$
+          order by n
+        )
+        from unnest(p_texts) with ordinality as texts (text, n)
+      )
+    end
   )
-  where cardinality(p_types) = 1 and cardinality(p_expressions) = 1
 $$;
 
 -- The row's key as text; prefix: of the row's name, e.g. new.
 create function encryption_rollout.row_key_sql(p_target encryption_rollout.targets, p_prefix text default '')
 returns text
 language sql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select encryption_rollout.key_text_sql(
-    p_target.key_types,
-    array(
-      select p_prefix || quote_ident(k) from unnest(p_target.key_columns) with ordinality as keys (k, n) order by n
-    )
-  )
+  select encryption_rollout.key_text_sql(encryption_rollout.texts_sql(p_target, p_target.key_columns, p_prefix))
 $$;
 
 -- One piece of SQL per column, with %1$s for the plaintext's name, %2$s for the ciphertext's and %3$s for its position.

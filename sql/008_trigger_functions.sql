@@ -1,15 +1,33 @@
 -- A table's three triggers and their two functions. The main trigger seals what is written while it is on. The guards, which
 -- are always on, clear ciphertext that the main trigger has not made of the plaintext beside it: no crypto, cannot fail.
 
--- True for an update that changes what is sealed. Bytewise: a collation may call different texts equal.
+-- A body between dollar signs, with a tag that does not occur in it, whatever names it holds.
+create function encryption_rollout.dollar_quoted(p_body text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select tag || rtrim(p_body, ' ') || tag
+  from generate_series(0, length(p_body)) as n
+  cross join lateral (select '$body' || repeat('_', n) || '$' as tag) as tags
+  where strpos(p_body, tag) = 0
+  order by n
+  limit 1
+$$;
+
+-- True for an update that changes what is sealed. By the values' bytes: a collation, or a type, may call different texts
+-- equal.
 create function encryption_rollout.changed_sql(p_target encryption_rollout.targets)
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(
-    format('(old.%1$I)::text collate "C" is distinct from (new.%1$I)::text collate "C"', c), E'\n  or ' order by n
+  select format(
+    'pg_catalog.record_image_ne(row(%s), row(%s))',
+    string_agg('old.' || quote_ident(c), ', ' order by n),
+    string_agg('new.' || quote_ident(c), ', ' order by n)
   )
   from unnest(p_target.key_columns || p_target.columns) with ordinality as columns (c, n)
 $$;
@@ -33,7 +51,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-create or replace function encryption_rollout.encrypt_row_%1$s()
+create or replace function encryption_rollout.encrypt_row_%s()
 returns trigger
 language plpgsql
 security definer
@@ -42,7 +60,11 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
-as $trigger$
+as %s
+    $sql$,
+    p_target.id,
+    encryption_rollout.dollar_quoted(format(
+      $sql$
 declare
   v_keys bytea[];
   v_tid tid;
@@ -72,29 +94,29 @@ into v_tid, %12$s, %10$s;
   end;
   return new;
 end
-$trigger$
-    $sql$,
-    p_target.id,
-    format('new.%1$I is not distinct from old.%1$I', p_target.iv_column) || E'\n  and '
-      || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', E'\n  and '),
-    encryption_rollout.changed_sql(p_target),
-    encryption_rollout.unsealed_sql(p_target, 'new.'),
-    encryption_rollout.clear_sql(p_target),
-    encryption_rollout.has_pii_sql(p_target, 'new.'),
-    p_target.name,
-    p_target.columns,
-    encryption_rollout.sealing_query(
-      p_target,
-      'v_keys',
-      format(
-        'select null::pg_catalog.tid as tid, %s as row_key, %s',
-        encryption_rollout.row_key_sql(p_target, 'new.'),
-        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', ', 'new.')
-      )
-    ),
-    encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
-    encryption_rollout.row_key_sql(p_target, 'new.'),
-    encryption_rollout.iv_sql(p_target, 'new.')
+      $sql$,
+      p_target.id,
+      format('new.%1$I is not distinct from old.%1$I', p_target.iv_column) || E'\n  and '
+        || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', E'\n  and '),
+      encryption_rollout.changed_sql(p_target),
+      encryption_rollout.unsealed_sql(p_target, 'new.'),
+      encryption_rollout.clear_sql(p_target),
+      encryption_rollout.has_pii_sql(p_target, 'new.'),
+      p_target.name,
+      p_target.columns,
+      encryption_rollout.sealing_query(
+        p_target,
+        'v_keys',
+        format(
+          'select null::pg_catalog.tid as tid, %s as row_key, %s',
+          encryption_rollout.row_key_sql(p_target, 'new.'),
+          encryption_rollout.plaintexts_sql(p_target, 'new.')
+        )
+      ),
+      encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
+      encryption_rollout.row_key_sql(p_target, 'new.'),
+      encryption_rollout.iv_sql(p_target, 'new.')
+    ))
   )
 $$;
 
@@ -125,27 +147,30 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-create or replace function encryption_rollout.clear_stale_%1$s()
+create or replace function encryption_rollout.clear_stale_%s()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
-as $trigger$
+as %s
+    $sql$,
+    p_target.id,
+    encryption_rollout.dollar_quoted(format(
+      $sql$
 begin
   -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
-  if new.%4$I is distinct from old.%4$I and exists (
-    select from pg_trigger where tgrelid = tg_relid and tgname = %2$L and tgenabled in ('O', 'A')
+  if new.%3$I is distinct from old.%3$I and exists (
+    select from pg_trigger where tgrelid = tg_relid and tgname = %1$L and tgenabled in ('O', 'A')
   ) then
     return new;
   end if;
-  %3$s
+  %2$s
   return new;
 end
-$trigger$
-    $sql$,
-    p_target.id,
-    p_target.trigger_name,
-    encryption_rollout.clear_sql(p_target),
-    p_target.iv_column
+      $sql$,
+      p_target.trigger_name,
+      encryption_rollout.clear_sql(p_target),
+      p_target.iv_column
+    ))
   )
 $$;
 

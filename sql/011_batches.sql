@@ -104,7 +104,7 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
       for no key update skip locked
     $sql$,
         encryption_rollout.row_key_sql(p_target),
-        encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text as p%3$s', ', '),
+        encryption_rollout.plaintexts_sql(p_target),
         p_leaf,
         encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
       )

@@ -127,7 +127,8 @@ create table encryption_rollout.audits (
   run_id uuid not null references encryption_rollout.runs (id),
   attempt integer not null,
   target text not null,
-  after_key text,
+  -- Of the last row that was verified, the texts of its key's columns.
+  after_key text[],
   rows_verified bigint not null default 0,
   rows_mismatched bigint not null default 0,
   finished boolean not null default false,

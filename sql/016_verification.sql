@@ -1,7 +1,7 @@
 -- What verification outside the database works on: rows as they are stored, and the canary.
 
--- A row as it is stored; the arrays are in the order of the target's columns.
-create type encryption_rollout.sealed_row as (row_key text, iv bytea, plaintexts text[], sealed bytea[]);
+-- A row as it is stored: its key as one text and as that of each column, then what is in the target's columns, in their order.
+create type encryption_rollout.sealed_row as (row_key text, key text[], iv bytea, plaintexts text[], sealed bytea[]);
 
 -- What to select for it.
 create function encryption_rollout.sealed_row_sql(p_target encryption_rollout.targets)
@@ -11,10 +11,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '%s, %s, array[%s], array[%s]',
+    '%s, array[%s], %s, array[%s], array[%s]',
     encryption_rollout.row_key_sql(p_target),
+    array_to_string(encryption_rollout.texts_sql(p_target, p_target.key_columns, ''), ', '),
     encryption_rollout.iv_sql(p_target),
-    encryption_rollout.per_column(p_target, '%1$s::pg_catalog.text', ', '),
+    array_to_string(encryption_rollout.texts_sql(p_target, p_target.columns, ''), ', '),
     encryption_rollout.per_column(p_target, '%2$s', ', ')
   )
 $$;
@@ -54,25 +55,111 @@ begin
 end
 $$;
 
--- Every row, in the order of the key, after the row with this key (null: from the start).
-create function encryption_rollout.audit_rows(p_target text, p_after text, p_limit integer)
+-- An operator class's operator of this strategy (1: less, 3: equal, 5: greater), as SQL.
+create function encryption_rollout.comparison_sql(p_class pg_opclass, p_strategy smallint)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('operator(%I.%s)', o.oprnamespace::regnamespace::name, o.oprname)
+  from pg_amop as a
+  join pg_operator as o on o.oid = a.amopopr
+  where a.amopfamily = p_class.opcfamily
+    and a.amoplefttype = p_class.opcintype
+    and a.amoprighttype = p_class.opcintype
+    and a.amopstrategy = p_strategy
+$$;
+
+-- How rows are walked by their key: its columns in the order of the unique index that they have, each with what that index
+-- compares it by (collation and operators, which may be of any schema) and with its place in the target's key. SQL throughout.
+create function encryption_rollout.key_order(p_target encryption_rollout.targets)
+returns table (place integer, expression text, type text, less text, equal text, greater text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with key as (
+    select array_agg(a.attnum order by a.attnum) as numbers
+    from unnest(p_target.key_columns) as k (name)
+    join pg_attribute as a
+      on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = k.name and not a.attisdropped
+  ),
+  unique_index as (
+    select i.*
+    from pg_index as i
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_am as m on m.oid = c.relam and m.amname = 'btree'
+    cross join key
+    where i.indrelid = to_regclass(encryption_rollout.table_sql(p_target))
+      and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null
+      and key.numbers = array(select i.indkey[n] from generate_series(0, i.indnkeyatts - 1) as n order by 1)
+    order by i.indisprimary desc, i.indexrelid
+    limit 1
+  )
+  select
+    array_position(p_target.key_columns, a.attname::text),
+    't.' || quote_ident(a.attname)
+      || coalesce((select format(' collate %I.%I', l.collnamespace::regnamespace::name, l.collname) from pg_collation as l where l.oid = i.indcollation[n]), ''),
+    -- The literal's: an operator class for any array or enumeration names no type.
+    format_type(case t.typtype when 'p' then encryption_rollout.base_type(a.atttypid) else t.oid end, -1),
+    encryption_rollout.comparison_sql(o, 1::smallint),
+    encryption_rollout.comparison_sql(o, 3::smallint),
+    encryption_rollout.comparison_sql(o, 5::smallint)
+  from unique_index as i
+  cross join generate_series(0, i.indnkeyatts - 1) as n
+  join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[n]
+  join pg_opclass as o on o.oid = i.indclass[n]
+  join pg_type as t on t.oid = o.opcintype
+  order by n
+$$;
+
+-- Every row, in the order of the key, after the row with this key (null: from the start). Each query is a range of the
+-- index: first the rows that share all but the last column with that row, then those that share one less, and so on.
+create function encryption_rollout.audit_rows(p_target text, p_after text[], p_limit integer)
 returns setof encryption_rollout.sealed_row
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- For the key's way back from its text.
+set datestyle = 'ISO, YMD'
+set timezone = 'UTC'
+set intervalstyle = 'postgres'
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_order text;
+  v_is_equal text[];
+  v_is_greater text[];
+  v_left bigint := p_limit;
+  v_found bigint;
 begin
-  return query execute format(
-    -- Qualified, since the bare name means the text that is selected, whose order is another.
-    'select %s from only %s as t %s order by t.%I limit $2',
-    encryption_rollout.sealed_row_sql(v_target),
-    encryption_rollout.table_sql(v_target),
-    case when p_after is not null then format('where t.%I > $1::%s', v_target.key_columns[1], v_target.key_types[1]) end,
-    v_target.key_columns[1]
-  )
-  using p_after, p_limit;
+  select
+    string_agg(format('%s using %s', k.expression, k.less), ', '),
+    array_agg(format('%s %s %L::%s', k.expression, k.equal, p_after[k.place], k.type)),
+    array_agg(format('%s %s %L::%s', k.expression, k.greater, p_after[k.place], k.type))
+  into v_order, v_is_equal, v_is_greater
+  from encryption_rollout.key_order(v_target) as k;
+  if v_order is null then
+    raise exception 'key (%) of table % found without its unique index', array_to_string(v_target.key_columns, ', '), p_target
+      using errcode = 'ER002', hint = 'Create it again: unique, btree, on these columns alone.';
+  end if;
+  for v_shared in reverse cardinality(v_is_equal) - 1 .. 0 loop
+    return query execute format(
+      -- Qualified, since the bare name means the text that is selected, whose order is another.
+      'select %s from only %s as t %s order by %s limit $1',
+      encryption_rollout.sealed_row_sql(v_target),
+      encryption_rollout.table_sql(v_target),
+      case when p_after is not null then
+        'where ' || array_to_string(v_is_equal[:v_shared] || v_is_greater[v_shared + 1], ' and ')
+      end,
+      v_order
+    )
+    using v_left;
+    get diagnostics v_found = row_count;
+    v_left := v_left - v_found;
+    exit when v_left <= 0 or p_after is null;
+  end loop;
 end
 $$;
 

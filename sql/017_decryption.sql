@@ -38,7 +38,7 @@ begin
     v_sealed := substr(p_ciphertext, 4);
     foreach v_target in array p_targets loop
       foreach v_column in array v_target.columns loop
-        v_name := convert_to(v_target.name || '.' || v_column, 'UTF8');
+        v_name := convert_to(v_target.name || '.' || encryption_rollout.label_part(v_column), 'UTF8');
         v_column_key := encryption_rollout.hkdf_expand(v_key.key, 'encryption-rollout/1/'::bytea || v_name);
         v_aad := substr(p_ciphertext, 1, 3) || v_name || '\x00'::bytea || convert_to(p_row_key, 'UTF8');
         if encryption_rollout.aead_tag(substr(v_sealed, 1, octet_length(v_sealed) - 32), v_column_key, p_iv, v_aad)

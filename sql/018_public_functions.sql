@@ -60,37 +60,47 @@ returns integer
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-  select encryption_rollout.encrypt_up_to(%L, n)
-$function$
+as %s
     $sql$,
     p_name,
-    p_target.name
+    encryption_rollout.dollar_quoted(format(
+      $sql$
+  select encryption_rollout.encrypt_up_to(%L, n)
+      $sql$,
+      p_target.name
+    ))
   )
 $$;
 
--- decrypt: the call that opens a value, up to its first argument.
+-- decrypt: the call that opens a value, up to its first argument. A key of several columns is given by as many arguments.
 create function encryption_rollout.decryption_function_sql(p_target encryption_rollout.targets, p_name text, p_decrypt text)
 returns text
 language sql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-create or replace function %s(ciphertext bytea, iv bytea, id %s)
+create or replace function %s(ciphertext bytea, iv bytea, %s)
 returns text
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-  select encryption_rollout.%s, ciphertext, iv, %s)
-$function$
+as %s
     $sql$,
     p_name,
-    p_target.key_types[1],
-    p_decrypt,
-    encryption_rollout.key_text_sql(p_target.key_types, array['$3'])
+    case cardinality(p_target.key_types) when 1 then 'id ' else '' end || array_to_string(p_target.key_types, ', '),
+    encryption_rollout.dollar_quoted(format(
+      $sql$
+  select encryption_rollout.%s, $1, $2, %s)
+      $sql$,
+      p_decrypt,
+      encryption_rollout.key_text_sql(array(
+        select encryption_rollout.text_sql(type::regtype, '$' || n + 2)
+        from unnest(p_target.key_types) with ordinality as types (type, n)
+        order by n
+      ))
+    ))
   )
 $$;
 
@@ -143,7 +153,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_decryption_arguments constant text := format('(bytea, bytea, %s)', p_target.key_types[1]);
+  v_decryption_arguments constant text := format('(bytea, bytea, %s)', array_to_string(p_target.key_types, ', '));
   v_name text;
 begin
   v_name := encryption_rollout.public_name(p_target, 'batch', '(integer)', 'batch_encrypt_', '');

@@ -13,7 +13,10 @@ as $examination$
     select
       $1::jsonb ->> 'schema' as schema_name,
       $1::jsonb ->> 'table' as table_name,
-      ($1::jsonb ->> 'schema') || '.' || ($1::jsonb ->> 'table') as name,
+      (
+        select string_agg(case when part ~ '[."]' then '"' || replace(part, '"', '""') || '"' else part end, '.' order by n)
+        from (values (1, $1::jsonb ->> 'schema'), (2, $1::jsonb ->> 'table')) as parts (n, part)
+      ) as name,
       array(select jsonb_array_elements_text($1::jsonb -> 'key')) as key_columns,
       array(select jsonb_array_elements_text($1::jsonb -> 'columns')) as columns,
       coalesce($1::jsonb ->> 'suffix', '_encrypted') as suffix,
@@ -38,13 +41,53 @@ as $examination$
     left join pg_class as c on c.relnamespace = n.oid and c.relname = t.table_name
   ),
   attributes as (
-    select a.attname, a.attnum, a.attnotnull, a.attgenerated, a.atttypid, ty.typtype, ty.typcategory,
-      format_type(a.atttypid, null) as type_name,
-      -- With -1, not null: "character" alone would mean character(1).
-      format_type(case ty.typtype when 'd' then ty.typbasetype else ty.oid end, -1) as base_name
+    select a.attname, a.attnum, a.attgenerated, a.atttypid, format_type(a.atttypid, null) as type_name, flaw.flaw, flaw.remedy,
+      -- From PostgreSQL 18 on, it may be promised of new rows alone.
+      case
+        when not a.attnotnull then 'nullable'
+        when exists (
+          select from pg_constraint as n
+          where n.conrelid = a.attrelid and n.contype = 'n' and n.conkey = array[a.attnum] and not n.convalidated
+        ) then 'not null by a constraint that is not validated'
+        else 'not null'
+      end as nullability
     from found as f
     join pg_attribute as a on a.attrelid = f.table_oid and a.attnum > 0 and not a.attisdropped
-    join pg_type as ty on ty.oid = a.atttypid
+    -- Of all types that its type is made of (domains, arrays, ranges): what keeps a text of it from being read back.
+    left join lateral (
+      with recursive parts (type) as (
+        select a.atttypid
+        union
+        select part.type
+        from parts as p
+        join pg_type as t on t.oid = p.type
+        left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
+        cross join lateral (
+          values (t.typbasetype), (case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem end), (r.rngsubtype)
+        ) as part (type)
+        where part.type <> 0
+      )
+      select flaw, remedy
+      from parts as p
+      join pg_type as t on t.oid = p.type
+      cross join lateral (
+        select
+          case
+            when t.typtype = 'c' then 'which is composite: whether it is null depends on its fields'
+            when t.oid = 'money'::regtype then 'whose text depends on the locale of the session that reads it'
+            when t.oid = 'xml'::regtype then 'whose text is read back as the session''s xmloption says'
+            when t.typname ~ '^reg' and t.typnamespace = 'pg_catalog'::regnamespace then
+              'whose text depends on the search path, and on what the name means there'
+          end,
+          case
+            when t.typtype = 'c' then 'move its fields to columns of their own'
+            when t.oid = 'money'::regtype then 'change its type to numeric'
+            else 'change its type to text'
+          end
+      ) as f (flaw, remedy)
+      where flaw is not null
+      limit 1
+    ) as flaw on true
   ),
   table_line as (
     select 'Table' as name, 'an ordinary table, without tables that inherit from it' as expected,
@@ -83,50 +126,81 @@ as $examination$
   ),
   -- It must identify a row, for ever and in order.
   key_lines as (
-    select 'Key column ' || k.name as name, 'not null, with a unique btree index of its own' as expected,
+    select 'Key column ' || k.name as name, 'not null, not generated, of a type whose text can be read back' as expected,
       case
         when a.attnum is null then 'not found'
-        else concat_ws(', ', a.type_name, case when a.attnotnull then 'not null' else 'nullable' end, case when k.is_unique then 'unique' else 'not unique' end)
+        else concat_ws(', ', a.type_name, a.nullability, case when a.attgenerated <> '' then 'generated' end)
       end as measured,
       case
-        when cardinality(f.key_columns) > 1 then
-          format('key of columns %s of table %s found, a key of one column expected for now', array_to_string(f.key_columns, ', '), f.name)
         when a.attnum is null then format('key column %s of table %s not found', k.name, f.name)
-        when not a.attnotnull or not k.is_unique then
-          format('key column %s of table %s found without a unique index of its own, or nullable', k.name, f.name)
-        when a.base_name in ('real', 'double precision', 'interval', 'money') or a.typtype in ('c', 'r', 'm') or a.typcategory = 'A' then
-          format('key column %s of table %s is of type %s, whose text depends on settings; uuid, a number or text expected', k.name, f.name, a.type_name)
+        when a.nullability <> 'not null' then format('key column %s of table %s is %s, not null expected', k.name, f.name, a.nullability)
+        when a.attgenerated <> '' then
+          format('key column %s of table %s is generated: a trigger does not see its value', k.name, f.name)
+        when a.flaw is not null then format('key column %s of table %s is of type %s, %s', k.name, f.name, a.type_name, a.flaw)
       end as problem,
       case
         when a.attnum is null then 'Correct the target''s key in the settings.'
-        else 'Name the primary key''s column, or one that is not null and has a unique btree index on it alone; its text, which is authenticated, must not depend on settings.'
+        when a.nullability <> 'not null' then
+          format('alter table %s alter column %I set not null, or name another unique set of columns as key.', f.table_sql, k.name)
+        else 'Name another unique, not nullable set of columns as key.'
       end as hint,
       'ER002' as code
     from found as f
-    cross join unnest(f.key_columns) as wanted (name)
-    left join attributes as a on a.attname = wanted.name
-    cross join lateral (
-      select wanted.name, exists (
-        select
-        from pg_index as i
-        join pg_class as c on c.oid = i.indexrelid
-        join pg_am as m on m.oid = c.relam
-        where i.indrelid = f.table_oid
-          and i.indkey::text = a.attnum::text
-          and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and m.amname = 'btree'
-      ) as is_unique
-    ) as k
+    cross join unnest(f.key_columns) with ordinality as k (name, n)
+    left join attributes as a on a.attname = k.name
     where f.table_oid is not null
+    order by k.n
+  ),
+  -- All indexes of exactly these columns, those that will not do with the reason.
+  key_indexes as (
+    select
+      case
+        when not i.indisunique then format('index %I is not unique', c.relname)
+        when not i.indisvalid then format('index %I is not valid', c.relname)
+        when not i.indimmediate then format('the constraint of index %I is deferrable', c.relname)
+        when i.indpred is not null then format('index %I is partial', c.relname)
+        when m.amname <> 'btree' then format('index %I is not a btree', c.relname)
+      end as flaw
+    from found as f
+    join pg_index as i on i.indrelid = f.table_oid
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_am as m on m.oid = c.relam
+    where array(select i.indkey[n] from generate_series(0, i.indnkeyatts - 1) as n order by 1)
+      = array(select a.attnum from unnest(f.key_columns) as k (name) join attributes as a on a.attname = k.name order by 1)
+  ),
+  index_line as (
+    select 'Key' as name, 'a unique btree index on these columns alone' as expected,
+      case
+        when i.is_met then 'unique'
+        else coalesce(i.flaws, 'no index on these columns alone')
+      end as measured,
+      case
+        when not i.is_met then
+          format(
+            'key (%s) of table %s found without a unique btree index on these columns alone%s',
+            array_to_string(f.key_columns, ', '), f.name, ': ' || i.flaws
+          )
+      end as problem,
+      'Name the primary key''s columns, or a set of columns that are not null and have such an index.' as hint,
+      'ER002' as code
+    from found as f
+    cross join (
+      select coalesce(bool_or(k.flaw is null), false) as is_met, string_agg(k.flaw, ', ') as flaws from key_indexes as k
+    ) as i
+    where f.table_oid is not null
+      and not exists (select from unnest(f.key_columns) as k (name) where not exists (select from attributes as a where a.attname = k.name))
   ),
   column_lines as (
-    select 'Column ' || w.name as name, 'text or character varying, not generated, not in the key' as expected,
+    select 'Column ' || w.name as name, 'of a type whose text can be read back, not generated, not in the key' as expected,
       case when a.attnum is null then 'not found' else a.type_name || case when a.attgenerated <> '' then ', generated' else '' end end as measured,
       case
         when a.attnum is null then format('column %s of table %s not found', w.name, f.name)
-        when a.atttypid not in ('text'::regtype, 'varchar'::regtype) then
-          format('column %s of table %s is of type %s, text or character varying expected', w.name, f.name, a.type_name)
-        when a.attgenerated <> '' or w.name = any (f.key_columns) or w.times > 1 then
-          format('column %s of table %s is generated, the key, or named twice; an ordinary column, named once, expected', w.name, f.name)
+        when a.flaw is not null then format('column %s of table %s is of type %s, %s', w.name, f.name, a.type_name, a.flaw)
+        when a.attgenerated <> '' then
+          format('column %s of table %s is generated: it would be computed from what is encrypted, in plain', w.name, f.name)
+        when w.name = any (f.key_columns) then
+          format('column %s of table %s is part of the key, which is authenticated and recorded in plain', w.name, f.name)
+        when w.times > 1 then format('column %s of table %s is named twice', w.name, f.name)
         when octet_length(w.name || f.suffix) > 63 then
           format('column %s of table %s is too long: with %s it exceeds 63 bytes', w.name, f.name, f.suffix)
         when w.name || f.suffix = any (f.columns || f.key_columns || array[f.iv_column, f.created_at_column]) then
@@ -134,8 +208,10 @@ as $examination$
       end as problem,
       case
         when a.attnum is null then 'Correct the target''s columns in the settings.'
-        when a.atttypid not in ('text'::regtype, 'varchar'::regtype) then 'Take it out of the target''s columns, or change its type.'
-        when a.attgenerated <> '' or w.name = any (f.key_columns) or w.times > 1 then 'Take it out of the target''s columns.'
+        when a.flaw is not null then format('Take it out of the target''s columns, or %s.', a.remedy)
+        when a.attgenerated <> '' then 'Name the columns that it is generated from.'
+        when w.name = any (f.key_columns) then 'Take it out of the target''s columns, or name another unique, not nullable set of columns as key.'
+        when w.times > 1 then 'Name it once.'
         else 'Choose another suffix, or rename the column.'
       end as hint,
       'ER002' as code
@@ -194,6 +270,8 @@ as $examination$
     union all
     select * from key_lines
     union all
+    select * from index_line
+    union all
     select * from column_lines
     union all
     select * from added_lines
@@ -214,7 +292,7 @@ declare
 begin
   v_target.schema_name := p_target ->> 'schema';
   v_target.table_name := p_target ->> 'table';
-  v_target.name := v_target.schema_name || '.' || v_target.table_name;
+  v_target.name := encryption_rollout.label_part(v_target.schema_name) || '.' || encryption_rollout.label_part(v_target.table_name);
   v_target.key_columns := encryption_rollout.texts_of(p_target -> 'key');
   v_target.columns := encryption_rollout.texts_of(p_target -> 'columns');
   v_target.suffix := coalesce(p_target ->> 'suffix', '_encrypted');
@@ -256,11 +334,11 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select array_agg(format_type(case t.typtype when 'd' then t.typbasetype else t.oid end, -1) order by k.n)
+  -- With -1, not null: "character" alone would mean character(1).
+  select array_agg(format_type(encryption_rollout.base_type(a.atttypid), -1) order by k.n)
   from unnest(p_target.key_columns) with ordinality as k (name, n)
   join pg_attribute as a
     on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = k.name and not a.attisdropped
-  join pg_type as t on t.oid = a.atttypid
 $$;
 
 -- Of a JSON array of texts; empty when it is something else.

@@ -3,7 +3,7 @@ import pg from 'pg';
 import type { Findings } from './findings.ts';
 import { columnKey, flawOf, ivBytes, keyNumberOf, open } from './format.ts';
 import type { Keys } from './keys.ts';
-import { columnList, stream, type Target } from './targets.ts';
+import { columnList, labelOf, stream, type Target } from './targets.ts';
 
 export interface Counts {
   rows: number;
@@ -41,7 +41,7 @@ export async function checkRows(
   const selected = [
     target.keyText,
     pg.escapeIdentifier(target.ivColumn),
-    ...columnList(target).map((column) => `${column}::text`),
+    ...target.texts,
     ...columnList(target, target.suffix),
   ];
   const sql = `select ${selected.join(', ')} from ${target.table}`;
@@ -100,7 +100,7 @@ function checkPresence(
 
 /** Checks the ciphertexts of one row after the other; derives each column's key once. */
 function valueChecker(target: Target, keys: Keys, findings: Findings) {
-  const names = target.columns.map((column) => `${target.name}.${column}`);
+  const names = target.columns.map((column) => labelOf(target, column));
   const columnKeys = new Map(
     [...keys.proven].map(([number, key]) => [number, names.map((name) => columnKey(key, name))]),
   );

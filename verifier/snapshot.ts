@@ -13,7 +13,7 @@ import type pg from 'pg';
 import { z } from 'zod';
 import { CannotVerify } from './cannot-verify.ts';
 import type { Findings } from './findings.ts';
-import { columnList, stream, type Target } from './targets.ts';
+import { stream, type Target } from './targets.ts';
 
 const Header = z.object({
   snapshot: z.literal(1),
@@ -145,7 +145,7 @@ async function* digestedRows(
   target: Target,
   salt: string,
 ): AsyncGenerator<DigestedRow, void, undefined> {
-  const selected = [target.keyText, ...columnList(target).map((column) => `${column}::text`)];
+  const selected = [target.keyText, ...target.texts];
   const sql = `select ${selected.join(', ')} from ${target.table} order by convert_to(${target.keyText}, 'UTF8')`;
   const key = Buffer.from(salt, 'hex');
   for await (const [rowKey, ...values] of stream<[string, ...(string | null)[]]>(client, sql))

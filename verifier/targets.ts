@@ -13,6 +13,8 @@ export interface Target {
   /** SQL of the row's key as text, as it is authenticated. */
   readonly keyText: string;
   readonly columns: readonly string[];
+  /** SQL of each column's text, as it is sealed. */
+  readonly texts: readonly string[];
   /** What a ciphertext column's name has after its column's. */
   readonly suffix: string;
   /** Column of the row's initialization vector. */
@@ -36,44 +38,66 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
     throw new CannotVerify(
       `Found no target ${unknown ?? 'in this database'}. Registered, in the form <schema>.<table>: ${known}.`,
     );
-  return rows
-    .filter(({ name }) => names.length === 0 || names.includes(name))
-    .map((row) => ({
-      name: row.name,
+  const targets: Target[] = [];
+  for (const row of rows) {
+    if (names.length > 0 && !names.includes(row.name)) continue;
+    const table = `${pg.escapeIdentifier(row.schema_name)}.${pg.escapeIdentifier(row.table_name)}`;
+    const textOf = await textOfColumns(client, table);
+    targets.push({
+      name: `${named(row.schema_name)}.${named(row.table_name)}`,
       id: row.id,
-      table: `${pg.escapeIdentifier(row.schema_name)}.${pg.escapeIdentifier(row.table_name)}`,
-      keyText: rowKeyText(row),
+      table,
+      keyText: keyOf(row.key_columns.map(textOf)),
       columns: row.columns,
+      texts: row.columns.map(textOf),
       suffix: row.suffix,
       ivColumn: row.iv_column,
       trigger: row.trigger_name,
-    }));
-}
-
-function rowKeyText(row: { name: string; key_columns: string[]; key_types: string[] }): string {
-  const [column, ...others] = row.key_columns;
-  const [type] = row.key_types;
-  if (column === undefined || type === undefined || others.length > 0)
-    throw new CannotVerify(
-      `Found a key of ${row.key_columns.length} columns of target ${row.name}, expected one. Use the verifier of the version that registered it.`,
-    );
-  return keyText(type, pg.escapeIdentifier(column));
-}
-
-/** The text of a key of these types depends on a session's settings; format 1 fixes it. All others are cast. */
-function keyText(type: string, column: string): string {
-  switch (type) {
-    case 'bytea':
-      return `'\\x' || encode(${column}, 'hex')`;
-    case 'date':
-      return `to_char(${column}, 'YYYY-MM-DD')`;
-    case 'timestamp without time zone':
-      return `to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.US')`;
-    case 'timestamp with time zone':
-      return `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
-    default:
-      return `${column}::text`;
+    });
   }
+  return targets;
+}
+
+/**
+ * SQL of each column's text as format 1 has it: what PostgreSQL writes under the settings of verify.ts; of character(n)
+ * without the blanks that fill it up. Not a cast, which may be anybody's.
+ */
+async function textOfColumns(client: pg.ClientBase, table: string): Promise<(column: string) => string> {
+  const { rows } = await client.query(
+    `with recursive chain as (
+       select attname, atttypid as type from pg_attribute
+       where attrelid = $1::regclass and attnum > 0 and not attisdropped
+       union all
+       select attname, typbasetype from chain join pg_type on oid = type where typtype = 'd'
+     )
+     select attname from chain where type = 'bpchar'::regtype`,
+    [table],
+  );
+  const filledUp = new Set(rows.map(({ attname }) => attname));
+  return (column) => {
+    const name = pg.escapeIdentifier(column);
+    const text = filledUp.has(column) ? `rtrim(concat(${name}))` : `concat(${name})`;
+    return `case when ${name} is not null then ${text} end`;
+  };
+}
+
+/** Of one column its text; of several theirs, separated by commas, each comma and backslash in them behind a backslash. */
+function keyOf([text = '', ...others]: readonly string[]): string {
+  if (others.length === 0) return text;
+  const escaped = [text, ...others].map(
+    (each) => String.raw`regexp_replace(${each}, E'([\\\\,])', E'\\\\\\1', 'g')`,
+  );
+  return `array_to_string(array[${escaped}], ',')`;
+}
+
+/** A name as it is, or quoted when it holds a dot or a quotation mark: so names that are joined by dots stay apart. */
+function named(name: string): string {
+  return /[."]/.test(name) ? pg.escapeIdentifier(name) : name;
+}
+
+/** `<schema>.<table>.<column>`, which each value of the column is bound to. */
+export function labelOf(target: Target, column: string): string {
+  return `${target.name}.${named(column)}`;
 }
 
 /** Column names for SQL: the plaintext's or, with the target's suffix, the ciphertext's. */

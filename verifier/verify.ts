@@ -43,6 +43,10 @@ export async function verify(client: pg.ClientBase, options: Options = {}): Prom
   await client.query('begin transaction isolation level repeatable read, read only');
   try {
     // row_security: a policy that hides rows is an error, not a smaller table.
+    // Then what the text of a value depends on.
+    await client.query(
+      "set local datestyle = 'ISO'; set local timezone = 'UTC'; set local intervalstyle = 'postgres'; set local extra_float_digits = 1; set local bytea_output = 'hex'",
+    );
     await client.query(
       'set local search_path = pg_catalog; set local row_security = off; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; set local jit = off',
     );

@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
-as $trigger$
+as $body$
 declare
   v_keys bytea[];
   v_tid tid;
@@ -24,10 +24,7 @@ begin
   and new.email_encrypted is not distinct from old.email_encrypted
   and new.e164_encrypted is not distinct from old.e164_encrypted
   and new.first_name_encrypted is not distinct from old.first_name_encrypted
-  and not ((old.id)::text collate "C" is distinct from (new.id)::text collate "C"
-  or (old.email)::text collate "C" is distinct from (new.email)::text collate "C"
-  or (old.e164)::text collate "C" is distinct from (new.e164)::text collate "C"
-  or (old.first_name)::text collate "C" is distinct from (new.first_name)::text collate "C")
+  and not (pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name)))
   and not ((new.email is not null or new.e164 is not null or new.first_name is not null) and (new.pii_iv is null or (new.email is not null and new.email_encrypted is null) or (new.e164 is not null and new.e164_encrypted is null) or (new.first_name is not null and new.first_name_encrypted is null)))
     then
       return new;
@@ -66,7 +63,7 @@ from (
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
       case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
-    from (select null::pg_catalog.tid as tid, (new.id)::pg_catalog.text as row_key, new.email::pg_catalog.text as p1, new.e164::pg_catalog.text as p2, new.first_name::pg_catalog.text as p3) as r
+    from (select null::pg_catalog.tid as tid, (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C" as row_key, case when new.email is not null then pg_catalog.concat(new.email) end as p1, case when new.e164 is not null then pg_catalog.concat(new.e164) end as p2, case when new.first_name is not null then pg_catalog.concat(new.first_name) end as p3) as r
     offset 0
   ) as r
   offset 0
@@ -76,11 +73,11 @@ into v_tid, new.pii_iv, new.email_encrypted, new.e164_encrypted, new.first_name_
     end if;
   exception when others then
     new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
-    perform encryption_rollout.record_trigger_error('public.appointments', (new.id)::pg_catalog.text, sqlstate);
+    perform encryption_rollout.record_trigger_error('public.appointments', (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C", sqlstate);
   end;
   return new;
 end
-$trigger$;
+$body$;
 
 create trigger encrypt_appointment_pii before insert or update of email, e164, first_name, id on public.appointments
 for each row
@@ -92,7 +89,7 @@ create or replace function encryption_rollout.clear_stale_1()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
-as $trigger$
+as $body$
 begin
   -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
   if new.pii_iv is distinct from old.pii_iv and exists (
@@ -103,14 +100,11 @@ begin
   new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
   return new;
 end
-$trigger$;
+$body$;
 
 create trigger zz_clear_stale_ciphertext before update on public.appointments
 for each row
-when (new.pii_iv is not null and ((old.id)::text collate "C" is distinct from (new.id)::text collate "C"
-  or (old.email)::text collate "C" is distinct from (new.email)::text collate "C"
-  or (old.e164)::text collate "C" is distinct from (new.e164)::text collate "C"
-  or (old.first_name)::text collate "C" is distinct from (new.first_name)::text collate "C"))
+when (new.pii_iv is not null and (pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name))))
 execute function encryption_rollout.clear_stale_1();
 
 create trigger aa_clear_brought_ciphertext before insert on public.appointments
@@ -165,7 +159,7 @@ from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
       case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
     from (
-      select ctid as tid, (id)::pg_catalog.text as row_key, email::pg_catalog.text as p1, e164::pg_catalog.text as p2, first_name::pg_catalog.text as p3
+      select ctid as tid, (case when id is not null then pg_catalog.concat(id) end) collate pg_catalog."C" as row_key, case when email is not null then pg_catalog.concat(email) end as p1, case when e164 is not null then pg_catalog.concat(e164) end as p2, case when first_name is not null then pg_catalog.concat(first_name) end as p3
       from only public.appointments
       where ctid operator(pg_catalog.=) any ($2)
         and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
@@ -203,9 +197,9 @@ returns integer
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
+as $body$
   select encryption_rollout.encrypt_up_to('public.appointments', n)
-$function$;
+$body$;
 
 create function public.get_encryption_health_summary()
 returns table (
@@ -239,15 +233,15 @@ returns text
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-  select encryption_rollout.decrypt_logged('public.appointments', ciphertext, iv, ($3)::pg_catalog.text)
-$function$;
+as $body$
+  select encryption_rollout.decrypt_logged('public.appointments', $1, $2, (case when $3 is not null then pg_catalog.concat($3) end) collate pg_catalog."C")
+$body$;
 
 create or replace function public.decrypt_pii_with_iv_logged(ciphertext bytea, iv bytea, id uuid)
 returns text
 language sql
 security definer
 set search_path = pg_catalog, pg_temp
-as $function$
-  select encryption_rollout.decrypt_logged_by_key('{uuid}', ciphertext, iv, ($3)::pg_catalog.text)
-$function$;
+as $body$
+  select encryption_rollout.decrypt_logged_by_key('{uuid}', $1, $2, (case when $3 is not null then pg_catalog.concat($3) end) collate pg_catalog."C")
+$body$;

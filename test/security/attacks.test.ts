@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rolledBack } from '../../lambdas/adapters/postgres/database.ts';
 import { auditRows, insertCanary, readHealth } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target } from '../../lambdas/core/plan/settings.ts';
+import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import {
   appointments,
   freshDatabase,
@@ -43,7 +43,7 @@ const denied = async (sql: string, client = customer) =>
 
 /** Every row that holds personal data opens outside the database, with the real key, and no error was recorded. */
 async function expectAllSealed(target = Target.parse({}), count = 38) {
-  const rows = await auditRows(owner, `${target.schema}.${target.table}`, null, 1000);
+  const rows = await auditRows(owner, targetName(target), null, 1000);
   const verifies = rowVerifier(target, new Map([[testKey.number, testKey.key]]));
   expect(rows.filter((row) => row.iv !== null)).toHaveLength(count);
   expect(rows.filter((row) => !verifies(row))).toEqual([]);
@@ -393,7 +393,7 @@ describe('names', () => {
     );
     const { canary: __, ...registration } = target;
     await owner.query('select encryption_rollout.register_target($1)', [registration]);
-    const name = `${target.schema}.${target.table}`;
+    const name = targetName(target);
     await owner.query('select encryption_rollout.encrypt_batch($1, 10)', [name]);
     await owner.query('select encryption_rollout.set_trigger($1, true)', [name]);
     await owner.query(`update ${quoted} set ${q(target.columns[0] ?? '')} = 'changed'`);
@@ -421,7 +421,17 @@ describe('names', () => {
         { ...appointments, schema, table, columns: ['email'], priority: null, createdAt: null },
       ]);
     await register('a.b', 'c');
-    await expect(register('a', 'b.c')).rejects.toMatchObject({ code: 'ER002' });
+    await register('a', 'b.c');
+    await owner.query(`insert into "a.b".c values (1, 'x'); insert into a."b.c" values (1, 'x')`);
+    for (const name of ['"a.b".c', 'a."b.c"'])
+      await owner.query('select encryption_rollout.encrypt_batch($1, 10)', [name]);
+    const openAs = (name: string) =>
+      owner.query(
+        'select encryption_rollout.decrypt_logged($1, email_encrypted, pii_iv, id::text) from "a.b".c',
+        [name],
+      );
+    expect((await openAs('"a.b".c')).rows).toEqual([{ decrypt_logged: 'x' }]);
+    await expect(openAs('a."b.c"')).rejects.toMatchObject({ code: 'ER006' });
   });
 
   test('of a canary’s columns inject nothing', async () => {

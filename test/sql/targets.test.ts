@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target } from '../../lambdas/core/plan/settings.ts';
+import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -58,7 +58,7 @@ describe('register_target', () => {
     });
   });
 
-  const bad: Record<string, { table: string; target?: object; message: RegExp }> = {
+  const bad: Record<string, { table: string; target?: object; message: RegExp; hint?: RegExp }> = {
     'a missing table': { table: 'select', message: /table public\.people not found in database/ },
     'a view': {
       table: "create view public.people as select 1 as id, 'a'::text as email",
@@ -72,13 +72,31 @@ describe('register_target', () => {
       table: 'create table public.people (id int primary key)',
       message: /column email of table public\.people not found/,
     },
-    'a column that is not text': {
-      table: 'create table public.people (id int primary key, email jsonb)',
-      message: /column email of table public\.people is of type jsonb, text or character varying expected/,
+    'a column of a composite type': {
+      table:
+        'create type public.address as (street text); create table public.people (id int primary key, email public.address[])',
+      message: /column email of table public\.people is of type public\.address\[\], which is composite/,
+      hint: /take it out .* or move its fields to columns of their own/i,
+    },
+    'a column of money': {
+      table:
+        'create domain public.pay as money; create table public.people (id int primary key, email public.pay)',
+      message: /is of type public\.pay, whose text depends on the locale/,
+      hint: /change its type to numeric/,
+    },
+    'a column of names of tables': {
+      table: 'create table public.people (id int primary key, email regclass)',
+      message: /is of type regclass, whose text depends on the search path/,
     },
     'a generated column': {
       table: "create table public.people (id int primary key, email text generated always as ('a') stored)",
-      message: /generated/,
+      message: /column email of table public\.people is generated: it would be computed/,
+      hint: /Name the columns that it is generated from/,
+    },
+    'a column of the key': {
+      table: 'create table public.people (id int, email text, primary key (id, email))',
+      target: { key: ['id', 'email'] },
+      message: /column email of table public\.people is part of the key/,
     },
     'a column that is named twice': {
       table: 'create table public.people (id int primary key, email text)',
@@ -124,13 +142,28 @@ describe('register_target', () => {
       message: /key column id of table public\.people not found/,
     },
     'a key that is not unique': {
-      table: 'create table public.people (id int not null, email text); create index on public.people (id)',
-      message: /without a unique index/,
+      table:
+        'create table public.people (id int not null, email text); create index by_id on public.people (id)',
+      message: /key \(id\) of table public\.people found without a unique .*: index by_id is not unique/,
     },
-    'a key of several columns, for now': {
-      table: 'create table public.people (id int, part int, email text, primary key (id, part))',
-      target: { key: ['id', 'part'] },
-      message: /key of columns id, part of table public\.people found, a key of one column expected for now/,
+    'a key that is unique for some rows': {
+      table:
+        'create table public.people (id int not null, email text); create unique index by_id on public.people (id) where id > 0',
+      message: /index by_id is partial/,
+    },
+    'a key that is unique in the end': {
+      table: 'create table public.people (id int not null, email text, unique (id) deferrable)',
+      message: /the constraint of index people_id_key is deferrable/,
+    },
+    'a key that is unique by an expression': {
+      table:
+        'create table public.people (id int not null, email text); create unique index on public.people (abs(id))',
+      message: /without a unique btree index on these columns alone$/,
+    },
+    'a generated key': {
+      table:
+        'create table public.people (a int, id int not null unique generated always as (a) stored, email text)',
+      message: /key column id of table public\.people is generated: a trigger does not see its value/,
     },
     'a key that is not a list': {
       table: 'create table public.people (id int primary key, email text)',
@@ -139,15 +172,22 @@ describe('register_target', () => {
     },
     'half a key': {
       table: 'create table public.people (id int, part int, email text, primary key (id, part))',
-      message: /without a unique index/,
+      message: /key \(id\) of table public\.people found without a unique btree index on these columns alone/,
     },
-    'a nullable key': {
-      table: 'create table public.people (id int unique, email text)',
-      message: /nullable/,
+    'more than a key': {
+      table: 'create table public.people (id int primary key, part int not null, email text)',
+      target: { key: ['id', 'part'] },
+      message: /key \(id, part\) of table public\.people found without a unique/,
+    },
+    'a nullable key, which is unique': {
+      table: 'create table public.people (id int not null, part int, email text, unique (id, part))',
+      target: { key: ['id', 'part'] },
+      message: /key column part of table public\.people is nullable, not null expected/,
+      hint: /alter table public\.people alter column part set not null/,
     },
     'a key without a fixed text': {
-      table: 'create table public.people (id float8 primary key, email text)',
-      message: /double precision, whose text depends on settings/,
+      table: 'create table public.people (id money primary key, email text)',
+      message: /key column id of table public\.people is of type money, whose text depends on the locale/,
     },
     'a wrong priority': {
       table: 'create table public.people (id int primary key, email text)',
@@ -165,13 +205,13 @@ describe('register_target', () => {
       message: /schema, table, key, columns and trigger expected/,
     },
   };
-  for (const [name, { table, target, message }] of Object.entries(bad)) {
+  for (const [name, { table, target, message, hint = /./ }] of Object.entries(bad)) {
     test(`refuses ${name}, saying what to do, and adds nothing`, async () => {
       await client.query(table);
       await expect(register({ ...people, ...target })).rejects.toMatchObject({
         code: 'ER002',
         message: expect.stringMatching(message),
-        hint: expect.stringMatching(/./),
+        hint: expect.stringMatching(hint),
       });
       const { rows } = await client.query(
         'select * from encryption_rollout.created_objects where parent <> $1',
@@ -280,7 +320,7 @@ describe('any table', () => {
     const target = registration as Pick<Target, 'schema' | 'table' | 'columns'> as Target;
     await register(registration);
     await client.query('select encryption_rollout.install_key(1, $1)', [testKey.key]);
-    const name = `${target.schema}.${target.table}`;
+    const name = targetName(target);
     const call = (sql: string, ...more: unknown[]) => client.query(sql, [name, ...more]);
     await call('select encryption_rollout.encrypt_up_to($1, null)');
     await client.query(edit);
@@ -303,12 +343,12 @@ describe('any table', () => {
     });
     // Two by two, so that the order and the key's way through text are tried.
     const seen: string[] = [];
-    for (let after: string | null = null; ; ) {
+    for (let after: string[] | null = null; ; ) {
       const { rows } = await call('select * from encryption_rollout.audit_rows($1, $2, 2)', after);
       if (rows.length === 0) break;
       expect(rows.map(sealedRow).every(verify)).toBe(true);
       seen.push(...rows.map(({ row_key }) => row_key));
-      after = seen.at(-1) ?? null;
+      after = rows.at(-1).key;
     }
     expect(seen).toHaveLength(Number(health.total_rows));
     expect(new Set(seen).size).toBe(seen.length);
@@ -330,7 +370,14 @@ describe('any table', () => {
     const schema = `Ev"il.Schema; drop`;
     const table = `Tab'le "x".%s $$`;
     const key = `Key "id" %I`;
-    const columns = [`E-mail "a".b`, `select`, `Naïve 李 %1$s`, `v_keys`];
+    const columns = [
+      `E-mail "a".b`,
+      `$body$ $trigger$ $$`,
+      `back\\slash`,
+      `select`,
+      `Naïve 李 %1$s`,
+      `v_keys`,
+    ];
     const q = (name: string) => `"${name.replaceAll('"', '""')}"`;
     const sql = `${q(schema)}.${q(table)}`;
     await client.query(`create schema ${q(schema)}`);
@@ -348,13 +395,13 @@ describe('any table', () => {
         columns,
         trigger: `Trig"ger 'x'`,
         createdAt: 'Made At',
-        priority: `${q(columns[1] ?? '')} <> 'it''s -- no end'`,
+        priority: `${q('select')} <> 'it''s -- no end'`,
       },
       `update ${sql} set "select" = 'edited' where ${q(key)} < 3`,
       values(8, 9),
     );
     const { rows } = await client.query('select * from encryption_rollout.new_rows($1, $2)', [
-      `${schema}.${table}`,
+      targetName({ schema, table }),
       '2000-01-01',
     ]);
     expect(rows).toEqual([{ new_records: '9', auto_encrypted: '9', missing_iv: '0' }]);
@@ -383,17 +430,47 @@ describe('any table', () => {
     },
     inet: { type: 'inet', value: `inet '10.0.0.0' + n` },
     'a domain': { type: 'public.code', value: `'k' || n` },
+    'a domain over a domain over timestamptz': {
+      type: 'public.later',
+      value: `timestamptz '2026-03-29 00:30:00+00' + n * interval '20 minutes'`,
+    },
+    'date, with its ends': {
+      type: 'date',
+      value: `case n when 1 then '-infinity' when 2 then 'infinity' when 3 then '0044-03-15 BC' when 4 then '0044-03-15' else date '9999-12-30' + n::int end`,
+    },
+    'timestamptz, with its ends': {
+      type: 'timestamptz',
+      value: `case n when 1 then '-infinity' when 2 then 'infinity' when 3 then '0044-03-15 00:00+00 BC' when 4 then '0044-03-15 00:00+00' else '2026-01-01'::timestamptz + n * interval '1 hour' end`,
+    },
+    'numeric, with NaN': { type: 'numeric', value: `case n when 3 then 'NaN' else n / 8.0 end` },
+    'double precision': {
+      type: 'float8',
+      value: `case n when 3 then 'NaN' else 0.1::float8 + n * 1e-16 end`,
+    },
+    interval: { type: 'interval', value: `n * interval '1 mon 2 days 03:04:05.678'` },
+    'an array of dates': { type: 'date[]', value: `array[date '2026-01-01' + n::int, 'infinity']` },
+    'a range of timestamps': {
+      type: 'tstzrange',
+      value: `tstzrange('2026-01-01 00:00+00', '2026-01-02 00:00+00'::timestamptz + n * interval '1 hour')`,
+    },
+    'citext of another schema': {
+      type: 'extensions.citext',
+      value: `(array['b', 'A', 'C', 'a b', 'Z', 'y', 'X', 'w', 'V'])[n]`,
+    },
     'an enumeration': { type: 'public.letter', value: `chr(96 + n::int)::public.letter` },
   };
   for (const [name, { type, value }] of Object.entries(keys)) {
     test(`with a key of type ${name}, whatever the session's settings`, async () => {
       await client.query(`create domain public.code as text; create type public.letter as enum ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i');
+        create domain public.late as timestamptz; create domain public.later as public.late check (value > '2000-01-01');
+        create schema extensions; create extension citext schema extensions;
         create collation case_insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`);
       await client.query(`create table public.people (id ${type} primary key, email text)`);
       const insert = (from: number, to: number) =>
         `set datestyle = 'sql, dmy'; set timezone = 'Asia/Kolkata'; set bytea_output = 'escape';
+         set intervalstyle = 'sql_standard'; set extra_float_digits = -5;
          insert into public.people select ${value}, 'p' || n from generate_series(${from}::bigint, ${to}) n;
-         reset datestyle; reset timezone; reset bytea_output`;
+         reset datestyle; reset timezone; reset bytea_output; reset intervalstyle; reset extra_float_digits`;
       await client.query(insert(1, 7));
       await rollOut(
         people,
@@ -402,6 +479,75 @@ describe('any table', () => {
       );
     });
   }
+
+  test('with a key of several columns, whose parts may hold what separates them', async () => {
+    await client.query(
+      'create schema extensions; create extension citext schema extensions; create table public.people (org int, name extensions.citext, part text, email text, unique (name, part, org))',
+    );
+    await client.query(
+      'alter table public.people alter org set not null, alter name set not null, alter part set not null',
+    );
+    // In one order of the columns as much as in the other, some of these would be the same without separators.
+    await client.query(
+      `insert into public.people select 1, name, part, name || part
+       from unnest(array['a', 'a,', 'A,b', '', '\\', ',', '\\,']) name cross join unnest(array['', 'b', ',b', '\\,b', 'B']) part`,
+    );
+    await rollOut(
+      { ...people, key: ['org', 'name', 'part'] },
+      "update public.people set part = part || '!' where part = 'B'",
+      "insert into public.people select 2, name, part, 'x' from public.people",
+    );
+    const { rows } = await client.query(
+      `select count(*)::int as n from public.people
+       where public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, org, name, part) = email
+         and public.decrypt_people_pii_with_iv_logged(email_encrypted, pii_iv, org, name, part) = email`,
+    );
+    expect(rows).toEqual([{ n: 70 }]);
+  });
+
+  test('with a key whose index compares by another collation than its column', async () => {
+    await client.query(
+      `create collation case_insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+       create table public.people (id text collate case_insensitive not null, email text);
+       create unique index on public.people (id collate "C");
+       insert into public.people select name, 'p' from unnest(array['a', 'A', 'b', 'B', 'c', 'C', 'd']) name`,
+    );
+    await rollOut(
+      people,
+      "update public.people set id = 'D' where id = 'd'",
+      "insert into public.people values ('e', 'p'), ('E', 'p')",
+    );
+  });
+
+  test('two whose names are the same but for where the dots are', async () => {
+    await client.query(
+      'create schema a; create schema "a.b"; create table a."b.c" (id int primary key, d text); create table "a.b".c (id int primary key, d text); create table a.b (id int primary key, "c.d" text)',
+    );
+    const [one, two, three] = [
+      { ...people, schema: 'a', table: 'b.c', columns: ['d'] },
+      { ...people, schema: 'a.b', table: 'c', columns: ['d'] },
+      { ...people, schema: 'a', table: 'b', columns: ['c.d'] },
+    ];
+    const fill = (table: string) =>
+      client.query(`insert into ${table} select n, 'p' || n from generate_series(1, 4) n`);
+    await fill('a."b.c"');
+    await rollOut(one, `update a."b.c" set d = 'x' where id = 1`, `insert into a."b.c" values (5, 'y')`);
+    await fill('"a.b".c');
+    await rollOut(two, `update "a.b".c set d = 'x' where id = 1`, `insert into "a.b".c values (5, 'y')`);
+    await fill('a.b');
+    await rollOut(three, `update a.b set "c.d" = 'x' where id = 1`, `insert into a.b values (5, 'y')`);
+    // The same value of the same row of another of them does not open there.
+    await expect(
+      client.query(
+        `select encryption_rollout.decrypt_logged('"a.b".c', d_encrypted, pii_iv, id::text) from a."b.c" where id = 1`,
+      ),
+    ).rejects.toMatchObject({ code: 'ER006' });
+    await expect(
+      client.query(
+        `select encryption_rollout.decrypt_logged('a."b.c"', "c.d_encrypted", pii_iv, id::text) from a.b where id = 1`,
+      ),
+    ).rejects.toMatchObject({ code: 'ER006' });
+  });
 
   test('with ciphertext in columns of another name, which can be cleared and removed again', async () => {
     await client.query('create table public.people (id int primary key, email text, note text)');

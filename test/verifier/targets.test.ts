@@ -28,7 +28,11 @@ async function register(schema: string, table: string, key: string, column: stri
     ivColumn: suffix && `iv${suffix}`,
   };
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
-  return `${schema}.${table}`;
+  const { rows } = await client.query(
+    'select name from encryption_rollout.targets where schema_name = $1 and table_name = $2',
+    [schema, table],
+  );
+  return rows[0].name;
 }
 
 const keyTypes: [type: string, values: string][] = [

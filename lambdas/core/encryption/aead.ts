@@ -3,7 +3,8 @@
  * Manager, so that the database never vouches for itself. The first implementation is in sql/.
  *
  * value = 0x01 ‖ key number (2 bytes, big-endian) ‖ ciphertext ‖ tag (32 bytes), AEAD_AES_256_CBC_HMAC_SHA_512 of
- * RFC 7518 §5.2.5; AAD = the 3 header bytes ‖ `<schema>.<table>.<column>` ‖ 0x00 ‖ primary key as text.
+ * RFC 7518 §5.2.5; AAD = the 3 header bytes ‖ `<schema>.<table>.<column>` ‖ 0x00 ‖ the row's key as text. (In full:
+ * docs/database.md.)
  */
 import {
   createCipheriv,

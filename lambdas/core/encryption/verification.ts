@@ -1,4 +1,4 @@
-import { type Target, targetName } from '../plan/settings.ts';
+import { labelPart, type Target, targetName } from '../plan/settings.ts';
 import { type AeadKey, AuthenticationFailed, columnKey, keyNumberOf, openValue } from './aead.ts';
 
 /** A row as the database hands it out for verification; the arrays are in the order of the target's columns. */
@@ -18,7 +18,7 @@ export type RowVerifier = (row: SealedRow) => boolean;
 /** A verifier for the target's rows: opens each value with the key that it names; derives the column keys once. */
 export function rowVerifier(target: Target, keyring: Keyring): RowVerifier {
   const columns = target.columns.map((column) => {
-    const name = `${targetName(target)}.${column}`;
+    const name = `${targetName(target)}.${labelPart(column)}`;
     const keys = new Map<number, AeadKey>();
     for (const [number, masterKey] of keyring) keys.set(number, columnKey(masterKey, name));
     return { name, keys };

@@ -88,7 +88,12 @@ export type Target = z.output<typeof Target>;
 
 /** `<schema>.<table>`, the target's name everywhere. */
 export function targetName({ schema, table }: { readonly schema: string; readonly table: string }): string {
-  return `${schema}.${table}`;
+  return `${labelPart(schema)}.${labelPart(table)}`;
+}
+
+/** A name as part of a longer one whose parts are joined by dots: as it is, unless it holds a dot or a quotation mark. */
+export function labelPart(name: string): string {
+  return /[."]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 }
 
 /** The tables of a deployment, in the order in which they are worked on. */

@@ -51,7 +51,7 @@ async function auditSlice(client: pg.Client, run: Run, table: string, verifies: 
     const finished = rows.length < SLICE_ROWS;
     await recordDecryptionFailures(client, table, mismatches);
     await recordAudit(client, run, table, {
-      afterKey: rows.at(-1)?.rowKey ?? audit.afterKey,
+      afterKey: rows.at(-1)?.key ?? audit.afterKey,
       rowsVerified: audit.rowsVerified + verified,
       rowsMismatched: audit.rowsMismatched + mismatches.length,
       finished,

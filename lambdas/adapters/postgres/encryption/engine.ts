@@ -111,6 +111,7 @@ export async function isTriggerEnabled(client: Client, target: string): Promise<
 
 interface JsonRow {
   readonly row_key: string;
+  readonly key: string[];
   readonly iv: Buffer | null;
   readonly plaintexts: (string | null)[];
   readonly sealed: (string | null)[];
@@ -118,11 +119,17 @@ interface JsonRow {
 
 /** The arrays as JSON: parsed by the engine, not character by character. A bytea is `\x…` in it. */
 const sealedRowColumns =
-  'row_key, iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
+  'row_key, array_to_json(key) as key, iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
 
-function sealedRow({ row_key, iv, plaintexts, sealed }: JsonRow): SealedRow {
+/** A row of the walk along the key, and where it is in it: the text of each of the key's columns. */
+export interface AuditedRow extends SealedRow {
+  readonly key: readonly string[];
+}
+
+function sealedRow({ row_key, key, iv, plaintexts, sealed }: JsonRow): AuditedRow {
   return {
     rowKey: row_key,
+    key,
     iv,
     plaintexts,
     sealed: sealed.map((value) => (value === null ? null : Buffer.from(value.slice(2), 'hex'))),
@@ -146,13 +153,13 @@ export async function sampleRows(
   return rows.map(sealedRow);
 }
 
-/** Up to `count` rows after this key, in key order; null = from the start. */
+/** Up to `count` rows after the one with this key, in key order; null = from the start. */
 export async function auditRows(
   client: Client,
   target: string,
-  after: string | null,
+  after: readonly string[] | null,
   count: number,
-): Promise<SealedRow[]> {
+): Promise<AuditedRow[]> {
   const { rows } = await client.query(
     `select ${sealedRowColumns} from encryption_rollout.audit_rows($1, $2, $3)`,
     [target, after, count],

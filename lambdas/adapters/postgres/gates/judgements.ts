@@ -69,7 +69,7 @@ export async function holdAudit(
   client: Client,
   run: Run,
   table: string,
-): Promise<AuditResult & { readonly afterKey: string | null }> {
+): Promise<AuditResult & { readonly afterKey: readonly string[] | null }> {
   await client.query(
     'insert into encryption_rollout.audits (run_id, attempt, target) values ($1, $2, $3) on conflict do nothing',
     [run.id, run.attempt, table],
@@ -93,7 +93,7 @@ export async function recordAudit(
   client: Client,
   run: Run,
   table: string,
-  audit: AuditResult & { readonly afterKey: string | null },
+  audit: AuditResult & { readonly afterKey: readonly string[] | null },
 ): Promise<void> {
   await client.query(
     `update encryption_rollout.audits
