@@ -178,7 +178,11 @@ $$;
 
 -- True for a row that holds PII and is not, or not completely, encrypted with one of these keys. With the first of
 -- keys_in_use: for batches, which move rows to the current key. With all of them: for what can be opened at all.
-create function encryption_rollout.not_sealed_with_sql(p_target encryption_rollout.targets, p_numbers integer[])
+create function encryption_rollout.not_sealed_with_sql(
+  p_target encryption_rollout.targets,
+  p_numbers integer[],
+  p_prefix text default ''
+)
 returns text
 language sql
 stable
@@ -186,8 +190,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     '(%s and (%s is null or %s))',
-    encryption_rollout.has_pii_sql(p_target),
-    encryption_rollout.iv_sql(p_target),
+    encryption_rollout.has_pii_sql(p_target, p_prefix),
+    encryption_rollout.iv_sql(p_target, p_prefix),
     encryption_rollout.per_column(
       p_target,
       format(
@@ -196,7 +200,8 @@ as $$
           format('pg_catalog.substr(%%2$s, 1, 3) operator(pg_catalog.<>) %s', encryption_rollout.header_sql(number)), ' and '
         )
       ),
-      E'\n  or '
+      E'\n  or ',
+      p_prefix
     )
   )
   from unnest(p_numbers) as number

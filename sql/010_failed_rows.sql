@@ -1,4 +1,4 @@
--- Runs a statement over many rows so that the row at fault, if there is one, is isolated and passed over.
+-- Writes many rows so that the row at fault, if there is one, is isolated and passed over.
 
 -- Rows that could not be encrypted, passed over until forget_failed_rows.
 create table encryption_rollout.failed_rows (
@@ -9,35 +9,47 @@ create table encryption_rollout.failed_rows (
   primary key (target, row_key)
 );
 
--- Runs the statement for all the rows or, when a row fails, for each half of them, down to the row that fails: it is
--- recorded, without its data, and passed over from now on. What is no row's fault is raised, as is everything of ours.
-create function encryption_rollout.encrypt_rows(
+-- Writes the rows, and counts those that are as they should be afterwards, whatever the statement says of itself: the
+-- application's triggers may turn an update back (return null, or old), or undo it. Each row that a second try, with the row
+-- locked, leaves `unfinished` is recorded and passed over from then on. When a row fails the same is done with each half of
+-- them, down to the row that fails. What is no row's fault is raised, as is everything of ours.
+create function encryption_rollout.write_rows(
   p_target encryption_rollout.targets,
   p_leaf text,
   p_sql text,
+  p_unfinished text,
   p_keys bytea[],
   p_tids tid[],
   p_max_failed integer,
-  out encrypted integer,
-  out failed integer,
-  out skipped integer
+  out written integer,
+  out failed integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_middle integer := cardinality(p_tids) / 2;
+  v_unfinished tid[];
   v_constraint text;
   v_context text;
+  v_tried record;
   v_half record;
 begin
   failed := 0;
   begin
-    -- For the application's triggers; the statement itself depends on none. It ends with this function.
-    perform set_config('search_path', p_target.search_path, true);
-    execute p_sql using p_keys, p_tids;
-    get diagnostics encrypted = row_count;
-    return;
+    select * into v_tried
+    from encryption_rollout.try_rows(p_target, p_leaf, p_sql, p_unfinished, p_keys, p_tids);
+    written := v_tried.finished;
+    v_unfinished := encryption_rollout.hold_rows(p_leaf, p_unfinished, v_tried.unfinished);
+    if v_unfinished is not null then
+      select * into v_tried
+      from encryption_rollout.try_rows(p_target, p_leaf, p_sql, p_unfinished, p_keys, v_unfinished);
+      written := written + v_tried.finished;
+      v_unfinished := v_tried.unfinished;
+    end if;
+    if v_unfinished is null then
+      return;
+    end if;
   exception when others then
     -- Connection, transaction state, rollback (deadlock, serialization), resources (disk, memory), locks, shutdown and
     -- cancel, system, and our own.
@@ -51,23 +63,122 @@ begin
         -- The name of what raised it, never its message: a message may quote the row.
         coalesce(nullif(v_constraint, ''), substring(v_context from '^PL/pgSQL function ([^\s(]+)\('))
       );
+      written := 0;
+      failed := 1;
+      return;
     end if;
+    v_unfinished := null;
   end;
-  encrypted := 0;
-  if cardinality(p_tids) = 1 then
-    failed := 1;
+  if v_unfinished is not null then
+    failed := least(cardinality(v_unfinished), p_max_failed);
+    perform encryption_rollout.record_failed_row(
+      p_target, p_leaf, tid, 'ER012', encryption_rollout.triggers_before_update(p_leaf::regclass)
+    )
+    from unnest(v_unfinished[:failed]) as tid;
     return;
   end if;
-  select * into v_half from encryption_rollout.encrypt_rows(p_target, p_leaf, p_sql, p_keys, p_tids[:v_middle], p_max_failed);
-  encrypted := v_half.encrypted;
+  select * into v_half
+  from encryption_rollout.write_rows(p_target, p_leaf, p_sql, p_unfinished, p_keys, p_tids[:v_middle], p_max_failed);
+  written := v_half.written;
   failed := v_half.failed;
   if failed < p_max_failed then
     select * into v_half
-    from encryption_rollout.encrypt_rows(p_target, p_leaf, p_sql, p_keys, p_tids[v_middle + 1:], p_max_failed - failed);
-    encrypted := encrypted + v_half.encrypted;
+    from encryption_rollout.write_rows(
+      p_target, p_leaf, p_sql, p_unfinished, p_keys, p_tids[v_middle + 1:], p_max_failed - failed
+    );
+    written := written + v_half.written;
     failed := failed + v_half.failed;
   end if;
 end
+$$;
+
+-- Executes the statement, which returns of each row that it has written `tid` and whether it is `unfinished`. `finished`: how
+-- many are not. `unfinished`: those that are still, or again, as they were before, where they are now: somebody else has
+-- them locked, or the update did not take place.
+create function encryption_rollout.try_rows(
+  p_target encryption_rollout.targets,
+  p_leaf text,
+  p_sql text,
+  p_unfinished text,
+  p_keys bytea[],
+  p_tids tid[],
+  out finished bigint,
+  out unfinished tid[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- For the application's triggers; the statement itself depends on none. It ends with this function.
+  perform set_config('search_path', p_target.search_path, true);
+  execute pg_catalog.format(
+    'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished) from written',
+    p_sql
+  )
+  into finished, unfinished
+  using p_keys, p_tids;
+  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  if finished < cardinality(p_tids) then
+    unfinished := nullif(
+      coalesce(unfinished, '{}') || encryption_rollout.unfinished_rows(p_leaf, p_unfinished, p_tids), '{}'
+    );
+  end if;
+end
+$$;
+
+-- Which of the rows are to be written (again); null when none is.
+create function encryption_rollout.unfinished_rows(p_leaf text, p_unfinished text, p_tids tid[])
+returns tid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tids tid[];
+begin
+  execute format('select array_agg(ctid) from only %s where ctid = any ($1) and %s', p_leaf, p_unfinished)
+  into v_tids
+  using p_tids;
+  return v_tids;
+end
+$$;
+
+-- Locks those of the rows that nobody else has locked, as an UPDATE does, and returns them; null when there is none.
+create function encryption_rollout.hold_rows(p_leaf text, p_unfinished text, p_tids tid[])
+returns tid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tids tid[];
+begin
+  if p_tids is null then
+    return null;
+  end if;
+  execute format(
+    'select array_agg(tid) from (select ctid as tid from only %s where ctid = any ($1) and %s for no key update skip locked) as held',
+    p_leaf, p_unfinished
+  )
+  into v_tids
+  using p_tids;
+  return v_tids;
+end
+$$;
+
+-- The functions of the application's triggers that see an update first, and may turn it back; null when there is none.
+create function encryption_rollout.triggers_before_update(p_table regclass)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(p.oid::regproc::text, ', ' order by t.tgname)
+  from pg_trigger as t
+  join pg_proc as p on p.oid = t.tgfoid
+  where t.tgrelid = p_table
+    -- pg_trigger.h: 1 = for each row, 2 = before, 16 = update.
+    and t.tgtype & 19 = 19
+    and t.tgenabled in ('O', 'A')
+    and p.pronamespace <> 'encryption_rollout'::regnamespace
 $$;
 
 create function encryption_rollout.record_failed_row(
@@ -92,7 +203,13 @@ begin
   into v_key
   using p_tid;
   insert into public.encryption_errors (error_type, target, row_key, sqlstate, raised_by, detail)
-  values ('encryption', p_target.name, v_key, p_sqlstate, p_raised_by, 'the row is passed over until failed rows are tried again');
+  values (
+    'encryption', p_target.name, v_key, p_sqlstate, p_raised_by,
+    case p_sqlstate
+      when 'ER012' then 'the update did not take place, twice: a trigger before it returned null or the old row, or undid it; '
+      else ''
+    end || 'the row is passed over until failed rows are tried again'
+  );
   if v_key is not null then
     insert into encryption_rollout.failed_rows (target, row_key, sqlstate)
     values (p_target.name, v_key, p_sqlstate)

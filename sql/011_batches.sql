@@ -30,6 +30,21 @@ as $$
   select ((p_tid::text::point)[0])::bigint
 $$;
 
+-- True for a row to encrypt with the key of this number, or to clear.
+create function encryption_rollout.unfinished_sql(p_target encryption_rollout.targets, p_purpose text, p_key_number integer)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case p_purpose
+    when 'encrypt' then encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+    else encryption_rollout.clearable_sql(p_target)
+  end;
+end
+$$;
+
 -- Finds rows to encrypt with the key of this number, or to clear: $1 and $2 bound the window (both exclusive), $3 the number
 -- of rows.
 create function encryption_rollout.rows_to_write_sql(
@@ -53,10 +68,7 @@ declare
     and ctid < $2
     and %s$sql$,
     p_leaf,
-    case p_purpose
-      when 'encrypt' then encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
-      else encryption_rollout.clearable_sql(p_target)
-    end
+    encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number)
   );
 begin
   if p_only_priority then
@@ -86,7 +98,8 @@ as $$
 set %4$I = s.iv, %2$s
 from (%3$s
 ) as s
-where t.ctid operator(pg_catalog.=) s.tid$sql$,
+where t.ctid operator(pg_catalog.=) s.tid
+returning t.ctid as tid, %5$s as unfinished$sql$,
     p_leaf,
     (
       select string_agg(format('%I = s.s%s', c || p_target.suffix, n), ', ')
@@ -109,7 +122,8 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
         encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
       )
     ),
-    p_target.iv_column
+    p_target.iv_column,
+    encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number], 't.')
   )
 $$;
 
@@ -200,11 +214,16 @@ declare
   v_end tid;
   v_tids tid[];
   v_step record;
+  v_skipped integer;
 begin
   if p_limit is null or p_limit < 1 then
     raise exception 'batch of % rows found, at least 1 expected', p_limit
       using errcode = '22023', hint = 'Correct the number of rows.';
   end if;
+  -- What the application checks when a transaction commits is checked row by row, so that the one at fault is found.
+  set constraints all immediate;
+  -- By which its triggers can tell our updates from those of its users. Until the walk ends.
+  perform set_config('encryption_rollout.batch', 'on', true);
   perform from encryption_rollout.targets where name = p_target.name for no key update;
   perform encryption_rollout.follow_leaves(p_target, p_purpose);
 
@@ -269,32 +288,34 @@ begin
 
     if v_tids is not null then
       select * into v_step
-      from encryption_rollout.encrypt_rows(
+      from encryption_rollout.write_rows(
         p_target,
         v_leaf,
         case p_purpose
           when 'encrypt' then encryption_rollout.encrypt_rows_sql(p_target, v_leaf, p_key_number)
           else encryption_rollout.clear_rows_sql(p_target, v_leaf)
         end,
+        encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number),
         p_keys,
         v_tids,
         v_max_failed - failed
       );
       -- Locked, changed or deleted since they were looked up, or not tried any more after too many failures.
-      v_step.skipped := cardinality(v_tids) - v_step.encrypted - v_step.failed;
-      v_cursor.dirty := v_cursor.dirty or v_step.encrypted > 0 or v_step.skipped > 0;
+      v_skipped := greatest(0, cardinality(v_tids) - v_step.written - v_step.failed);
+      v_cursor.dirty := v_cursor.dirty or v_step.written > 0 or v_skipped > 0;
       if cardinality(v_tids) = p_limit - written - failed then
         v_end := v_tids[cardinality(v_tids)];
       end if;
-      written := written + v_step.encrypted;
+      written := written + v_step.written;
       failed := failed + v_step.failed;
-      skipped := skipped + v_step.skipped;
+      skipped := skipped + v_skipped;
     end if;
     v_budget_pages := v_budget_pages
       - greatest(1, encryption_rollout.page_of(v_end) - encryption_rollout.page_of(v_cursor.position));
     v_cursor.position := v_end;
   end loop;
   perform encryption_rollout.save_cursor(v_cursor);
+  perform set_config('encryption_rollout.batch', '', true);
 end
 $$;
 
@@ -346,6 +367,9 @@ as $$
 declare
   v_encrypted integer := 0;
   v_before integer := 0;
+  -- What is undone again after each lap would keep it going for ever.
+  v_most_laps constant integer := 10;
+  v_first bigint;
   v_laps bigint;
   v_now bigint;
   v_batch record;
@@ -361,7 +385,8 @@ begin
       v_before := v_encrypted;
       v_laps := v_now;
     end if;
-    exit when v_now >= v_laps + 2;
+    v_first := coalesce(v_first, v_now);
+    exit when v_now >= v_laps + 2 or v_now >= v_first + v_most_laps;
   end loop;
   return v_encrypted;
 end

@@ -17,17 +17,17 @@ create table encryption_rollout.clearings (
 );
 
 -- True for a row with ciphertext whose plaintext is gone: there it is the only copy.
-create function encryption_rollout.ciphertext_only_sql(p_target encryption_rollout.targets)
+create function encryption_rollout.ciphertext_only_sql(p_target encryption_rollout.targets, p_prefix text default '')
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select '(' || encryption_rollout.per_column(p_target, '(%1$s is null and %2$s is not null)', ' or ') || ')'
+  select '(' || encryption_rollout.per_column(p_target, '(%1$s is null and %2$s is not null)', ' or ', p_prefix) || ')'
 $$;
 
 -- True for a row with something to clear.
-create function encryption_rollout.clearable_sql(p_target encryption_rollout.targets)
+create function encryption_rollout.clearable_sql(p_target encryption_rollout.targets, p_prefix text default '')
 returns text
 language sql
 immutable
@@ -35,13 +35,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     '(%s or (%s is not null and not %s))',
-    encryption_rollout.per_column(p_target, '(%1$s is not null and %2$s is not null)', ' or '),
-    encryption_rollout.iv_sql(p_target),
-    encryption_rollout.ciphertext_only_sql(p_target)
+    encryption_rollout.per_column(p_target, '(%1$s is not null and %2$s is not null)', ' or ', p_prefix),
+    encryption_rollout.iv_sql(p_target, p_prefix),
+    encryption_rollout.ciphertext_only_sql(p_target, p_prefix)
   )
 $$;
 
--- Clears the rows at the TIDs $2 that nobody has locked. ($1 is what encrypt_rows passes besides.) The guard stays out of it:
+-- Clears the rows at the TIDs $2 that nobody has locked. ($1 is what write_rows passes besides.) The guard stays out of it:
 -- no plaintext changes. An IV that a kept value needs is kept with it.
 create function encryption_rollout.clear_rows_sql(p_target encryption_rollout.targets, p_leaf text)
 returns text
@@ -60,7 +60,8 @@ from (
     and %4$s
   for no key update skip locked
 ) as s
-where t.ctid operator(pg_catalog.=) s.tid$sql$,
+where t.ctid operator(pg_catalog.=) s.tid
+returning t.ctid as tid, %6$s as unfinished$sql$,
     p_leaf,
     encryption_rollout.ciphertext_only_sql(p_target),
     (
@@ -68,7 +69,8 @@ where t.ctid operator(pg_catalog.=) s.tid$sql$,
       from unnest(p_target.columns) as c
     ),
     encryption_rollout.clearable_sql(p_target),
-    p_target.iv_column
+    p_target.iv_column,
+    encryption_rollout.clearable_sql(p_target, 't.')
   )
 $$;
 

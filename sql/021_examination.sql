@@ -124,6 +124,20 @@ as $examination$
     from found as f
     where f.table_oid is not null
   ),
+  -- Of an update that a rule rewrites nobody can tell which rows it has written.
+  rules_line as (
+    select 'Rules' as name, 'none on UPDATE' as expected, coalesce(r.names, 'none on UPDATE') as measured,
+      case when r.names is not null then format('table %s found with a rule on UPDATE (%s), none expected', f.name, r.names) end as problem,
+      'Batches must know which rows they have written: make it a trigger, or: alter table ' || f.table_sql || ' disable rule ...;' as hint,
+      'ER002' as code
+    from found as f
+    cross join lateral (
+      select string_agg(quote_ident(rulename), ', ' order by rulename) as names
+      from pg_rewrite
+      where ev_class = f.table_oid and ev_type = '2' and ev_enabled <> 'D'
+    ) as r
+    where f.table_oid is not null
+  ),
   -- It must identify a row, for ever and in order.
   key_lines as (
     select 'Key column ' || k.name as name, 'not null, not generated, of a type whose text can be read back' as expected,
@@ -267,6 +281,8 @@ as $examination$
     select * from owner_line
     union all
     select * from row_security_line
+    union all
+    select * from rules_line
     union all
     select * from key_lines
     union all

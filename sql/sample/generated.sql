@@ -172,7 +172,10 @@ from (
   offset 0
 ) as r
 ) as s
-where t.ctid operator(pg_catalog.=) s.tid;
+where t.ctid operator(pg_catalog.=) s.tid
+returning t.ctid as tid, ((t.email is not null or t.e164 is not null or t.first_name is not null) and (t.pii_iv is null or (t.email is not null and (t.email_encrypted is null or (pg_catalog.substr(t.email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (t.e164 is not null and (t.e164_encrypted is null or (pg_catalog.substr(t.e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  or (t.first_name is not null and (t.first_name_encrypted is null or (pg_catalog.substr(t.first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex')))))) as unfinished;
 
 -- Clearing: $2: TIDs.
 
@@ -188,7 +191,8 @@ from (
     and ((email is not null and email_encrypted is not null) or (e164 is not null and e164_encrypted is not null) or (first_name is not null and first_name_encrypted is not null) or (pii_iv is not null and not ((email is null and email_encrypted is not null) or (e164 is null and e164_encrypted is not null) or (first_name is null and first_name_encrypted is not null))))
   for no key update skip locked
 ) as s
-where t.ctid operator(pg_catalog.=) s.tid;
+where t.ctid operator(pg_catalog.=) s.tid
+returning t.ctid as tid, ((t.email is not null and t.email_encrypted is not null) or (t.e164 is not null and t.e164_encrypted is not null) or (t.first_name is not null and t.first_name_encrypted is not null) or (t.pii_iv is not null and not ((t.email is null and t.email_encrypted is not null) or (t.e164 is null and t.e164_encrypted is not null) or (t.first_name is null and t.first_name_encrypted is not null)))) as unfinished;
 
 -- By hand.
 

@@ -137,6 +137,14 @@ describe('register_target', () => {
         create trigger encrypt_people before update on public.people for each row execute function suppress_redundant_updates_trigger()`,
       message: /trigger encrypt_people of table public\.people calls suppress_redundant_updates_trigger/,
     },
+    'a rule on UPDATE': {
+      table: `create table public.people (id int primary key, email text);
+        create rule keep as on update to public.people where old.email is null do instead nothing;
+        create rule off as on update to public.people do also delete from public.people where false;
+        create rule unrelated as on delete to public.people do also select 1;
+        alter table public.people disable rule off`,
+      message: /table public\.people found with a rule on UPDATE \(keep\), none expected/,
+    },
     'no key column': {
       table: 'create table public.people (email text)',
       message: /key column id of table public\.people not found/,

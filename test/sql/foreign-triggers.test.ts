@@ -1,0 +1,197 @@
+/** Triggers, rules and constraints of the application that have a say in what becomes of a batch's update. */
+import { readFileSync } from 'node:fs';
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+let client: pg.Client;
+beforeEach(async () => {
+  database = await freshDatabase({ template: 'appointments' });
+  client = database.client;
+  await seedAppointments(client, 100);
+});
+afterEach(() => database.drop());
+
+interface Batch {
+  encrypted: number;
+  failed: number;
+  skipped: number;
+  exhausted: boolean;
+}
+
+/** Until nothing more can be encrypted; fails instead of going on for ever. */
+async function batches(): Promise<Pick<Batch, 'encrypted' | 'failed'>> {
+  const sum = { encrypted: 0, failed: 0 };
+  for (let lap = 0; lap < 20; lap++) {
+    const { rows } = await client.query<Batch>(
+      "select * from encryption_rollout.encrypt_batch('public.appointments', 40)",
+    );
+    const [done] = rows as [Batch];
+    sum.encrypted += done.encrypted;
+    sum.failed += done.failed;
+    if (done.exhausted) return sum;
+  }
+  throw new Error(`not exhausted: ${JSON.stringify(sum)}`);
+}
+
+const encrypted = async () =>
+  (await client.query('select count(*)::integer as n from public.appointments where pii_iv is not null'))
+    .rows[0].n;
+
+/** Of every error: the row's first name, the SQLSTATE and what raised it. */
+const errors = async () =>
+  (
+    await client.query(
+      `select first_name as name, sqlstate, raised_by as by
+       from public.encryption_errors left join public.appointments as a on a.id::text = row_key order by first_name`,
+    )
+  ).rows;
+
+const trigger = (name: string, body: string, when = 'before update') =>
+  client.query(`
+    create function public.${name}() returns trigger language plpgsql as $$ begin ${body} end $$;
+    create trigger ${name} ${when} on public.appointments for each row execute function public.${name}()`);
+
+const archived = "old.first_name in ('Name7', 'Name44')";
+const bothRows = (by: string | null) => ['Name44', 'Name7'].map((name) => ({ name, sqlstate: 'ER012', by }));
+
+describe('an update that does not take place', () => {
+  test.each([
+    ['null', `if ${archived} then return null; end if; return new;`],
+    ['the old row', `if ${archived} then return old; end if; return new;`],
+    ['the new row without its ciphertext', `if ${archived} then new.pii_iv := null; end if; return new;`],
+  ])('because a trigger returns %s: is counted as failed, the row named and passed over', async (_, body) => {
+    await trigger('archive', body);
+    expect(await batches()).toEqual({ encrypted: 93, failed: 2 });
+    expect(await encrypted()).toBe(93);
+    expect(await errors()).toEqual(bothRows('public.archive'));
+    const { rows } = await client.query(
+      "select failed_rows::integer as failed from encryption_rollout.health('public.appointments')",
+    );
+    expect(rows).toEqual([{ failed: 2 }]);
+  });
+
+  test('of every row: the walk ends, and says so of each', async () => {
+    await trigger('refuse', 'return old;');
+    expect(await batches()).toEqual({ encrypted: 0, failed: 95 });
+    expect(await errors()).toHaveLength(95);
+  });
+
+  test.each([
+    ['nothing', 'do instead nothing'],
+    ['something else', 'do instead update public.appointments set note = new.note where false'],
+  ])(
+    'because of a rule that does %s instead: the walk ends, nothing is counted as encrypted',
+    async (_, rule) => {
+      await client.query(
+        `create rule instead as on update to public.appointments where old.first_name = 'Name7' ${rule}`,
+      );
+      const { encrypted: counted, failed } = await batches();
+      expect(counted).toBe(await encrypted());
+      expect(counted + failed).toBe(95);
+    },
+  );
+
+  test('by hand: returns, with the number of rows that are encrypted', async () => {
+    await trigger('archive', `if ${archived} then return old; end if; return new;`);
+    const { rows } = await client.query('select public.batch_encrypt_appointments() as encrypted');
+    expect(rows).toEqual([{ encrypted: 93 }]);
+  });
+
+  test('because an AFTER trigger takes the ciphertext off again: by hand it returns', async () => {
+    await trigger(
+      'strip',
+      `if new.first_name = 'Name7' and new.pii_iv is not null then
+         update public.appointments set pii_iv = null, email_encrypted = null where id = new.id;
+       end if; return null;`,
+      'after update',
+    );
+    const { rows } = await client.query('select public.batch_encrypt_appointments() >= 94 as returned');
+    expect(rows).toEqual([{ returned: true }]);
+    expect(await encrypted()).toBe(94);
+  });
+
+  test('a clearing is counted the same way', async () => {
+    await batches();
+    await trigger('archive', `if ${archived} then return old; end if; return new;`);
+    const { rows } = await client.query(
+      "select c.* from encryption_rollout.clear_batch('public.appointments', 1000) as c",
+    );
+    expect(rows[0]).toMatchObject({ failed: 2 });
+    expect(await encrypted()).toBe(2);
+  });
+});
+
+test('a trigger that puts personal data right, so that the first try is of another value: both are in one batch', async () => {
+  await trigger('normalize', 'new.email := lower(new.email); return new;');
+  await client.query('alter table public.appointments disable trigger normalize');
+  await client.query(`update public.appointments set email = upper(email)`);
+  await client.query('alter table public.appointments enable trigger normalize');
+  expect(await batches()).toEqual({ encrypted: 95, failed: 0 });
+  expect(await encrypted()).toBe(95);
+  expect(await errors()).toEqual([]);
+});
+
+describe('what is checked when a transaction commits', () => {
+  const check = (body: string) =>
+    client.query(`
+      create function public.check_later() returns trigger language plpgsql as $$ begin ${body} return null; end $$;
+      create constraint trigger check_later after update on public.appointments
+        deferrable initially deferred for each row execute function public.check_later()`);
+
+  test('finds the row at fault, which is named and passed over', async () => {
+    await check("if new.first_name = 'Name7' then raise exception 'not %', new.email; end if;");
+    expect(await batches()).toEqual({ encrypted: 94, failed: 1 });
+    expect(await errors()).toEqual([{ name: 'Name7', sqlstate: 'P0001', by: 'check_later' }]);
+  });
+
+  test('is raised as it is when it is about what the caller has written before', async () => {
+    await client.query(`
+      create table public.notes (appointment uuid references public.appointments deferrable initially deferred);
+      begin;
+      insert into public.notes values (gen_random_uuid())`);
+    await expect(client.query('select public.batch_encrypt_appointments(10)')).rejects.toMatchObject({
+      code: '23503',
+    });
+    await client.query('rollback');
+    expect(await errors()).toEqual([]);
+  });
+
+  test('a deferred foreign key of the table itself is no obstacle', async () => {
+    await client.query(`
+      alter table public.appointments add follows uuid references public.appointments (id) deferrable initially deferred;
+      update public.appointments as a set follows = (select id from public.appointments as b where b.id <> a.id limit 1)`);
+    expect(await batches()).toEqual({ encrypted: 95, failed: 0 });
+  });
+});
+
+describe('encryption_rollout.batch', () => {
+  /** As docs/database.md shows it. */
+  const [example] = /create or replace function public\.set_updated_at[\s\S]*?\$\$;$/m.exec(
+    readFileSync('docs/database.md', 'utf8'),
+  ) as [string];
+
+  test('tells a trigger that keeps the time of the last change which change is a batch’s', async () => {
+    await client.query("update public.appointments set updated_at = '2001-01-01'");
+    await client.query(example);
+    await client.query(
+      'create trigger set_updated_at before update on public.appointments for each row execute function public.set_updated_at()',
+    );
+    const changed = async () =>
+      (
+        await client.query(
+          "select count(*)::integer as n from public.appointments where updated_at > '2001-01-01'",
+        )
+      ).rows[0].n;
+    await client.query('begin');
+    await batches();
+    expect(await changed()).toBe(0);
+    // The same transaction, after the batch.
+    await client.query("update public.appointments set note = 'changed' where first_name = 'Name7'");
+    expect(await changed()).toBe(1);
+    await client.query('commit');
+    await client.query("select encryption_rollout.clear_batch('public.appointments', 1000)");
+    expect(await changed()).toBe(1);
+  });
+});
