@@ -7,19 +7,21 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_function regprocedure;
+  v_other record;
 begin
-  select tgfoid into v_function
-  from pg_trigger
-  where tgrelid = encryption_rollout.table_sql(p_target)::regclass and tgname = p_trigger;
-  if not found then
-    return true;
-  end if;
-  if v_function <> format('encryption_rollout.%s%s()', p_function, p_target.id)::regprocedure then
-    raise exception 'trigger % of table % calls %, but that name is taken by the engine', p_trigger, p_target.name, v_function
+  -- In a partition, too: it will get a copy.
+  select t.tgrelid::regclass as relation, t.tgfoid::regprocedure as function into v_other
+  from encryption_rollout.partition_tree(p_target) as p
+  join pg_trigger as t on t.tgrelid = p.relation
+  where t.tgname = p_trigger and t.tgfoid <> format('encryption_rollout.%s%s()', p_function, p_target.id)::regprocedure
+  limit 1;
+  if found then
+    raise exception 'trigger % of table % calls %, but that name is taken by the engine', p_trigger, v_other.relation, v_other.function
       using errcode = 'ER002', hint = 'Rename that trigger, or choose another name with target.trigger in the settings.';
   end if;
-  return false;
+  return not exists (
+    select from pg_trigger where tgrelid = encryption_rollout.table_sql(p_target)::regclass and tgname = p_trigger
+  );
 end
 $$;
 
@@ -54,19 +56,30 @@ begin
 end
 $$;
 
--- False also when there is no such trigger any more.
+-- Of a partitioned table it fires by its copies in the leaves, and new partitions get theirs as it is above them: it is on, or
+-- off, when it is so everywhere. A trigger that is not there any more is off.
 create function encryption_rollout.trigger_is_enabled(p_target encryption_rollout.targets, p_trigger text)
 returns boolean
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
+  select coalesce(bool_and(t.tgenabled is not null), false)
+  from encryption_rollout.partition_tree(p_target) as p
+  left join pg_trigger as t on t.tgrelid = p.relation and t.tgname = p_trigger and t.tgenabled in ('O', 'A')
+$$;
+
+create function encryption_rollout.trigger_is_disabled(p_target encryption_rollout.targets, p_trigger text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (
     select
-    from pg_trigger
-    where tgrelid = to_regclass(encryption_rollout.table_sql(p_target))
-      and tgname = p_trigger
-      and tgenabled in ('O', 'A')
+    from encryption_rollout.partition_tree(p_target) as p
+    join pg_trigger as t on t.tgrelid = p.relation
+    where t.tgname = p_trigger and t.tgenabled in ('O', 'A')
   )
 $$;
 
@@ -109,8 +122,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_is_so boolean := case
+    when p_enabled then encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name)
+    else encryption_rollout.trigger_is_disabled(v_target, v_target.trigger_name)
+  end;
 begin
-  if encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name) = p_enabled then
+  if v_is_so then
     return false;
   end if;
   execute format(

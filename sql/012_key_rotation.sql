@@ -85,7 +85,7 @@ begin
     from encryption_rollout.targets as t
     order by t.id
   loop
-    execute format('select count(*) from only %s where %s', v_target.table_sql, v_target.condition)
+    execute format('select count(*) from %s where %s', v_target.table_sql, v_target.condition)
     into v_rows;
     if v_rows > 0 then
       raise exception 'key % found to seal % rows of %, none expected', p_number, v_rows, v_target.name
@@ -132,7 +132,9 @@ begin
         array(
           select l.virtualtransaction
           from pg_locks l
-          join encryption_rollout.targets t on l.relation = to_regclass(encryption_rollout.table_sql(t))
+          join (
+            select p.relation from encryption_rollout.targets as t cross join lateral encryption_rollout.partition_tree(t) as p
+          ) as ours using (relation)
           where l.locktype = 'relation'
             and l.database = (select oid from pg_database where datname = current_database())
             and l.granted

@@ -100,7 +100,7 @@ begin
   end if;
   -- The table's lock first: from here on nobody can switch the trigger on.
   execute format('lock table only %s in row exclusive mode', encryption_rollout.table_sql(v_target));
-  if encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name) then
+  if not encryption_rollout.trigger_is_disabled(v_target, v_target.trigger_name) then
     raise exception 'trigger % of % found enabled, disabled expected', v_target.trigger_name, v_target.name
       using errcode = 'ER011', hint = 'Roll back first: while it is on, new rows are encrypted as fast as they are cleared.';
   end if;

@@ -22,7 +22,7 @@ create table encryption_rollout.measurements (
   counted_to pg_snapshot not null
 );
 
--- Exact, by one scan of the table. encryption_percentage: of the rows that hold PII, cut off after two decimals so that
+-- Exact, by one scan of the table, with all of its partitions. Triggers are enabled when they are in all of these. encryption_percentage: of the rows that hold PII, cut off after two decimals so that
 -- 100 means all; 100 when no row holds any. failed_rows: passed over by batches and still unencrypted.
 -- Encrypted means: with the current key. `readable` counts rows under any key in use, which is more during a rotation only.
 -- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DEGRADED (errors
@@ -66,7 +66,7 @@ select
     where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)
   ),
   count(*) filter (where %7$s)
-from only %6$s
+from %6$s
     $sql$,
     encryption_rollout.has_pii_sql(v_target),
     encryption_rollout.not_sealed_with_sql(v_target, v_keys[:1]),
@@ -119,7 +119,7 @@ select
   count(*),
   count(*) filter (where not %s),
   count(*) filter (where %I is null and (%s))
-from only %s
+from %s
 where %I >= $1
   and %s
     $sql$,

@@ -31,7 +31,10 @@ as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_table text := encryption_rollout.table_sql(v_target);
-  v_pages bigint := pg_relation_size(v_table::regclass) / current_setting('block_size')::bigint;
+  v_pages bigint := (
+    select sum(pg_relation_size(relation)) / current_setting('block_size')::bigint
+    from encryption_rollout.partition_tree(v_target)
+  );
   v_most numeric := least(100, greatest(0.0001, round(100.0 * coalesce(p_most_pages, v_pages) / greatest(v_pages, 1), 4)));
   -- More pages than rows, so that the rows do not come from a few neighbours.
   v_percent numeric := least(v_most, greatest(0.0001, round(100.0 * (2 * p_rows + 10) / greatest(v_pages, 1), 4)));
@@ -39,7 +42,7 @@ declare
 begin
   loop
     execute format(
-      'select array(select row(%s)::encryption_rollout.sealed_row from only %s tablesample system (%s) where %s and not %s order by random() limit $1)',
+      'select array(select row(%s)::encryption_rollout.sealed_row from %s tablesample system (%s) where %s and not %s order by random() limit $1)',
       encryption_rollout.sealed_row_sql(v_target),
       v_table,
       v_percent,
@@ -147,7 +150,7 @@ begin
   for v_shared in reverse cardinality(v_is_equal) - 1 .. 0 loop
     return query execute format(
       -- Qualified, since the bare name means the text that is selected, whose order is another.
-      'select %s from only %s as t %s order by %s limit $1',
+      'select %s from %s as t %s order by %s limit $1',
       encryption_rollout.sealed_row_sql(v_target),
       encryption_rollout.table_sql(v_target),
       case when p_after is not null then

@@ -7,26 +7,29 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_table constant regclass := encryption_rollout.table_sql(encryption_rollout.require_target(p_target))::regclass;
-  v_owner constant oid := (select relowner from pg_class where oid = v_table);
+  v_target constant encryption_rollout.targets := encryption_rollout.require_target(p_target);
 begin
   return query
     select
-      format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, v_table),
-      format('revoke trigger on %s from %s;', v_table, case g.grantee when 0 then 'public' else g.grantee::regrole::text end)
-    from pg_class as c, aclexplode(c.relacl) as g
-    where c.oid = v_table
-      and g.privilege_type = 'TRIGGER'
-      and (g.grantee = 0 or not encryption_rollout.is_trusted(g.grantee, v_owner))
+      format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, c.oid::regclass),
+      format('revoke trigger on %s from %s;', c.oid::regclass, case g.grantee when 0 then 'public' else g.grantee::regrole::text end)
+    from encryption_rollout.partition_tree(v_target) as r
+    join pg_class as c on c.oid = r.relation
+    cross join aclexplode(c.relacl) as g
+    where g.privilege_type = 'TRIGGER'
+      and (g.grantee = 0 or not encryption_rollout.is_trusted(g.grantee, c.relowner))
     union all
     select
-      format('trigger %I of %s calls %s, which belongs to %s', t.tgname, v_table, p.oid::regprocedure, p.proowner::regrole),
-      format('alter function %s owner to %s;', p.oid::regprocedure, v_owner::regrole)
-    from pg_trigger as t
+      format('trigger %I of %s calls %s, which belongs to %s', t.tgname, c.oid::regclass, p.oid::regprocedure, p.proowner::regrole),
+      format('alter function %s owner to %s;', p.oid::regprocedure, c.relowner::regrole)
+    from encryption_rollout.partition_tree(v_target) as r
+    join pg_class as c on c.oid = r.relation
+    join pg_trigger as t on t.tgrelid = c.oid
     join pg_proc as p on p.oid = t.tgfoid
-    where t.tgrelid = v_table
-      and not t.tgisinternal
-      and not encryption_rollout.is_trusted(p.proowner, v_owner);
+    where not t.tgisinternal
+      -- Not again in every partition.
+      and t.tgparentid = 0
+      and not encryption_rollout.is_trusted(p.proowner, c.relowner);
 end
 $$;
 

@@ -9,7 +9,7 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $examination$
-  with target as (
+  with recursive target as (
     select
       $1::jsonb ->> 'schema' as schema_name,
       $1::jsonb ->> 'table' as table_name,
@@ -24,21 +24,34 @@ as $examination$
       $1::jsonb ->> 'createdAt' as created_at_column
   ),
   found as (
-    select t.*, c.oid as table_oid, c.relkind, c.relhassubclass, c.relowner,
+    select t.*, c.oid as table_oid, c.relispartition, c.relowner,
       format('%I.%I', t.schema_name, t.table_name) as table_sql,
       case
         when c.oid is null then 'not found'
         when c.relkind = 'v' then 'a view'
         when c.relkind = 'm' then 'a materialized view'
         when c.relkind = 'f' then 'a foreign table'
+        when c.relkind not in ('r', 'p') then 'no table'
+        when c.relispartition then (
+          select 'a partition of ' || i.inhparent::regclass::text from pg_inherits as i where i.inhrelid = c.oid
+        )
         when c.relkind = 'p' then 'a partitioned table'
-        when c.relkind <> 'r' then 'no table'
-        when c.relhassubclass then 'a table with inheriting tables'
+        when exists (select from pg_inherits as i where i.inhparent = c.oid) then 'a table with inheriting tables'
         else 'an ordinary table'
       end as kind
     from target as t
     left join pg_namespace as n on n.nspname = t.schema_name
     left join pg_class as c on c.relnamespace = n.oid and c.relname = t.table_name
+  ),
+  -- The table and everything below it, partition by partition.
+  tree as (
+    select f.table_oid as relation, f.relowner, f.table_sql from found as f where f.table_oid is not null
+    union all
+    select c.oid, c.relowner, format('%I.%I', n.nspname, c.relname) collate "default"
+    from tree
+    join pg_inherits as i on i.inhparent = tree.relation and not i.inhdetachpending
+    join pg_class as c on c.oid = i.inhrelid and c.relispartition
+    join pg_namespace as n on n.oid = c.relnamespace
   ),
   attributes as (
     select a.attname, a.attnum, a.attgenerated, a.atttypid, format_type(a.atttypid, null) as type_name, flaw.flaw, flaw.remedy,
@@ -90,39 +103,46 @@ as $examination$
     ) as flaw on true
   ),
   table_line as (
-    select 'Table' as name, 'an ordinary table, without tables that inherit from it' as expected,
+    select 'Table' as name, 'an ordinary or partitioned table, no partition, and without tables that inherit from it' as expected,
       f.kind as measured,
       case
         when f.table_oid is null then format('table %s not found in database %s', f.name, current_database())
-        when f.relkind <> 'r' or f.relhassubclass then format('%s found to be %s, an ordinary table expected', f.name, f.kind)
+        when f.kind not in ('an ordinary table', 'a partitioned table') then
+          format('%s found to be %s, an ordinary or partitioned table expected', f.name, f.kind)
       end as problem,
       case
         when f.table_oid is null then 'Correct the target''s schema and table in the settings, or the database.'
-        else 'Name the table that holds the rows itself; of a partitioned table add the columns for initialization vector and ciphertext (bytea) to the parent, then register each partition.'
+        when f.relispartition then 'Name the partitioned table that it belongs to, the topmost one: all of its partitions are encrypted with it.'
+        when f.kind = 'a table with inheriting tables' then
+          'Rows of inheriting tables have keys of their own, and it hands them no triggers: make it a partitioned table, or name tables that stand alone.'
+        else 'Name the table that holds the rows itself.'
       end as hint,
       'ER002' as code
     from found as f
   ),
   owner_line as (
-    select 'Owner of the table' as name, format('%s is a member', current_user) as expected, f.relowner::regrole::text as measured,
+    select 'Owner of the table' as name, format('%s is a member, of the owners of partitions, too', current_user) as expected,
+      (select string_agg(distinct relowner::regrole::text, ', ') from tree) as measured,
       case
-        when not pg_has_role(f.relowner, 'usage') then
-          format('table %s belongs to role %s, of which the engine''s role %s is not a member', f.name, f.relowner::regrole, current_user)
+        when not pg_has_role(t.relowner, 'usage') then
+          format('table %s belongs to role %s, of which the engine''s role %s is not a member', t.table_sql, t.relowner::regrole, current_user)
       end as problem,
-      format('grant %s to %I;', f.relowner::regrole, current_user) as hint, 'ER001' as code
-    from found as f
-    where f.table_oid is not null
+      format('grant %s to %I;', t.relowner::regrole, current_user) as hint, 'ER001' as code
+    from tree as t
+    order by pg_has_role(t.relowner, 'usage')
+    limit 1
   ),
   row_security_line as (
     select 'Row-level security' as name, 'hides no row from the engine' as expected,
-      case when row_security_active(f.table_oid) then 'hides some' else 'none' end as measured,
+      case when row_security_active(t.relation) then 'hides some' else 'none' end as measured,
       case
-        when row_security_active(f.table_oid) then
-          format('row-level security of table %s hides rows from the engine''s role %s', f.name, current_user)
+        when row_security_active(t.relation) then
+          format('row-level security of table %s hides rows from the engine''s role %s', t.table_sql, current_user)
       end as problem,
-      format('alter table %s no force row level security;', f.table_sql) as hint, 'ER001' as code
-    from found as f
-    where f.table_oid is not null
+      format('alter table %s no force row level security;', t.table_sql) as hint, 'ER001' as code
+    from tree as t
+    order by row_security_active(t.relation) desc
+    limit 1
   ),
   -- Of an update that a rule rewrites nobody can tell which rows it has written.
   rules_line as (
@@ -333,7 +353,7 @@ begin
 
   if v_target.priority is not null then
     begin
-      execute format('select from only %s where (%s' || chr(10) || ') limit 0', encryption_rollout.table_sql(v_target), v_target.priority);
+      execute format('select from %s where (%s' || chr(10) || ') limit 0', encryption_rollout.table_sql(v_target), v_target.priority);
     exception when others then
       raise exception 'priority condition "%" of target % cannot be evaluated: %', v_target.priority, v_target.name, sqlerrm
         using errcode = 'ER002', hint = 'Write the target''s priority as an SQL condition on the table''s columns, e.g. is_vip.';

@@ -11,7 +11,7 @@ interface TriggerState {
 
 /**
  * The guard must always be on: one trigger for updates, and one for inserts. The encryption trigger must be on once a rollout
- * is complete.
+ * is complete. Of a partitioned table that holds for every partition: its own copy is what fires.
  * @returns whether they are
  */
 export async function checkTriggers(
@@ -26,34 +26,49 @@ export async function checkTriggers(
     { name: 'zz_clear_stale_ciphertext', calls: `clear_stale_${target.id}`, type: 19, invariant: 'guard' },
     { name: 'aa_clear_brought_ciphertext', calls: `clear_stale_${target.id}`, type: 7, invariant: 'guard' },
   ] as const;
-  const { rows } = await client.query<{ name: string; enabled: boolean; calls: string | null; type: number }>(
+  const { rows } = await client.query<{
+    table: string;
+    name: string;
+    found: boolean;
+    enabled: boolean;
+    calls: string | null;
+    type: number;
+  }>(
     // O and A: fires in ordinary sessions.
-    `select t.tgname as name, t.tgenabled in ('O', 'A') as enabled, t.tgtype & 23 as type,
-       case n.nspname when 'encryption_rollout' then p.proname end as calls
-     from pg_trigger t
-     join pg_proc p on p.oid = t.tgfoid
-     join pg_namespace n on n.oid = p.pronamespace
-     where t.tgrelid = to_regclass($1) and t.tgname = any ($2)`,
+    `with recursive tree as (
+       select to_regclass($1)::oid as relation
+       union all
+       select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.relation and not i.inhdetachpending
+     )
+     select tree.relation::regclass::text as table, wanted.name, t.oid is not null as found, t.tgenabled in ('O', 'A') as enabled,
+       t.tgtype & 23 as type, case n.nspname when 'encryption_rollout' then p.proname end as calls
+     from tree
+     cross join unnest($2::text[]) with ordinality as wanted (name, position)
+     left join pg_trigger t on t.tgrelid = tree.relation and t.tgname = wanted.name
+     left join pg_proc p on p.oid = t.tgfoid
+     left join pg_namespace n on n.oid = p.pronamespace
+     order by wanted.position, 1`,
     [target.table, expected.map(({ name }) => name)],
   );
   const state = { trigger: true, guard: true };
-  for (const { name, calls, type, invariant } of expected) {
-    const found = rows.find((row) => row.name === name);
-    if (!found?.enabled) state[invariant] = false;
+  for (const { table, name, found, enabled, ...row } of rows) {
+    const wanted = expected.find((each) => each.name === name);
+    if (wanted === undefined) continue;
+    const { calls, type, invariant } = wanted;
+    if (!enabled) state[invariant] = false;
     if (invariant === 'trigger' && !complete) continue;
     findings.check(invariant);
-    const problem =
-      found === undefined
-        ? 'not found'
-        : !found.enabled
-          ? 'disabled'
-          : found.calls !== calls || found.type !== type
-            ? 'calls something else'
-            : undefined;
+    const problem = !found
+      ? 'not found'
+      : !enabled
+        ? 'disabled'
+        : row.calls !== calls || row.type !== type
+          ? 'calls something else'
+          : undefined;
     if (problem)
       findings.violated(
         invariant,
-        `trigger ${name} of ${target.name}`,
+        `trigger ${name} of ${table}`,
         `${problem}, enabled and unchanged expected`,
       );
   }

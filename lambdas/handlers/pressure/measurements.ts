@@ -7,6 +7,7 @@ import {
   recordDecryptionFailures,
   sampleRows,
   tableSql,
+  treeSql,
 } from '../../adapters/postgres/encryption/engine.ts';
 import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
 import type { SpotCheck } from '../../core/gates/criteria.ts';
@@ -41,7 +42,7 @@ export async function readVitals(
        (select coalesce(max(extract(epoch from clock_timestamp() - waitstart) * 1000), 0)::float8
         from pg_locks
         where not granted and locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
-          and relation = any (array(select to_regclass(name)::oid from unnest($1::text[]) as name))) as wait,
+          and relation = any (array(select part.oid from unnest($1::text[]) as name cross join lateral (${treeSql('to_regclass(name)::oid')}) as part))) as wait,
        -- Asked only where there is a slot: where WAL cannot be read there is none.
        (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8
         from pg_replication_slots where restart_lsn is not null) as slot_lag,
@@ -54,7 +55,7 @@ export async function readVitals(
          select from pg_locks
          where granted and mode = 'ShareUpdateExclusiveLock' and locktype = 'relation'
            and database = (select oid from pg_database where datname = current_database())
-           and relation = any (array(select to_regclass(name)::oid from unnest($1::text[]) as name))
+           and relation = any (array(select part.oid from unnest($1::text[]) as name cross join lateral (${treeSql('to_regclass(name)::oid')}) as part))
            and pid <> pg_backend_pid()) as maintenance`,
     [tables.map(tableSql), unattachedSession],
   );

@@ -189,6 +189,19 @@ export function tableSql({ schema, table }: Pick<Target, 'schema' | 'table'>): s
 }
 
 /**
+ * The oids of a relation and of everything below it, partition by partition, as a query; `oid` is SQL. Needs no engine, and
+ * waits for no lock.
+ */
+export function treeSql(oid: string): string {
+  return `with recursive tree as (
+      select ${oid} as oid
+      union all
+      select i.inhrelid from tree join pg_inherits as i on i.inhparent = tree.oid and not i.inhdetachpending
+    )
+    select oid from tree`;
+}
+
+/**
  * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
  * sealed, which asks for columns that only a prepared table has.
  */

@@ -1,30 +1,31 @@
 import type pg from 'pg';
 import type { Target } from '../../../core/plan/settings.ts';
 import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.ts';
-import { tableSql } from '../encryption/engine.ts';
+import { tableSql, treeSql } from '../encryption/engine.ts';
 
 /** What encryption_rollout.foreign_code will find, whose owner will be the role that installs. */
 const foreignCodeBeforeInstallation = `
   with wanted as (
-    select oid, relacl, relowner, oid::regclass::text as name from pg_class where oid = $1::regclass
+    select c.oid, c.relacl, c.relowner, c.oid::regclass::text as name
+    from (${treeSql('$1::regclass::oid')}) as part join pg_class as c on c.oid = part.oid
   ), strangers as (
-    select r.oid from pg_roles as r, wanted as w
+    select w.oid as to, r.oid from pg_roles as r, wanted as w
     where not r.rolsuper and not pg_has_role(r.oid, w.relowner, 'member') and r.rolname <> current_user
     union all
     -- Everybody.
-    select 0
+    select w.oid, 0 from wanted as w
   )
   select format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, w.name) as finding,
     format('revoke trigger on %s from %s;', w.name, case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as fix
   from wanted as w, aclexplode(w.relacl) as g
-  where g.privilege_type = 'TRIGGER' and g.grantee in (select oid from strangers)
+  where g.privilege_type = 'TRIGGER' and (w.oid, g.grantee) in (select s.to, s.oid from strangers as s)
   union all
   select format('trigger %I of %s calls %s, which belongs to %s', t.tgname, w.name, p.oid::regprocedure, p.proowner::regrole),
     format('alter function %s owner to %s;', p.oid::regprocedure, w.relowner::regrole)
   from wanted as w
   join pg_trigger as t on t.tgrelid = w.oid
   join pg_proc as p on p.oid = t.tgfoid
-  where not t.tgisinternal and p.proowner in (select oid from strangers)`;
+  where not t.tgisinternal and t.tgparentid = 0 and (w.oid, p.proowner) in (select s.to, s.oid from strangers as s)`;
 
 /**
  * Reads what preflight judges: settings as every scope has them, and foreign code on the tables.

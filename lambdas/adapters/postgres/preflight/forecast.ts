@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import type { Target } from '../../../core/plan/settings.ts';
 import type { Slot, TableSample } from '../../../core/preflight/forecast.ts';
-import { columnsSql, tableSql } from '../encryption/engine.ts';
+import { columnsSql, tableSql, treeSql } from '../encryption/engine.ts';
 
 /** Pages that the sample reads: seconds at most, on any table. */
 const SAMPLE_PAGES = 2_000;
@@ -11,11 +11,13 @@ const SAMPLE_PAGES = 2_000;
 export async function sampleTable(client: pg.ClientBase, target: Target): Promise<TableSample> {
   const table = tableSql(target);
   const sizes = await client.query(
-    `select pg_relation_size(c.oid)::float8 as "tableBytes", current_setting('block_size')::integer as "pageBytes",
+    `select (select sum(pg_relation_size(oid)) from (${treeSql('c.oid')}) as part)::float8 as "tableBytes", current_setting('block_size')::integer as "pageBytes",
        extract(epoch from current_setting('checkpoint_timeout')::interval)::integer as "checkpointSeconds",
        pg_size_bytes(current_setting('max_wal_size'))::float8 as "maxWalBytes",
        current_setting('full_page_writes') = 'on' as "fullPageWrites",
-       array(select pg_relation_size(indexrelid)::float8 from pg_index where indrelid = c.oid) as "indexBytes",
+       array(
+         select (select sum(pg_relation_size(oid)) from (${treeSql('i.indexrelid')}) as part)::float8 from pg_index as i where i.indrelid = c.oid
+       ) as "indexBytes",
        exists (select from pg_attribute where attrelid = c.oid and attname = $2 and not attisdropped) as prepared
      from pg_class as c where c.oid = $1::regclass`,
     [table, target.ivColumn],
@@ -36,7 +38,7 @@ export async function sampleTable(client: pg.ClientBase, target: Target): Promis
        count(*) filter (where ${todo})::float8 as todo,
        coalesce(avg(pg_column_size(t.*)) filter (where ${todo}), 0)::float8 as "rowBytes",
        coalesce(avg(17 + ${sealedBytes}) filter (where ${todo}), 0)::float8 as "addedBytes"
-     from only ${table} as t tablesample system (${percent})`,
+     from ${table} as t tablesample system (${percent})`,
   );
   return { ...size, ...sample.rows[0], fraction: percent / 100 };
 }

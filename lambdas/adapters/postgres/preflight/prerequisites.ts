@@ -2,7 +2,7 @@ import type pg from 'pg';
 import type { Criterion } from '../../../core/gates/judgement.ts';
 import { type Health, percentage } from '../../../core/plan/progress.ts';
 import type { Target } from '../../../core/plan/settings.ts';
-import { columnsSql, isInstalled, tableSql } from '../encryption/engine.ts';
+import { columnsSql, isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
 
 /** Whether the engine is installed and knows the table. */
 export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
@@ -75,6 +75,14 @@ export async function readNames(client: pg.ClientBase, targets: readonly Target[
   ];
 }
 
+/** Of the table $1, and in all of its partitions. */
+function isOn(trigger: string): string {
+  return `not exists (
+         select from (${treeSql('$1::regclass::oid')}) as part
+         where not exists (select from pg_trigger where tgrelid = part.oid and tgname = ${trigger} and tgenabled <> 'D')
+       )`;
+}
+
 /**
  * Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down.
  * @returns also whether PrepareDatabase has prepared the table: otherwise it will add columns and triggers
@@ -95,14 +103,8 @@ export async function scanHealth(
     `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
        count(*) filter (where ${prepared ? unsealed : holds})::float8 as todo,
        count(*) filter (where ${prepared ? `${iv} is null and (${sealed})` : 'false'})::float8 as "missingIv",
-       exists (
-         select from pg_trigger where tgrelid = $1::regclass and tgname = $2 and tgenabled <> 'D'
-       ) as "triggerEnabled",
-       exists (
-         select from pg_trigger
-         where tgrelid = $1::regclass and tgname = 'zz_clear_stale_ciphertext' and tgenabled <> 'D'
-       ) as "guardEnabled"
-     from only ${table}`,
+       ${isOn('$2')} as "triggerEnabled", ${isOn("'zz_clear_stale_ciphertext'")} as "guardEnabled"
+     from ${table}`,
     [table, target.trigger],
   );
   const { total, withPii, todo, missingIv, triggerEnabled, guardEnabled } = rows[0];
