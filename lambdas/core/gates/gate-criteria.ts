@@ -1,7 +1,7 @@
 /** The criteria of a phase's gate, from the plan's go/no-go lists. Pure. */
 
 import type { Phase, Plan } from '../plan/plan.ts';
-import { aimRows, type Health } from '../plan/progress.ts';
+import { aimRows, type Health, leastRows, mostRows } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import {
   type AuditResult,
@@ -18,7 +18,7 @@ import {
   type TriggerTest,
   writeLatencyCriterion,
 } from './criteria.ts';
-import { about, type Criterion, criterion, none, number } from './judgement.ts';
+import { about, type Criterion, counted, criterion, none, number } from './judgement.ts';
 
 /** What is measured of one table. */
 export interface TableMeasurements {
@@ -87,9 +87,11 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
   // In a rotation live writes move rows, too: a soak may end beyond the range.
   const max = rotating ? null : phase.coverage.max;
   const percent = health.encryptionPercentage;
+  const { encryptedRows, rowsWithPii } = health;
   // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
-  const beyond = max !== null && progress.rowsAttempted === 0 && percent > max;
+  const beyond = max !== null && progress.rowsAttempted === 0 && encryptedRows > mostRows(phase, rowsWithPii);
   if (min !== null) {
+    const least = leastRows(phase, rowsWithPii);
     criteria.push(
       criterion(
         'Encryption percentage',
@@ -99,9 +101,9 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
             : `at least ${min} %`
           : beyond
             ? `at least ${min} % (beyond ${max} % before)`
-            : `${min}–${max} %`,
+            : `${min}–${max} %${100 * least < rowsWithPii * min ? `, of ${counted(rowsWithPii, 'row')} no whole number: ${least}` : ''}`,
         `${percent} %`,
-        percent >= min && (max === null || beyond || percent <= max),
+        encryptedRows >= least && (max === null || beyond || encryptedRows <= mostRows(phase, rowsWithPii)),
       ),
     );
   }

@@ -18,11 +18,29 @@ export interface Health {
 
 /** Encrypted rows at which the phase has done its work: the share it aims at, or its row limit if that is smaller. */
 export function aimRows(phase: Phase, rowsWithPii: number): number {
-  const share = Math.ceil((rowsWithPii * phase.aimPercent) / 100);
-  // Rounding up may not pass the gate's upper limit on a very small table.
-  const ceiling =
-    phase.coverage.max === null ? rowsWithPii : Math.floor((rowsWithPii * phase.coverage.max) / 100);
-  return Math.min(share, ceiling, phase.maxRows ?? Number.POSITIVE_INFINITY);
+  return Math.min(
+    Math.ceil(share(rowsWithPii, phase.aimPercent)),
+    mostRows(phase, rowsWithPii),
+    phase.maxRows ?? Number.POSITIVE_INFINITY,
+  );
+}
+
+/** Encrypted rows beyond which the phase's gate does not pass. */
+export function mostRows({ coverage: { max } }: Phase, rowsWithPii: number): number {
+  return max === null ? rowsWithPii : Math.floor(share(rowsWithPii, max));
+}
+
+/**
+ * Encrypted rows that the phase's gate asks for. On a very small table no whole number is between its limits (20 to 25 % of 7
+ * rows are 1.4 to 1.75): then the one below.
+ */
+export function leastRows(phase: Phase, rowsWithPii: number): number {
+  return Math.min(Math.ceil(share(rowsWithPii, phase.coverage.min ?? 0)), mostRows(phase, rowsWithPii));
+}
+
+/** The part of the rows, without what binary fractions add to it: 24.5 % of 200 are 49. */
+function share(rows: number, percent: number): number {
+  return (rows * Math.round(percent * 100)) / 10_000;
 }
 
 /** 0–100, cut to two decimals like the database's; 100 when there is nothing to encrypt. */
@@ -31,11 +49,14 @@ export function percentage(encrypted: number, rowsWithPii: number): number {
 }
 
 /**
- * Coverage at which a phase may end: halfway between what its gate asks and what its batches aim at. Live writes take
- * some of it away before the gate has measured, and until the trigger is on.
+ * Encrypted rows at which a phase may end: halfway between what its gate asks and what its batches aim at. Live writes take
+ * some of them away before the gate has measured, and until the trigger is on.
  */
-export function settledPercent({ aimPercent, coverage: { min } }: Phase): number {
-  return min === null ? 0 : (min + Math.max(min, aimPercent)) / 2;
+export function settledRows(phase: Phase, rowsWithPii: number): number {
+  const { min } = phase.coverage;
+  if (min === null) return 0;
+  const halfway = share(rowsWithPii, (min + Math.max(min, phase.aimPercent)) / 2);
+  return Math.min(Math.ceil(halfway), mostRows(phase, rowsWithPii));
 }
 
 /**
@@ -43,9 +64,9 @@ export function settledPercent({ aimPercent, coverage: { min } }: Phase): number
  * never past a phase whose coverage has been lost since. A table that is done already goes straight to its verification.
  */
 export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health: Health): PhaseNumber {
-  const { triggerEnabled, encryptionPercentage } = health;
+  const { triggerEnabled, encryptedRows, rowsWithPii } = health;
   const covered = (phase: Phase) =>
-    encryptionPercentage >= (triggerEnabled ? (phase.coverage.min ?? 0) : settledPercent(phase));
+    encryptedRows >= (triggerEnabled ? leastRows : settledRows)(phase, rowsWithPii);
   if (passed.size === 0) return triggerEnabled && covered(phaseOf(plan, 4)) ? 5 : 1;
   const next = plan.phases.find(
     (phase) =>

@@ -22,7 +22,7 @@ import { breach } from '../../core/gates/judgement.ts';
 import type { MetricName } from '../../core/monitoring/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
-import { aimRows, percentage, settledPercent } from '../../core/plan/progress.ts';
+import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 
 type Input = { run: Run; target: string; request: string; phase: Phase };
@@ -149,7 +149,8 @@ async function settle(client: pg.Client, run: Run, target: string, phase: Phase,
   const rest = health.unencryptedRows - health.failedRows;
   return {
     progress: { rowsWithPii: health.rowsWithPii, rowsEncryptedNow: health.encryptedRows },
-    done: rest <= 0 || (phase.aimPercent < 100 && health.encryptionPercentage >= settledPercent(phase)),
+    done:
+      rest <= 0 || (phase.aimPercent < 100 && health.encryptedRows >= settledRows(phase, health.rowsWithPii)),
   };
 }
 

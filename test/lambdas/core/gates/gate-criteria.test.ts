@@ -17,6 +17,9 @@ const coverageAt: Record<PhaseNumber, number> = { 1: 5, 2: 24.5, 3: 90.5, 4: 91,
 type Measured = TableMeasurements & Omit<GateMeasurements, 'tables'>;
 type Change = (m: Measured) => Measured;
 
+/** Of the 10,000 rows of a healthy table. */
+const covered = (percent: number) => ({ encryptionPercentage: percent, encryptedRows: 100 * percent });
+
 function verdictOf(phase: PhaseNumber, change: Change = (m) => m) {
   const { vitals, keyMatches, ...table } = change({
     ...healthy(coverageAt[phase]),
@@ -101,30 +104,15 @@ describe('gates', () => {
       (m) => ({ ...m, progress: { ...m.progress, rowsEncryptedNow: 499 } }),
     ],
     [1, 'one row failed', 'Encryption errors', (m) => ({ ...m, errors: { ...m.errors, encryption: 1 } })],
-    [
-      2,
-      'below 20 %',
-      'Encryption percentage',
-      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 19.99 } }),
-    ],
-    [
-      2,
-      'above 25 %',
-      'Encryption percentage',
-      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 25.01 } }),
-    ],
+    [2, 'below 20 %', 'Encryption percentage', (m) => ({ ...m, health: { ...m.health, ...covered(19.99) } })],
+    [2, 'above 25 %', 'Encryption percentage', (m) => ({ ...m, health: { ...m.health, ...covered(25.01) } })],
     [
       2,
       '2 of 2,000 rows failed',
       'Error rate',
       (m) => ({ ...m, progress: { ...m.progress, rowsFailed: 2 } }),
     ],
-    [
-      3,
-      'below 90 %',
-      'Encryption percentage',
-      (m) => ({ ...m, health: { ...m.health, encryptionPercentage: 89.99 } }),
-    ],
+    [3, 'below 90 %', 'Encryption percentage', (m) => ({ ...m, health: { ...m.health, ...covered(89.99) } })],
     [
       3,
       '1 % of the rows failed',
@@ -225,7 +213,7 @@ describe('gates', () => {
   test('phase 2 of a run that was resumed beyond 25 % is not sent back', () => {
     const beyond = (m: Measured) => ({
       ...m,
-      health: { ...m.health, encryptionPercentage: 60 },
+      health: { ...m.health, ...covered(60) },
       progress: { ...m.progress, rowsAttempted: 0 },
     });
     expect(verdictOf(2, beyond).verdict).toBe('GO');
@@ -294,7 +282,7 @@ describe('gates', () => {
   test('a table that was encrypted beyond the range does not excuse another one', () => {
     const percent = (table: string, encryptionPercentage: number, rowsAttempted: number) => {
       const m = healthy(24.5, table);
-      const health = { ...m.health, encryptionPercentage };
+      const health = { ...m.health, ...covered(encryptionPercentage) };
       return { ...m, health, progress: { ...m.progress, rowsAttempted } };
     };
     const beyond = percent('public.users', 60, 0);
