@@ -130,6 +130,10 @@ create table encryption_rollout.audits (
   -- Of the last row that was verified, the texts of its key's columns.
   after_key text[],
   rows_verified bigint not null default 0,
+  -- Transactions from this one on may have been under way when it began, or come later: see settled_sql.
+  since xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
+  -- Of the verified rows those that had been written before.
+  settled_rows_verified bigint not null default 0,
   rows_mismatched bigint not null default 0,
   finished boolean not null default false,
   primary key (run_id, attempt, target)

@@ -1,7 +1,7 @@
 -- What verification outside the database works on: rows as they are stored, and the canary.
 
--- A row as it is stored: its key as one text and as that of each column, then what is in the target's columns, in their order.
-create type encryption_rollout.sealed_row as (row_key text, key text[], iv bytea, plaintexts text[], sealed bytea[]);
+-- A row as it is stored; the arrays are in the order of the target's columns.
+create type encryption_rollout.sealed_row as (row_key text, iv bytea, plaintexts text[], sealed bytea[]);
 
 -- What to select for it.
 create function encryption_rollout.sealed_row_sql(p_target encryption_rollout.targets)
@@ -11,9 +11,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    '%s, array[%s], %s, array[%s], array[%s]',
+    '%s, %s, array[%s], array[%s]',
     encryption_rollout.row_key_sql(p_target),
-    array_to_string(encryption_rollout.texts_sql(p_target, p_target.key_columns, ''), ', '),
     encryption_rollout.iv_sql(p_target),
     array_to_string(encryption_rollout.texts_sql(p_target, p_target.columns, ''), ', '),
     encryption_rollout.per_column(p_target, '%2$s', ', ')
@@ -117,10 +116,52 @@ as $$
   order by n
 $$;
 
+-- True for a row t that was written before any transaction from `since` on, and not since: whoever read the whole table after that
+-- has met it. (A frozen row may be older than transaction ids can tell; then its age is none of a recent one's.)
+create function encryption_rollout.settled_sql(p_since text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('not (age(t.xmin) between 0 and age(%s::xid))', p_since)
+$$;
+
+-- How many rows with personal data there are that were written before, and not since.
+create function encryption_rollout.settled_rows(p_target text, p_since xid8)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_rows bigint;
+begin
+  execute format(
+    'select count(*) from %s as t where %s and %s',
+    encryption_rollout.table_sql(v_target), encryption_rollout.has_pii_sql(v_target), encryption_rollout.settled_sql('$1')
+  )
+  into v_rows
+  using p_since;
+  return v_rows;
+end
+$$;
+
+-- A row of the walk along the key: with the text of each of the key's columns, and whether it is settled.
+create type encryption_rollout.audited_row as (
+  key text[],
+  is_settled boolean,
+  row_key text,
+  iv bytea,
+  plaintexts text[],
+  sealed bytea[]
+);
+
 -- Every row, in the order of the key, after the row with this key (null: from the start). Each query is a range of the
 -- index: first the rows that share all but the last column with that row, then those that share one less, and so on.
-create function encryption_rollout.audit_rows(p_target text, p_after text[], p_limit integer)
-returns setof encryption_rollout.sealed_row
+create function encryption_rollout.audit_rows(p_target text, p_after text[], p_limit integer, p_since xid8 default null)
+returns setof encryption_rollout.audited_row
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -150,7 +191,9 @@ begin
   for v_shared in reverse cardinality(v_is_equal) - 1 .. 0 loop
     return query execute format(
       -- Qualified, since the bare name means the text that is selected, whose order is another.
-      'select %s from %s as t %s order by %s limit $1',
+      'select array[%s], %s, %s from %s as t %s order by %s limit $1',
+      array_to_string(encryption_rollout.texts_sql(v_target, v_target.key_columns, 't.'), ', '),
+      encryption_rollout.settled_sql('$2'),
       encryption_rollout.sealed_row_sql(v_target),
       encryption_rollout.table_sql(v_target),
       case when p_after is not null then
@@ -158,7 +201,7 @@ begin
       end,
       v_order
     )
-    using v_left;
+    using v_left, p_since;
     get diagnostics v_found = row_count;
     v_left := v_left - v_found;
     exit when v_left <= 0 or p_after is null;

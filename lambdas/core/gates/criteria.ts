@@ -52,6 +52,13 @@ export interface AuditResult {
   readonly rowsMismatched: number;
 }
 
+/** Rows with personal data that were there before the final audit began, and have not been written since. */
+export interface AuditReach {
+  readonly verified: number;
+  /** Counted when it had ended, by another way than it went. Rows that were written meanwhile are in neither, or in `verified`. */
+  readonly present: number;
+}
+
 /** Failed rows in percent of those attempted; 0 before the first. */
 export function errorPercent(failed: number, attempted: number): number {
   return attempted === 0 ? 0 : (failed * 100) / attempted;
@@ -104,6 +111,16 @@ export function auditCriterion(audit: AuditResult | undefined, when = ''): Crite
       ? 'no audit recorded'
       : `${number.format(audit.rowsVerified)} verified, ${number.format(audit.rowsMismatched)} mismatched${audit.finished ? '' : ', not finished'}`,
     audit === undefined ? null : audit.finished && audit.rowsMismatched === 0,
+  );
+}
+
+/** Whether the final audit has passed a row over. */
+export function auditReachCriterion({ verified, present }: AuditReach): Criterion {
+  return criterion(
+    'Rows reached by the audit',
+    `all ${number.format(present)} that are there as they were before it began`,
+    number.format(verified),
+    verified >= present,
   );
 }
 

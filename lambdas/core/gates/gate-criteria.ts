@@ -4,8 +4,10 @@ import type { Phase, Plan } from '../plan/plan.ts';
 import { aimRows, type Health, leastRows, mostRows } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import {
+  type AuditReach,
   type AuditResult,
   auditCriterion,
+  auditReachCriterion,
   batchTimeCriteria,
   type ErrorCounts,
   errorPercent,
@@ -37,6 +39,7 @@ export interface TableMeasurements {
   readonly newRows?: NewRows | undefined;
   /** After the final audit: null = none of the table is recorded. Undefined: none is asked for yet. */
   readonly audit?: AuditResult | null | undefined;
+  readonly auditReach?: AuditReach | undefined;
 }
 
 export interface GateMeasurements {
@@ -66,6 +69,7 @@ function tableCriteria(plan: Plan, phase: Phase, m: TableMeasurements): Criterio
     none('Key access failures', m.errors.keyAccess),
     ...triggerCriteria(plan, phase, m),
     ...(m.audit === undefined ? [] : [auditCriterion(m.audit ?? undefined)]),
+    ...(m.auditReach === undefined ? [] : [auditReachCriterion(m.auditReach)]),
     ...batchTimeCriteria(plan, m.millisecondsPerRow),
   ];
 }

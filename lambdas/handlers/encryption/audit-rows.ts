@@ -44,18 +44,21 @@ async function auditSlice(client: pg.Client, run: Run, table: string, verifies: 
   return inTransaction(client, async () => {
     await holdWork(client, run);
     const audit = await holdAudit(client, run, table);
-    const rows = audit.finished ? [] : await auditRows(client, table, audit.afterKey, SLICE_ROWS);
-    const mismatches = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
-    const held = rows.filter(holdsPersonalData).length;
-    const verified = held - mismatches.length;
+    const rows = audit.finished
+      ? []
+      : await auditRows(client, table, audit.afterKey, SLICE_ROWS, audit.since);
+    const mismatched = rows.filter((row) => !verifies(row));
+    const mismatches = mismatched.map(({ rowKey }) => rowKey);
+    const verified = rows.filter((row) => holdsPersonalData(row) && !mismatched.includes(row));
     const finished = rows.length < SLICE_ROWS;
     await recordDecryptionFailures(client, table, mismatches);
     await recordAudit(client, run, table, {
       afterKey: rows.at(-1)?.key ?? audit.afterKey,
-      rowsVerified: audit.rowsVerified + verified,
+      rowsVerified: audit.rowsVerified + verified.length,
       rowsMismatched: audit.rowsMismatched + mismatches.length,
+      settledRowsVerified: audit.settledRowsVerified + verified.filter(({ isSettled }) => isSettled).length,
       finished,
     });
-    return { read: rows.length, verified, mismatched: mismatches.length, finished };
+    return { read: rows.length, verified: verified.length, mismatched: mismatches.length, finished };
   });
 }

@@ -5,7 +5,7 @@ import { countErrors } from '../../adapters/postgres/encryption/encryption-error
 import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
-import { readAudit, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
+import { readAudit, readAuditReach, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
@@ -104,5 +104,6 @@ async function measureTable(
     triggerTest: number === 4 ? await readTriggerTest(client, run, name) : undefined,
     newRows: watchesNewRows ? await readNewRows(client, name, since) : undefined,
     audit: stage === 'audited' ? ((await readAudit(client, run, name)) ?? null) : undefined,
+    auditReach: stage === 'audited' ? await readAuditReach(client, run, name) : undefined,
   };
 }

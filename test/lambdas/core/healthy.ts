@@ -55,5 +55,6 @@ export function healthy(percent: number, table = 'public.appointments'): TableMe
     },
     newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 0 },
     audit: { finished: true, rowsVerified: 10_000, rowsMismatched: 0 },
+    auditReach: { verified: 9_990, present: 9_980 },
   };
 }

@@ -111,7 +111,6 @@ export async function isTriggerEnabled(client: Client, target: string): Promise<
 
 interface JsonRow {
   readonly row_key: string;
-  readonly key: string[];
   readonly iv: Buffer | null;
   readonly plaintexts: (string | null)[];
   readonly sealed: (string | null)[];
@@ -119,17 +118,11 @@ interface JsonRow {
 
 /** The arrays as JSON: parsed by the engine, not character by character. A bytea is `\x…` in it. */
 const sealedRowColumns =
-  'row_key, array_to_json(key) as key, iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
+  'row_key, iv, array_to_json(plaintexts) as plaintexts, array_to_json(sealed) as sealed';
 
-/** A row of the walk along the key, and where it is in it: the text of each of the key's columns. */
-export interface AuditedRow extends SealedRow {
-  readonly key: readonly string[];
-}
-
-function sealedRow({ row_key, key, iv, plaintexts, sealed }: JsonRow): AuditedRow {
+function sealedRow({ row_key, iv, plaintexts, sealed }: JsonRow): SealedRow {
   return {
     rowKey: row_key,
-    key,
     iv,
     plaintexts,
     sealed: sealed.map((value) => (value === null ? null : Buffer.from(value.slice(2), 'hex'))),
@@ -153,18 +146,29 @@ export async function sampleRows(
   return rows.map(sealedRow);
 }
 
-/** Up to `count` rows after the one with this key, in key order; null = from the start. */
+/** A row of the walk along the key, and where it is in it: the text of each of the key's columns. */
+export interface AuditedRow extends SealedRow {
+  readonly key: readonly string[];
+  /** Written before the walk began, and not since. */
+  readonly isSettled: boolean;
+}
+
+/**
+ * Up to `count` rows after the one with this key, in key order; null = from the start.
+ * @param since transaction before which a row is settled
+ */
 export async function auditRows(
   client: Client,
   target: string,
   after: readonly string[] | null,
   count: number,
+  since: string,
 ): Promise<AuditedRow[]> {
   const { rows } = await client.query(
-    `select ${sealedRowColumns} from encryption_rollout.audit_rows($1, $2, $3)`,
-    [target, after, count],
+    `select ${sealedRowColumns}, key, is_settled from encryption_rollout.audit_rows($1, $2, $3, $4)`,
+    [target, after, count, since],
   );
-  return rows.map(sealedRow);
+  return rows.map((row) => ({ ...sealedRow(row), key: row.key, isSettled: row.is_settled }));
 }
 
 /** Inserts the canary. To be run in a transaction that is rolled back. */

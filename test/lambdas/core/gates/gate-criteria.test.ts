@@ -174,6 +174,12 @@ describe('gates', () => {
       'Rows verified outside the database',
       (m) => ({ ...m, audit: { finished: false, rowsVerified: 9_999, rowsMismatched: 0 } }),
     ],
+    [
+      5,
+      'the audit has passed a row over',
+      'Rows reached by the audit',
+      (m) => ({ ...m, auditReach: { verified: 9_980, present: 9_981 } }),
+    ],
   ];
   test.each(once)('phase %i: NO_GO when %s', (phase, _, name, change) => {
     const { verdict, criteria } = verdictOf(phase, change);

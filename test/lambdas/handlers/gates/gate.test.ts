@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { seedAppointments } from '../../../support/database.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -91,5 +92,38 @@ describe('Gate', () => {
     );
     expect(recorded.rows).toEqual([{ row_key: rows[0].id }]);
     expect((await gate(5, 'audited')).verdict).toBe('NO_GO');
+  });
+
+  test('phase 5: rows that the audit has passed over are found missing, those written meanwhile are not', async () => {
+    for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
+    await world.invoke('enable-trigger', { run });
+    await world.encrypt(run, 5);
+    const query = (sql: string, ...values: unknown[]) => world.client.query(sql, values);
+    // As if the walk had not met what comes before the fifth row.
+    await query(
+      `insert into encryption_rollout.audits (run_id, attempt, target, after_key)
+       select $1, $2, 'public.appointments', array[id::text] from public.appointments order by id offset 4 limit 1`,
+      run.id,
+      run.attempt,
+    );
+    expect(await world.invoke('audit-rows', { run, batch: 0 })).toMatchObject({
+      outcome: 'DONE',
+      mismatched: 0,
+    });
+    expect(failed(await gate(5, 'audited'))).toEqual(['Rows reached by the audit']);
+
+    await query('delete from encryption_rollout.audits');
+    await query(
+      "update public.appointments set note = 'before' where id = (select id from public.appointments order by id desc limit 1)",
+    );
+    await world.invoke('audit-rows', { run, batch: 0 });
+    await query(
+      'delete from public.appointments where id = (select id from public.appointments order by id limit 1)',
+    );
+    await query(
+      "update public.appointments set email = 'x' where id = (select id from public.appointments order by id desc limit 1)",
+    );
+    await seedAppointments(world.client, 20);
+    expect(failed(await gate(5, 'audited'))).toEqual([]);
   });
 });
