@@ -25,7 +25,9 @@ create table encryption_rollout.runs (
   waiting_since timestamptz,
   -- In place of the plan's, from the next batch on.
   batch_rows integer check (batch_rows between 1 and 50000),
-  pause_seconds integer check (pause_seconds between 0 and 3600)
+  pause_seconds integer check (pause_seconds between 0 and 3600),
+  -- The adaptive pace as it is wanted, {share, batchMilliseconds}; null: the plan's pace.
+  pace jsonb
 );
 
 -- One active run per database, and so per table, enforced here rather than by any caller.
@@ -155,5 +157,23 @@ create index events_run_id on encryption_rollout.events (run_id, id);
 -- holds the run while it works.
 create table encryption_rollout.polls (
   run_id uuid primary key references encryption_rollout.runs (id),
-  polled_at timestamptz not null
+  polled_at timestamptz not null,
+  -- What they say to the adaptive pace: 0 = idle, 1 = where a pressure pauses the batches, and of what that is the value.
+  utilization double precision not null default 0,
+  limited_by text not null default ''
+);
+
+-- The adaptive pace of a table's batches, carried from one to the next. See core/pressure/pace.ts.
+create table encryption_rollout.paces (
+  run_id uuid not null,
+  target text not null,
+  batch_rows integer not null,
+  share double precision not null,
+  milliseconds_per_row double precision,
+  active_sessions double precision not null,
+  utilization double precision not null,
+  limited_by text not null,
+  updated_at timestamptz not null default clock_timestamp(),
+  primary key (run_id, target),
+  foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target)
 );

@@ -56,7 +56,7 @@ describe("the configuration's tables of the plan", () => {
         .map((cell) => cell.trim()),
     );
   const shape = PlanOverrides.shape;
-  const nested = ['abort', 'throttle', 'writeLatency', 'afterwards'] as const;
+  const nested = ['abort', 'throttle', 'pace', 'writeLatency', 'afterwards'] as const;
   const flat = Object.keys(shape).filter((name) => name !== 'phases' && !nested.includes(name as never));
 
   test('have a row with the default of every setting, and no other', () => {

@@ -1,5 +1,5 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
-import { Argument, type Command, InvalidArgumentError } from 'commander';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { counted, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { UsageError } from '../../terminal/connection.ts';
@@ -56,9 +56,26 @@ Example:
 
 /** Adds `tune`. */
 export function addTuneCommand(program: Command): void {
-  awsCommand(program, 'tune', 'change size and pause of the batches, from the next one on', { changes: true })
+  awsCommand(
+    program,
+    'tune',
+    'change the pace: size and pause of the batches, or as fast as the database allows',
+    { changes: true },
+  )
     .option('--batch-rows <n|plan>', 'rows of a batch, 1 to 50000', tuned(1, 50_000))
     .option('--pause-seconds <n|plan>', 'seconds between two batches, 0 to 3600', tuned(0, 3_600))
+    .addOption(
+      new Option('--pace <pace>', 'the plan, or as fast as the database allows').choices([
+        'plan',
+        'adaptive',
+      ]),
+    )
+    .option(
+      '--share <share>',
+      'adaptive: of the time in which batches may be at work, 0.02 to 1',
+      between(0.02, 1),
+    )
+    .option('--batch-milliseconds <n>', 'adaptive: what a batch is to take, 50 to 5000', between(50, 5_000))
     .addHelpText(
       'after',
       `
@@ -67,17 +84,34 @@ back. What is not named stays as it is.
 
 Examples:
   npm run rollout -- tune --batch-rows 1000 --pause-seconds 30
-  npm run rollout -- tune --batch-rows plan --pause-seconds plan --yes`,
+  npm run rollout -- tune --batch-rows plan --pause-seconds plan --yes
+  npm run rollout -- tune --pace adaptive --share 0.5`,
     )
     .action(
       async ({
         batchRows,
         pauseSeconds,
+        pace: mode,
+        share,
+        batchMilliseconds,
         ...options
-      }: AwsOptions & { batchRows?: Tuned; pauseSeconds?: Tuned }) => {
-        if (batchRows === undefined && pauseSeconds === undefined)
-          throw new UsageError('Found nothing to tune, expected --batch-rows, --pause-seconds, or both.');
+      }: AwsOptions & {
+        batchRows?: Tuned;
+        pauseSeconds?: Tuned;
+        pace?: 'plan' | 'adaptive';
+        share?: number;
+        batchMilliseconds?: number;
+      }) => {
+        const pace = {
+          ...(mode === undefined ? {} : { mode }),
+          ...(share === undefined ? {} : { share }),
+          ...(batchMilliseconds === undefined ? {} : { batchMilliseconds }),
+        };
+        const asksPace = Object.keys(pace).length > 0;
+        if (batchRows === undefined && pauseSeconds === undefined && !asksPace)
+          throw new UsageError('Found nothing to tune, expected --batch-rows, --pause-seconds, or --pace.');
         const tuning = {
+          ...(asksPace ? { pace } : {}),
           ...(batchRows === undefined ? {} : { batchRows: batchRows === 'plan' ? null : batchRows }),
           ...(pauseSeconds === undefined
             ? {}
@@ -92,6 +126,9 @@ Examples:
           ...(pauseSeconds === undefined
             ? []
             : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${pauseSeconds} s`}`]),
+          ...(mode === undefined ? [] : [mode === 'plan' ? "the plan's pace" : 'the adaptive pace']),
+          ...(share === undefined ? [] : [`${100 * share} % of the time at most`]),
+          ...(batchMilliseconds === undefined ? [] : [`batches of ${batchMilliseconds} ms`]),
         ];
         await wish(
           options,
@@ -100,6 +137,14 @@ Examples:
         );
       },
     );
+}
+
+function between(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Expected a number from ${least} to ${most}.`);
+  };
 }
 
 function tuned(least: number, most: number): (text: string) => Tuned {

@@ -49,6 +49,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
       ? []
       : tables.flatMap((table) => [`Trigger     ${triggerOf(table)}`, `Errors      ${errorsOf(table)}`])),
     ...tunedLine(status),
+    ...paceLines(status),
     `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
     `Execution   ${run.execution}`,
     ...(run.status === 'STOPPED'
@@ -169,6 +170,19 @@ function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): strin
     ...(pauseSeconds === null ? [] : [`pauses of ${pauseSeconds} s`]),
   ];
   return parts.length === 0 ? [] : [`Tuned       ${parts.join(', ')}`];
+}
+
+/** How fast the batches go at the adaptive pace, and what keeps them from going faster. */
+function paceLines({ tuned: { pace }, paces, tables }: RolloutStatus): string[] {
+  if (pace === null) return [];
+  const most = `${Math.round(100 * pace.share)} %`;
+  return [
+    `Pace        adaptive: at work ${most} of the time at most, in batches of ${pace.batchMilliseconds} ms`,
+    ...paces.map(
+      ({ table, rows, share, utilization, limitedBy }) =>
+        `            ${tables.length > 1 ? `${table}: ` : ''}${Math.round(100 * share)} % of the time, ${count(rows)} rows a batch; utilization ${utilization.toFixed(2)}${limitedBy === '' ? '' : ` by ${limitedBy}`}`,
+    ),
+  ];
 }
 
 /** The result of a dry run: checklist, forecast, verdict. */

@@ -1,7 +1,10 @@
 /** What the command line asks of the function Operate, and what it is told. */
 import * as z from 'zod';
 import type { Verdict } from '../gates/judgement.ts';
+import { pace } from '../plan/plan-overrides.ts';
+import type { Tuned } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
+import type { PaceState } from '../pressure/pace.ts';
 
 const by = z.string().trim().min(1, 'expected who asks for it');
 /** What the command line asks for. `by`: the caller's identity, as AWS tells it. */
@@ -16,6 +19,10 @@ export const OperateInput = z.discriminatedUnion('command', [
     by,
     batchRows: z.int().min(1).max(50_000).nullable().optional(),
     pauseSeconds: z.int().min(0).max(3_600).nullable().optional(),
+    pace: z
+      .strictObject({ mode: z.enum(['plan', 'adaptive']), ...pace })
+      .partial()
+      .optional(),
   }),
   z.strictObject({
     command: z.literal('decide'),
@@ -60,7 +67,9 @@ export interface RolloutStatus {
   readonly millisecondsPerRow: number | null;
   readonly hoursLeft: number | null;
   readonly waiting: { readonly for: string; readonly since: string } | null;
-  readonly tuned: { readonly batchRows: number | null; readonly pauseSeconds: number | null };
+  readonly tuned: Tuned;
+  /** What the latest batch of each table has led to, at the adaptive pace. */
+  readonly paces: readonly (PaceState & { readonly table: string })[];
   readonly holds: readonly {
     readonly id: string;
     readonly gate: string;

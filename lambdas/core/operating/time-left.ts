@@ -43,7 +43,7 @@ export const noPace: Pace = {
   millisecondsPerRow: null,
   rowsEncrypted: 0,
   secondsEased: 0,
-  tuned: { batchRows: null, pauseSeconds: null },
+  tuned: { batchRows: null, pauseSeconds: null, pace: null },
 };
 
 /** Rows and batches that each phase to come has left, if no row is written meanwhile. */
@@ -89,7 +89,11 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
       : hoursOfWork;
   };
   for (const { phase, rows, batches } of batchesLeft(plan, way, tuned)) {
-    work(phase, (rows * perRow) / 3_600_000 + (batches * (tuned.pauseSeconds ?? phase.pauseSeconds)) / 3_600);
+    const pauses =
+      tuned.pace === null
+        ? (batches * (tuned.pauseSeconds ?? phase.pauseSeconds)) / 3_600
+        : (rows * perRow * (1 - tuned.pace.share)) / tuned.pace.share / 3_600_000;
+    work(phase, (rows * perRow) / 3_600_000 + pauses);
     const soaked = phase.number === way.from ? (way.hoursSoaked ?? 0) : 0;
     hours += Math.max(0, phase.soakMinutes / 60 - soaked);
     if (phase.number === 5) work(phase, hoursOfAudit(way));

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { InvalidInput, listIssues } from '../errors.ts';
 import { PhaseNumber } from '../payloads.ts';
 import { attestations } from './plan.ts';
+import { pace } from './plan-overrides.ts';
 import { priorityProblem } from './priority.ts';
 import { type Target, targetName } from './settings.ts';
 
@@ -20,6 +21,11 @@ const fields = {
    * `{"public.users": "is_vip"}`.
    */
   priority: z.union([condition, z.record(z.string(), condition)]).optional(),
+  /** How fast this execution goes, in place of the deployment's: `{"mode": "adaptive"}`, or a part of it. */
+  pace: z
+    .strictObject({ mode: z.enum(['plan', 'adaptive']), ...pace })
+    .partial()
+    .optional(),
   /** Triggers of the application, by name, that batches may fire. */
   acknowledgedTriggers: z.array(z.string().min(1)).default([]),
   /** Who attests each line of the checklist that no machine can check, e.g. `{"onCallEstablished": "R. Roe"}`. */
@@ -45,7 +51,13 @@ export type RolloutInput = z.infer<typeof RolloutInput>;
 export type Asked = Omit<RolloutInput, 'tables' | 'priority'> & { readonly targets: readonly Target[] };
 
 /** Fields that nobody writes a row's or a person's data into. */
-const quotable = new Set<PropertyKey | undefined>(['dryRun', 'untilPhase', 'tables', 'acknowledgedTriggers']);
+const quotable = new Set<PropertyKey | undefined>([
+  'dryRun',
+  'untilPhase',
+  'tables',
+  'pace',
+  'acknowledgedTriggers',
+]);
 const MAX_QUOTED = 60;
 
 /** @throws InvalidInput that names each field that is wrong, what was found where that may be told, and what is expected */

@@ -23,6 +23,13 @@ const batches = z.strictObject({
   maxErrorPercent: percent,
 });
 
+/** Of the adaptive pace, what may also be said in an execution's input, and while it runs. */
+export const pace = {
+  share: z.number().min(0.02).max(1),
+  // Shorter ones are all overhead, longer ones hold locks for as long.
+  batchMilliseconds: z.int().min(50).max(5_000),
+};
+
 const schema = z.strictObject({
   /** By number. Phase 4 switches the trigger on and encrypts no rows itself. */
   phases: z
@@ -35,6 +42,15 @@ const schema = z.strictObject({
     })
     .partial(),
   // "Every wait is watched" means nothing with longer ones.
+  pace: z
+    .strictObject({
+      mode: z.enum(['plan', 'adaptive']),
+      ...pace,
+      // Well inside the function's time-out, whatever the last batch takes.
+      callSeconds: rows.max(300),
+      vcpus: rows.nullable(),
+    })
+    .partial(),
   soakSliceMinutes: rows.max(60),
   spotCheckRows: rows.max(10_000),
   abort: z
@@ -57,6 +73,7 @@ const schema = z.strictObject({
       replicaLagSeconds: positive,
       slotLagBytes: rows,
       oldestTransactionMinutes: positive,
+      commitMilliseconds: positive,
       // What a person asks for is to be noticed soon.
       lookSeconds: rows.max(300),
     })
@@ -93,6 +110,7 @@ export function applyOverrides(plan: Plan, given: PlanOverrides): Plan {
     phases: plan.phases.map((phase) => over(phase, given.phases?.[phase.number])),
     abort: over(plan.abort, given.abort),
     throttle: over(plan.throttle, given.throttle),
+    pace: over(plan.pace, given.pace),
     writeLatency: over(plan.writeLatency, given.writeLatency),
     afterwards: over(plan.afterwards, given.afterwards),
   };

@@ -27,13 +27,13 @@ export interface Phase {
 }
 
 /**
- * History events that the work of a phase may make in one execution of Phase: with all else below 5,000, a fifth of what AWS
+ * History events that the work of a phase may make in one execution of Phase: with all else below 2,000, of the 25,000 that AWS
  * allows. Whatever is left then is done by the next part of the phase, so a table may have any size.
  */
-const workEvents = 2_500;
+const workEvents = 1_500;
 
 /** Tables that one round of work takes; the others come in later rounds. */
-export const tablesPerRound = 100;
+export const tablesPerRound = 50;
 
 /** Rounds of work in one execution of Phase: 11 events each, and 8 for every table. */
 export function roundsPerExecution(tables: number): number {
@@ -47,7 +47,22 @@ export interface Plan {
   readonly phases: readonly Phase[];
   /** Tables that are worked on side by side. */
   readonly writers: number;
-  /** Batches in one execution of EncryptBatches before it returns CONTINUE: 16 history events each, under 5,000. */
+  /**
+   * How fast batches go. `plan`: batches of `batchRows`, each followed by `pauseSeconds`. `adaptive`: as fast as the database
+   * allows and no faster, see core/pressure/pace.ts.
+   */
+  readonly pace: {
+    readonly mode: 'plan' | 'adaptive';
+    /** Of the time in which batches may be at work: 0–1. */
+    readonly share: number;
+    /** What a batch is to take. Locks are held that long. */
+    readonly batchMilliseconds: number;
+    /** One call of EncryptBatch works for so long, between two looks at what CloudWatch knows. */
+    readonly callSeconds: number;
+    /** Of the database's server, against which its active sessions are held; null = they are not. */
+    readonly vcpus: number | null;
+  };
+  /** Calls of EncryptBatch in one execution of EncryptBatches before it returns CONTINUE: 16 history events each, under 2,000. */
   readonly batchesPerExecution: number;
   /** Rows that one call of the final audit verifies: seconds of work, far from the function's time-out. */
   readonly auditRows: number;
@@ -78,6 +93,8 @@ export interface Plan {
     readonly slotLagBytes: number;
     /** Age of the oldest transaction of others: while it lives, no vacuum clears what the batches leave behind. */
     readonly oldestTransactionMinutes: number;
+    /** Commit of a batch, at the adaptive pace: what the storage, or a synchronous replica, can bear. */
+    readonly commitMilliseconds: number;
     /** Between two looks at a pressure. */
     readonly lookSeconds: number;
   };
@@ -171,7 +188,8 @@ export const defaultPlan: Plan = {
     },
   ],
   writers: 1,
-  batchesPerExecution: 250,
+  pace: { mode: 'plan', share: 0.9, batchMilliseconds: 500, callSeconds: 60, vcpus: null },
+  batchesPerExecution: 120,
   auditRows: 20_000,
   soakSliceMinutes: 5,
   spotCheckRows: 10,
@@ -190,6 +208,7 @@ export const defaultPlan: Plan = {
     replicaLagSeconds: 30,
     slotLagBytes: gibibyte,
     oldestTransactionMinutes: 60,
+    commitMilliseconds: 100,
     lookSeconds: 60,
   },
   holdMinutes: 12 * 60,

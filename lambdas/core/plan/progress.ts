@@ -1,3 +1,4 @@
+import type { Pace } from '../pressure/pace.ts';
 import { type Phase, type PhaseNumber, type Plan, phaseOf } from './plan.ts';
 
 /** Coverage of the table with the current key, by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
@@ -81,4 +82,6 @@ export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health
 export interface Tuned {
   readonly batchRows: number | null;
   readonly pauseSeconds: number | null;
+  /** The adaptive pace; null = the plan's. */
+  readonly pace: Pace | null;
 }

@@ -87,7 +87,7 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
 }
 
 /** One spike among the readings is normal; more than half of them is a pressure. */
-function median(values: readonly number[]): number | null {
+export function median(values: readonly number[]): number | null {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? null;
 }

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { isLockTimeout } from '../../adapters/postgres/database.ts';
@@ -6,6 +7,12 @@ import { type BatchResult, encryptBatch, readHealth } from '../../adapters/postg
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readPause, readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
+import {
+  readPaceStates,
+  readSessions,
+  readUtilization,
+  savePaceState,
+} from '../../adapters/postgres/pressure/paces.ts';
 import {
   beginPhase,
   endWork,
@@ -23,13 +30,23 @@ import type { MetricName } from '../../core/monitoring/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
+import {
+  firstPace,
+  nextPace,
+  type Pace,
+  type PaceState,
+  pauseMilliseconds,
+} from '../../core/pressure/pace.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 
 type Input = { run: Run; target: string; request: string; phase: Phase };
 
 const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
-/** Encrypts one batch and records it in the same transaction. Delivered twice, it does and counts the work once. */
+/**
+ * Encrypts a batch, or at the adaptive pace as many as fit into a call, each recorded in its own transaction. Delivered twice,
+ * it does and counts the work once.
+ */
 export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
   const { run, target, execution } = input;
   const phase = phaseOf(step.plan, input.phase);
@@ -63,40 +80,131 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
   return step.database(sessionName(run), async (client) => {
     await beginPhase(client, run, target, phase.number);
     const tuning = await readTuning(client, run);
-    const batchRows = tuning.batchRows ?? phase.batchRows;
-    const started = performance.now();
-    const result = await withLockRetry(step, client, () =>
-      inTransaction(client, async () => {
-        await holdWork(client, run);
-        const served = await findBatch(client, run, target, request);
-        if (served) return served;
-        // Since the look at the vitals somebody was told that no further batch begins.
-        if (await readPause(client, run)) return nothing;
-        const progress = await beginPhase(client, run, target, phase.number);
-        const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
-        // The last phase encrypts whatever there is, the count being only what it was at the start.
-        const limit = phase.aimPercent === 100 ? batchRows : Math.min(batchRows, missing);
-        const batch: BatchResult =
-          limit > 0 ? await encryptBatch(client, target, limit, key.checkValue) : nothing;
-        await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
-        return batch;
-      }),
-    );
-    // The batch is committed; the scan that may follow is not its work, and takes no lock that anybody minds.
-    const milliseconds = performance.now() - started;
+    const one = (rows: number, request: string, within?: () => Promise<void>) =>
+      batchOf({ run, target, phase, request }, rows, key.checkValue, client, within);
+    const limit = step.plan.abort.lockWaitMilliseconds;
+    await client.query(`set lock_timeout = ${limit}`);
+    const done = await step.database(unattachedSession, (observer) => {
+      const watched: Watched = (batch) =>
+        withLockRetry(step, () => lockWatch(observer, client, limit, batch));
+      return tuning.pace === null
+        ? oneBatch(tuning.batchRows ?? phase.batchRows, request, one, watched)
+        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step, client, one, watched);
+    });
+    // The batches are committed; the scan that may follow is not their work, and takes no lock that anybody minds.
     await client.query('reset lock_timeout');
-    const { progress, done } = await settle(client, run, target, phase, result.exhausted);
-    if (done) await endWork(client, run, target, phase.number);
-    await publish(target, measurements(step, result, progress, milliseconds));
+    const { progress, done: isDone } = await settle(client, run, target, phase, done.exhausted);
+    if (isDone) await endWork(client, run, target, phase.number);
+    await publish(target, measurements(step, done, progress));
     await publish(null, { ProgressPercent: await progressOfAll(client, run) });
     return {
-      pauseSeconds: tuning.pauseSeconds ?? phase.pauseSeconds,
-      encrypted: result.encrypted,
-      failed: result.failed,
+      pauseSeconds: tuning.pace === null ? (tuning.pauseSeconds ?? phase.pauseSeconds) : 0,
+      encrypted: done.encrypted,
+      failed: done.failed,
       percentage: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
-      done,
+      done: isDone,
       reason: '',
     };
+  });
+}
+
+/** What one call has done, in one batch or in many. `batchMilliseconds`: of each. */
+interface Done extends BatchResult {
+  readonly batchMilliseconds: number;
+  readonly batches: number;
+}
+
+type Watched = <T>(batch: () => Promise<T>) => Promise<T>;
+/** One batch; `null`: none, because somebody has paused the run. `within`: at the end of its transaction. */
+type OneBatch = (rows: number, request: string, within?: () => Promise<void>) => ReturnType<typeof batchOf>;
+
+async function oneBatch(rows: number, request: string, one: OneBatch, watched: Watched): Promise<Done> {
+  const started = performance.now();
+  const result = (await watched(() => one(rows, request))) ?? nothing;
+  return { ...result, batchMilliseconds: performance.now() - started, batches: 1 };
+}
+
+/**
+ * Batches one after the other, each a transaction of its own with its own fence, at the adaptive pace: until the time of a
+ * call is over, nothing is left, somebody has paused the run, or a row has failed, which the next look at the vitals judges.
+ */
+async function adaptiveBatches(
+  { run, target, phase, request }: Input,
+  wanted: Pace,
+  { plan }: Step,
+  client: pg.Client,
+  one: OneBatch,
+  watched: Watched,
+): Promise<Done> {
+  const vitals = await readUtilization(client, run);
+  const governed = { throttle: plan.throttle, vcpus: plan.pace.vcpus };
+  let state: PaceState =
+    (await readPaceStates(client, run)).find(({ table }) => table === target) ??
+    firstPace(phase.batchRows, wanted);
+  const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+  let workMilliseconds = 0;
+  const ends = performance.now() + plan.pace.callSeconds * 1_000;
+  for (let batches = 0; ; ) {
+    const started = performance.now();
+    let sessions = { waitingSessions: 0, activeSessions: 0 };
+    let worked = started;
+    const result = await watched(() =>
+      one(state.rows, `${request}/${batches + 1}`, async () => {
+        await savePaceState(client, run, target, state);
+        sessions = await readSessions(client);
+        worked = performance.now();
+      }),
+    );
+    const milliseconds = performance.now() - started;
+    const mean = () => workMilliseconds / Math.max(1, batches);
+    if (result === null) return { ...total, batches, batchMilliseconds: mean() };
+    batches += 1;
+    workMilliseconds += milliseconds;
+    total.encrypted += result.encrypted;
+    total.failed += result.failed;
+    total.skipped += result.skipped;
+    total.exhausted = result.exhausted;
+    // A request that was served before has measured nothing now.
+    if (worked > started)
+      state = nextPace(state, governed, wanted, {
+        rows: result.encrypted + result.failed,
+        milliseconds,
+        commitMilliseconds: started + milliseconds - worked,
+        ...sessions,
+        vitals,
+      });
+    const pause = pauseMilliseconds(milliseconds, state.share);
+    const isOver = performance.now() + pause >= ends;
+    if (result.exhausted || result.failed > 0 || result.reached || isOver)
+      return { ...total, batches, batchMilliseconds: mean() };
+    await setTimeout(pause);
+  }
+}
+
+/** One batch and its record, in one transaction. */
+function batchOf(
+  { run, target, phase, request }: Input,
+  rows: number,
+  checkValue: Buffer,
+  client: pg.Client,
+  within: () => Promise<void> = async () => {},
+): Promise<(BatchResult & { readonly reached: boolean }) | null> {
+  return inTransaction(client, async () => {
+    const started = performance.now();
+    await holdWork(client, run);
+    const progress = await beginPhase(client, run, target, phase.number);
+    const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
+    const reaches = (rows: number) => phase.aimPercent < 100 && rows >= missing;
+    const served = await findBatch(client, run, target, request);
+    if (served) return { ...served, reached: reaches(0) };
+    // Since the look at the vitals somebody was told that no further batch begins.
+    if (await readPause(client, run)) return null;
+    // The last phase encrypts whatever there is, the count being only what it was at the start.
+    const limit = phase.aimPercent === 100 ? rows : Math.min(rows, missing);
+    const batch: BatchResult = limit > 0 ? await encryptBatch(client, target, limit, checkValue) : nothing;
+    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
+    await within();
+    return { ...batch, reached: reaches(batch.encrypted) };
   });
 }
 
@@ -111,25 +219,24 @@ async function progressOfAll(client: pg.Client, run: Run): Promise<number> {
   );
 }
 
-/** What one batch tells the alarms and the dashboard. */
+/** What a call tells the alarms and the dashboard. */
 function measurements(
   { plan }: Step,
-  { encrypted, failed }: BatchResult,
+  { encrypted, failed, batches, batchMilliseconds }: Done,
   progress: { rowsWithPii: number; rowsEncryptedNow: number },
-  milliseconds: number,
 ): Partial<Record<MetricName, number>> {
   const attempted = encrypted + failed;
   return {
     RowsEncrypted: encrypted,
     EncryptionErrors: failed,
-    BatchMilliseconds: milliseconds,
+    BatchMilliseconds: batchMilliseconds,
     ProgressPercent: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
     // A handful of rows says nothing about a rate, or about speed.
     ...(attempted < plan.abort.errorPercentMinRows
       ? {}
       : {
           ErrorPercent: (100 * failed) / attempted,
-          MillisecondsPerRow: milliseconds / Math.max(1, encrypted),
+          MillisecondsPerRow: (batches * batchMilliseconds) / Math.max(1, encrypted),
         }),
   };
 }
@@ -158,19 +265,14 @@ async function settle(client: pg.Client, run: Run, target: string, phase: Phase,
  * Runs the batch under watch: it neither waits for a lock nor makes another session wait for longer than the plan allows.
  * One such event is normal in a live system; the second in a row is the abort condition "database locks".
  */
-async function withLockRetry<T>(step: Step, client: pg.Client, batch: () => Promise<T>): Promise<T> {
-  const limit = step.plan.abort.lockWaitMilliseconds;
-  await client.query(`set lock_timeout = ${limit}`);
-  return step.database(unattachedSession, async (observer) => {
-    const watched = () => lockWatch(observer, client, limit, batch);
-    try {
-      return await watched();
-    } catch (error) {
-      if (!isLockTimeout(error)) throw error;
-      step.logger.warn('batch gave way to a lock, trying once more');
-      return await watched();
-    }
-  });
+async function withLockRetry<T>({ logger }: Step, watched: () => Promise<T>): Promise<T> {
+  try {
+    return await watched();
+  } catch (error) {
+    if (!isLockTimeout(error)) throw error;
+    logger.warn('batch gave way to a lock, trying once more');
+    return await watched();
+  }
 }
 
 /** Turns what stops a rollout into a recorded breach; everything else stays an error. */

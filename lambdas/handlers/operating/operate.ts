@@ -30,7 +30,7 @@ const commands: Commands = {
 
   resume: async ({ by }, client) => ({ done: await resumeRun(client, by) }),
 
-  tune: async (tuning, client) => ({ done: await tuneRun(client, tuning) }),
+  tune: async (tuning, client, { plan }) => ({ done: await tuneRun(client, tuning, plan) }),
 
   decide: async (answer, client) => {
     const { gate, token } = await decide(client, answer);

@@ -5,7 +5,12 @@ import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engi
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
-import { notePoll, noteWaiting, readPause } from '../../adapters/postgres/operating/requests.ts';
+import {
+  notePoll,
+  noteUtilization,
+  noteWaiting,
+  readPause,
+} from '../../adapters/postgres/operating/requests.ts';
 import { beginPhase, type PhaseRecord } from '../../adapters/postgres/runs/phases.ts';
 import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { refuses, withDecisions } from '../../core/gates/decisions.ts';
@@ -14,6 +19,7 @@ import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/p
 import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/pressure/abort-criteria.ts';
+import { utilizationOf } from '../../core/pressure/pace.ts';
 import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
 import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';
@@ -57,6 +63,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     for (const target of targets)
       begun.push({ target, progress: await beginPhase(client, run, targetName(target), number) });
     const vitals = await readVitals(step, client, targets);
+    if (during === 'batch') await noteUtilization(client, run, utilizationOf(plan, vitals));
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
     const decided = await decidedHolds(client, run, gate, plan.goMinutes);
     // A person who said no does not wait for the hour, or for the one who paused.

@@ -2,6 +2,7 @@ import { isRunning } from '../../adapters/aws/executions.ts';
 import { forgetFailedRows, readHealth, registerTarget } from '../../adapters/postgres/encryption/engine.ts';
 import { currentCheckValue, putKeysInPlace, rotateKey } from '../../adapters/postgres/encryption/keys.ts';
 import { migrate, politely } from '../../adapters/postgres/migrations.ts';
+import { setPace } from '../../adapters/postgres/pressure/paces.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
 import { recordPurposes, resumeTableAt } from '../../adapters/postgres/runs/run-tables.ts';
@@ -13,6 +14,7 @@ import { askedOf } from '../../core/plan/input.ts';
 import type { PhaseNumber } from '../../core/plan/plan.ts';
 import { resumePhase } from '../../core/plan/progress.ts';
 import { targetName } from '../../core/plan/settings.ts';
+import { wantedPace } from '../../core/pressure/pace.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /**
@@ -24,7 +26,7 @@ export const handler = handlerOf(
   PrepareDatabaseInput,
   async ({ input, execution }, step) => {
     const { settings, plan } = step;
-    const { attestations, targets, untilPhase } = askedOf(input, settings.targets);
+    const { attestations, pace, targets, untilPhase } = askedOf(input, settings.targets);
     const keys = await step.key();
     return step.database(unattachedSession, async (client): Promise<PrepareDatabaseOutput> => {
       const left = await refuseWhileActive(client, execution, isRunning);
@@ -47,6 +49,7 @@ export const handler = handlerOf(
         isRunning,
       );
       await endAfter(client, run, untilPhase);
+      await setPace(client, run, wantedPace(plan, pace));
       // Only with the run in hand: another execution's batches must not find their key changed.
       if (rotationDue)
         await politely(client, async () => {

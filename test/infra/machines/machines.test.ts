@@ -109,7 +109,7 @@ describe('retries', () => {
   });
 });
 
-describe('the history stays below 5,000 events', () => {
+describe('the history stays below 2,000 events', () => {
   test('of a stretch of batches as long as the plan allows', async () => {
     const { ending, executions } = await rollOut(
       {
@@ -126,7 +126,7 @@ describe('the history stays below 5,000 events', () => {
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
     // 16 events each; the last has no pause. Two events for each of Begin, Finished and the execution itself.
     expect(executions[0]?.events).toBe(16 * defaultPlan.batchesPerExecution - 2 + 6);
-    expect(executions[0]?.events).toBeLessThan(5_000);
+    expect(executions[0]?.events).toBeLessThan(2_000);
   });
 
   /** The work of the first parts of a phase is more than they can hold; so is the audit. */
@@ -174,8 +174,8 @@ describe('the history stays below 5,000 events', () => {
     expect(asked.get('approval')).toBe(21);
     const longest = Math.max(...executions.map(({ events }) => events));
     console.info(`the longest of ${executions.length} executions has ${longest} events`);
-    expect(longest).toBeGreaterThan(2_400);
-    expect(longest).toBeLessThan(5_000);
+    expect(longest).toBeGreaterThan(1_600);
+    expect(longest).toBeLessThan(2_000);
     const batches = executions.filter(({ machine }) => machine === 'EncryptBatches');
     expect(batches).toHaveLength(2 * tables * roundsPerExecution(tables));
   });
@@ -184,7 +184,7 @@ describe('the history stays below 5,000 events', () => {
     const longest = Math.max(...defaultPlan.phases.map(({ soakMinutes }) => soakMinutes));
     const { number } = defaultPlan.phases.find(({ soakMinutes }) => soakMinutes === longest) ?? { number: 4 };
     const { executions } = await rollOut({}, 'Soak', { run, phase: number });
-    expect(executions[0]?.events).toBeLessThan(5_000);
+    expect(executions[0]?.events).toBeLessThan(2_000);
     expect(executions[0]?.events).toBeGreaterThan((longest / defaultPlan.soakSliceMinutes) * 9);
   });
 
@@ -199,7 +199,7 @@ describe('the history stays below 5,000 events', () => {
       'FinalAudit',
       { run },
     );
-    expect(executions[0]?.events).toBeLessThan(5_000);
+    expect(executions[0]?.events).toBeLessThan(2_000);
   });
 });
 

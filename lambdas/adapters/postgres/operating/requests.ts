@@ -3,7 +3,10 @@ import type pg from 'pg';
 import { InvalidInput, TransientError } from '../../../core/errors.ts';
 import { counted, number } from '../../../core/gates/judgement.ts';
 import type { Run } from '../../../core/payloads.ts';
+import type { RolloutInput } from '../../../core/plan/input.ts';
+import type { Plan } from '../../../core/plan/plan.ts';
 import type { Tuned } from '../../../core/plan/progress.ts';
+import { type Pace, type Utilization, wantedPace } from '../../../core/pressure/pace.ts';
 import { waitOf } from '../../../core/pressure/throttle.ts';
 import { isLockTimeout } from '../database.ts';
 import { politely } from '../migrations.ts';
@@ -32,6 +35,14 @@ export async function notePoll(client: Client, run: Run): Promise<void> {
     `insert into encryption_rollout.polls (run_id, polled_at) values ($1, clock_timestamp())
      on conflict (run_id) do update set polled_at = excluded.polled_at`,
     [run.id],
+  );
+}
+
+/** What the vitals say to the adaptive pace, until they are polled again. After notePoll. */
+export async function noteUtilization(client: Client, run: Run, most: Utilization): Promise<void> {
+  await client.query(
+    'update encryption_rollout.polls set utilization = $2, limited_by = $3 where run_id = $1',
+    [run.id, most.utilization, most.limitedBy],
   );
 }
 
@@ -64,11 +75,10 @@ export async function noteWaiting(client: Client, run: Run, reason: string | nul
 /** How a person has tuned the run. */
 export async function readTuning(client: Client, run: Run): Promise<Tuned> {
   const { rows } = await client.query<Tuned>(
-    `select batch_rows as "batchRows", pause_seconds as "pauseSeconds"
-     from encryption_rollout.runs where id = $1`,
+    `select batch_rows as "batchRows", pause_seconds as "pauseSeconds", pace from encryption_rollout.runs where id = $1`,
     [run.id],
   );
-  return rows[0] ?? { batchRows: null, pauseSeconds: null };
+  return rows[0] ?? { batchRows: null, pauseSeconds: null, pace: null };
 }
 
 /** No further batch begins. One that is under way ends. @throws InvalidInput */
@@ -104,25 +114,44 @@ interface Tuning {
   /** undefined = as it is; null = as the plan has it. */
   readonly batchRows?: number | null | undefined;
   readonly pauseSeconds?: number | null | undefined;
+  readonly pace?: RolloutInput['pace'];
 }
 
-/** Sets size and pause of the batches, from the next one on. @throws InvalidInput */
-export function tuneRun(client: Client, tuning: Tuning): Promise<string> {
-  const { by, batchRows, pauseSeconds } = tuning;
-  if (batchRows === undefined && pauseSeconds === undefined)
-    throw new InvalidInput('Nothing to tune: expected batchRows, pauseSeconds, or both.');
+/**
+ * Sets size and pause of the batches, or the pace, from the next call on.
+ * @param plan has what is not said of a pace
+ * @throws InvalidInput
+ */
+export function tuneRun(client: Client, tuning: Tuning, plan: Plan): Promise<string> {
+  const { by, batchRows, pauseSeconds, pace } = tuning;
+  if (batchRows === undefined && pauseSeconds === undefined && pace === undefined)
+    throw new InvalidInput('Nothing to tune: expected batchRows, pauseSeconds, or a pace.');
   return change(client, async (run, before) => {
     const rows = batchRows === undefined ? before.batch_rows : batchRows;
     const seconds = pauseSeconds === undefined ? before.pause_seconds : pauseSeconds;
+    const wanted = paceAfter(before.pace, pace, plan);
     await client.query(
-      'update encryption_rollout.runs set batch_rows = $2, pause_seconds = $3 where id = $1',
-      [run.id, rows, seconds],
+      'update encryption_rollout.runs set batch_rows = $2, pause_seconds = $3, pace = $4 where id = $1',
+      [run.id, rows, seconds, wanted],
     );
-    await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds });
+    await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds, pace: wanted });
+    if (wanted !== null)
+      return `From the next call on, a minute at most: as fast as the database allows, at work for ${number.format(100 * wanted.share)} % of the time at most, in batches of ${wanted.batchMilliseconds} ms.`;
     const ofRows = rows === null ? 'as large as in the plan' : `of ${counted(rows, 'row')}`;
     const ofSeconds = seconds === null ? 'as in the plan' : `of ${number.format(seconds)} s`;
     return `From the next batch on: batches ${ofRows}, pauses ${ofSeconds}.`;
   });
+}
+
+/** @throws InvalidInput when what is asked for has no meaning at the plan's pace */
+function paceAfter(before: Pace | null, asked: RolloutInput['pace'], plan: Plan): Pace | null {
+  if (asked === undefined) return before;
+  if (before === null && asked.mode === undefined)
+    throw new InvalidInput(
+      "The rollout goes at the plan's pace, which has no share and no milliseconds. Ask for the adaptive pace as well.",
+    );
+  const { mode = 'adaptive', share, batchMilliseconds } = asked;
+  return wantedPace({ pace: { ...plan.pace, ...before, mode } }, { share, batchMilliseconds });
 }
 
 /** Changes the run under way, between two batches: one at work that kept us waiting would have to give way. */

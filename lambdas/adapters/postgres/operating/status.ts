@@ -7,6 +7,7 @@ import { planOf, type Settings, targetName } from '../../../core/plan/settings.t
 import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
 import { countErrorsByType } from '../encryption/encryption-errors.ts';
 import { isInstalled } from '../encryption/engine.ts';
+import { readPaceStates } from '../pressure/paces.ts';
 import { readProgress, type TableProgress } from '../runs/phases.ts';
 import { type PhaseBegun, readHoursLeft } from './time-left.ts';
 
@@ -61,7 +62,8 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
         ? await readHoursLeft(client, run, phase, pace?.millisecondsPerRow ?? null, settings)
         : null,
     waiting: isOpen ? waitingOf(run) : null,
-    tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
+    tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
+    paces: run.pace === null ? [] : await readPaceStates(client, run),
     holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
     accepted:
       run.status === 'ACTIVE' && phase !== null
@@ -87,7 +89,8 @@ function nothing(tables: readonly string[]): RolloutStatus {
     millisecondsPerRow: null,
     hoursLeft: null,
     waiting: null,
-    tuned: { batchRows: null, pauseSeconds: null },
+    tuned: { batchRows: null, pauseSeconds: null, pace: null },
+    paces: [],
     holds: [],
     accepted: [],
     lastGate: null,

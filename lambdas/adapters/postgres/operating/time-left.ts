@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { hoursLeft, type Pace, type TableAhead } from '../../../core/operating/time-left.ts';
 import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
+import type { Tuned } from '../../../core/plan/progress.ts';
 import { planOf, type Settings } from '../../../core/plan/settings.ts';
 import { waitBegins } from '../../../core/pressure/throttle.ts';
 
@@ -12,6 +13,7 @@ interface RunUnderWay {
   readonly until_phase: PhaseNumber;
   readonly batch_rows: number | null;
   readonly pause_seconds: number | null;
+  readonly pace: Tuned['pace'];
 }
 
 export interface PhaseBegun {
@@ -75,7 +77,7 @@ export async function readHoursLeft(
       millisecondsPerRow,
       rowsEncrypted: encrypted,
       secondsEased: eased,
-      tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds },
+      tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
     },
   );
 }

@@ -41,8 +41,17 @@ describe('the hours left count', () => {
   });
 
   test('batches as a person has tuned them', () => {
-    const tuned: Tuned = { batchRows: 1_000, pauseSeconds: 60 };
+    const tuned: Tuned = { batchRows: 1_000, pauseSeconds: 60, pace: null };
     expect(left({}, { tuned })).toBeCloseTo((40_400 * 0.005 + 41 * 60) / 3_600 + audit + 4);
+  });
+
+  test('no fixed pauses at the adaptive pace, but the share of the time', () => {
+    const tuned: Tuned = {
+      batchRows: null,
+      pauseSeconds: null,
+      pace: { share: 0.5, batchMilliseconds: 500 },
+    };
+    expect(left({}, { tuned })).toBeCloseTo((40_400 * 0.005 * 2) / 3_600 + audit + 4);
   });
 
   test('no batches of a phase whose gate has passed, and of its soak what is left', () => {

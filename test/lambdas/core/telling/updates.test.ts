@@ -34,7 +34,8 @@ const inPhase = (number: PhaseNumber): RolloutStatus => ({
   millisecondsPerRow: 0.25,
   hoursLeft: 7.5,
   waiting: null,
-  tuned: { batchRows: null, pauseSeconds: null },
+  tuned: { batchRows: null, pauseSeconds: null, pace: null },
+  paces: [],
   holds: [],
   accepted: [],
   lastGate: {

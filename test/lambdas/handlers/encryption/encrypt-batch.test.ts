@@ -91,6 +91,63 @@ describe('EncryptBatch', () => {
       });
   });
 
+  describe('at the adaptive pace', () => {
+    beforeEach(async () => {
+      await world.client.query(
+        `update encryption_rollout.runs set pace = '{"share": 1, "batchMilliseconds": 50}'`,
+      );
+    });
+    const recorded = async () =>
+      (
+        await world.client.query(
+          'select request, rows_encrypted as rows from encryption_rollout.batches order by started_at',
+        )
+      ).rows;
+
+    test('one call works through as many batches as it takes, each recorded in its own transaction', async () => {
+      world.configure({ plan: { phases: { 3: { batchRows: 100 } } } });
+      const { outcome, encrypted, pauseSeconds } = await batch(0, 3);
+      expect({ outcome, pauseSeconds }).toEqual({ outcome: 'DONE', pauseSeconds: 0 });
+      const batches = await recorded();
+      expect(batches.length).toBeGreaterThan(1);
+      expect(batches.reduce((sum, { rows }) => sum + rows, 0)).toBe(encrypted);
+      expect(await encryptedRows()).toBe(encrypted);
+      expect(encrypted).toBe(Math.ceil(950 * 0.91));
+      const { rows } = await world.client.query('select share, batch_rows from encryption_rollout.paces');
+      expect(rows).toHaveLength(1);
+    });
+
+    test('delivered twice, it does and counts the work once', async () => {
+      world.configure({ plan: { phases: { 3: { batchRows: 100 } } } });
+      const first = await batch(0, 3);
+      const before = await recorded();
+      const { encrypted, ...ending } = first;
+      expect(await batch(0, 3)).toMatchObject({ ...ending });
+      expect(await recorded()).toEqual(before);
+      const { rows } = await world.client.query('select rows_encrypted from encryption_rollout.phases');
+      expect(rows).toEqual([{ rows_encrypted: encrypted }]);
+    });
+
+    test('a row that fails ends the call, for the vitals to judge', async () => {
+      world.configure({ plan: { phases: { 3: { batchRows: 100 } } } });
+      await world.client.query(`
+        create function public.poison() returns trigger language plpgsql as $$
+        begin raise exception 'poison'; end $$;
+        create trigger poison before update on public.appointments
+          for each row when (new.is_vip) execute function public.poison()`);
+      const { outcome, failed } = await batch(0, 3);
+      expect(outcome).toBe('MORE');
+      expect(failed).toBeGreaterThan(0);
+      expect(await recorded()).toHaveLength(1);
+    });
+
+    test('somebody who pauses the run is heard between two batches', async () => {
+      await world.client.query("update encryption_rollout.runs set paused_at = now(), paused_by = 'R. Roe'");
+      expect(await batch(0, 3)).toMatchObject({ outcome: 'MORE', encrypted: 0 });
+      expect(await recorded()).toEqual([]);
+    });
+  });
+
   describe('tells of its rates', () => {
     const rates = ['ErrorPercent', 'MillisecondsPerRow', 'ProgressPercent'];
     const published = () => world.aws.metrics.filter(({ name }) => rates.includes(name));

@@ -52,7 +52,7 @@ describe('ListWork', () => {
     const long = 'x'.repeat(79);
     const names = await Promise.all(
       ['a', 'b'].flatMap((last) =>
-        [0, 98].map(async (round) => (await list(round, `${long}${last}`)).items[0].name),
+        [0, 70].map(async (round) => (await list(round, `${long}${last}`)).items[0].name),
       ),
     );
     expect(new Set(names).size).toBe(4);

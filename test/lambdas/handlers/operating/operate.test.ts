@@ -249,7 +249,7 @@ describe('tune', () => {
   test('sets size and pause from the next batch on; the aim stays', async () => {
     const { done, status } = await operate({ command: 'tune', batchRows: 7, pauseSeconds: 0 });
     expect(done).toBe('From the next batch on: batches of 7 rows, pauses of 0 s.');
-    expect(status.tuned).toEqual({ batchRows: 7, pauseSeconds: 0 });
+    expect(status.tuned).toEqual({ batchRows: 7, pauseSeconds: 0, pace: null });
     expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 7, pauseSeconds: 0 });
     await operate({ command: 'tune', batchRows: 5_000 });
     // 5 % of 380 rows are 19, and no more.
@@ -259,11 +259,30 @@ describe('tune', () => {
   test('goes back to the plan with null, and leaves what is not named', async () => {
     await operate({ command: 'tune', batchRows: 7, pauseSeconds: 3 });
     const { status } = await operate({ command: 'tune', batchRows: null });
-    expect(status.tuned).toEqual({ batchRows: null, pauseSeconds: 3 });
+    expect(status.tuned).toEqual({ batchRows: null, pauseSeconds: 3, pace: null });
     expect(await events('TUNED')).toEqual([
-      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: 7, pauseSeconds: 3 } },
-      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: null, pauseSeconds: 3 } },
+      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: 7, pauseSeconds: 3, pace: null } },
+      { event: 'TUNED', detail: { by: 'R. Roe', batchRows: null, pauseSeconds: 3, pace: null } },
     ]);
+  });
+
+  test('changes the pace, which status shows, and says what has no meaning at the pace there is', async () => {
+    await expect(operate({ command: 'tune', pace: { share: 0.5 } })).rejects.toThrow(
+      "goes at the plan's pace, which has no share",
+    );
+    const { done, status } = await operate({ command: 'tune', pace: { mode: 'adaptive', share: 0.5 } });
+    expect(done).toMatch(
+      /as fast as the database allows, at work for 50 % of the time at most, in batches of 500 ms/,
+    );
+    expect(status).toMatchObject({ tuned: { pace: { share: 0.5, batchMilliseconds: 500 } }, paces: [] });
+    expect(await batch(1, 0)).toMatchObject({ pauseSeconds: 0, encrypted: 19 });
+    const slower = await operate({ command: 'tune', pace: { batchMilliseconds: 100 } });
+    expect(slower.status).toMatchObject({
+      tuned: { pace: { share: 0.5, batchMilliseconds: 100 } },
+      paces: [{ table: 'public.appointments', share: 0.25 }],
+    });
+    const planned = await operate({ command: 'tune', pace: { mode: 'plan' } });
+    expect(planned.status).toMatchObject({ tuned: { pace: null }, paces: [] });
   });
 
   test('needs something to tune, within bounds', async () => {

@@ -1,0 +1,82 @@
+/** The adaptive pace of a run: what is wanted, what it has come to, and what a batch can learn of the database in a millisecond. */
+import type pg from 'pg';
+import type { Run } from '../../../core/payloads.ts';
+import type { Pace, PaceState, Utilization } from '../../../core/pressure/pace.ts';
+
+type Client = pg.ClientBase;
+
+/** From the next batch on; null = the plan's. */
+export async function setPace(client: Client, run: Run, pace: Pace | null): Promise<void> {
+  await client.query('update encryption_rollout.runs set pace = $3 where id = $1 and attempt = $2', [
+    run.id,
+    run.attempt,
+    pace,
+  ]);
+}
+
+/** What the last batch of each table has led to. */
+export async function readPaceStates(
+  client: Client,
+  run: Pick<Run, 'id'>,
+): Promise<(PaceState & { readonly table: string })[]> {
+  const { rows } = await client.query<PaceState & { table: string }>(
+    `select target as "table", batch_rows as rows, share, milliseconds_per_row as "millisecondsPerRow", active_sessions as "activeSessions",
+       utilization, limited_by as "limitedBy"
+     from encryption_rollout.paces where run_id = $1 order by target`,
+    [run.id],
+  );
+  return rows;
+}
+
+export async function savePaceState(
+  client: Client,
+  run: Run,
+  table: string,
+  state: PaceState,
+): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.paces
+       (run_id, target, batch_rows, share, milliseconds_per_row, active_sessions, utilization, limited_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8)
+     on conflict (run_id, target) do update
+     set batch_rows = excluded.batch_rows, share = excluded.share, milliseconds_per_row = excluded.milliseconds_per_row,
+       active_sessions = excluded.active_sessions, utilization = excluded.utilization, limited_by = excluded.limited_by,
+       updated_at = clock_timestamp()`,
+    [
+      run.id,
+      table,
+      state.rows,
+      state.share,
+      state.millisecondsPerRow,
+      state.activeSessions,
+      state.utilization,
+      state.limitedBy,
+    ],
+  );
+}
+
+/** What the latest poll of the vitals says. */
+export async function readUtilization(client: Client, run: Run): Promise<Utilization> {
+  const { rows } = await client.query<Utilization>(
+    'select utilization, limited_by as "limitedBy" from encryption_rollout.polls where run_id = $1',
+    [run.id],
+  );
+  return rows[0] ?? { utilization: 0, limitedBy: '' };
+}
+
+/** Who waits for this session's locks, and how many sessions of others are at work: within the batch, before its commit. */
+export async function readSessions(
+  client: Client,
+): Promise<{ readonly waitingSessions: number; readonly activeSessions: number }> {
+  const { rows } = await client.query(
+    `select
+       (select count(*) from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))) as "waitingSessions",
+       -- A session that waits for its client, or for a lock, is not at work. Other states are hidden from a role without
+       -- pg_read_all_stats: then none of them counts.
+       (select count(*) from pg_stat_activity
+        where state = 'active' and backend_type = 'client backend' and pid <> pg_backend_pid()
+          and wait_event_type is distinct from 'Client' and wait_event_type is distinct from 'Lock'
+       ) as "activeSessions"`,
+  );
+  return rows[0];
+}
