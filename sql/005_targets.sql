@@ -15,6 +15,10 @@ create table encryption_rollout.targets (
   -- Of a row's initialization vector, one for all its values.
   iv_column text not null default 'pii_iv',
   trigger_name text not null,
+  -- The table and, in the order of column_uses, its columns as they were registered: numbers stay when names change. Not so in
+  -- a dump that is restored, where the names count until the next registration.
+  table_oid oid,
+  attnums smallint[],
   priority text,
   created_at_column text,
   -- Under which the application's own triggers fire when the engine writes: the installing role's default.
@@ -93,4 +97,43 @@ as $$
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   where c.oid = p_relation
+$$;
+
+-- The columns that a target uses: of the key, and for each of its columns plaintext and ciphertext, and the IV's. nth: which
+-- one of its purpose; n: which one of all.
+create function encryption_rollout.column_uses(p_target encryption_rollout.targets)
+returns table (n bigint, purpose text, nth bigint, name text)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select row_number() over (), u.purpose, u.nth, u.name
+  from (
+    select 'key', k.nth, k.name from unnest(p_target.key_columns) with ordinality as k (name, nth)
+    union all
+    select 'plain', c.nth, c.name from unnest(p_target.columns) with ordinality as c (name, nth)
+    union all
+    select 'sealed', c.nth, c.name || p_target.suffix from unnest(p_target.columns) with ordinality as c (name, nth)
+    union all
+    select 'iv', 1, p_target.iv_column
+  ) as u (purpose, nth, name)
+$$;
+
+-- Writes down which table and columns a target's names mean now.
+create function encryption_rollout.record_identity(p_target encryption_rollout.targets)
+returns encryption_rollout.targets
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  update encryption_rollout.targets
+  set table_oid = to_regclass(encryption_rollout.table_sql(p_target)),
+    attnums = array(
+      select a.attnum
+      from encryption_rollout.column_uses(p_target) as u
+      join pg_attribute as a
+        on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = u.name and not a.attisdropped
+      order by u.n
+    )
+  where name = p_target.name
+  returning *
 $$;

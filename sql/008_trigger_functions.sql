@@ -1,5 +1,8 @@
 -- A table's three triggers and their two functions. The main trigger seals what is written while it is on. The guards, which
 -- are always on, clear ciphertext that the main trigger has not made of the plaintext beside it: no crypto, cannot fail.
+-- The application may alter its table as it likes. No trigger depends on a column of its own, so none is in the way; and
+-- whatever a function names may be called otherwise, be of another type, or be gone when it is called: that is within a block that catches
+-- everything, and what follows then asks the catalogue for the present names.
 
 -- A body between dollar signs, with a tag that does not occur in it, whatever names it holds.
 create function encryption_rollout.dollar_quoted(p_body text)
@@ -32,6 +35,24 @@ as $$
   from unnest(p_target.key_columns || p_target.columns) with ordinality as columns (c, n)
 $$;
 
+-- True for an update with other ciphertext than the row's. A batch says that it brings some (see try_rows); an
+-- application that saves whole rows may bring that of an older value or key.
+create function encryption_rollout.brought_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    E'((new.%1$I is distinct from old.%1$I\n  or %2$s)\n  and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on'')',
+    p_target.iv_column,
+    (
+      select string_agg(format('new.%1$I is distinct from old.%1$I', c || p_target.suffix), E'\n  or ' order by n)
+      from unnest(p_target.columns) with ordinality as columns (c, n)
+    )
+  )
+$$;
+
 -- Takes the ciphertext off a row that is being written.
 create function encryption_rollout.clear_sql(p_target encryption_rollout.targets)
 returns text
@@ -41,6 +62,89 @@ set search_path = pg_catalog, pg_temp
 as $$
   select encryption_rollout.iv_sql(p_target, 'new.') || ' := null; '
     || encryption_rollout.per_column(p_target, '%2$s := null;', ' ', 'new.')
+$$;
+
+-- Of the columns p (see below) that serve one of two purposes, an expression that compares them in the rows $1 and $2.
+create function encryption_rollout.differs_by_number_sql(p_purpose text, p_other text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$format(
+        'record_image_ne(row(%%s), row(%%s))',
+        string_agg(format('($1).%%I', p.attname), ', ') filter (where p.purpose in (%1$L, %2$L)),
+        string_agg(format('($2).%%I', p.attname), ', ') filter (where p.purpose in (%1$L, %2$L))
+      )$sql$,
+    p_purpose, p_other
+  )
+$$;
+
+-- The same for a row of which something that the function names is not there as it was: takes off what may be stale, by the
+-- present names. A column is known by its number; by its name where the table is another one than was registered (a restored
+-- dump's). A value whose plaintext column was dropped stays, and so does the row's IV: it may be the only copy.
+-- condition: of an update that makes ciphertext stale; %1$s: its plaintext or key changes, %2$s: its ciphertext. then: a
+-- statement for such a row.
+create function encryption_rollout.clear_by_number_sql(
+  p_target encryption_rollout.targets,
+  p_condition text,
+  p_then text default ''
+)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$declare
+    v_table oid := tg_relid;
+    v_names record;
+    v_is_stale boolean := true;
+  begin
+    if tg_relid = %1$s or exists (select from pg_partition_ancestors(tg_relid) where relid = %1$s) then
+      v_table := %1$s;
+    end if;
+    with present as (
+      select c.purpose, c.nth, a.attname
+      from (values
+        %2$s
+      ) as c (purpose, nth, number, name)
+      join pg_attribute as a
+        on a.attrelid = v_table and not a.attisdropped
+        and case when v_table = %1$s then a.attnum = c.number else a.attname = c.name end
+    )
+    select
+      %5$s as plain_differs,
+      %6$s as sealed_differs,
+      jsonb_object_agg(p.attname, null) filter (
+        where p.purpose = 'sealed' and exists (select from present as o where o.purpose = 'plain' and o.nth = p.nth)
+          or p.purpose = 'iv' and not exists (
+            select from present as o
+            where o.purpose = 'sealed' and not exists (select from present as q where q.purpose = 'plain' and q.nth = o.nth)
+          )
+      ) as cleared
+    into v_names
+    from present as p;
+    if tg_op = 'UPDATE' then
+      execute format('select ' || %3$L, v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+    end if;
+    if v_is_stale then
+      new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));%4$s
+    end if;
+  exception when others then
+    raise log 'encryption_rollout: a written row of %% could not be looked at (SQLSTATE %%)', tg_relid::regclass, sqlstate;
+  end;$sql$,
+    coalesce(p_target.table_oid, 0),
+    (
+      select string_agg(format('(%L, %s, %s, %L::name)', purpose, nth, coalesce(p_target.attnums[n], 0), name), E',\n        ' order by n)
+      from encryption_rollout.column_uses(p_target)
+    ),
+    p_condition,
+    p_then,
+    encryption_rollout.differs_by_number_sql('key', 'plain'),
+    encryption_rollout.differs_by_number_sql('sealed', 'iv')
+  )
 $$;
 
 create function encryption_rollout.encrypt_row_sql(p_target encryption_rollout.targets)
@@ -67,59 +171,67 @@ as %s
       $sql$
 declare
   v_keys bytea[];
-  v_tid tid;
+  v_row_key text;
+  v_sealed record;
+  v_sqlstate text;
 begin
-  if tg_op = 'UPDATE' then
-    -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
-    if %12$s is not null
-  and %2$s
-  and not (%3$s)
-  and not %4$s
-    then
+  -- Whatever happens in here, the write goes through.
+  begin
+    if tg_op = 'UPDATE' then
+      if not %2$s
+        and not %3$s
+        and not %4$s
+      then
+        return new;
+      end if;
+    end if;
+    if not %5$s then
+      %6$s
       return new;
     end if;
-  end if;
-  -- Whatever happens from here on, the write goes through.
-  begin
-    %5$s
-    if %6$s then
-      select encryption_rollout.sealing_keys(%7$L, %8$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
-%9$s
-into v_tid, %12$s, %10$s;
-      perform encryption_rollout.log_trigger(%1$s);
-    end if;
+    v_row_key := %7$s;
+    select encryption_rollout.sealing_keys(%8$L, %9$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+%10$s
+into v_sealed;
+    perform encryption_rollout.log_trigger(%1$s);
+    %11$s := v_sealed.iv; %12$s
+    return new;
   exception when others then
-    %5$s
-    perform encryption_rollout.record_trigger_error(%7$L, %11$s, sqlstate);
+    v_sqlstate := sqlstate;
   end;
+  %13$s
   return new;
 end
       $sql$,
       p_target.id,
-      format('new.%1$I is not distinct from old.%1$I', p_target.iv_column) || E'\n  and '
-        || encryption_rollout.per_column(p_target, 'new.%2$s is not distinct from old.%2$s', E'\n  and '),
       encryption_rollout.changed_sql(p_target),
       encryption_rollout.unsealed_sql(p_target, 'new.'),
-      encryption_rollout.clear_sql(p_target),
+      encryption_rollout.brought_sql(p_target),
       encryption_rollout.has_pii_sql(p_target, 'new.'),
+      encryption_rollout.clear_sql(p_target),
+      encryption_rollout.row_key_sql(p_target, 'new.'),
       p_target.name,
       p_target.columns,
       encryption_rollout.sealing_query(
         p_target,
         'v_keys',
         format(
-          'select null::pg_catalog.tid as tid, %s as row_key, %s',
-          encryption_rollout.row_key_sql(p_target, 'new.'),
+          'select null::pg_catalog.tid as tid, v_row_key as row_key, %s',
           encryption_rollout.plaintexts_sql(p_target, 'new.')
         )
       ),
-      encryption_rollout.per_column(p_target, '%2$s', ', ', 'new.'),
-      encryption_rollout.row_key_sql(p_target, 'new.'),
-      encryption_rollout.iv_sql(p_target, 'new.')
+      encryption_rollout.iv_sql(p_target, 'new.'),
+      encryption_rollout.per_column(p_target, '%2$s := v_sealed.s%3$s;', ' ', 'new.'),
+      encryption_rollout.clear_by_number_sql(
+        p_target,
+        '%1$s or (%2$s) and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on''',
+        format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key, v_sqlstate);', p_target.name)
+      )
     ))
   )
 $$;
 
+-- Of every update: what is sealed may be computed by another trigger, from columns that are none of the target's.
 create function encryption_rollout.main_trigger_sql(p_target encryption_rollout.targets)
 returns text
 language sql
@@ -128,15 +240,23 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-create trigger %I before insert or update of %s on %s
+create trigger %I before insert or update on %s
 for each row
 execute function encryption_rollout.encrypt_row_%s()
     $sql$,
     p_target.trigger_name,
-    (select string_agg(quote_ident(c), ', ' order by n) from unnest(p_target.columns || p_target.key_columns) with ordinality as columns (c, n)),
     encryption_rollout.table_sql(p_target),
     p_target.id
   )
+$$;
+
+create function encryption_rollout.main_is_on_sql(p_target encryption_rollout.targets, p_table text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('select from pg_trigger where tgrelid = %s and tgname = %L and tgenabled in (''O'', ''A'')', p_table, p_target.trigger_name)
 $$;
 
 create function encryption_rollout.clear_stale_sql(p_target encryption_rollout.targets)
@@ -157,24 +277,41 @@ as %s
     encryption_rollout.dollar_quoted(format(
       $sql$
 begin
-  -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
-  if new.%3$I is distinct from old.%3$I and exists (
-    select from pg_trigger where tgrelid = tg_relid and tgname = %1$L and tgenabled in ('O', 'A')
-  ) then
+  begin
+    if tg_op = 'UPDATE' then
+      if not %1$s then
+        return new;
+      end if;
+    end if;
+    -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
+    if new.%2$I is distinct from old.%2$I and exists (
+      %3$s
+    ) then
+      return new;
+    end if;
+    %4$s
     return new;
-  end if;
-  %2$s
+  exception when others then
+    null;
+  end;
+  %5$s
   return new;
 end
       $sql$,
-      p_target.trigger_name,
+      encryption_rollout.changed_sql(p_target),
+      p_target.iv_column,
+      encryption_rollout.main_is_on_sql(p_target, 'tg_relid'),
       encryption_rollout.clear_sql(p_target),
-      p_target.iv_column
+      encryption_rollout.clear_by_number_sql(
+        p_target,
+        format('(%%1$s) and not ((%%2$s) and exists (%s))', encryption_rollout.main_is_on_sql(p_target, '$3'))
+      )
     ))
   )
 $$;
 
--- After the application's own triggers, which may change the row, since triggers fire in the order of their names.
+-- After the application's own triggers, which may change the row, since triggers fire in the order of their names. Depends on
+-- a column of ours, which cannot be dropped without the guard.
 create function encryption_rollout.update_guard_sql(p_target encryption_rollout.targets)
 returns text
 language sql
@@ -185,12 +322,11 @@ as $$
     $sql$
 create trigger zz_clear_stale_ciphertext before update on %s
 for each row
-when (%s is not null and (%s))
+when (%s is not null)
 execute function encryption_rollout.clear_stale_%s()
     $sql$,
     encryption_rollout.table_sql(p_target),
     encryption_rollout.iv_sql(p_target, 'new.'),
-    encryption_rollout.changed_sql(p_target),
     p_target.id
   )
 $$;

@@ -111,6 +111,8 @@ as $$
 begin
   -- For the application's triggers; the statement itself depends on none. It ends with this function.
   perform set_config('search_path', p_target.search_path, true);
+  -- By which our triggers know who brings ciphertext. (Part of the function's declaration it could only be for a superuser.)
+  perform pg_catalog.set_config('encryption_rollout.sealing', 'on', true);
   execute pg_catalog.format(
     'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished) from written',
     p_sql
@@ -118,6 +120,7 @@ begin
   into finished, unfinished
   using p_keys, p_tids;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  perform set_config('encryption_rollout.sealing', 'off', true);
   if finished < cardinality(p_tids) then
     unfinished := nullif(
       coalesce(unfinished, '{}') || encryption_rollout.unfinished_rows(p_leaf, p_unfinished, p_tids), '{}'

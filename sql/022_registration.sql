@@ -42,6 +42,7 @@ begin
   end if;
 
   perform encryption_rollout.add_columns(v_known);
+  v_known := encryption_rollout.record_identity(v_known);
   perform encryption_rollout.generate_triggers(v_known);
   perform encryption_rollout.create_failure_sequences(v_known.id);
   perform encryption_rollout.generate_public_functions(v_known);

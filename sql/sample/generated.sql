@@ -15,26 +15,30 @@ set standard_conforming_strings = on
 as $body$
 declare
   v_keys bytea[];
-  v_tid tid;
+  v_row_key text;
+  v_sealed record;
+  v_sqlstate text;
 begin
-  if tg_op = 'UPDATE' then
-    -- An application that saves whole rows also saves ciphertext, which may be that of an older value or key.
-    if new.pii_iv is not null
-  and new.pii_iv is not distinct from old.pii_iv
-  and new.email_encrypted is not distinct from old.email_encrypted
-  and new.e164_encrypted is not distinct from old.e164_encrypted
-  and new.first_name_encrypted is not distinct from old.first_name_encrypted
-  and not (pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name)))
-  and not ((new.email is not null or new.e164 is not null or new.first_name is not null) and (new.pii_iv is null or (new.email is not null and new.email_encrypted is null) or (new.e164 is not null and new.e164_encrypted is null) or (new.first_name is not null and new.first_name_encrypted is null)))
-    then
+  -- Whatever happens in here, the write goes through.
+  begin
+    if tg_op = 'UPDATE' then
+      if not pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name))
+        and not ((new.email is not null or new.e164 is not null or new.first_name is not null) and (new.pii_iv is null or (new.email is not null and new.email_encrypted is null) or (new.e164 is not null and new.e164_encrypted is null) or (new.first_name is not null and new.first_name_encrypted is null)))
+        and not ((new.pii_iv is distinct from old.pii_iv
+  or new.email_encrypted is distinct from old.email_encrypted
+  or new.e164_encrypted is distinct from old.e164_encrypted
+  or new.first_name_encrypted is distinct from old.first_name_encrypted)
+  and current_setting('encryption_rollout.sealing', true) is distinct from 'on')
+      then
+        return new;
+      end if;
+    end if;
+    if not (new.email is not null or new.e164 is not null or new.first_name is not null) then
+      new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
       return new;
     end if;
-  end if;
-  -- Whatever happens from here on, the write goes through.
-  begin
-    new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
-    if (new.email is not null or new.e164 is not null or new.first_name is not null) then
-      select encryption_rollout.sealing_keys('public.appointments', '{email,e164,first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+    v_row_key := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
+    select encryption_rollout.sealing_keys('public.appointments', '{email,e164,first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
 
 select r.tid, r.iv,
   (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
@@ -63,23 +67,77 @@ from (
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
       case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
-    from (select null::pg_catalog.tid as tid, (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C" as row_key, case when new.email is not null then pg_catalog.concat(new.email) end as p1, case when new.e164 is not null then pg_catalog.concat(new.e164) end as p2, case when new.first_name is not null then pg_catalog.concat(new.first_name) end as p3) as r
+    from (select null::pg_catalog.tid as tid, v_row_key as row_key, case when new.email is not null then pg_catalog.concat(new.email) end as p1, case when new.e164 is not null then pg_catalog.concat(new.e164) end as p2, case when new.first_name is not null then pg_catalog.concat(new.first_name) end as p3) as r
     offset 0
   ) as r
   offset 0
 ) as r
-into v_tid, new.pii_iv, new.email_encrypted, new.e164_encrypted, new.first_name_encrypted;
-      perform encryption_rollout.log_trigger(1);
+into v_sealed;
+    perform encryption_rollout.log_trigger(1);
+    new.pii_iv := v_sealed.iv; new.email_encrypted := v_sealed.s1; new.e164_encrypted := v_sealed.s2; new.first_name_encrypted := v_sealed.s3;
+    return new;
+  exception when others then
+    v_sqlstate := sqlstate;
+  end;
+  declare
+    v_table oid := tg_relid;
+    v_names record;
+    v_is_stale boolean := true;
+  begin
+    if tg_relid = 16384 or exists (select from pg_partition_ancestors(tg_relid) where relid = 16384) then
+      v_table := 16384;
+    end if;
+    with present as (
+      select c.purpose, c.nth, a.attname
+      from (values
+        ('key', 1, 1, 'id'::name),
+        ('plain', 1, 5, 'email'::name),
+        ('plain', 2, 6, 'e164'::name),
+        ('plain', 3, 7, 'first_name'::name),
+        ('sealed', 1, 13, 'email_encrypted'::name),
+        ('sealed', 2, 14, 'e164_encrypted'::name),
+        ('sealed', 3, 15, 'first_name_encrypted'::name),
+        ('iv', 1, 16, 'pii_iv'::name)
+      ) as c (purpose, nth, number, name)
+      join pg_attribute as a
+        on a.attrelid = v_table and not a.attisdropped
+        and case when v_table = 16384 then a.attnum = c.number else a.attname = c.name end
+    )
+    select
+      format(
+        'record_image_ne(row(%s), row(%s))',
+        string_agg(format('($1).%I', p.attname), ', ') filter (where p.purpose in ('key', 'plain')),
+        string_agg(format('($2).%I', p.attname), ', ') filter (where p.purpose in ('key', 'plain'))
+      ) as plain_differs,
+      format(
+        'record_image_ne(row(%s), row(%s))',
+        string_agg(format('($1).%I', p.attname), ', ') filter (where p.purpose in ('sealed', 'iv')),
+        string_agg(format('($2).%I', p.attname), ', ') filter (where p.purpose in ('sealed', 'iv'))
+      ) as sealed_differs,
+      jsonb_object_agg(p.attname, null) filter (
+        where p.purpose = 'sealed' and exists (select from present as o where o.purpose = 'plain' and o.nth = p.nth)
+          or p.purpose = 'iv' and not exists (
+            select from present as o
+            where o.purpose = 'sealed' and not exists (select from present as q where q.purpose = 'plain' and q.nth = o.nth)
+          )
+      ) as cleared
+    into v_names
+    from present as p;
+    if tg_op = 'UPDATE' then
+      execute format('select ' || '%1$s or (%2$s) and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on''', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+    end if;
+    if v_is_stale then
+      new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
+      perform encryption_rollout.record_trigger_error('public.appointments', v_row_key, v_sqlstate);
     end if;
   exception when others then
-    new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
-    perform encryption_rollout.record_trigger_error('public.appointments', (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C", sqlstate);
+    raise log 'encryption_rollout: a written row of % could not be looked at (SQLSTATE %)', tg_relid::regclass, sqlstate;
   end;
   return new;
 end
 $body$;
 
-create trigger encrypt_appointment_pii before insert or update of email, e164, first_name, id on public.appointments
+create trigger encrypt_appointment_pii before insert or update on public.appointments
 for each row
 execute function encryption_rollout.encrypt_row_1();
 
@@ -91,20 +149,83 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 begin
-  -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
-  if new.pii_iv is distinct from old.pii_iv and exists (
-    select from pg_trigger where tgrelid = tg_relid and tgname = 'encrypt_appointment_pii' and tgenabled in ('O', 'A')
-  ) then
+  begin
+    if tg_op = 'UPDATE' then
+      if not pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name)) then
+        return new;
+      end if;
+    end if;
+    -- A new IV is the main trigger's doing where that is on, and otherwise what an application has kept from before.
+    if new.pii_iv is distinct from old.pii_iv and exists (
+      select from pg_trigger where tgrelid = tg_relid and tgname = 'encrypt_appointment_pii' and tgenabled in ('O', 'A')
+    ) then
+      return new;
+    end if;
+    new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
     return new;
-  end if;
-  new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
+  exception when others then
+    null;
+  end;
+  declare
+    v_table oid := tg_relid;
+    v_names record;
+    v_is_stale boolean := true;
+  begin
+    if tg_relid = 16384 or exists (select from pg_partition_ancestors(tg_relid) where relid = 16384) then
+      v_table := 16384;
+    end if;
+    with present as (
+      select c.purpose, c.nth, a.attname
+      from (values
+        ('key', 1, 1, 'id'::name),
+        ('plain', 1, 5, 'email'::name),
+        ('plain', 2, 6, 'e164'::name),
+        ('plain', 3, 7, 'first_name'::name),
+        ('sealed', 1, 13, 'email_encrypted'::name),
+        ('sealed', 2, 14, 'e164_encrypted'::name),
+        ('sealed', 3, 15, 'first_name_encrypted'::name),
+        ('iv', 1, 16, 'pii_iv'::name)
+      ) as c (purpose, nth, number, name)
+      join pg_attribute as a
+        on a.attrelid = v_table and not a.attisdropped
+        and case when v_table = 16384 then a.attnum = c.number else a.attname = c.name end
+    )
+    select
+      format(
+        'record_image_ne(row(%s), row(%s))',
+        string_agg(format('($1).%I', p.attname), ', ') filter (where p.purpose in ('key', 'plain')),
+        string_agg(format('($2).%I', p.attname), ', ') filter (where p.purpose in ('key', 'plain'))
+      ) as plain_differs,
+      format(
+        'record_image_ne(row(%s), row(%s))',
+        string_agg(format('($1).%I', p.attname), ', ') filter (where p.purpose in ('sealed', 'iv')),
+        string_agg(format('($2).%I', p.attname), ', ') filter (where p.purpose in ('sealed', 'iv'))
+      ) as sealed_differs,
+      jsonb_object_agg(p.attname, null) filter (
+        where p.purpose = 'sealed' and exists (select from present as o where o.purpose = 'plain' and o.nth = p.nth)
+          or p.purpose = 'iv' and not exists (
+            select from present as o
+            where o.purpose = 'sealed' and not exists (select from present as q where q.purpose = 'plain' and q.nth = o.nth)
+          )
+      ) as cleared
+    into v_names
+    from present as p;
+    if tg_op = 'UPDATE' then
+      execute format('select ' || '(%1$s) and not ((%2$s) and exists (select from pg_trigger where tgrelid = $3 and tgname = ''encrypt_appointment_pii'' and tgenabled in (''O'', ''A'')))', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+    end if;
+    if v_is_stale then
+      new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
+    end if;
+  exception when others then
+    raise log 'encryption_rollout: a written row of % could not be looked at (SQLSTATE %)', tg_relid::regclass, sqlstate;
+  end;
   return new;
 end
 $body$;
 
 create trigger zz_clear_stale_ciphertext before update on public.appointments
 for each row
-when (new.pii_iv is not null and (pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name))))
+when (new.pii_iv is not null)
 execute function encryption_rollout.clear_stale_1();
 
 create trigger aa_clear_brought_ciphertext before insert on public.appointments

@@ -195,6 +195,8 @@ export class World {
         await this.app.query(`update ${this.#table} set note = 'touched', updated_at = now() where id = $1`, [
           key,
         ]);
+        // Whatever is written of a row, the trigger looks at all of it.
+        if (this.#trigger) this.#written(key);
         return;
       case 'writeSame':
         await this.#edit(key, known.values);

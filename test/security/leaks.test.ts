@@ -312,8 +312,10 @@ describe('with everything logged and everything failing', () => {
 
     // Ciphertext is damaged: the database finds it, and so does the verification outside.
     await root.query(`
+      set session_replication_role = replica;
       update public.appointments set email_encrypted = set_byte(email_encrypted, 40, get_byte(email_encrypted, 40) # 1)
-      where id in (select id from public.appointments where pii_iv is not null and note not in ('poison', 'touchy') limit 30)`);
+      where id in (select id from public.appointments where pii_iv is not null and note not in ('poison', 'touchy') limit 30);
+      reset session_replication_role`);
     const opened = await root
       .query(
         'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments where email_encrypted is not null',
@@ -332,7 +334,10 @@ describe('with everything logged and everything failing', () => {
       create function public.linger() returns trigger language plpgsql as $$ begin perform pg_sleep(60); return new; end $$;
       create trigger linger before update of pii_iv on public.appointments
         for each row when (current_setting('application_name') like 'encryption-rollout %') execute function public.linger()`);
-    await root.query("update public.appointments set pii_iv = null where note not in ('poison', 'touchy')");
+    await root.query(`
+      set session_replication_role = replica;
+      update public.appointments set pii_iv = null where note not in ('poison', 'touchy');
+      reset session_replication_role`);
     const batch = call('encrypt-batch', { run, phase: 5, target, execution: 'cancelled', batch: 0 });
     await expect
       .poll(
