@@ -1,10 +1,10 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
+import type { EncryptionKeys } from '../lambdas/adapters/aws/secrets.ts';
 import { registerTarget } from '../lambdas/adapters/postgres/encryption/engine.ts';
-import { installKey } from '../lambdas/adapters/postgres/encryption/keys.ts';
+import { mendKeys, putKeysInPlace } from '../lambdas/adapters/postgres/encryption/keys.ts';
 import { createSampleTable, migrate, politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
-import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
 import { Target } from '../lambdas/core/plan/settings.ts';
 
 export interface Installed {
@@ -12,39 +12,37 @@ export interface Installed {
   readonly migrations: readonly string[];
   /** The sample table was created now. */
   readonly sampleTable: boolean;
-  /** The key given is in place now; false when the database had one already. */
-  readonly keyInstalled: boolean;
 }
 
-/**
- * Installs or updates the engine and registers public.appointments, which is created when it does not exist.
- * @param key stored unless the database has a key: an existing one is never replaced
- */
-export async function install(
-  client: pg.Client,
-  key?: { readonly number: number; readonly key: Buffer },
-): Promise<Installed> {
-  const fresh = !(await exists(client, "to_regnamespace('encryption_rollout') is not null"));
+/** Installs or updates the engine and registers public.appointments, which is created when it does not exist. */
+export async function install(client: pg.Client): Promise<Installed> {
+  const fresh = !(await exists(client, "pg_catalog.to_regnamespace('encryption_rollout') is not null"));
   try {
     const migrations = await migrate(client);
-    const sampleTable = !(await exists(client, "to_regclass('public.appointments') is not null"));
+    const sampleTable = !(await exists(client, "pg_catalog.to_regclass('public.appointments') is not null"));
     if (sampleTable) await createSampleTable(client);
     const target = Target.parse({
       priority: (await hasColumn(client, 'is_vip')) ? 'is_vip' : null,
       createdAt: (await hasColumn(client, 'created_at')) ? 'created_at' : null,
     });
     await politely(client, () => registerTarget(client, target));
-    const keyInstalled =
-      key !== undefined && !(await exists(client, 'exists (select from encryption_rollout.keys)'));
-    if (keyInstalled) {
-      await inTransaction(client, () => installKey(client, { ...key, checkValue: keyCheckValue(key.key) }));
-    }
-    return { migrations, sampleTable, keyInstalled };
+    return { migrations, sampleTable };
   } catch (error) {
     // Nothing half-done: an engine without a table to work on is taken away again. The first error is what is told.
     if (fresh) await uninstall(client).catch(() => undefined);
     throw error;
   }
+}
+
+/** The first key goes in; those that the database has lost come back, and what was written meanwhile is sealed. @throws WrongKey */
+export async function putKeys(client: pg.Client, keys: EncryptionKeys): Promise<void> {
+  await inTransaction(client, () => putKeysInPlace(client, keys));
+  await mendKeys(client, async () => keys);
+}
+
+/** Whether the database has ever had a key. */
+export function hasKey(client: pg.Client): Promise<boolean> {
+  return exists(client, 'exists (select from encryption_rollout.keys)');
 }
 
 function hasColumn(client: pg.Client, column: string): Promise<boolean> {

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
+import type pg from 'pg';
 import { counted } from '../lambdas/core/gates/judgement.ts';
 import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { onScreen } from '../lambdas/core/telling/text.ts';
@@ -20,19 +21,30 @@ import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addReportCommand, addStatusCommand } from './aws/status.ts';
 import { addCheckCommand } from './check.ts';
-import { install, uninstall } from './engine.ts';
+import { hasKey, install, putKeys, uninstall } from './engine.ts';
+import { createKeyFile, readKeyFile } from './key-file.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
 const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
 
-async function installCommand({ databaseUrl, generateKey }: { databaseUrl?: string; generateKey?: true }) {
+interface InstallFlags {
+  readonly databaseUrl?: string;
+  readonly generateKey?: string;
+  readonly keyFile?: string;
+}
+
+async function installCommand({ databaseUrl, generateKey, keyFile }: InstallFlags) {
   const connection = connectionOf(databaseUrl);
+  if (generateKey !== undefined && keyFile !== undefined)
+    throw new UsageError(
+      'Found --generate-key and --key-file, expected one of them: a new key, or one that there is.',
+    );
+  const given = keyFile === undefined ? undefined : readKeyFile(keyFile);
   const client = await connect(connection, 'encryption-rollout install');
   try {
-    const key = generateKey ? { number: 1, key: randomBytes(32) } : undefined;
-    const { migrations, sampleTable, keyInstalled } = await install(client, key);
+    const { migrations, sampleTable } = await install(client);
     say(
       migrations.length > 0
         ? `Installed into ${named(connection)}: ${fromTo(migrations)}.`
@@ -40,12 +52,26 @@ async function installCommand({ databaseUrl, generateKey }: { databaseUrl?: stri
     );
     if (sampleTable) say('Created the sample table public.appointments, empty.');
     say('Registered public.appointments. Its encryption trigger is disabled.');
-    if (generateKey) {
-      say(keyInstalled ? 'Put a fresh random key into app_config.' : 'Kept the key that is in app_config.');
-    }
+    if (given !== undefined) {
+      await putKeys(client, given);
+      say(`The database has the keys of ${keyFile}.`);
+    } else if (generateKey !== undefined) await generate(client, generateKey);
   } finally {
     await client.end();
   }
+}
+
+/** Into the file first: what the database alone has is gone with the next crash of the server. */
+async function generate(client: pg.Client, file: string): Promise<void> {
+  if (await hasKey(client)) {
+    say('Kept the key that the database has.');
+    return;
+  }
+  createKeyFile(file, { number: 1, key: randomBytes(32), previous: [] });
+  await putKeys(client, readKeyFile(file));
+  say(
+    `Made a key. ${file} has it: keep it safe. When the server has crashed: npm run rollout -- install --key-file ${file}`,
+  );
 }
 
 /** The first and the last of them. */
@@ -119,15 +145,18 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     .command('install')
     .description('install the engine, and prepare public.appointments; again: bring it up to date')
     .option(...databaseUrlOption)
-    .option('--generate-key', 'also put a fresh random key into app_config, unless there is one')
+    .option('--generate-key <file>', 'also make a key, unless there is one, and write it to this new file')
+    .option('--key-file <file>', 'also put the keys of this file in place, or back')
     .addHelpText(
       'after',
       `
 Adds the schema encryption_rollout, columns and triggers for public.appointments, which is created, empty, when there is
 none, and functions in the schema public. Encrypts nothing: the main trigger is off. Not needed for a rollout on AWS.
 
+The database loses its keys when the server crashes, so the file is where they are kept: JSON in the shape of the key secret.
+
 Example:
-  npm run rollout -- install --database-url postgresql://localhost/shop --generate-key`,
+  npm run rollout -- install --database-url postgresql://localhost/shop --generate-key shop-key.json`,
     )
     .action(installCommand);
   program

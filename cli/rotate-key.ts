@@ -1,9 +1,10 @@
-/** `rotate-key`: a new key for a database whose key lives in app_config alone. With AWS the state machine does it. */
+/** `rotate-key`: a new key for a database whose keys are kept in a file. With AWS the state machine does it. */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { confirm } from '@inquirer/prompts';
 import { type Command, InvalidArgumentError } from 'commander';
 import type pg from 'pg';
+import type { EncryptionKeys } from '../lambdas/adapters/aws/secrets.ts';
 import {
   encryptBatch,
   forgetFailedRows,
@@ -12,6 +13,7 @@ import {
 import {
   currentCheckValue,
   keysInUse,
+  putKeysInPlace,
   retireKeys,
   rotateKey,
 } from '../lambdas/adapters/postgres/encryption/keys.ts';
@@ -21,6 +23,7 @@ import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { verify } from '../verifier/verify.ts';
+import { readKeyFile, replaceKeyFile } from './key-file.ts';
 
 /** Rows that a batch keeps locked until it commits: some 50 ms. */
 const defaultBatchRows = 1_000;
@@ -33,6 +36,7 @@ const violationsFound = 3;
 
 interface Flags {
   readonly databaseUrl?: string;
+  readonly keyFile?: string;
   readonly batch: number;
   readonly yes?: true;
 }
@@ -43,12 +47,14 @@ export function addRotateKeyCommand(program: Command): void {
     .command('rotate-key')
     .description('give the database a new random key and move every row to it, while it is in use')
     .option(...databaseUrlOption)
+    .option('--key-file <file>', 'where the keys are kept; the new one is added before it is used')
     .option('--batch <rows>', 'rows that one transaction moves', rowsOf, defaultBatchRows)
     .option('--yes', 'do not ask')
     .addHelpText(
       'after',
       `
-For a database whose key was made by install --generate-key. Where a rollout on AWS has run, put the new key into its
+For a database whose key was made by install --generate-key; the file keeps the keys before the new one, for backups. Where a
+rollout on AWS has run, put the new key into its
 secret and start the state machine instead: docs/database.md.
 
 Interrupted at any moment it does no harm: both keys stay valid, and the next call goes on from there.
@@ -67,11 +73,15 @@ function rowsOf(text: string): number {
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
-async function run({ databaseUrl, batch, yes }: Flags): Promise<void> {
+async function run({ databaseUrl, keyFile, batch, yes }: Flags): Promise<void> {
   const connection = connectionOf(databaseUrl);
+  if (keyFile === undefined)
+    throw new UsageError('Found no --key-file, expected the file with the keys of this database.');
+  const keys = readKeyFile(keyFile);
   const client = await connect(connection, 'encryption-rollout rotate-key');
   try {
     const [current, ...old] = await usableKeys(client);
+    const isAhead = await inTransaction(client, () => putKeysInPlace(client, keys));
     const resuming = old.length > 0;
     const place = `${connection.host}:${connection.port}, database ${connection.database}`;
     // Told before anything is sealed anew: afterwards nobody can see that it was broken.
@@ -79,14 +89,16 @@ async function run({ databaseUrl, batch, yes }: Flags): Promise<void> {
       say(
         'Rotating seals every row anew from its plaintext. To see first which rows these are: npm run rollout -- verify --database-url URL',
       );
-    if (!yes && !(await agreed(resuming ? current : current + 1, resuming, place))) {
+    if (!yes && !(await agreed(resuming ? current : isAhead ? keys.number : current + 1, resuming, place))) {
       say('Nothing was changed.');
       return;
     }
     if (resuming) say(`Rotation to key ${current} is under way: going on.`);
     else {
-      await rotate(client, current + 1);
-      say(`Key ${current + 1} is the current one: what is written from now on is sealed with it.`);
+      // A call before this one may have been ended between the file and the database.
+      const next = isAhead ? keys : addKey(keyFile, keys);
+      await politely(client, async () => rotateKey(client, next, await currentCheckValue(client)));
+      say(`Key ${next.number} is the current one: what is written from now on is sealed with it.`);
     }
     await moveAndRetire(client, batch);
   } finally {
@@ -102,7 +114,7 @@ async function usableKeys(client: pg.Client): Promise<[number, ...number[]]> {
   const [current, ...old] = rows[0].installed ? await keysInUse(client) : [];
   if (current === undefined)
     throw new UsageError(
-      'Found no encryption key in this database, so there is none to rotate. First: npm run rollout -- install --generate-key',
+      'Found no encryption key in this database, so there is none to rotate. First: npm run rollout -- install --generate-key FILE',
     );
   const runs = await client.query(
     'select status from encryption_rollout.runs order by started_at desc limit 1',
@@ -127,11 +139,14 @@ async function agreed(number: number, resuming: boolean, place: string): Promise
   });
 }
 
-async function rotate(client: pg.Client, number: number): Promise<void> {
-  const key = randomBytes(32);
-  await politely(client, async () =>
-    rotateKey(client, { number, key, checkValue: keyCheckValue(key) }, await currentCheckValue(client)),
-  );
+/** The file has it before the database. */
+function addKey(file: string, { number, key, previous }: EncryptionKeys): EncryptionKeys {
+  replaceKeyFile(file, {
+    number: number + 1,
+    key: randomBytes(32),
+    previous: [{ number, key, checkValue: keyCheckValue(key) }, ...previous],
+  });
+  return readKeyFile(file);
 }
 
 /** Until nothing is left under the keys before: rows move, all of it is verified, the keys are retired. */
@@ -144,7 +159,7 @@ async function moveAndRetire(client: pg.Client, batchRows: number): Promise<void
       return;
     }
     const { retired, kept } = await retireKeys(client);
-    for (const number of retired) say(`Key ${number} is retired: no row needs it any more.`);
+    for (const number of retired) say(`Key ${number} is retired: no row needs it any more. Backups may.`);
     if (kept.length === 0) return;
     // Rows that somebody wrote meanwhile, in a transaction from before the rotation, are moved by the next lap.
     const [first] = kept;

@@ -39,7 +39,7 @@ export function addVerifyCommand(program: Command): void {
     .option('--complete', 'expect a complete rollout even if the latest run is not COMPLETED', false)
     .option(
       '--key-file <file>',
-      'key as 64 hex digits or as the JSON of its secret (default: from app_config)',
+      'key as 64 hex digits or as the JSON of its secret (default: from the database)',
       collect,
       [],
     )

@@ -5,7 +5,7 @@ import { PhaseNumber } from '../lambdas/core/payloads.ts';
 import { ConfigurationError, issuesInWords, sample } from '../lambdas/core/plan/configuration-error.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { Database, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
+import { Database, KeyTable, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
 import { defaultStackName } from '../lambdas/core/telling/hints.ts';
 
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
@@ -78,6 +78,7 @@ const everywhere = {
   offPeak: OffPeak.nullable().default(null),
   /** Triggers of the application on the tables, by name, that batches may fire. */
   acknowledgedTriggers: z.array(z.string().min(1)).default([]),
+  keyTable: KeyTable,
   /** What this deployment changes of the plan, e.g. `{"phases": {"3": {"batchRows": 2000}}}`. */
   plan: PlanOverrides.default({}),
   /** Attestations given at deployment: who attests each line of the checklist. */

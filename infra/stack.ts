@@ -70,6 +70,7 @@ export class EncryptionRolloutStack extends Stack {
       approvals: config.approvals,
       offPeak: config.offPeak,
       acknowledgedTriggers: config.acknowledgedTriggers,
+      keyTable: config.keyTable,
       plan: config.plan,
     });
 
@@ -162,6 +163,8 @@ export class EncryptionRolloutStack extends Stack {
     new RolloutDashboard(this, 'Dashboard', { names, alarms });
     new Monitoring(this, 'Monitoring', {
       scheduleName: names.of('Monitor'),
+      ruleName: names.of('ServerIsBack'),
+      database: surroundings.database,
       monitor: functions.named('Monitor'),
     });
 

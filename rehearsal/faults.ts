@@ -102,18 +102,16 @@ export const faults: Readonly<Record<string, Fault>> = {
     repair: 'The service recovered and its alarm returned to OK.',
   },
   'trigger-failure': {
-    story: 'When phase 4 begins, the key that the trigger needs has vanished from app_config',
+    story: 'When phase 4 begins, the key that the trigger needs is another one in the database',
     before: { phase: 4, state: 'EnableTrigger' },
     stoppedBy: 'the gate of phase 4: the canary row is not encrypted',
     async inject({ client }) {
-      await client.query(`
-        update public.app_config set key = 'hidden ' || key where key like 'encryption_key.%'`);
-      return () =>
-        client.query(
-          `update public.app_config set key = substr(key, 8) where key like 'hidden encryption_key.%'`,
-        );
+      const flip =
+        'update encryption_rollout.key_material set key = set_byte(key, 0, 255 - get_byte(key, 0))';
+      await client.query(flip);
+      return () => client.query(flip);
     },
-    repair: 'The key is back in app_config.',
+    repair: 'The right key is back in the database.',
   },
   'wrong-key': {
     story: 'From phase 2 on Secrets Manager answers with another key than the database is encrypted with',

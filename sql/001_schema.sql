@@ -39,7 +39,7 @@ create table encryption_rollout.migrations (
 -- What was created outside this schema, so that uninstall removes that and nothing else.
 -- Names are SQL, quoted where they need it; `parent` is the table of a column or trigger.
 create table encryption_rollout.created_objects (
-  kind text not null check (kind in ('table', 'function', 'column', 'trigger')),
+  kind text not null check (kind in ('table', 'view', 'function', 'column', 'trigger')),
   name text not null,
   parent text not null default '',
   -- Of a function: what it is called for, which decides about who may, and the target that it is for (null: for several).

@@ -1,4 +1,4 @@
--- Where the key is inside the database, who may read it, and who did.
+-- Where the key is inside the database, and who used it.
 
 -- The highest number is the current key: what is written from now on is sealed with it. Those before it are in use, to
 -- open what is still sealed with them, until they are retired. A number is never used again, nor is a key.
@@ -10,7 +10,7 @@ create table encryption_rollout.keys (
   installed_at timestamptz not null default clock_timestamp(),
   -- The transaction that made the next key the current one.
   superseded_in xid8,
-  -- From then on app_config does not hold the key any more, and no value names it.
+  -- From then on the key is not here any more, and no value names it.
   retired_at timestamptz
 );
 
@@ -28,69 +28,118 @@ create table encryption_rollout.key_access (
 );
 create index key_access_accessed_at on encryption_rollout.key_access using brin (accessed_at);
 
+-- The keys themselves: a trigger that encrypts a customer's insert needs the key at that moment, in that session. Unlogged,
+-- so that a key is in no write-ahead log, and with that in no logical stream, no replica and no restored snapshot. After a
+-- crash the table is empty; the key is put back from where it is kept (see missed_writes), and every use proves it.
+-- A setting makes it a logged table, for whoever opens values in SQL and cannot wait that minute.
+create unlogged table encryption_rollout.key_material (
+  number integer primary key,
+  -- No check of its length here: its error would quote the row.
+  key bytea not null
+);
+-- The owner passes by row-level security; a role that reads everything (pg_read_all_data) does not.
+alter table encryption_rollout.key_material enable row level security;
+-- ANALYZE would copy keys into the catalogue.
+alter table encryption_rollout.key_material alter column key set statistics 0;
+
+-- Makes the table of the keys logged or unlogged. False when it is that already.
+create function encryption_rollout.keep_keys(p_logged boolean)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (
+    select (relpersistence = 'p') = p_logged from pg_class where oid = 'encryption_rollout.key_material'::regclass
+  ) then
+    return false;
+  end if;
+  execute format('alter table encryption_rollout.key_material set %s', case when p_logged then 'logged' else 'unlogged' end);
+  return true;
+end
+$$;
+
 do $$
 begin
   if to_regclass('public.app_config') is not null then
     return;
   end if;
   create table public.app_config (key text primary key, value text);
-  revoke all on public.app_config from public;
-  -- The owner passes by row-level security; a role that reads everything (pg_read_all_data) does not.
-  alter table public.app_config enable row level security;
   perform encryption_rollout.record_created('table', 'public.app_config');
 end
 $$;
 
--- Raises ER009 unless public.app_config, which may be the application's own, can hold a secret.
-create function encryption_rollout.require_safe_app_config()
+-- Whether a row can be written into public.app_config without running anybody's code: it is ours, or a plain table of text
+-- columns key and value that needs nothing else.
+create function encryption_rollout.app_config_is_fit()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from pg_class as c
+    where c.oid = to_regclass('public.app_config')
+      and c.relkind = 'r'
+      and pg_has_role(c.relowner, 'usage')
+      and not (c.relhasrules or c.relhassubclass or c.relispartition or c.relforcerowsecurity)
+      and not exists (select from pg_trigger where tgrelid = c.oid)
+      and not exists (select from pg_inherits where inhrelid = c.oid)
+      and not exists (select from pg_constraint where conrelid = c.oid and contype not in ('p', 'u', 'n'))
+      and not exists (
+        select from pg_index where indrelid = c.oid and (indexprs is not null or indpred is not null or indisexclusion)
+      )
+      and not exists (
+        select
+        from pg_attribute
+        where attrelid = c.oid
+          and attnum > 0
+          and not attisdropped
+          and (atthasdef or attidentity <> '' or attnotnull and attname not in ('key', 'value'))
+      )
+      and (
+        select count(*) = 2
+        from pg_attribute
+        where attrelid = c.oid
+          and attname in ('key', 'value')
+          and atttypid in ('text'::regtype, 'varchar'::regtype)
+          -- Room for what is written there.
+          and (atttypmod = -1 or atttypmod >= 64)
+          and not attisdropped
+      )
+  )
+$$;
+
+-- One row of public.app_config names the current key by number and check value, for people. The table may be the
+-- application's own: when it is not fit, or locked, there is no row, and nothing depends on one.
+create function encryption_rollout.name_current_key()
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_table pg_class;
-  v_columns text;
-  v_readers text;
+  v_value text := (
+    select format('key %s, check value %s', number, encode(check_value, 'hex'))
+    from encryption_rollout.keys
+    order by number desc
+    limit 1
+  );
 begin
-  select * into v_table from pg_class where oid = to_regclass('public.app_config');
-  if v_table.oid is null or v_table.relkind <> 'r' then
-    raise exception 'table public.app_config not found'
-      using errcode = 'ER009', hint = 'create table public.app_config (key text primary key, value text); alter table public.app_config enable row level security;';
+  if not encryption_rollout.app_config_is_fit() then
+    return;
   end if;
-
-  select string_agg(format('%s %s', attname, format_type(atttypid, null)), ', ' order by attname)
-  into v_columns
-  from pg_attribute
-  where attrelid = v_table.oid
-    and attname in ('key', 'value')
-    and atttypid in ('text'::regtype, 'varchar'::regtype)
-    and not attisdropped;
-  if v_columns is null or v_columns not like 'key %, value %' then
-    raise exception 'public.app_config has of the expected text columns key and value: %', coalesce(v_columns, 'neither')
-      using errcode = 'ER009', hint = 'Rename the table: the engine then creates its own.';
+  -- From here on nobody gives it a trigger.
+  lock table public.app_config in row exclusive mode nowait;
+  if not encryption_rollout.app_config_is_fit() then
+    return;
   end if;
-
-  if not pg_has_role(v_table.relowner, 'usage') then
-    raise exception 'public.app_config belongs to role %, of which % is not a member', v_table.relowner::regrole, current_user
-      using errcode = 'ER009', hint = format('alter table public.app_config owner to %I;', current_user);
-  end if;
-
-  select string_agg(quote_ident(reader.rolname), ', ' order by reader.rolname)
-  into v_readers
-  from pg_roles as reader
-  where not reader.rolsuper
-    and not pg_has_role(reader.oid, v_table.relowner, 'member')
-    and has_any_column_privilege(reader.oid, v_table.oid, 'select')
-    and (
-      not v_table.relrowsecurity
-      or reader.rolbypassrls
-      or exists (select from pg_policy where polrelid = v_table.oid and polcmd in ('r', '*'))
-    );
-  if v_readers is not null then
-    raise exception 'public.app_config can be read by %, but the key must be readable by its owner % alone', v_readers, v_table.relowner::regrole
-      using errcode = 'ER009',
-        hint = format('revoke all on public.app_config from public, %s; alter table public.app_config enable row level security; (and drop its policies)', v_readers);
-  end if;
+  update public.app_config set value = v_value where key = 'encryption_rollout.key' and value is distinct from v_value;
+  insert into public.app_config (key, value)
+  select 'encryption_rollout.key', v_value
+  where not exists (select from public.app_config where key = 'encryption_rollout.key');
+exception when others then
+  raise notice 'public.app_config does not name the key (SQLSTATE %)', sqlstate;
 end
 $$;
 
@@ -112,37 +161,27 @@ begin
 end
 $$;
 
--- Puts a key into app_config, unless it is there already. Raises ER003 when something else is.
+-- Puts a proven key in place of whatever is there under its number.
 create function encryption_rollout.store_key(p_number integer, p_key bytea)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_name text := 'encryption_key.' || p_number;
-  v_found text;
 begin
-  select value into v_found from public.app_config where key = v_name;
-  if found and v_found is distinct from encode(p_key, 'hex') then
-    raise exception 'public.app_config holds another value under % than the key to install', v_name
-      using errcode = 'ER003', hint = 'If nothing is encrypted with it, delete that row; else install that key.';
-  elsif not found then
-    begin
-      insert into public.app_config (key, value) values (v_name, encode(p_key, 'hex'));
-    exception when others then
-      -- Rollbacks, resources, locks, shutdown, system: nothing that quotes the row.
-      if left(sqlstate, 2) in ('40', '53', '55', '57', '58') then
-        raise;
-      end if;
-      -- Not passed on: what a constraint says quotes the row, and the server's log would have the key.
-      raise exception 'the key could not be stored in public.app_config (SQLSTATE %)', sqlstate
-        using errcode = 'ER009', hint = 'The table must accept a row of nothing but key and value.';
-    end;
+  insert into encryption_rollout.key_material as m (number, key) values (p_number, p_key)
+  on conflict (number) do update set key = excluded.key where m.key <> excluded.key;
+exception when others then
+  -- Rollbacks, resources, locks, shutdown, system: nothing that quotes the row.
+  if left(sqlstate, 2) in ('40', '53', '55', '57', '58') then
+    raise;
   end if;
+  -- Not passed on: what a constraint says quotes the row, and the server's log would have the key.
+  raise exception 'the key could not be stored in encryption_rollout.key_material (SQLSTATE %)', sqlstate
+    using errcode = 'ER009', hint = 'Somebody has altered that table: take back what was done to it.';
 end
 $$;
 
--- Puts the first key into app_config (true), or puts back one that is in use, which does no harm when it is there (false).
+-- Puts the first key in place (true), or puts back one that is in use, which does no harm when it is there (false).
 -- Any other key is refused: what is sealed with the old one could not be opened any more.
 create function encryption_rollout.install_key(p_number integer, p_key bytea)
 returns boolean
@@ -156,7 +195,6 @@ declare
   v_known encryption_rollout.keys;
 begin
   perform encryption_rollout.require_key(p_number, p_key);
-  perform encryption_rollout.require_safe_app_config();
 
   v_check := encryption_rollout.key_check_value(p_key);
   lock table encryption_rollout.keys in share row exclusive mode;
@@ -173,11 +211,11 @@ begin
   end if;
 
   perform encryption_rollout.store_key(p_number, p_key);
-  if v_known.number is not null then
-    return false;
+  if v_known.number is null then
+    insert into encryption_rollout.keys (number, check_value) values (p_number, v_check);
+    insert into encryption_rollout.key_access (purpose) values ('install');
   end if;
-  insert into encryption_rollout.keys (number, check_value) values (p_number, v_check);
-  insert into encryption_rollout.key_access (purpose) values ('install');
-  return true;
+  perform encryption_rollout.name_current_key();
+  return v_known.number is null;
 end
 $$;

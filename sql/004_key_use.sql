@@ -43,18 +43,36 @@ begin
 end
 $$;
 
-create function encryption_rollout.raise_no_key()
+create function encryption_rollout.raise_no_key(p_number integer default null)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception 'no encryption key found in public.app_config'
-    using errcode = 'ER004', hint = 'Start a rollout, which installs it from Secrets Manager, or call encryption_rollout.install_key.';
+  if p_number is null then
+    raise exception 'no encryption key found in this database'
+      using errcode = 'ER004', hint = 'Start a rollout, which installs it from Secrets Manager, or: npm run rollout -- install --key-file FILE';
+  end if;
+  raise exception 'key % not found in encryption_rollout.key_material, which is empty after a crash of the server', p_number
+    using errcode = 'ER004', hint = 'Monitor puts it back from Secrets Manager; by hand: npm run rollout -- install --key-file FILE';
 end
 $$;
 
--- A key from app_config, proven by its check value: the current one, or the one with this number.
+-- Numbers of keys in use that are not in the database at the moment.
+create function encryption_rollout.lost_keys()
+returns integer[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select number from encryption_rollout.keys
+    where retired_at is null and number not in (select m.number from encryption_rollout.key_material as m)
+    order by number desc
+  )
+$$;
+
+-- A key, proven by its check value: the current one, or the one with this number.
 create function encryption_rollout.read_key(p_number integer default null, out number integer, out key bytea)
 language plpgsql
 stable
@@ -62,26 +80,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_check bytea;
-  v_value text;
 begin
   -- In two steps: one query for both cases is planned anew for every row that a trigger encrypts.
   number := coalesce(p_number, (select max(k.number) from encryption_rollout.keys k));
-  select k.check_value, c.value
-  into v_check, v_value
+  select k.check_value, m.key
+  into v_check, read_key.key
   from encryption_rollout.keys k
-  left join public.app_config c on c.key = 'encryption_key.' || k.number
+  left join encryption_rollout.key_material m on m.number = k.number
   where k.number = read_key.number;
-  if v_value is null then
-    perform encryption_rollout.raise_no_key();
+  if key is null then
+    perform encryption_rollout.raise_no_key(number);
   end if;
-  -- Never decoded before it is known to be hexadecimal: the error would quote it.
-  if octet_length(v_value) <> 64 or translate(v_value, '0123456789abcdefABCDEF', '') <> '' then
-    raise exception 'the value of encryption_key.% in public.app_config is not a key: 64 hexadecimal digits expected', number
-      using errcode = 'ER005', hint = 'Restore the key there from Secrets Manager.';
-  end if;
-  key := decode(v_value, 'hex');
   if encryption_rollout.key_check_value(key) <> v_check then
-    raise exception 'the value of encryption_key.% in public.app_config is not the key that this database is encrypted with', number
+    raise exception 'what encryption_rollout.key_material holds as key % is not the key that this database is encrypted with', number
       using errcode = 'ER003', hint = 'Restore the key there from Secrets Manager.';
   end if;
 end

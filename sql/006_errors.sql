@@ -1,20 +1,12 @@
 -- What went wrong: in batches and live writes, which write it down, and in decryptions, which cannot.
 
-do $$
-begin
-  if to_regclass('public.encryption_errors') is not null then
-    raise exception 'public.encryption_errors found, which the engine did not create'
-      using errcode = 'ER001', hint = 'Rename or drop that relation, then install again.';
-  end if;
-end
-$$;
-
 -- Never holds plaintext, key or an error's message, which may quote the row.
-create table public.encryption_errors (
+create table encryption_rollout.errors (
   id bigint generated always as identity primary key,
   error_timestamp timestamptz not null default clock_timestamp(),
   -- encryption: a batch. trigger: a live write. decryption: a value did not open. key: the key could not be used.
-  error_type text not null check (error_type in ('encryption', 'trigger', 'decryption', 'key')),
+  -- key_absent: a live write while the key was not in the database, after a crash; seal_missed_writes mends it.
+  error_type text not null check (error_type in ('encryption', 'trigger', 'decryption', 'key', 'key_absent')),
   -- Null where it may be any of several.
   target text,
   row_key text,
@@ -23,14 +15,35 @@ create table public.encryption_errors (
   -- Constraint or function.
   raised_by text,
   detail text,
+  -- From then on the row is sealed all the same.
+  resolved_at timestamptz,
   -- Errors are counted by the transactions that wrote them down, not by the clock: a batch, or a write of the application,
   -- notes an error seconds or minutes before it commits, and whoever counts up to a moment meanwhile never sees it.
   recorded_in xid8 not null default pg_current_xact_id()
 );
-create index encryption_errors_error_timestamp on public.encryption_errors (error_timestamp);
-create index encryption_errors_recorded_in on public.encryption_errors (recorded_in);
-revoke all on public.encryption_errors from public;
-select encryption_rollout.record_created('table', 'public.encryption_errors');
+create index errors_error_timestamp on encryption_rollout.errors (error_timestamp);
+create index errors_recorded_in on encryption_rollout.errors (recorded_in);
+create index errors_key_absent on encryption_rollout.errors (target, id) where error_type = 'key_absent' and resolved_at is null;
+
+-- The plan's name. Whoever has it granted reads what they may read of the table itself, and no more; where the application has
+-- something of that name, the table is the only way.
+do $$
+begin
+  if to_regclass('public.encryption_errors') is not null then
+    raise notice 'public.encryption_errors found, which the engine did not create: read encryption_rollout.errors instead';
+    return;
+  end if;
+  create view public.encryption_errors with (security_barrier) as
+  -- So that nobody writes through it, whatever is granted.
+  with readable as (
+    select id, error_timestamp, error_type, target, row_key, column_name, sqlstate, raised_by, detail, resolved_at
+    from encryption_rollout.errors
+    where has_table_privilege('encryption_rollout.errors', 'select')
+  )
+  select * from readable;
+  perform encryption_rollout.record_created('view', 'public.encryption_errors');
+end
+$$;
 
 -- Never fails: it runs within a customer's write.
 create function encryption_rollout.record_trigger_error(p_target text, p_row_key text, p_sqlstate text)
@@ -39,8 +52,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into public.encryption_errors (error_type, target, row_key, sqlstate, detail)
-  values ('trigger', p_target, p_row_key, p_sqlstate, 'the write went through, the row is not encrypted');
+  insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, detail)
+  values (
+    case p_sqlstate when 'ER004' then 'key_absent' else 'trigger' end,
+    p_target, p_row_key, p_sqlstate, 'the write went through, the row is not encrypted'
+  );
 exception when others then
   raise log 'encryption_rollout: a trigger failure (SQLSTATE %) on % could not be recorded (SQLSTATE %)', p_sqlstate, p_target, sqlstate;
 end
@@ -151,7 +167,7 @@ begin
       ),
       '(dropped role)'
     );
-    insert into public.encryption_errors (error_timestamp, error_type, target, sqlstate, detail)
+    insert into encryption_rollout.errors (error_timestamp, error_type, target, sqlstate, detail)
     select v_at, 'decryption', v_failures.target, 'ER006', 'decrypt_pii_with_iv_logged; the server''s log names the row'
     -- A thousand say as much as a million.
     from generate_series(1, least(v_more, 1000));

@@ -205,7 +205,7 @@ begin
   )
   into v_key
   using p_tid;
-  insert into public.encryption_errors (error_type, target, row_key, sqlstate, raised_by, detail)
+  insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, raised_by, detail)
   values (
     'encryption', p_target.name, v_key, p_sqlstate, p_raised_by,
     case p_sqlstate

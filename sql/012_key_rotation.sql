@@ -1,4 +1,5 @@
--- From one key to the next: both are in use until no value is sealed with the old one any more.
+-- From one key to the next: both are in use until no value is sealed with the old one any more. And what was written while a
+-- key was missing.
 
 -- Makes a new key, of a higher number, the current one (true); it is that already: false. The one before stays in use.
 -- p_previous_check proves that the caller has that one, too (ER003 otherwise), so what it sealed stays within reach.
@@ -16,7 +17,6 @@ declare
   v_known encryption_rollout.keys;
 begin
   perform encryption_rollout.require_key(p_number, p_key);
-  perform encryption_rollout.require_safe_app_config();
 
   v_check := encryption_rollout.key_check_value(p_key);
   lock table encryption_rollout.keys in share row exclusive mode;
@@ -45,12 +45,13 @@ begin
   insert into encryption_rollout.keys (number, check_value) values (p_number, v_check);
   delete from encryption_rollout.cursors where purpose = 'encrypt';
   insert into encryption_rollout.key_access (purpose) values ('rotate');
+  perform encryption_rollout.name_current_key();
   return true;
 end
 $$;
 
--- Ends the use of a key that no row of any target is sealed with any more: it leaves app_config, its number and check value
--- stay known (true). It is retired already: false. Raises ER010, and changes nothing, while a row is sealed with it or
+-- Ends the use of a key that no row of any target is sealed with any more: it leaves the database, its number and check
+-- value stay known (true). It is retired already: false. Raises ER010, and changes nothing, while a row is sealed with it or
 -- a transaction is open that may still seal one; then try again later. Reads the targets once; locks nothing but keys.
 create function encryption_rollout.retire_key(p_number integer)
 returns boolean
@@ -93,7 +94,7 @@ begin
     end if;
   end loop;
 
-  delete from public.app_config where key = 'encryption_key.' || p_number;
+  delete from encryption_rollout.key_material where number = p_number;
   update encryption_rollout.keys set retired_at = clock_timestamp() where number = p_number;
   insert into encryption_rollout.key_access (purpose) values ('retire');
   return true;
@@ -153,5 +154,131 @@ begin
     end if;
     perform pg_sleep(0.02);
   end loop;
+end
+$$;
+
+-- The texts that key_text_sql has made this one of.
+create function encryption_rollout.key_texts(p_row_key text, p_columns integer)
+returns text[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case p_columns
+    when 1 then array[p_row_key]
+    else array(
+      select regexp_replace(part[1], E'\\\\(.)', E'\\1', 'g')
+      from regexp_matches(p_row_key, E'((?:[^,\\\\]|\\\\.)*)(?:,|$)', 'g') with ordinality as parts (part, n)
+      where n <= p_columns
+      order by n
+    )
+  end
+$$;
+
+-- Of the rows with these keys those that are not sealed with the key of this number, through the key's index.
+create function encryption_rollout.unsealed_among(p_target encryption_rollout.targets, p_row_keys text[], p_number integer)
+returns table (leaf oid, tid tid, row_key text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+-- For the key's way back from its text.
+set datestyle = 'ISO, YMD'
+set timezone = 'UTC'
+set intervalstyle = 'postgres'
+as $$
+begin
+  return query execute format(
+    $sql$
+select t.tableoid, t.ctid, %s
+from (select encryption_rollout.key_texts(k, %s) as wanted_texts from unnest($1) as k) as wanted
+join %s as t on %s
+where %s
+    $sql$,
+    encryption_rollout.row_key_sql(p_target, 't.'),
+    cardinality(p_target.key_columns),
+    encryption_rollout.table_sql(p_target),
+    (
+      select string_agg(format('%s %s (wanted.wanted_texts)[%s]::%s', k.expression, k.equal, k.place, k.type), ' and ')
+      from encryption_rollout.key_order(p_target) as k
+    ),
+    encryption_rollout.not_sealed_with_sql(p_target, array[p_number])
+  )
+  using p_row_keys;
+end
+$$;
+
+-- Seals up to p_limit of the rows that were written while the key was not in the database, each in the state that it has by
+-- now. Their writes have recorded them by key, in their own transactions: none is missed, and none has to be looked for.
+-- Returns how many records are settled; fewer than p_limit when no more are left, or rows are locked by somebody.
+create function encryption_rollout.seal_missed_writes(p_target text, p_limit integer)
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+set jit = off
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_ids bigint[];
+  v_rows text[];
+  v_number integer;
+  v_keys bytea[];
+  v_found record;
+  v_encrypted integer := 0;
+  v_settled integer;
+begin
+  if not encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name) then
+    return 0;
+  end if;
+  select array_agg(e.id), array_agg(e.row_key) into v_ids, v_rows
+  from (
+    select id, row_key
+    from encryption_rollout.errors
+    where error_type = 'key_absent' and resolved_at is null and target = p_target
+    order by id
+    limit p_limit
+  ) as e;
+  if v_ids is null then
+    return 0;
+  end if;
+  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key)
+  into v_number, v_keys
+  from encryption_rollout.read_key() as k;
+  -- As in a batch, for the application's triggers.
+  perform set_config('encryption_rollout.batch', 'on', true);
+  for v_found in
+    select u.leaf, array_agg(u.tid) as tids
+    from encryption_rollout.unsealed_among(v_target, v_rows, v_number) as u
+    group by u.leaf
+    order by u.leaf
+  loop
+    continue when not encryption_rollout.hold_leaf(v_target, v_found.leaf);
+    select v_encrypted + w.written into v_encrypted
+    from encryption_rollout.write_rows(
+      v_target,
+      encryption_rollout.relation_sql(v_found.leaf),
+      encryption_rollout.encrypt_rows_sql(v_target, encryption_rollout.relation_sql(v_found.leaf), v_number),
+      encryption_rollout.unfinished_sql(v_target, 'encrypt', v_number),
+      v_keys, v_found.tids, 100
+    ) as w;
+  end loop;
+  perform set_config('encryption_rollout.batch', '', true);
+  if v_encrypted > 0 then
+    insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, v_encrypted);
+  end if;
+  -- What cannot be encrypted has an error of its own, and is passed over like every such row.
+  update encryption_rollout.errors
+  set resolved_at = clock_timestamp()
+  where id = any (v_ids)
+    and (
+      row_key not in (select u.row_key from encryption_rollout.unsealed_among(v_target, v_rows, v_number) as u)
+      or row_key in (select f.row_key from encryption_rollout.failed_rows as f where f.target = p_target)
+    );
+  get diagnostics v_settled = row_count;
+  return v_settled;
 end
 $$;

@@ -85,8 +85,8 @@ from %6$s
   trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
   guard_enabled := encryption_rollout.guard_is_enabled(v_target);
   select count(*) into errors_last_hour
-  from public.encryption_errors as e
-  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour';
+  from encryption_rollout.errors as e
+  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour' and e.resolved_at is null;
   health_status := case
     when missing_iv_count > 0 or not guard_enabled then 'CRITICAL'
     when errors_last_hour > 0 or failed_rows > 0 then 'DEGRADED'

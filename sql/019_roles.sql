@@ -37,7 +37,7 @@ create view encryption_rollout.table_functions as
 select p.oid::regprocedure as function, p.proname = 'health' as is_for_readers
 from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
-  and p.proname in ('encrypt_batch', 'health', 'set_trigger', 'new_rows')
+  and p.proname in ('encrypt_batch', 'seal_missed_writes', 'health', 'set_trigger', 'new_rows')
 union all
 select f.function, f.purpose = 'health'
 from encryption_rollout.created_functions as f
@@ -72,10 +72,6 @@ declare
   v_statements text[];
   v_statement text;
 begin
-  -- The key has to be readable by the owner of the functions that use it.
-  if not exists (select from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config') then
-    raise insufficient_privilege using message = 'public.app_config is the application''s own';
-  end if;
   if v_pgcrypto <> 'encryption_rollout' and not has_schema_privilege(v_owner, v_pgcrypto::text, 'usage') then
     raise insufficient_privilege using message = format('it may not use schema %I, which holds pgcrypto', v_pgcrypto);
   end if;
@@ -99,7 +95,7 @@ begin
       and c.relowner <> v_owner
       and (
         c.relnamespace = 'encryption_rollout'::regnamespace
-        or c.oid in (to_regclass('public.app_config'), to_regclass('public.encryption_errors'))
+        or c.oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind in ('table', 'view'))
       )
       -- Sequences of identity columns follow their tables.
       and not exists (
@@ -155,7 +151,12 @@ begin
   from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_reader');
   if v_readers is not null then
     execute format('grant usage on schema encryption_rollout to %s', v_readers);
-    execute format('grant select on public.encryption_errors to %s', v_readers);
+    execute format('grant select on encryption_rollout.errors to %s', v_readers);
+    if exists (select from encryption_rollout.created_objects where kind = 'view' and name = 'public.encryption_errors')
+      and to_regclass('public.encryption_errors') is not null
+    then
+      execute format('grant select on public.encryption_errors to %s', v_readers);
+    end if;
     -- The records of runs: the tables that refer to them, and to their tables.
     for v_grant in
       select format(

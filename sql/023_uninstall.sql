@@ -17,16 +17,19 @@ begin
       using errcode = 'ER008', hint = 'Let the rollout complete, or stop its execution, then uninstall.';
   end if;
 
-  if to_regclass('public.app_config') is not null then
-    delete from public.app_config where key in (select 'encryption_key.' || number from encryption_rollout.keys);
-    if exists (select from public.app_config) then
-      raise notice 'public.app_config is left in place: it holds rows that are not ours';
-      delete from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config';
-    end if;
+  if encryption_rollout.app_config_is_fit() then
+    delete from public.app_config where key = 'encryption_rollout.key';
+  end if;
+  if exists (select from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config')
+    and to_regclass('public.app_config') is not null
+    and exists (select from public.app_config)
+  then
+    raise notice 'public.app_config is left in place: it holds rows that are not ours';
+    delete from encryption_rollout.created_objects where kind = 'table' and name = 'public.app_config';
   end if;
   for v_object in
     select * from encryption_rollout.created_objects
-    order by array_position(array['trigger', 'function', 'column', 'table'], kind)
+    order by array_position(array['trigger', 'function', 'column', 'view', 'table'], kind)
   loop
     -- A table that was dropped since is no reason to fail.
     continue when v_object.parent <> '' and to_regclass(v_object.parent) is null;
@@ -34,6 +37,7 @@ begin
       when 'trigger' then format('drop trigger if exists %s on %s', v_object.name, v_object.parent)
       when 'function' then format('drop function if exists %s', v_object.name)
       when 'column' then format('alter table %s drop column if exists %s', v_object.parent, v_object.name)
+      when 'view' then format('drop view if exists %s', v_object.name)
       when 'table' then format('drop table if exists %s', v_object.name)
     end;
   end loop;

@@ -22,7 +22,7 @@ interface RegisteredKey {
 const keyHex = new RegExp(`^[0-9a-f]{${masterKeyBytes * 2}}$`, 'i');
 
 /**
- * Compares every registered key with the one in `files` or, without any, in public.app_config. Values are only checked
+ * Compares every registered key with the one in `files` or, without any, in the database. Values are only checked
  * under a key that matches: under another, every row of the table would be called corrupt.
  * @throws CannotVerify
  */
@@ -34,8 +34,8 @@ export async function readKeys(
   const { rows } = await client.query<RegisteredKey>(
     'select number, check_value as check from encryption_rollout.keys where retired_at is null order by number',
   );
-  const source = files.length > 0 ? 'the key file' : 'public.app_config';
-  const given = files.length > 0 ? await fromFiles(files, rows) : await fromAppConfig(client, rows);
+  const source = files.length > 0 ? 'the key file' : 'the database';
+  const given = files.length > 0 ? await fromFiles(files, rows) : await fromDatabase(client);
   const proven = new Map<number, Buffer>();
   for (const { number, check } of rows) {
     findings.check('key');
@@ -61,27 +61,17 @@ export async function readKeys(
   return { registered: new Set(rows.map(({ number }) => number)), current: rows.at(-1)?.number ?? 0, proven };
 }
 
-async function fromAppConfig(
-  client: pg.ClientBase,
-  registered: readonly RegisteredKey[],
-): Promise<Map<number, Buffer>> {
-  const names = registered.map(({ number }) => `encryption_key.${number}`);
-  const found = await client
-    .query<{ key: string; value: string }>('select key, value from public.app_config where key = any ($1)', [
-      names,
-    ])
+async function fromDatabase(client: pg.ClientBase): Promise<Map<number, Buffer>> {
+  const { rows } = await client
+    .query<{ number: number; key: Buffer }>('select number, key from encryption_rollout.key_material')
     .catch((error: { code?: string; message: string }) => {
       // Insufficient privilege; row-level security would hide the row.
       if (error.code !== '42501') throw error;
       throw new CannotVerify(
-        `Found no right to read the key from public.app_config (${error.message}). Connect as the engine's owner, or give the key with --key-file.`,
+        `Found no right to read the key from the database (${error.message}). Connect as the engine's owner, or give the key with --key-file.`,
       );
     });
-  return new Map(
-    found.rows
-      .filter(({ value }) => keyHex.test(value))
-      .map(({ key, value }) => [Number(key.slice('encryption_key.'.length)), Buffer.from(value, 'hex')]),
-  );
+  return new Map(rows.map(({ number, key }) => [number, key]));
 }
 
 async function fromFiles(

@@ -17,7 +17,7 @@ export interface Options {
   readonly targets?: readonly string[];
   /** Demand completely encrypted tables even where the latest run has not completed them. */
   readonly complete?: boolean;
-  /** Files with a key each; none = public.app_config. */
+  /** Files with a key each; none = those in the database. */
   readonly keyFiles?: readonly string[];
   /** New file to write a snapshot of the one target's plaintext to. */
   readonly snapshot?: string;

@@ -26,7 +26,7 @@ const functions = {
   TakeBackup: { minutes: 1, backups: true },
   CountSubscribers: { minutes: 1, database: false, subscribers: true },
   Preflight: { minutes: 15, key: true, metrics: true, vitals: true, readiness: true },
-  CheckVitals: { minutes: 15, metrics: true, vitals: true },
+  CheckVitals: { minutes: 15, key: true, metrics: true, vitals: true },
   ListWork: { minutes: 1 },
   EncryptBatch: { minutes: 15, key: true, metrics: true },
   Gate: { minutes: 15, key: true, metrics: true, vitals: true },

@@ -1,4 +1,6 @@
 import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
@@ -39,10 +41,15 @@ async function command(
 }
 
 let database: TestDatabase;
+let directory: string;
 beforeEach(async () => {
+  directory = mkdtempSync(path.join(tmpdir(), 'rollout-keys-'));
   database = await freshDatabase({ template: 'empty' });
 });
-afterEach(() => database.drop());
+afterEach(async () => {
+  rmSync(directory, { recursive: true });
+  await database.drop();
+});
 const one = async (sql: string) => (await database.client.query(sql)).rows[0];
 
 /** Everything that is in the database, by name. */
@@ -68,7 +75,9 @@ it('installs once, is told so the second time, and the SQL works', async () => {
   expect(first.output).toMatch(
     /Installed into .*: \d+ migrations, 001_schema.sql to \d+_\w+.sql.\nCreated the sample table.*\nRegistered/,
   );
-  expect(await one('select count(*)::integer as keys from public.app_config')).toEqual({ keys: 0 });
+  expect(await one('select count(*)::integer as keys from encryption_rollout.key_material')).toEqual({
+    keys: 0,
+  });
   expect(await one('select * from public.get_encryption_health_summary()')).toMatchObject({
     total_appointments: '0',
     trigger_enabled: false,
@@ -81,21 +90,55 @@ it('installs once, is told so the second time, and the SQL works', async () => {
   expect(await catalogue()).toEqual(installed);
 });
 
-it('generates a key once, and never replaces it or shows it', async () => {
-  const key = `select value from public.app_config where key like 'encryption_key.%'`;
-  const first = await rollout('install', '--database-url', database.url, '--generate-key');
+it('makes a key once, keeps it in a file of its owner, never replaces or shows it, and takes it back', async () => {
+  const key = "select encode(key, 'hex') as value from encryption_rollout.key_material";
+  const file = path.join(directory, 'key.json');
+  const first = await rollout('install', '--database-url', database.url, '--generate-key', file);
   expect(first).toMatchObject({ code: 0 });
-  expect(first.output).toContain('Put a fresh random key into app_config.');
+  expect(first.output).toContain(`Made a key. ${file} has it`);
   const { value } = await one(key);
-  expect(value).toMatch(/^[0-9a-f]{64}$/);
+  expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({ number: 1, key: value });
+  expect(statSync(file).mode & 0o777).toBe(0o600);
   await seedAppointments(database.client, 20);
   expect(await one('select public.batch_encrypt_appointments() as encrypted')).toEqual({ encrypted: 19 });
 
-  const second = await rollout('install', '--database-url', database.url, '--generate-key');
+  const other = path.join(directory, 'other.json');
+  const second = await rollout('install', '--database-url', database.url, '--generate-key', other);
   expect(second).toMatchObject({ code: 0 });
-  expect(second.output).toContain('Kept the key that is in app_config.');
+  expect(second.output).toContain('Kept the key that the database has.');
+  expect(existsSync(other)).toBe(false);
   expect((await one(key)).value).toBe(value);
-  expect(first.output + second.output).not.toContain(value);
+
+  // As after a crash, with a row that came in meanwhile.
+  await database.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+  await database.client.query('delete from encryption_rollout.key_material');
+  await seedAppointments(database.client, 1);
+  const third = await rollout('install', '--database-url', database.url, '--key-file', file);
+  expect(third).toMatchObject({ code: 0, output: expect.stringContaining(`has the keys of ${file}`) });
+  expect((await one(key)).value).toBe(value);
+  expect(
+    await one('select unencrypted_appointments, health_status from public.get_encryption_health_summary()'),
+  ).toEqual({
+    unencrypted_appointments: '0',
+    health_status: 'HEALTHY',
+  });
+
+  await database.client.query('select encryption_rollout.uninstall()');
+  const existing = await rollout('install', '--database-url', database.url, '--generate-key', file);
+  expect(existing).toMatchObject({ code: 1, output: expect.stringContaining('expected a new name') });
+  expect(first.output + second.output + third.output + existing.output).not.toContain(value);
+});
+
+it.each([
+  ['that is not there', undefined, /could not be read \(ENOENT\)/],
+  ['of something else', '{"number": 1, "key": "secret"}', /Found no keys in/],
+])('refuses a key file %s', async (_, text, message) => {
+  const file = path.join(directory, 'wrong.json');
+  if (text !== undefined) writeFileSync(file, text);
+  const { code, output } = await rollout('install', '--database-url', database.url, '--key-file', file);
+  expect(code).toBe(1);
+  expect(output).toMatch(message);
+  expect(output).not.toContain('secret"');
 });
 
 it('leaves the sample table with its rows', async () => {
@@ -116,7 +159,15 @@ it('removes what it added, and nothing else', async () => {
   await seedAppointments(database.client, 40);
   const before = await catalogue();
   const rows = await one('select md5(string_agg(a::text, $$$$ order by id)) from public.appointments a');
-  expect(await rollout('install', '--database-url', database.url, '--generate-key')).toMatchObject({
+  expect(
+    await rollout(
+      'install',
+      '--database-url',
+      database.url,
+      '--generate-key',
+      path.join(directory, 'any.json'),
+    ),
+  ).toMatchObject({
     code: 0,
   });
   await database.client.query('select public.batch_encrypt_appointments()');
@@ -176,7 +227,7 @@ it('leaves nothing behind when the table cannot be used, and takes one without i
 
 it.each([
   ['verify', '--database-ulr=URL'],
-  ['install', '--generate-key=URL'],
+  ['uninstall', '--yes=URL'],
   ['rotate-key', '--batch', 'URL'],
   ['URL'],
 ])('does not repeat a URL that is misplaced, which may hold a password: %s %s', async (...options) => {

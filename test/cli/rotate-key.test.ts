@@ -1,4 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { registerTarget } from '../../lambdas/adapters/postgres/encryption/engine.ts';
@@ -8,14 +10,41 @@ import { verify } from '../../verifier/verify.ts';
 import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;
+let directory: string;
+let keyFile: string;
 beforeEach(async () => {
   database = await freshDatabase({ template: 'appointments' });
+  directory = mkdtempSync(path.join(tmpdir(), 'rollout-keys-'));
+  keyFile = path.join(directory, 'keys.json');
+  writeFileSync(keyFile, JSON.stringify({ number: 1, key: testKey.key.toString('hex') }));
 });
-afterEach(() => database.drop());
+afterEach(async () => {
+  rmSync(directory, { recursive: true });
+  await database.drop();
+});
+
+/** As a call that was ended half-way has left file and database. */
+async function halfWay() {
+  const key = Buffer.alloc(32, 2);
+  writeFileSync(
+    keyFile,
+    JSON.stringify({
+      number: 2,
+      key: key.toString('hex'),
+      previous: [{ number: 1, key: testKey.key.toString('hex') }],
+    }),
+  );
+  await database.client.query(
+    'select encryption_rollout.rotate_key(2, $1, check_value) from encryption_rollout.keys',
+    [key],
+  );
+}
 
 const one = async (sql: string) => (await database.client.query(sql)).rows[0];
 const keyNames = async () =>
-  (await database.client.query('select key from public.app_config order by key')).rows.map(({ key }) => key);
+  (
+    await database.client.query('select number from encryption_rollout.key_material order by number')
+  ).rows.map(({ number }) => number);
 
 function start(...options: string[]): {
   child: ChildProcess;
@@ -23,9 +52,13 @@ function start(...options: string[]): {
   ended: Promise<number | null>;
 } {
   const command = ['--import', import.meta.resolve('tsx'), path.resolve('cli/main.ts'), 'rotate-key'];
-  const child = spawn(process.execPath, [...command, '--database-url', database.url, ...options], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    process.execPath,
+    [...command, '--database-url', database.url, '--key-file', keyFile, ...options],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   let output = '';
   const append = (chunk: Buffer) => {
     output += chunk.toString();
@@ -55,9 +88,14 @@ it('makes a key, moves every row, verifies, retires the old one, and never shows
     /Key 2 is the current one[\s\S]*380 of 380 rows under the new key[\s\S]*Verified: 380 rows[\s\S]*Key 1 is retired/,
   );
   expect(code).toBe(0);
-  expect(await keyNames()).toEqual(['encryption_key.2']);
-  const { value } = await one('select value from public.app_config');
-  expect(value).toMatch(/^[0-9a-f]{64}$/);
+  expect(await keyNames()).toEqual([2]);
+  const { value } = await one("select encode(key, 'hex') as value from encryption_rollout.key_material");
+  expect(JSON.parse(readFileSync(keyFile, 'utf8'))).toEqual({
+    number: 2,
+    key: value,
+    previous: [{ number: 1, key: testKey.key.toString('hex') }],
+  });
+  expect(statSync(keyFile).mode & 0o777).toBe(0o600);
   expect(output).not.toContain(value);
   expect(output).not.toContain(testKey.key.toString('hex'));
   expect(
@@ -107,23 +145,43 @@ it('killed on the way it has lost nothing, and the next call goes on without a t
   });
   killed.child.kill('SIGKILL');
   await killed.ended;
-  expect(await keyNames()).toEqual(['encryption_key.1', 'encryption_key.2']);
+  expect(await keyNames()).toEqual([1, 2]);
   await expectAllOpen();
   await holder.query('rollback');
 
   const { code, output } = await rotateKey('--yes');
   expect(output).toMatch(/Rotation to key 2 is under way: going on\.[\s\S]*Key 1 is retired/);
   expect(code).toBe(0);
-  expect(await keyNames()).toEqual(['encryption_key.2']);
+  expect(await keyNames()).toEqual([2]);
   await expectAllOpen();
+});
+
+it('uses the key that a call before has added to the file, and not yet to the database', async () => {
+  await seedAppointments(database.client, 20);
+  const next = {
+    number: 2,
+    key: 'ab'.repeat(32),
+    previous: [{ number: 1, key: testKey.key.toString('hex') }],
+  };
+  writeFileSync(keyFile, JSON.stringify(next));
+  expect(await rotateKey('--yes')).toMatchObject({ code: 0 });
+  expect(await one("select encode(key, 'hex') as key from encryption_rollout.key_material")).toEqual({
+    key: next.key,
+  });
+  expect(JSON.parse(readFileSync(keyFile, 'utf8'))).toEqual(next);
+});
+
+it('refuses a file with another key than the database has', async () => {
+  writeFileSync(keyFile, JSON.stringify({ number: 1, key: 'ab'.repeat(32) }));
+  const { code, output } = await rotateKey('--yes');
+  expect(output).toMatch(/Key 1 .* is not the one that this database is encrypted with/);
+  expect(code).toBe(1);
 });
 
 it('taken up half-way it tells how far it is', async () => {
   await seedAppointments(database.client, 400);
   await one('select public.batch_encrypt_appointments()');
-  await database.client.query(
-    `select encryption_rollout.rotate_key(2, decode(repeat('02', 32), 'hex'), check_value) from encryption_rollout.keys`,
-  );
+  await halfWay();
   await one('select public.batch_encrypt_appointments(190)');
   const { output } = await rotateKey('--yes', '--batch', '38');
   expect(output).toMatch(
@@ -147,9 +205,7 @@ it('says what was broken before it seals it anew', async () => {
 it('retires no key while a row does not open', async () => {
   await seedAppointments(database.client, 40);
   await one('select public.batch_encrypt_appointments()');
-  await database.client.query(
-    `select encryption_rollout.rotate_key(2, decode(repeat('02', 32), 'hex'), check_value) from encryption_rollout.keys`,
-  );
+  await halfWay();
   await one('select public.batch_encrypt_appointments()');
   await database.client.query(
     "update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 255 - get_byte(email_encrypted, 20)) where email = 'person3@example.com'",
@@ -157,7 +213,7 @@ it('retires no key while a row does not open', async () => {
   const { code, output } = await rotateKey('--yes');
   expect(output).toContain('No key was retired');
   expect(code).toBe(3);
-  expect(await keyNames()).toEqual(['encryption_key.1', 'encryption_key.2']);
+  expect(await keyNames()).toEqual([1, 2]);
 });
 
 it.each([
@@ -175,7 +231,7 @@ it.each([
   const { code, output } = await rotateKey(...options);
   expect(output).toMatch(message);
   expect(code).toBe(1);
-  expect(await keyNames()).toEqual(['encryption_key.1']);
+  expect(await keyNames()).toEqual([1]);
 });
 
 it('names no datum of a row that a trigger refuses as the batch commits', async () => {

@@ -124,9 +124,9 @@ export const mutations: readonly Mutation[] = [
     caughtBy: 'test/sql/verification.test.ts',
   },
   {
-    defect: 'Leave app_config without row-level security',
+    defect: 'Leave the table of the keys without row-level security',
     file: 'sql/003_keys.sql',
-    search: '  alter table public.app_config enable row level security;\n',
+    search: 'alter table encryption_rollout.key_material enable row level security;\n',
     replace: '',
     caughtBy: 'test/sql/keys.test.ts',
   },

@@ -228,15 +228,17 @@ export const table: readonly Fault[] = [
     },
   },
   {
-    name: 'Key vanishes from app_config',
-    done: 'After phase 4 the key that the trigger needs is removed, and the application inserts rows.',
+    name: 'Another key lies in the database',
+    done: 'After phase 4 the key that the trigger needs is replaced by another, and the application inserts rows.',
     holds: 'The inserts go through, unencrypted and recorded; the rollout stops.',
     async run(scene) {
       const ending = await scene.rollout({
         before: once(
           (call) => call.name === 'CheckVitals' && call.phase === 4,
           async () => {
-            await scene.app.client.query("update public.app_config set key = 'hidden ' || key");
+            await scene.app.client.query(
+              'update encryption_rollout.key_material set key = set_byte(key, 0, 255 - get_byte(key, 0))',
+            );
             await scene.app.write(
               "insert into appointments (id, organization_id, start_at, end_at, email) select md5(n::text)::uuid, md5('o')::uuid, '2031-01-01', '2031-01-01', 'n' || n || '@example.com' from generate_series(1, 3) n",
             );
@@ -244,7 +246,9 @@ export const table: readonly Fault[] = [
         ),
       });
       scene.repair(() =>
-        scene.app.client.query("update public.app_config set key = substr(key, 8) where key like 'hidden %'"),
+        scene.app.client.query(
+          'update encryption_rollout.key_material set key = set_byte(key, 0, 255 - get_byte(key, 0))',
+        ),
       );
       expect(ending.status).toBe('FAILED');
       const recorded = await scene.count(

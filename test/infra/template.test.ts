@@ -274,6 +274,11 @@ test('the dashboard says where we are, whether it is healthy, how fast and when 
   for (const name of Object.values(shown).flat()) expect(metrics).toHaveProperty(name);
 });
 
-test('Monitor runs every five minutes', () => {
+test('Monitor runs when the server is back, and every five minutes', () => {
+  template.hasResourceProperties('AWS::Events::Rule', {
+    Name: Match.stringLikeRegexp('ServerIsBack$'),
+    EventPattern: { source: ['aws.rds'], detail: { SourceIdentifier: Match.anyValue() } },
+    Targets: [Match.objectLike({ Input: '{}' })],
+  });
   template.hasResourceProperties('AWS::Scheduler::Schedule', { ScheduleExpression: 'rate(5 minutes)' });
 });

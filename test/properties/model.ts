@@ -132,7 +132,7 @@ export class World {
   async reset(): Promise<void> {
     await this.batches.query("set application_name = 'batches'");
     await this.app.query(`
-      truncate ${this.#table}, public.encryption_errors, encryption_rollout.failed_rows, encryption_rollout.cursors;
+      truncate ${this.#table}, encryption_rollout.errors, encryption_rollout.failed_rows, encryption_rollout.cursors;
       update public.faults set poison = false;
       select encryption_rollout.set_trigger('${this.#table}', false)`);
   }

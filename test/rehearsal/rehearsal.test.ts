@@ -105,7 +105,7 @@ describe('on a database of the user', () => {
         /rollout -- verify --database-url … .*The report is in .*\.json\.\nNext: npm start -- --fault high-cpu .*README\.md#deploy/,
       );
       const { value: key } = await one(
-        `select value from public.app_config where key like 'encryption_key%'`,
+        "select encode(key, 'hex') as value from encryption_rollout.key_material",
       );
       const log = readFileSync(path.join(whole.directory, '.rehearsal', 'functions.log'), 'utf8');
       const { password } = new URL(database.url);

@@ -52,18 +52,16 @@ async function expectAllSealed(target = Target.parse({}), count = 38) {
 
 describe("the application's role", () => {
   test('reads the key neither from its table nor through a view, a copy or the statistics', async () => {
-    await owner.query('analyze public.app_config');
-    await denied('select value from public.app_config');
-    await denied('copy public.app_config to stdout');
-    await denied('select value from public.app_config for update');
-    await denied('insert into public.app_config (key, value) values (1, 2) returning value');
-    await denied("update public.app_config set value = value where key = 'x'");
-    await denied('truncate public.app_config');
-    await denied('create policy open on public.app_config using (true)').catch(() => undefined);
-    await denied('alter table public.app_config disable row level security');
-    await customer.query('create view public.mine as select value from public.app_config');
-    await denied('select * from public.mine');
-    const { rows } = await customer.query("select * from pg_stats where tablename = 'app_config'");
+    await owner.query('analyze encryption_rollout.key_material');
+    await denied('select key from encryption_rollout.key_material');
+    await denied('copy encryption_rollout.key_material to stdout');
+    await denied('select key from encryption_rollout.key_material for update');
+    await denied("insert into encryption_rollout.key_material (number, key) values (1, '') returning key");
+    await denied('update encryption_rollout.key_material set key = key where number = 1');
+    await denied('truncate encryption_rollout.key_material');
+    await denied('create policy open on encryption_rollout.key_material using (true)').catch(() => undefined);
+    await denied('alter table encryption_rollout.key_material disable row level security');
+    const { rows } = await customer.query("select * from pg_stats where tablename = 'key_material'");
     expect(rows).toEqual([]);
     await denied('select * from pg_statistic');
   });
@@ -114,7 +112,9 @@ describe("the application's role", () => {
 
   test('learns nothing of the key from what it can make fail', async () => {
     await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
-    await owner.query("update public.app_config set value = reverse(value) || '0'");
+    await owner.query(
+      "update encryption_rollout.key_material set key = decode(reverse(encode(key, 'hex')), 'hex')",
+    );
     const heard: unknown[] = [];
     customer.on('notice', (notice) => heard.push(notice.message, notice.detail, notice.where));
     await customer.query('set client_min_messages = debug1');
@@ -239,8 +239,8 @@ describe('look-alikes', () => {
   test('in a writer’s temporary schema do not mislead the trigger', async () => {
     await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
     await customer.query(`
-      create temporary table app_config (key text, value text);
-      insert into app_config values ('encryption_key.1', repeat('00', 32));
+      create temporary table key_material (number integer, key bytea);
+      insert into key_material values (1, decode(repeat('00', 32), 'hex'));
       create temporary table keys (number integer, check_value bytea);
       create temporary table key_access (purpose text, target text);
       create temporary table encryption_errors (error_type text);
@@ -331,7 +331,7 @@ describe('whose code runs with the rights of the engine', () => {
     // The attack itself: a batch would run this as the engine's owner.
     await customer.query(`
       create function public.steal() returns trigger language plpgsql as $$
-        begin new.note := (select value from public.app_config); return new; end $$;
+        begin new.note := (select key from encryption_rollout.key_material); return new; end $$;
       create trigger steal before update on public.appointments for each row execute function public.steal()`);
     const found = await findings();
     expect(found.map(({ finding }) => finding)).toEqual([
@@ -356,8 +356,8 @@ describe('names', () => {
     'that are SQL': {
       schema: 'public; drop table public.bait; --',
       table: "x'); drop table public.bait; --",
-      key: ['id) from public.app_config; --'],
-      columns: ['email = (select value from public.app_config)', '$$ || $1 || %s %1$s'],
+      key: ['id) from encryption_rollout.key_material; --'],
+      columns: ['email = (select key from encryption_rollout.keys)', '$$ || $1 || %s %1$s'],
       trigger: 't; drop table public.bait; --',
     },
     'of the greatest length': {

@@ -230,7 +230,7 @@ describe('with everything logged and everything failing', () => {
       }
     })();
 
-    // The key cannot be put in place: the table for it refuses it while it is being copied, then app_config does.
+    // The key cannot be put in place: the table for it refuses it while it is being copied, then its own does.
     await root.query(`
       create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'refused'; end $$;
       create function public.obstruct() returns event_trigger language plpgsql as $$
@@ -242,10 +242,10 @@ describe('with everything logged and everything failing', () => {
       create event trigger obstruct on ddl_command_end when tag in ('CREATE TABLE') execute function public.obstruct()`);
     expect(await call('prepare-database', { input: {}, execution: 'one' })).toHaveProperty('error');
     await root.query(
-      'drop event trigger obstruct; alter table public.app_config add constraint never check (false) not valid',
+      'drop event trigger obstruct; alter table encryption_rollout.key_material add constraint never check (false) not valid',
     );
     expect(await call('prepare-database', { input: {}, execution: 'one' })).toHaveProperty('error');
-    await root.query('alter table public.app_config drop constraint never');
+    await root.query('alter table encryption_rollout.key_material drop constraint never');
 
     const run = await call('prepare-database', { input: {}, execution: 'one' });
     world.running.add('one');
@@ -304,11 +304,15 @@ describe('with everything logged and everything failing', () => {
     // Customers write while the trigger works, and while it fails.
     const customer = await connect('customer');
     await copyRows(customer);
-    await root.query('update public.app_config set value = reverse(value)');
+    await root.query(
+      'update encryption_rollout.key_material set key = set_byte(key, 0, 255 - get_byte(key, 0))',
+    );
     await copyRows(customer);
-    await root.query("update public.app_config set value = 'x' || value");
+    await root.query("update encryption_rollout.key_material set key = '\\x00' || key");
     await copyRows(customer);
-    await root.query('update public.app_config set value = reverse(substr(value, 2))');
+    await root.query(
+      'update encryption_rollout.key_material set key = substr(set_byte(key, 1, 255 - get_byte(key, 1)), 2)',
+    );
 
     // Ciphertext is damaged: the database finds it, and so does the verification outside.
     await root.query(`
@@ -375,7 +379,7 @@ describe('with everything logged and everything failing', () => {
     write('metrics', world.aws.metrics);
     const { rows: tables } = await root.query<{ name: string }>(`
       select oid::regclass::text as name from pg_class
-      where relkind = 'r' and (relnamespace = 'encryption_rollout'::regnamespace or relname = 'encryption_errors')`);
+      where relkind = 'r' and relnamespace = 'encryption_rollout'::regnamespace and relname <> 'key_material'`);
     for (const { name } of tables)
       write('tables of the engine', (await root.query(`select t::text from ${name} as t`)).rows);
     const expected: Record<string, string> = {

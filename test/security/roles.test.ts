@@ -69,7 +69,7 @@ const ownersOf = async (client: pg.Client) =>
     (
       await client.query(`
         select 'schema' as what, nspowner::regrole::text as owner from pg_namespace where nspname = 'encryption_rollout'
-        union all select relname, relowner::regrole::text from pg_class where relname in ('app_config', 'runs')
+        union all select relname, relowner::regrole::text from pg_class where relname in ('key_material', 'runs')
         union all select proname, proowner::regrole::text from pg_proc where proname in ('encrypt_row_1', 'health')`)
     ).rows.map(({ what, owner }) => [what, owner]),
   );
@@ -103,6 +103,7 @@ const forReaders = {
     'batches',
     'clearings',
     'encryption_errors',
+    'errors',
     'events',
     'gates',
     'holds',
@@ -138,7 +139,7 @@ describe('an installer who may not create roles', () => {
     await root.query('create role encryption_rollout_owner; grant encryption_rollout_owner to installer');
     await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
     expect(await ownersOf(client)).toMatchObject({
-      app_config: 'encryption_rollout_owner',
+      key_material: 'encryption_rollout_owner',
       health: 'installer',
     });
     expect(await insertAsCustomer('plain')).toBe(true);
@@ -179,7 +180,7 @@ describe('an installer who may create roles', () => {
     const owner = 'encryption_rollout_owner';
     expect(await ownersOf(client)).toEqual({
       schema: owner,
-      app_config: owner,
+      key_material: owner,
       runs: owner,
       encrypt_row_1: owner,
       health: 'creator',
@@ -206,7 +207,7 @@ describe('an installer who may create roles', () => {
     token: 'select task_token from encryption_rollout.holds',
     decide: "update encryption_rollout.holds set decision = 'go'",
     decrypt: `select public.decrypt_pii_with_iv_logged(${sealed}`,
-    key: 'select value from public.app_config',
+    key: 'select key from encryption_rollout.key_material',
     readKey: 'select encryption_rollout.read_key()',
     installKey: "select encryption_rollout.install_key(2, '\\x00')",
     register: "select encryption_rollout.register_target('{}')",
@@ -236,7 +237,7 @@ describe('an installer who may create roles', () => {
       const done: string[] = [];
       for (const [act, sql] of Object.entries(acts)) {
         const answer = await outcome(client, sql);
-        // Row-level security shows a reader of everything no row of app_config.
+        // Row-level security shows a reader of everything no row of the keys'.
         const empty = act === 'key' && answer === 'done' && (await client.query(sql)).rowCount === 0;
         if (answer === 'done' && !empty) done.push(act);
         else expect([act, empty ? '42501' : answer]).toEqual([act, '42501']);

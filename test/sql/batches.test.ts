@@ -190,9 +190,9 @@ describe('encrypt_batch', () => {
 
   test('refuses to start without a key, and with a damaged one', async () => {
     await seedAppointments(client, 20);
-    await client.query("update public.app_config set value = repeat('ab', 32)");
+    await client.query("update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')");
     await expect(batch(10)).rejects.toMatchObject({ code: 'ER003' });
-    await client.query('delete from public.app_config');
+    await client.query('delete from encryption_rollout.key_material');
     await expect(batch(10)).rejects.toMatchObject({ code: 'ER004' });
     expect(await count('pii_iv is not null')).toBe(0);
   });

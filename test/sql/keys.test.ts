@@ -19,8 +19,8 @@ describe('install_key', () => {
     expect(await install(1, testKey.key)).toBe(false);
     await expect(install(1, otherKey)).rejects.toMatchObject({ code: 'ER003' });
     await expect(install(2, testKey.key)).rejects.toMatchObject({ code: 'ER003' });
-    const { rows } = await query('select * from public.app_config');
-    expect(rows).toEqual([{ key: 'encryption_key.1', value: testKey.key.toString('hex') }]);
+    const { rows } = await query('select * from encryption_rollout.key_material');
+    expect(rows).toEqual([{ number: 1, key: testKey.key }]);
   });
 
   test('never repeats a key in an error', async () => {
@@ -29,19 +29,16 @@ describe('install_key', () => {
     expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toContain(otherKey.toString('hex'));
   });
 
-  test('puts back a key that has vanished from app_config', async () => {
+  test.each([
+    ['lost', 'delete from encryption_rollout.key_material'],
+    ['altered', "update encryption_rollout.key_material set key = '\\x00'"],
+  ])('puts back a key that is %s', async (_, sql) => {
     await install(1, testKey.key);
-    await query('delete from public.app_config');
+    await query(sql);
     expect(await install(1, testKey.key)).toBe(false);
-    expect((await query('select from public.app_config')).rowCount).toBe(1);
-  });
-
-  test('adopts a key that an operator has put there, and refuses to replace it', async () => {
-    await query("insert into public.app_config values ('encryption_key.1', $1)", [
-      testKey.key.toString('hex'),
+    expect((await query('select key from encryption_rollout.read_key()')).rows).toEqual([
+      { key: testKey.key },
     ]);
-    await expect(install(1, otherKey)).rejects.toMatchObject({ code: 'ER003' });
-    expect(await install(1, testKey.key)).toBe(true);
   });
 
   test.each([0, 16, 31, 33])('refuses a key of %i bytes', async (bytes) => {
@@ -73,81 +70,121 @@ describe('check_key', () => {
 describe('read_key', () => {
   const read = () => query('select * from encryption_rollout.read_key()');
 
-  test('refuses what is not the key, without repeating it', async () => {
+  test('refuses what is not the key, and says when it is lost', async () => {
     await install(1, testKey.key);
-    await query('update public.app_config set value = $1', [otherKey.toString('hex')]);
+    await query('update encryption_rollout.key_material set key = $1', [otherKey]);
     await expect(read()).rejects.toMatchObject({ code: 'ER003' });
-    await query("update public.app_config set value = 'secret'");
-    await expect(read()).rejects.toMatchObject({
-      code: 'ER005',
-      message: expect.not.stringContaining('secret'),
-    });
-    await query('delete from public.app_config');
-    await expect(read()).rejects.toMatchObject({ code: 'ER004' });
+    await query('delete from encryption_rollout.key_material');
+    await expect(read()).rejects.toMatchObject({ code: 'ER004', message: expect.stringContaining('key 1') });
+    expect((await query('select encryption_rollout.lost_keys() as lost')).rows).toEqual([{ lost: [1] }]);
+  });
+});
+
+describe('the table of the keys', () => {
+  test('is read by its owner alone, and leaves nothing of them in the statistics', async () => {
+    await install(1, testKey.key);
+    await query("insert into encryption_rollout.key_material values (2, decode(repeat('02', 32), 'hex'))");
+    await query('analyze encryption_rollout.key_material');
+    await query('begin');
+    // Roles are the whole server's: the roll-back keeps them from the other tests.
+    await query('create role reader_of_all in role pg_read_all_data');
+    await query('set local role reader_of_all');
+    expect((await query('select * from encryption_rollout.key_material')).rows).toEqual([]);
+    const statistics = await query(
+      "select * from pg_statistic where starelid = 'encryption_rollout.key_material'::regclass and staattnum = 2",
+    );
+    expect(statistics.rows).toEqual([]);
+    await query('rollback');
+  });
+
+  test('is unlogged, and logged when that is wanted', async () => {
+    const persistence = async () =>
+      (
+        await query(
+          "select relpersistence from pg_class where oid = 'encryption_rollout.key_material'::regclass",
+        )
+      ).rows[0].relpersistence;
+    await install(1, testKey.key);
+    expect(await persistence()).toBe('u');
+    const keep = async (logged: boolean) =>
+      (await query('select encryption_rollout.keep_keys($1) as changed', [logged])).rows[0].changed;
+    expect(await keep(true)).toBe(true);
+    expect(await persistence()).toBe('p');
+    expect(await keep(true)).toBe(false);
+    expect(await keep(false)).toBe(true);
+    expect(await install(1, testKey.key)).toBe(false);
   });
 });
 
 describe('public.app_config', () => {
-  test('as we create it, it can be read by its owner alone', async () => {
+  const ours = {
+    key: 'encryption_rollout.key',
+    value: `key 1, check value ${keyCheckValue(testKey.key).toString('hex')}`,
+  };
+  const found = async () => (await query('select key, value from public.app_config order by key')).rows;
+
+  test('names the current key and does not hold it', async () => {
     await install(1, testKey.key);
-    await query('begin');
-    await query('create role reader_of_all in role pg_read_all_data');
-    await query('set local role reader_of_all');
-    expect((await query('select * from public.app_config')).rows).toEqual([]);
-    await query('rollback');
+    await install(1, testKey.key);
+    expect(await found()).toEqual([ours]);
+    await query('select encryption_rollout.rotate_key(2, $1, $2)', [otherKey, keyCheckValue(testKey.key)]);
+    expect(await found()).toEqual([
+      { ...ours, value: `key 2, check value ${keyCheckValue(otherKey).toString('hex')}` },
+    ]);
   });
 
-  const cases: Record<string, { table: string; expected: string }> = {
-    'granted to a role': {
-      table: `create table public.app_config (key text, value text);
-        create role config_reader; grant select on public.app_config to config_reader`,
-      expected: 'config_reader',
-    },
-    'granted to everybody, one column': {
-      table:
-        'create table public.app_config (key text, value text); grant select (value) on public.app_config to public',
-      expected: 'can be read by',
-    },
-    'open by a policy': {
-      table: `create table public.app_config (key text, value text); grant select on public.app_config to public;
-        alter table public.app_config enable row level security; create policy open on public.app_config using (true)`,
-      expected: 'can be read by',
-    },
-    'of other columns': {
-      table: 'create table public.app_config (name text, value jsonb)',
-      expected: 'neither',
-    },
-    'a view': {
-      table: "create view public.app_config as select 'a'::text as key, 'b'::text as value",
-      expected: 'not found',
-    },
-  };
-  for (const [name, { table, expected }] of Object.entries(cases)) {
-    test(`is refused when it is ${name}`, async () => {
-      await query('begin');
-      // Roles are the whole server's: the roll-back keeps them from the other tests.
-      await query('drop table public.app_config');
-      await query(table);
-      await expect(install(1, testKey.key)).rejects.toMatchObject({
-        code: 'ER009',
-        message: expect.stringContaining(expected),
-        hint: expect.any(String),
-      });
-      await query('rollback');
-    });
-  }
-
-  test('of the application is used when it is safe', async () => {
+  test('of the application gets that row where its shape allows', async () => {
     await query('drop table public.app_config');
     await query(
       "create table public.app_config (value varchar, key varchar, note int); insert into public.app_config values ('x', 'theme')",
     );
-    // Roles that read all data read it also without a grant, unless row-level security is on.
-    await query('alter table public.app_config enable row level security');
+    await install(1, testKey.key);
+    expect(await found()).toEqual([ours, { key: 'theme', value: 'x' }]);
+  });
+
+  const table = 'create table public.app_config (key text primary key, value text)';
+  const calls = `create function public.mine(text) returns boolean language plpgsql as $$
+    begin raise exception 'called'; end $$`;
+  test.each([
+    ['of other columns', 'create table public.app_config (name text, value jsonb)'],
+    ['a view', "create view public.app_config as select 'a'::text as key, 'b'::text as value"],
+    [
+      'a materialized view',
+      "create materialized view public.app_config as select 'a'::text as key, 'b'::text as value",
+    ],
+    [
+      'with another column that must be given',
+      `${table}; alter table public.app_config add who text not null`,
+    ],
+    ['with a default', `${table}; alter table public.app_config add who text default session_user`],
+    ['with a constraint', `${calls}; ${table}; alter table public.app_config add check (public.mine(value))`],
+    ['with an index on an expression', `${table}; create index on public.app_config (lower(value))`],
+    [
+      'with a trigger',
+      `${table}; create function public.copy() returns trigger language plpgsql as $$ begin raise exception 'called'; end $$;
+        create trigger copy after insert on public.app_config for each row execute function public.copy()`,
+    ],
+    ['with a rule', `${table}; create rule mine as on insert to public.app_config do also select 1`],
+    ['with columns too narrow', 'create table public.app_config (key varchar(10), value varchar(10))'],
+  ])('%s is left alone, and nothing depends on it', async (_, sql) => {
+    await query('drop table public.app_config');
+    await query(sql);
+    const contents = async () =>
+      (await query('select to_jsonb(t) as row from public.app_config as t where t is distinct from null'))
+        .rows.length;
+    const before = await contents();
     expect(await install(1, testKey.key)).toBe(true);
-    expect((await query('select key from public.app_config order by key')).rows).toEqual([
-      { key: 'encryption_key.1' },
-      { key: 'theme' },
+    expect(await contents()).toBe(before);
+    expect((await query('select * from encryption_rollout.read_key()')).rows).toEqual([
+      { number: 1, key: testKey.key },
     ]);
+  });
+
+  test('that is locked or gone is no reason to fail', async () => {
+    const other = await database.connect();
+    await other.query('begin; lock table public.app_config');
+    expect(await install(1, testKey.key)).toBe(true);
+    await other.query('drop table public.app_config; commit');
+    expect(await install(1, testKey.key)).toBe(false);
   });
 });

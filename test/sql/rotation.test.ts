@@ -31,7 +31,9 @@ const summary = async () =>
 const setTrigger = (enabled: boolean) =>
   one('select encryption_rollout.set_trigger($1, $2)', [target, enabled]);
 const inUse = async () =>
-  (await client.query('select key from public.app_config order by key')).rows.map(({ key }) => key);
+  (await client.query('select number from encryption_rollout.key_material order by number')).rows.map(
+    ({ number }) => number,
+  );
 
 /** Rows by the number of the key that their first value names. */
 async function rowsByKey(): Promise<Record<number, number>> {
@@ -124,7 +126,7 @@ describe('rotate_key', () => {
   test('done twice, it is done once', async () => {
     expect(await rotate(2, second)).toBe(true);
     expect(await rotate(2, second)).toBe(false);
-    expect(await inUse()).toEqual(['encryption_key.1', 'encryption_key.2']);
+    expect(await inUse()).toEqual([1, 2]);
   });
 
   test.each([
@@ -140,18 +142,18 @@ describe('rotate_key', () => {
     );
     expect(error).toMatchObject({ code });
     expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toContain(key.toString('hex'));
-    expect(await inUse()).toEqual(['encryption_key.1']);
+    expect(await inUse()).toEqual([1]);
     expect(await one('select count(*)::integer from encryption_rollout.keys')).toBe(1);
   });
 
-  test('is refused while app_config has lost the key before it', async () => {
-    await client.query("update public.app_config set key = 'lost'");
+  test('is refused while the database has lost the key before it', async () => {
+    await client.query('delete from encryption_rollout.key_material');
     await expect(rotate(2, second)).rejects.toMatchObject({ code: 'ER004' });
   });
 
-  test('a key that vanished from app_config is put back, also the one before', async () => {
+  test('a key that is lost is put back, also the one before', async () => {
     await rotate(2, second);
-    await client.query('delete from public.app_config');
+    await client.query('delete from encryption_rollout.key_material');
     expect(await one('select encryption_rollout.install_key(1, $1)', [testKey.key])).toBe(false);
     expect(await one('select encryption_rollout.install_key(2, $1)', [second])).toBe(false);
     expect(await violations()).toEqual([]);
@@ -173,10 +175,10 @@ describe('retire_key', () => {
       ...refused,
       message: 'key 1 found to seal 1 rows of public.appointments, none expected',
     });
-    expect(await inUse()).toEqual(['encryption_key.1', 'encryption_key.2']);
+    expect(await inUse()).toEqual([1, 2]);
     await encryptAll();
     expect(await retire(1)).toBe(true);
-    expect(await inUse()).toEqual(['encryption_key.2']);
+    expect(await inUse()).toEqual([2]);
     expect(await violations()).toEqual([]);
     expect(await retire(1)).toBe(false);
   });
@@ -283,5 +285,36 @@ describe('retire_key', () => {
     await client.query('begin isolation level repeatable read');
     await expect(retire(1)).rejects.toMatchObject({ code: '25001' });
     await client.query('rollback');
+  });
+});
+
+describe('seal_missed_writes', () => {
+  test('finds rows by keys of any shape', async () => {
+    await client.query(`
+      create table public.members (club text, joined date, name text, primary key (club, joined));
+      create table public.visits (at timestamptz primary key, name text) partition by range (at);
+      create table public.visits_now partition of public.visits default`);
+    for (const [table, key] of [
+      ['members', ['club', 'joined']],
+      ['visits', ['at']],
+    ] as const) {
+      await client.query('select encryption_rollout.register_target($1)', [
+        JSON.stringify({ schema: 'public', table, key, columns: ['name'], trigger: `encrypt_${table}` }),
+      ]);
+      await one('select encryption_rollout.set_trigger($1, true)', [`public.${table}`]);
+    }
+    await client.query("set timezone = 'Asia/Tokyo'; set datestyle = 'SQL, DMY'");
+    await client.query('delete from encryption_rollout.key_material');
+    await client.query(`
+      insert into public.members select club, joined, 'Name'
+      from unnest(array['a,b', 'a\\,b', '', ',', E'\\n', '\\', 'plain']) as club, unnest(array['2026-03-01'::date, 'infinity']) as joined;
+      insert into public.visits values ('2026-03-01 12:00:00.123456+02', 'Name'), ('-infinity', 'Name'), ('0044-03-15 BC', 'Name')`);
+    await one('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    expect(await one("select encryption_rollout.seal_missed_writes('public.members', 10)")).toBe(10);
+    expect(await one("select encryption_rollout.seal_missed_writes('public.members', 10)")).toBe(4);
+    expect(await one("select encryption_rollout.seal_missed_writes('public.visits', 10)")).toBe(3);
+    expect(await one('select count(*)::integer from public.members where pii_iv is null')).toBe(0);
+    expect(await one('select count(*)::integer from public.visits where pii_iv is null')).toBe(0);
+    expect(await violations()).toEqual([]);
   });
 });

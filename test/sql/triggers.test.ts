@@ -137,6 +137,7 @@ describe('the main trigger', () => {
       "select * from public.get_key_access_stats('1 hour')",
       `select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments`,
       'select * from public.app_config',
+      'select * from encryption_rollout.key_material',
     ]) {
       await client.query('savepoint before');
       await expect(client.query(forbidden)).rejects.toMatchObject({ code: '42501' });
@@ -160,9 +161,12 @@ describe('the main trigger', () => {
   });
 
   test.each([
-    ['the key has vanished', 'alter table public.app_config rename to hidden', '42P01'],
-    ['the key is another', "update public.app_config set value = repeat('ab', 32)", 'ER003'],
-    ['the row of the key is gone', 'delete from public.app_config', 'ER004'],
+    ['the key has vanished', 'alter table encryption_rollout.key_material rename to hidden', '42P01'],
+    [
+      'the key is another',
+      "update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')",
+      'ER003',
+    ],
     [
       'the cryptography is gone',
       'alter function encryption_rollout.hkdf_expand(bytea, bytea) rename to gone',
@@ -193,7 +197,9 @@ describe('the main trigger', () => {
   });
 
   test('lets the write through even when the failure cannot be recorded', async () => {
-    await client.query('delete from public.app_config; drop table public.encryption_errors');
+    await client.query(
+      'delete from encryption_rollout.key_material; drop table encryption_rollout.errors cascade',
+    );
     const id = await insert('customer@example.com');
     expect((await client.query('select email from public.appointments where id = $1', [id])).rows).toEqual([
       { email: 'customer@example.com' },

@@ -59,7 +59,7 @@ describe('health', () => {
     await seedAppointments(client, 100);
     await encrypt(null);
     await client.query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
     );
     expect(await health()).toMatchObject({ errors_last_hour: '1', health_status: 'DEGRADED' });
     await client.query("update public.appointments set pii_iv = null where email = 'person5@example.com'");
@@ -78,7 +78,7 @@ describe('health', () => {
   });
 
   test('counts errors of the last hour and of this target alone', async () => {
-    await client.query(`insert into public.encryption_errors (error_type, target, error_timestamp) values
+    await client.query(`insert into encryption_rollout.errors (error_type, target, error_timestamp) values
       ('trigger', 'public.appointments', now() - interval '61 minutes'), ('trigger', 'public.other', now())`);
     expect(await health()).toMatchObject({ errors_last_hour: '0' });
   });

@@ -197,7 +197,9 @@ describe('planted corruption', () => {
 
   test('the number of another registered key', async () => {
     const [row] = await fullRows(client, 1);
-    await client.query("insert into public.app_config values ('encryption_key.2', $1)", ['ab'.repeat(32)]);
+    await client.query("insert into encryption_rollout.key_material values (2, decode($1, 'hex'))", [
+      'ab'.repeat(32),
+    ]);
     await client.query(
       "insert into encryption_rollout.keys (number, check_value) values (2, encryption_rollout.key_check_value(decode($1, 'hex')))",
       ['ab'.repeat(32)],
@@ -309,8 +311,8 @@ describe('what is switched off or recorded wrongly', () => {
     expect(await found()).toEqual({});
   });
 
-  test('another key in app_config: said once, not of every row', async () => {
-    await client.query("update public.app_config set value = $1 where key = 'encryption_key.1'", [
+  test('another key in the database: said once, not of every row', async () => {
+    await client.query("update encryption_rollout.key_material set key = decode($1, 'hex')", [
       'cd'.repeat(32),
     ]);
     const [verification] = await verify(client);

@@ -80,13 +80,44 @@ export async function readKey(arn: string): Promise<EncryptionKeys> {
     throw new KeyUnavailable(
       `The secret ${arn} holds no usable key: ${listIssues(secret.error.issues)}. Expected JSON {"number": 1, "key": "<64 hex digits>"}. Restore the version of the secret that this database is encrypted with.`,
     );
-  const current = encryptionKey(secret.data);
-  const previous = secret.data.previous.map(encryptionKey);
+  return keysOf(secret.data);
+}
+
+function keysOf(secret: z.infer<typeof KeySecret>): EncryptionKeys {
+  const current = encryptionKey(secret);
+  const previous = secret.previous.map(encryptionKey);
   return {
     ...current,
     previous,
     keyring: new Map([current, ...previous].map(({ number, key }) => [number, key])),
   };
+}
+
+/** The keys of a text in the secret's shape; undefined when it is in another. */
+export function parseKeys(text: string): EncryptionKeys | undefined {
+  try {
+    const secret = KeySecret.safeParse(JSON.parse(text));
+    return secret.success ? keysOf(secret.data) : undefined;
+  } catch {
+    // The parser's message would quote it.
+    return undefined;
+  }
+}
+
+/** The secret's shape. */
+export function keysText({
+  number,
+  key,
+  previous,
+}: Pick<EncryptionKeys, 'number' | 'key' | 'previous'>): string {
+  const entry = (each: { number: number; key: Buffer }) => ({
+    number: each.number,
+    key: each.key.toString('hex'),
+  });
+  return `${JSON.stringify({
+    ...entry({ number, key }),
+    ...(previous.length === 0 ? {} : { previous: previous.map(entry) }),
+  })}\n`;
 }
 
 function encryptionKey({ number, key: hex }: z.infer<typeof KeyEntry>): EncryptionKey {

@@ -135,6 +135,8 @@ export const Database = z
   });
 export type Database = z.infer<typeof Database>;
 
+export const KeyTable = z.enum(['unlogged', 'logged']).default('unlogged');
+
 /** Beside the bundled handlers. */
 export const settingsFile = 'settings.json';
 
@@ -158,6 +160,11 @@ export const Settings = z.strictObject({
   runbookUrl: z.string().optional(),
   /** Given at deployment; the execution's input may add to them or replace them. */
   attestations: z.record(z.string(), z.string()).default({}),
+  /**
+   * The table that the keys lie in. `unlogged`: in no log, stream, replica or snapshot, and put back within a minute of a crash;
+   * `logged`: in all of these, so that values can be opened in SQL at any moment, on a replica as well.
+   */
+  keyTable: KeyTable,
   /** What this deployment changes of the plan. */
   plan: PlanOverrides.default({}),
 });

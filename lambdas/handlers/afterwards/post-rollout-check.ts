@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from '../../adapters/postgres/afterwards/checks.ts';
 import { countPlaintext, readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
-import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
+import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
 import { readKeyAccess, readReport, summarizeErrors } from '../../adapters/postgres/telling/report.ts';
@@ -36,6 +36,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     }
     const { tables } = found;
     const keys = await step.key();
+    await mendKeys(client, async () => keys);
     // The spot checks come first: what they find is among the errors that are counted.
     const spotChecks = new Map<string, SpotCheck>();
     for (const table of tables)

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { rolledBack } from '../../adapters/postgres/database.ts';
 import { insertCanary, setTrigger } from '../../adapters/postgres/encryption/engine.ts';
+import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { politely } from '../../adapters/postgres/migrations.ts';
 import { lastWriteLatency, recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, restartWindow } from '../../adapters/postgres/runs/phases.ts';
@@ -20,6 +21,7 @@ import { handlerOf, type Step, sessionName } from '../step.ts';
 export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ run }, step) => {
   const { keyring } = await step.key();
   return step.database(sessionName(run), async (client): Promise<EnableTriggerOutput> => {
+    await mendKeys(client, step.key);
     const tables = await tablesOfPhase(client, run, 4);
     for (const table of tables) await enable(client, run, table, keyring, step);
     return { enabled: tables.map(({ name }) => name) };

@@ -4,6 +4,7 @@ import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { isLockTimeout } from '../../adapters/postgres/database.ts';
 import { recordKeyFailure } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { type BatchResult, encryptBatch, readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readPause, readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
@@ -78,6 +79,7 @@ interface Outcome {
 async function work({ run, target, phase, request }: Input, step: Step): Promise<Outcome> {
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
+    await mendKeys(client, async () => key);
     await beginPhase(client, run, target, phase.number);
     const tuning = await readTuning(client, run);
     const one = (rows: number, request: string, within?: () => Promise<void>) =>

@@ -3,7 +3,7 @@ import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
-import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
+import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, readAuditReach, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
@@ -64,6 +64,7 @@ async function measure(
   step: Step,
 ): Promise<GateMeasurements> {
   const keys = await step.key();
+  await mendKeys(client, async () => keys);
   const tables: TableMeasurements[] = [];
   const all = await tablesOfPhase(client, run, phase.number);
   for (const table of all) tables.push(await measureTable(client, run, table, phase, stage, keys, step));

@@ -3,7 +3,7 @@ import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { isTriggerEnabled, readHealth } from '../../adapters/postgres/encryption/engine.ts';
-import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
+import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
 import {
   countNewErrors,
@@ -42,6 +42,8 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       await publish(null, { Heartbeat: 1, RunHours: 0, MissingIvs: 0 });
       return { outcome: 'NOT_STARTED' };
     }
+    if (await mendKeys(client, async () => keys))
+      logger.warn('the keys were lost, as after a crash, and are put back');
     const active = await activeRun(client);
     const tables: WatchedTable[] = [];
     for (const target of settings.targets) {

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
@@ -53,6 +54,8 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
 
   return step.database(sessionName(run), async (client) => {
     await notePoll(client, run);
+    // Before rows are counted: what was written while the server had lost the key is not held against the rollout.
+    await mendKeys(client, step.key);
     const names =
       input.target === undefined
         ? (await tablesOfPhase(client, run, number)).map(({ name }) => name)

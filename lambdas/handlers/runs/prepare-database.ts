@@ -1,6 +1,12 @@
 import { isRunning } from '../../adapters/aws/executions.ts';
 import { forgetFailedRows, readHealth, registerTarget } from '../../adapters/postgres/encryption/engine.ts';
-import { currentCheckValue, putKeysInPlace, rotateKey } from '../../adapters/postgres/encryption/keys.ts';
+import {
+  currentCheckValue,
+  keepKeys,
+  mendKeys,
+  putKeysInPlace,
+  rotateKey,
+} from '../../adapters/postgres/encryption/keys.ts';
 import { migrate, politely } from '../../adapters/postgres/migrations.ts';
 import { setPace } from '../../adapters/postgres/pressure/paces.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
@@ -37,8 +43,10 @@ export const handler = handlerOf(
       }
       await migrate(client);
       for (const target of targets) await politely(client, () => registerTarget(client, target));
+      await politely(client, () => keepKeys(client, settings.keyTable));
       // Before a run is opened or anything is written: a wrong key leaves no trace.
       const rotationDue = await inTransaction(client, () => putKeysInPlace(client, keys));
+      await mendKeys(client, async () => keys);
       const run = await openRun(
         client,
         {

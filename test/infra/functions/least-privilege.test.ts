@@ -99,6 +99,8 @@ describe('least privilege', () => {
     expect(readers.sort()).toEqual(
       [
         'AuditRows',
+        // To put it back in a soak, after a crash.
+        'CheckVitals',
         'DryRun',
         'EnableTrigger',
         'EncryptBatch',

@@ -125,7 +125,7 @@ export interface DailyErrors {
 export async function readDailyErrors(client: Client, tables: readonly string[]): Promise<DailyErrors[]> {
   const { rows } = await client.query(
     `select target as "table", to_char(error_timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, error_type as type, count(*) as count
-     from public.encryption_errors
+     from encryption_rollout.errors
      where (target = any ($1) or target is null) and error_timestamp > clock_timestamp() - interval '7 days'
      group by 1, 2, 3 order by 2 desc, 3, 1`,
     [tables],

@@ -1,4 +1,4 @@
-/** Errors of encryption, triggers, decryption and keys, as the table public.encryption_errors has them. */
+/** Errors of encryption, triggers, decryption and keys, as the table encryption_rollout.errors has them. */
 import type pg from 'pg';
 import type { ErrorCounts } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
@@ -14,7 +14,7 @@ export async function countErrors(client: Client, table: string, since: Moment):
        count(*) filter (where error_type = 'trigger') as trigger,
        count(*) filter (where error_type = 'decryption') as decryption,
        count(*) filter (where error_type = 'key') as "keyAccess"
-     from public.encryption_errors
+     from encryption_rollout.errors
      where (target = $1 or target is null) and error_timestamp >= $2`,
     [table, since],
   );
@@ -28,7 +28,7 @@ export async function countErrorsByType(
   table: string,
 ): Promise<Record<string, number>> {
   const { rows } = await client.query(
-    `select error_type, count(*) as count from public.encryption_errors
+    `select error_type, count(*) as count from encryption_rollout.errors
      where target = $1 and error_timestamp >= (
        select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
      group by error_type`,
@@ -39,7 +39,7 @@ export async function countErrorsByType(
 
 /** The key could not be used: counted like the other errors of the phase. */
 export async function recordKeyFailure(client: Client, target: string): Promise<void> {
-  await client.query("insert into public.encryption_errors (error_type, target) values ('key', $1)", [
+  await client.query("insert into encryption_rollout.errors (error_type, target) values ('key', $1)", [
     target,
   ]);
 }

@@ -263,7 +263,7 @@ export async function recordDecryptionFailures(
 ): Promise<void> {
   if (rowKeys.length === 0) return;
   await client.query(
-    `insert into public.encryption_errors (error_type, target, row_key, detail)
+    `insert into encryption_rollout.errors (error_type, target, row_key, detail)
      select 'decryption', $1, row_key, 'verification outside the database' from unnest($2::text[]) as row_key`,
     [target, rowKeys],
   );

@@ -62,13 +62,8 @@ function copyData(keys: readonly EncryptionKey[]): Buffer {
 
 const installation = 'select encryption_rollout.install_key(number, key) from pg_temp.key_intake';
 
-/** Installs the database's first key. Run inside a transaction. */
-export async function installKey(client: Client, key: EncryptionKey): Promise<void> {
-  await withKeys(client, [key], installation);
-}
-
 /**
- * Proves that the secret holds every key that rows may be sealed with, and puts back what app_config has lost of them; a
+ * Proves that the secret holds every key that rows may be sealed with, and puts back what the database has lost of them; a
  * database without a key gets its first. Run inside a transaction.
  * @returns whether the secret names a new current key: rotateKey makes it that
  * @throws WrongKey before anything is written
@@ -77,7 +72,7 @@ export async function putKeysInPlace(client: Client, keys: EncryptionKeys): Prom
   const known = await knownKeys(client);
   const current = known[0];
   if (current === undefined) {
-    await installKey(client, keys);
+    await withKeys(client, [keys], installation);
     return false;
   }
   const inUse = known.filter(({ retired }) => !retired).map((each) => held(keys, each));
@@ -90,6 +85,53 @@ export async function putKeysInPlace(client: Client, keys: EncryptionKeys): Prom
     );
   await withKeys(client, inUse, installation);
   return keys.number > current.number;
+}
+
+/** Records of writes that one transaction settles: some 50 ms. */
+const missedWritesAtOnce = 1_000;
+
+/**
+ * A crash of the server empties the table of the keys. Puts back those that are proven to be the database's, then seals what was
+ * written meanwhile, in transactions of their own. Without a crash it costs two look-ups and asks for no key.
+ * @returns whether a key was put back
+ * @throws WrongKey when the secret does not hold what is lost, and nothing can be done
+ */
+export async function mendKeys(client: Client, readKeys: () => Promise<EncryptionKeys>): Promise<boolean> {
+  const { rows } = await client.query<{ numbers: number[] }>(
+    'select encryption_rollout.lost_keys() as numbers',
+  );
+  const lost = (await knownKeys(client)).filter(({ number }) => rows[0]?.numbers.includes(number));
+  if (lost.length > 0) {
+    const keys = await readKeys();
+    const found = lost.map((each) => held(keys, each));
+    await inTransaction(client, () => withKeys(client, found, installation));
+  }
+  await sealMissedWrites(client);
+  return lost.length > 0;
+}
+
+async function sealMissedWrites(client: Client): Promise<void> {
+  const { rows } = await client.query<{ target: string }>(
+    `select distinct target from encryption_rollout.errors
+     where error_type = 'key_absent' and resolved_at is null and target is not null`,
+  );
+  for (const { target } of rows) {
+    let settled: number;
+    do {
+      settled = await inTransaction(client, async () => {
+        const { rows } = await client.query<{ settled: number }>(
+          'select encryption_rollout.seal_missed_writes($1, $2) as settled',
+          [target, missedWritesAtOnce],
+        );
+        return rows[0]?.settled ?? 0;
+      });
+    } while (settled === missedWritesAtOnce);
+  }
+}
+
+/** Makes the table of the keys survive a crash, or not, which is the default. Run inside a transaction. */
+export async function keepKeys(client: Client, table: 'unlogged' | 'logged'): Promise<void> {
+  await client.query('select encryption_rollout.keep_keys($1)', [table === 'logged']);
 }
 
 /** The secret's key of this number. @throws WrongKey unless it is the database's */

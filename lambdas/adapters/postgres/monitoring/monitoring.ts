@@ -38,7 +38,7 @@ export async function countNewErrors(
   const { rows } = await client.query(
     `with new as (
        select target, error_type, $1::timestamptz is null or error_timestamp >= $1 as is_of_attempt
-       from public.encryption_errors where ${isNew}
+       from encryption_rollout.errors where ${isNew}
      )
      select snapshot as "countedTo", target,
        count(*) filter (where error_type = 'trigger') as trigger,

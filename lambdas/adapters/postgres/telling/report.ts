@@ -168,7 +168,7 @@ export async function summarizeErrors(
 ): Promise<ErrorSummary[]> {
   const { rows } = await client.query(
     `select target as "table", error_type as type, count(*) as count, min(error_timestamp) as first, max(error_timestamp) as last
-     from public.encryption_errors where (target = any ($1) or target is null) and error_timestamp >= $2
+     from encryption_rollout.errors where (target = any ($1) or target is null) and error_timestamp >= $2
      group by 1, 2 order by 2, 1`,
     [tables, since],
   );

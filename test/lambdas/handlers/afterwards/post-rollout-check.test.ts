@@ -64,7 +64,7 @@ describe('PostRolloutCheck', () => {
     ],
     [
       'the trigger has failed for a write',
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
       [['Error rate in the last 24 hours', false]],
     ],
     [
@@ -91,7 +91,7 @@ describe('PostRolloutCheck', () => {
 
   test('counts the errors of its own time only, and lists those of a week', async () => {
     await query(
-      `insert into public.encryption_errors (error_type, target, error_timestamp)
+      `insert into encryption_rollout.errors (error_type, target, error_timestamp)
        values ('trigger', 'public.appointments', now() - interval '2 days')`,
     );
     expect(await check('daily')).toMatchObject({
@@ -103,7 +103,7 @@ describe('PostRolloutCheck', () => {
 
   test('sums the errors of a week up: how many of each type, the first and the last', async () => {
     const { rows } = await world.client.query(
-      `insert into public.encryption_errors (error_type, target, error_timestamp)
+      `insert into encryption_rollout.errors (error_type, target, error_timestamp)
        select 'trigger', 'public.appointments', now() - make_interval(days => day) from unnest(array[2, 5, 3, 9]) day
        returning error_timestamp`,
     );

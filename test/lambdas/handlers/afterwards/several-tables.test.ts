@@ -39,7 +39,7 @@ const tablesIn = ({ criteria }: { criteria: readonly { table?: string }[] }) => 
 describe('a check', () => {
   test('tells errors and uses of the key by table; one that may be any table’s counts for each', async () => {
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', $1), ('decryption', null)",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', $1), ('decryption', null)",
       [staff],
     );
     const result = await check(both);

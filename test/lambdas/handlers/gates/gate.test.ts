@@ -72,7 +72,9 @@ describe('Gate', () => {
 
   test('phase 4: a trigger that cannot encrypt is found, and the write has gone through', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.client.query("update public.app_config set key = 'hidden'");
+    await world.client.query(
+      "update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')",
+    );
     await world.invoke('enable-trigger', { run });
     expect(failed(await gate(4, 'worked'))).toContain('Canary insert');
   });

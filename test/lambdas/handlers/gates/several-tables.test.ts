@@ -80,7 +80,7 @@ test('what does not open is held against its own table', async () => {
 
 test('what did not open for the application, and may be any of them, is held against each', async () => {
   await workOn(appointments, staff, suppliers);
-  await world.client.query("insert into public.encryption_errors (error_type) values ('decryption')");
+  await world.client.query("insert into encryption_rollout.errors (error_type) values ('decryption')");
   expect(failures(await gate(1))).toEqual(
     [appointments, staff, suppliers].map((table) => `${table}: Decryption failures`),
   );

@@ -77,6 +77,65 @@ describe('Monitor', () => {
     expect(await published()).toEqual({ RunHours: 0, MissingIvs: 0 });
   });
 
+  describe('after a crash of the server, which empties the table of the keys', () => {
+    const lose = () => world.client.query('delete from encryption_rollout.key_material');
+    const write = (name: string) =>
+      world.client.query(
+        `insert into public.appointments (organization_id, start_at, end_at, email)
+         select gen_random_uuid(), now(), now(), $1 || n || '@example.com' from generate_series(1, 3) n`,
+        [name],
+      );
+    const health = async () =>
+      (await world.client.query('select * from public.get_encryption_health_summary()')).rows[0];
+
+    test('puts them back and seals what was written meanwhile; nothing pages', async () => {
+      await complete();
+      await lose();
+      await write('new');
+      await world.client.query("update public.appointments set first_name = 'Changed' where is_vip");
+      const { rowCount: changed } = await world.client.query('select from public.appointments where is_vip');
+      expect(await health()).toMatchObject({ unencrypted_appointments: 3 + (changed ?? 0) });
+      await countIsDue();
+      expect(await published()).toEqual({ ...quiet, EncryptionPercentage: 100 });
+      expect(await health()).toMatchObject({ unencrypted_appointments: 0, health_status: 'HEALTHY' });
+      const { rows } = await world.client.query(
+        'select distinct error_type, sqlstate, resolved_at is not null as resolved from public.encryption_errors',
+      );
+      expect(rows).toEqual([{ error_type: 'key_absent', sqlstate: 'ER004', resolved: true }]);
+    });
+
+    test('leaves a row that somebody has locked to its next call', async () => {
+      await complete();
+      await lose();
+      await write('new');
+      const holder = await world.connect();
+      await holder.query("begin; update public.appointments set note = 'x' where email = 'new2@example.com'");
+      await published();
+      expect(await health()).toMatchObject({ unencrypted_appointments: 1, health_status: 'DEGRADED' });
+      await holder.query('commit');
+      await published();
+      expect(await health()).toMatchObject({ unencrypted_appointments: 0, health_status: 'HEALTHY' });
+    });
+
+    test('seals nothing where a rollback has switched the trigger off', async () => {
+      await complete();
+      await lose();
+      await write('new');
+      await world.client.query("select encryption_rollout.set_trigger('public.appointments', false)");
+      await published();
+      expect(await health()).toMatchObject({ unencrypted_appointments: 3 });
+    });
+
+    test('pages when the secret does not hold what is lost', async () => {
+      await complete();
+      await lose();
+      world.setKey({ number: 1, key: 'ab'.repeat(32) });
+      world.aws.metrics.length = 0;
+      await expect(world.invoke('monitor', {})).rejects.toMatchObject({ name: 'WrongKey' });
+      expect(measured()).toMatchObject({ KeyAccessFailures: 1 });
+    });
+  });
+
   test('does not report coverage while a rollout is under way: it is meant to be low', async () => {
     await world.prepare('one');
     await world.client.query("update encryption_rollout.events set happened_at = now() - interval '2 hours'");
@@ -215,7 +274,7 @@ describe('Monitor', () => {
     await complete();
     const fail = (ago: string) =>
       world.client.query(
-        `insert into public.encryption_errors (error_type, target, error_timestamp)
+        `insert into encryption_rollout.errors (error_type, target, error_timestamp)
          values ('trigger', 'public.appointments', clock_timestamp() - $1::interval)`,
         [ago],
       );
@@ -239,7 +298,7 @@ describe('Monitor', () => {
     await complete();
     await published();
     const fail =
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')";
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')";
     const writer = await world.connect();
     await writer.query(`begin; ${fail}`);
     // Begun later and committed earlier.
@@ -255,7 +314,7 @@ describe('Monitor', () => {
     await published();
     for (const ago of ['-1 hour', '0', '1 hour']) {
       await world.client.query(
-        `insert into public.encryption_errors (error_type, target, error_timestamp)
+        `insert into encryption_rollout.errors (error_type, target, error_timestamp)
          values ('trigger', 'public.appointments', clock_timestamp() - $1::interval)`,
         [ago],
       );
@@ -272,7 +331,7 @@ describe('Monitor', () => {
     );
     for (const time of ['first', 'second: it goes by this server now']) {
       await world.client.query(
-        "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+        "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
       );
       expect((await published()).EncryptionErrors, time).toBe(1);
     }
@@ -281,7 +340,7 @@ describe('Monitor', () => {
   test('counts for the alarm that stops a rollout what failed since the attempt began', async () => {
     const fail = () =>
       world.client.query(
-        "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+        "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
       );
     await world.prepare('one');
     await published();

@@ -40,7 +40,7 @@ async function published(name: string): Promise<Record<string, number[]>> {
   );
 }
 const fail = (type: string, table: string | null) =>
-  world.client.query('insert into public.encryption_errors (error_type, target) values ($1, $2)', [
+  world.client.query('insert into encryption_rollout.errors (error_type, target) values ($1, $2)', [
     type,
     table,
   ]);

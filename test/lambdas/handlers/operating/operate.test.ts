@@ -88,7 +88,7 @@ describe('status', () => {
     });
     const { hold } = await world.invoke('ask-person', { run, gate, execution: 'hold-1' });
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
     );
     const found = await status();
     expect(found.holds).toEqual([
@@ -124,7 +124,7 @@ describe('status', () => {
     await world.encrypt(run, 1, staff);
     await world.client.query("select encryption_rollout.set_trigger('public.staff', true)");
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
+      "insert into encryption_rollout.errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
     );
     const found = await status();
     expect(found.tables).toEqual([

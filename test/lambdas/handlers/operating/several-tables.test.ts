@@ -41,7 +41,7 @@ describe('status', () => {
     await begin();
     await world.encrypt(run, 1, staff);
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) values ('encryption', $1), ('trigger', null)",
+      "insert into encryption_rollout.errors (error_type, target) values ('encryption', $1), ('trigger', null)",
       [staff],
     );
     const begun = await status();

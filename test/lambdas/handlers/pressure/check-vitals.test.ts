@@ -74,7 +74,9 @@ describe('CheckVitals', () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
     await world.invoke('enable-trigger', { run });
     expect(await check('soak', 4)).toMatchObject({ outcome: 'OK' });
-    await world.client.query("update public.app_config set key = 'hidden'");
+    await world.client.query(
+      "update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')",
+    );
     await world.client.query(
       `insert into public.appointments (organization_id, start_at, end_at, email)
        values (gen_random_uuid(), now(), now(), 'new@example.com')`,
@@ -97,7 +99,7 @@ describe('CheckVitals', () => {
        select gen_random_uuid(), now(), now(), 'new@example.com', started_at - interval '500 microseconds'
        from encryption_rollout.phases where number = 4;
        alter table public.appointments enable trigger encrypt_appointment_pii;
-       insert into public.encryption_errors (error_type, target, error_timestamp)
+       insert into encryption_rollout.errors (error_type, target, error_timestamp)
        select 'trigger', 'public.appointments', started_at - interval '500 microseconds'
        from encryption_rollout.phases where number = 4`,
     );
@@ -155,7 +157,7 @@ describe('CheckVitals', () => {
     expect(outcome).toBe('BREACH');
     expect(reason).toContain('Missing IVs');
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', 'public.appointments')",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
     );
     const other = await lookAfter('1 minute');
     expect(other.outcome).toBe('BREACH');

@@ -27,7 +27,7 @@ const soak = (phase = 1) => world.invoke('check-vitals', { run, phase, during: '
 const beforeBatchOf = (target: string) =>
   world.invoke('check-vitals', { run, phase: 1, target, during: 'batch' });
 const fail = (type: string, table: string) =>
-  world.client.query('insert into public.encryption_errors (error_type, target) values ($1, $2)', [
+  world.client.query('insert into encryption_rollout.errors (error_type, target) values ($1, $2)', [
     type,
     table,
   ]);

@@ -128,9 +128,9 @@ describe('PrepareDatabase', () => {
     });
   });
 
-  test('the key reaches app_config, and no statement', async () => {
+  test('the key reaches its table, and no statement', async () => {
     await world.prepare();
-    const { rows } = await world.client.query('select value from public.app_config');
-    expect(rows).toEqual([{ value: testKey.key.toString('hex') }]);
+    const { rows } = await world.client.query('select key from encryption_rollout.key_material');
+    expect(rows).toEqual([{ key: testKey.key }]);
   });
 });

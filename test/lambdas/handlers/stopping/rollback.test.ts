@@ -148,7 +148,7 @@ describe('the steps of a rollback', () => {
     await idle.query('begin');
     await idle.query("jane.doe@example.com, 'Jane'").catch(() => {});
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.appointments' from generate_series(1, 3)",
+      "insert into encryption_rollout.errors (error_type, target) select 'trigger', 'public.appointments' from generate_series(1, 3)",
     );
     await world.client.query(
       `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
@@ -235,7 +235,7 @@ describe('a rollback of two tables', () => {
   test('switches both triggers off, reads the plaintext of both, and tells of both', async () => {
     expect(await triggers()).toEqual([true, true]);
     await world.client.query(
-      "insert into public.encryption_errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
+      "insert into encryption_rollout.errors (error_type, target) select 'trigger', 'public.staff' from generate_series(1, 2)",
     );
     await step('cancel-batches');
     const switched = { triggerDisabled: true, milliseconds: expect.any(Number) };

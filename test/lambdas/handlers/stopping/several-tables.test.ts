@@ -132,7 +132,7 @@ describe('a rollback', () => {
   test('tells the errors of each table', async () => {
     run = await world.prepare('one');
     await query(
-      "insert into public.encryption_errors (error_type, target) values ('trigger', $1), ('encryption', $2), ('encryption', $2)",
+      "insert into encryption_rollout.errors (error_type, target) values ('trigger', $1), ('encryption', $2), ('encryption', $2)",
       [staff, suppliers],
     );
     const { summary } = await rollback('gather-evidence');
