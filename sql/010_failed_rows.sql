@@ -221,6 +221,42 @@ begin
 end
 $$;
 
+-- Names up to p_most rows that the walk has not been able to encrypt, and passes them over from now on: those that somebody
+-- keeps locked, and those whose ciphertext is taken off again each time. Returns how many.
+create function encryption_rollout.pass_over_rows(p_target text, p_most integer)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target constant encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_left constant text := format(
+    '%s from %s where %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+    encryption_rollout.row_key_sql(v_target),
+    encryption_rollout.table_sql(v_target),
+    encryption_rollout.not_sealed_with_sql(v_target, (encryption_rollout.keys_in_use())[:1]),
+    encryption_rollout.row_key_sql(v_target),
+    p_target
+  );
+  v_free text[];
+  v_all text[];
+begin
+  execute format('select array(select %s for no key update skip locked limit $1)', v_left) into v_free using p_most;
+  execute format('select array(select %s limit $1)', v_left) into v_all using p_most;
+  insert into public.encryption_errors (error_type, target, row_key, sqlstate, raised_by, detail)
+  select 'encryption', p_target, key, case when key = any (v_free) then 'ER012' else '55P03' end, null,
+    case
+      when key = any (v_free) then 'what batches have written is undone again each time; the row is passed over until failed rows are tried again'
+      else 'somebody keeps the row locked; it is passed over until failed rows are tried again'
+    end
+  from unnest(v_all) as key;
+  insert into encryption_rollout.failed_rows (target, row_key, sqlstate)
+  select p_target, key, case when key = any (v_free) then 'ER012' else '55P03' end from unnest(v_all) as key
+  on conflict do nothing;
+  return cardinality(v_all);
+end
+$$;
+
 -- Rows that failed are tried again. Returns how many.
 create function encryption_rollout.forget_failed_rows(p_target text)
 returns bigint

@@ -69,6 +69,11 @@ create table encryption_rollout.phases (
   rows_failed bigint not null default 0,
   -- By this phase, in all attempts.
   rows_encrypted bigint not null default 0,
+  -- The last lap whose end was noticed; since which one, and when, the rows that are left have not become fewer.
+  lap bigint,
+  rows_left bigint,
+  left_lap bigint,
+  left_at timestamptz,
   primary key (run_id, target, number),
   foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target)
 );

@@ -57,6 +57,8 @@ const schema = z.strictObject({
     .strictObject({
       errorPercent: percent,
       errorPercentMinRows: rows,
+      stalledLaps: rows,
+      stalledMinutes: z.number().min(0),
       cpuPercent: percent,
       // Of the latest ten minutes, some of which CloudWatch does not know yet: of more there were never enough to judge.
       cpuReadings: rows.max(5),

@@ -77,6 +77,9 @@ export interface Plan {
     readonly cpuPercent: number;
     /** Consecutive one-minute readings above the limit: one spike is normal. */
     readonly cpuReadings: number;
+    /** Laps over the table, and the time, after which rows that no batch can encrypt are named and passed over. */
+    readonly stalledLaps: number;
+    readonly stalledMinutes: number;
     /** A session that waits longer than this for a lock because of us, or we for it. */
     readonly lockWaitMilliseconds: number;
     /** Connections in use, percentage of max_connections. */
@@ -196,6 +199,8 @@ export const defaultPlan: Plan = {
   abort: {
     errorPercent: 1,
     errorPercentMinRows: 100,
+    stalledLaps: 10,
+    stalledMinutes: 30,
     cpuPercent: 80,
     cpuReadings: 3,
     lockWaitMilliseconds: 1_000,

@@ -14,6 +14,7 @@ import {
   readUtilization,
   savePaceState,
 } from '../../adapters/postgres/pressure/paces.ts';
+import { giveUp, noticeLap } from '../../adapters/postgres/runs/laps.ts';
 import {
   beginPhase,
   endWork,
@@ -95,7 +96,7 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
     });
     // The batches are committed; the scan that may follow is not their work, and takes no lock that anybody minds.
     await client.query('reset lock_timeout');
-    const { progress, done: isDone } = await settle(client, run, target, phase, done.exhausted);
+    const { progress, done: isDone } = await settle(client, run, target, phase, done.exhausted, step);
     if (isDone) await endWork(client, run, target, phase.number);
     await publish(target, measurements(step, done, progress));
     await publish(null, { ProgressPercent: await progressOfAll(client, run) });
@@ -246,20 +247,33 @@ function measurements(
 /**
  * Whether the phase has done its work. The carried count says so first, then one exact scan, which also sets it right:
  * live edits make rows unencrypted again, and move rows to where the batches have been. What is asked then is a little
- * less than the aim, lest single rows be chased for ever; in the last phase it is every row that can be encrypted.
+ * less than the aim, lest single rows be chased for ever; in the last phase it is every row that can be encrypted. Rows that
+ * lap after lap leaves as they are, because somebody keeps them locked or undoes each write, are named and left to the gate.
  */
-async function settle(client: pg.Client, run: Run, target: string, phase: Phase, exhausted: boolean) {
+async function settle(
+  client: pg.Client,
+  run: Run,
+  target: string,
+  phase: Phase,
+  exhausted: boolean,
+  { plan }: Step,
+) {
   const progress = await beginPhase(client, run, target, phase.number);
   const reached = phase.aimPercent < 100 && progress.rowsEncryptedNow >= aimRows(phase, progress.rowsWithPii);
-  if (!exhausted && !reached) return { progress, done: false };
-  if (phase.coverage.min === null) return { progress, done: true };
+  const lapEnded = await noticeLap(client, run, target, phase.number);
+  if (!exhausted && !reached && !lapEnded) return { progress, done: false };
+  if (phase.coverage.min === null && (exhausted || reached)) return { progress, done: true };
   const health = await readHealth(client, target);
   await recountPhase(client, run, target, phase.number, health);
   const rest = health.unencryptedRows - health.failedRows;
+  const settled =
+    rest <= 0 ||
+    (phase.aimPercent < 100 &&
+      health.encryptedRows >=
+        (phase.coverage.min === null ? aimRows : settledRows)(phase, health.rowsWithPii));
   return {
     progress: { rowsWithPii: health.rowsWithPii, rowsEncryptedNow: health.encryptedRows },
-    done:
-      rest <= 0 || (phase.aimPercent < 100 && health.encryptedRows >= settledRows(phase, health.rowsWithPii)),
+    done: settled || (await giveUp(client, run, target, phase.number, rest, plan)),
   };
 }
 

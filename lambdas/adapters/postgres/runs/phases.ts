@@ -41,7 +41,7 @@ export async function beginPhase(
        on conflict (run_id, target, number) do update
        set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, passed_at = null,
          rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
-         rows_attempted = 0, rows_failed = 0
+         rows_attempted = 0, rows_failed = 0, lap = null, rows_left = null, left_lap = null, left_at = null
        where p.attempt < excluded.attempt`,
       [run.id, table, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
     );

@@ -312,3 +312,75 @@ describe('when live edits have cleared what was counted as encrypted', () => {
     expect(await batch(101, 5)).toMatchObject({ encrypted: 1 });
   });
 });
+
+describe('rows that no lap can encrypt', () => {
+  const stalled = { abort: { stalledLaps: 3, stalledMinutes: 0 } };
+
+  /** Batches of phase 5 until one does not ask for more; fails instead of going on for ever. */
+  async function phase5(): Promise<string> {
+    for (let number = 0; number < 40; number++) {
+      const { outcome } = await batch(number, 5);
+      if (outcome !== 'MORE') return outcome;
+    }
+    throw new Error('phase 5 does not end');
+  }
+  const errors = async () =>
+    (
+      await world.client.query(
+        `select first_name as name, sqlstate, detail
+         from public.encryption_errors left join public.appointments as a on a.id::text = row_key order by first_name`,
+      )
+    ).rows;
+
+  test('because somebody keeps them locked: they are named, and the phase ends', async () => {
+    world.configure({ plan: stalled });
+    const other = await world.connect();
+    await other.query(
+      "begin; select from public.appointments where first_name in ('Name77', 'Name177') for update",
+    );
+    expect(await phase5()).toBe('DONE');
+    expect(await errors()).toEqual(
+      ['Name177', 'Name77'].map((name) => ({
+        name,
+        sqlstate: '55P03',
+        detail: 'somebody keeps the row locked; it is passed over until failed rows are tried again',
+      })),
+    );
+    expect(await encryptedRows()).toBe(948);
+    const gate = await world.invoke('gate', { run, phase: 5, stage: 'worked' });
+    expect(gate.verdict).toBe('NO_GO');
+    const { rows } = await world.client.query(
+      "select target, detail from encryption_rollout.events where event = 'ROWS_PASSED_OVER'",
+    );
+    expect(rows).toEqual([{ target, detail: { phase: 5, rows: 2, named: 2 } }]);
+    await other.query('rollback');
+  });
+
+  test('because a trigger undoes each write: they are named, and the phase ends', async () => {
+    world.configure({ plan: stalled });
+    await world.client.query(`
+      create function public.strip() returns trigger language plpgsql as $$ begin
+        if new.first_name = 'Name77' and new.pii_iv is not null then
+          update public.appointments set pii_iv = null, email_encrypted = null where id = new.id;
+        end if; return null;
+      end $$;
+      create trigger strip after update on public.appointments for each row execute function public.strip()`);
+    expect(await phase5()).toBe('DONE');
+    expect(await errors()).toEqual([
+      { name: 'Name77', sqlstate: 'ER012', detail: expect.stringContaining('undone again each time') },
+    ]);
+    expect(await encryptedRows()).toBe(949);
+  });
+
+  test('are waited for as long as the plan says', async () => {
+    world.configure({ plan: { abort: { stalledLaps: 3, stalledMinutes: 30 } } });
+    const other = await world.connect();
+    await other.query("begin; select from public.appointments where first_name = 'Name77' for update");
+    for (let number = 0; number < 12; number++)
+      expect(await batch(number, 5)).toMatchObject({ outcome: 'MORE' });
+    expect(await errors()).toEqual([]);
+    await other.query('rollback');
+    for (let number = 12; number < 14; number++) await batch(number, 5);
+    expect(await encryptedRows()).toBe(950);
+  });
+});

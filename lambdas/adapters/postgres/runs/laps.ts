@@ -1,0 +1,74 @@
+/** Whether laps over a table still bring something. */
+import type pg from 'pg';
+import type { Run } from '../../../core/payloads.ts';
+import type { PhaseNumber, Plan } from '../../../core/plan/plan.ts';
+import { inTransaction } from '../transaction.ts';
+import { recordEvent } from './events.ts';
+
+type Client = pg.ClientBase;
+
+/** Rows that are named: more say no more than these. */
+const MOST_NAMED = 100;
+
+/** Whether a lap has ended since this was asked last. The first time that a phase asks is the beginning. */
+export async function noticeLap(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+): Promise<boolean> {
+  const { rows } = await client.query<{ ended: boolean }>(
+    `with before as (
+       select lap from encryption_rollout.phases where run_id = $1 and target = $2 and number = $3
+     ), now as (
+       select min(laps) as lap from encryption_rollout.cursors where target = $2 and purpose = 'encrypt'
+     )
+     update encryption_rollout.phases as p set lap = now.lap
+     from before, now
+     where run_id = $1 and target = $2 and number = $3 and p.lap is distinct from now.lap
+     returning before.lap is not null as ended`,
+    [run.id, table, phase],
+  );
+  return rows[0]?.ended ?? false;
+}
+
+/**
+ * Names the rows that are left, and passes them over from now on, when they have not become fewer for so many laps and so long.
+ * @param left by exact count: to be encrypted, and not passed over yet
+ * @returns whether it has; otherwise the next lap may bring something
+ */
+export async function giveUp(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+  left: number,
+  { abort }: Plan,
+): Promise<boolean> {
+  const { rows } = await client.query<{ laps: number; minutes: number }>(
+    `update encryption_rollout.phases
+     set rows_left = least(rows_left, $4),
+       left_lap = case when $4 < rows_left or rows_left is null then lap else left_lap end,
+       left_at = case when $4 < rows_left or rows_left is null then clock_timestamp() else left_at end
+     where run_id = $1 and target = $2 and number = $3
+     returning lap - left_lap as laps, (extract(epoch from clock_timestamp() - left_at) / 60)::float8 as minutes`,
+    [run.id, table, phase, left],
+  );
+  const [stalled] = rows;
+  if (stalled === undefined || stalled.laps < abort.stalledLaps || stalled.minutes < abort.stalledMinutes)
+    return false;
+  return inTransaction(client, async () => {
+    const named = await client.query<{ rows: number }>(
+      'select encryption_rollout.pass_over_rows($1, $2) as rows',
+      [table, MOST_NAMED],
+    );
+    await recordEvent(
+      client,
+      run,
+      'ROWS_PASSED_OVER',
+      { phase, rows: left, named: named.rows[0]?.rows },
+      table,
+    );
+    return true;
+  });
+}
