@@ -244,7 +244,8 @@ begin
         exit;
       end if;
       if not encryption_rollout.hold_leaf(p_target, v_cursor.leaf) then
-        perform encryption_rollout.follow_leaves(p_target, p_purpose);
+        delete from encryption_rollout.cursors
+        where target = p_target.name and purpose = p_purpose and leaf = v_cursor.leaf;
         v_cursor := null;
         continue;
       end if;

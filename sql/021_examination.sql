@@ -147,16 +147,17 @@ as $examination$
   -- Of an update that a rule rewrites nobody can tell which rows it has written.
   rules_line as (
     select 'Rules' as name, 'none on UPDATE' as expected, coalesce(r.names, 'none on UPDATE') as measured,
-      case when r.names is not null then format('table %s found with a rule on UPDATE (%s), none expected', f.name, r.names) end as problem,
-      'Batches must know which rows they have written: make it a trigger, or: alter table ' || f.table_sql || ' disable rule ...;' as hint,
+      case when r.names is not null then format('table %s found with a rule on UPDATE (%s), none expected', t.table_sql, r.names) end as problem,
+      'Batches must know which rows they have written: make it a trigger, or: alter table ' || t.table_sql || ' disable rule ...;' as hint,
       'ER002' as code
-    from found as f
+    from tree as t
     cross join lateral (
       select string_agg(quote_ident(rulename), ', ' order by rulename) as names
       from pg_rewrite
-      where ev_class = f.table_oid and ev_type = '2' and ev_enabled <> 'D'
+      where ev_class = t.relation and ev_type = '2' and ev_enabled <> 'D'
     ) as r
-    where f.table_oid is not null
+    order by r.names
+    limit 1
   ),
   -- It must identify a row, for ever and in order.
   key_lines as (

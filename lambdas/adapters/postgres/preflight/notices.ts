@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
 import type { Notice } from '../../../core/preflight/notices.ts';
-import { tableSql } from '../encryption/engine.ts';
+import { tableSql, treeSql } from '../encryption/engine.ts';
 import { addedColumns, columnsDdl } from './additions.ts';
 
 /** $1: the table; $2: the columns to encrypt; $3: those that are added, as DDL. */
@@ -13,6 +13,14 @@ const shared = `
     from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace
     where c.oid = to_regclass($1)
+  ),
+  -- And what is below it.
+  parts as (
+    select part.oid, c.relname, n.nspname, case when part.oid <> w.oid then ' of ' || part.oid::regclass else '' end as place
+    from wanted as w
+    cross join lateral (${treeSql('w.oid')}) as part
+    join pg_class as c on c.oid = part.oid
+    join pg_namespace as n on n.oid = c.relnamespace
   ),
   -- Of others than PostgreSQL, extensions and the engine; without comments.
   sources as (
@@ -26,9 +34,9 @@ const shared = `
       )
   ),
   triggers as (
-    select t.tgname, t.tgtype, t.tgattr, t.tgfoid::regprocedure::text as function, p.proname, s.source
-    from wanted as w
-    join pg_trigger as t on t.tgrelid = w.oid
+    select format('%I', t.tgname) || part.place as name, t.tgtype, t.tgattr, t.tgfoid::regprocedure::text as function, p.proname, s.source
+    from parts as part
+    join pg_trigger as t on t.tgrelid = part.oid and t.tgparentid = 0
     join pg_proc as p on p.oid = t.tgfoid
     left join sources as s on s.oid = p.oid
     where not t.tgisinternal and t.tgenabled <> 'D' and p.pronamespace <> coalesce(to_regnamespace('encryption_rollout'), 0)
@@ -42,7 +50,7 @@ const timeOfChange =
 
 const queries: Readonly<Record<Notice['about'], string>> = {
   wholeRows: `
-    select format('trigger %I calls %s, which copies whole rows (%s)', tgname, function,
+    select format('trigger %s calls %s, which copies whole rows (%s)', name, function,
         lower(substring(source from '(?i)((?:old|new)\\s*\\.\\s*\\*|[(,]\\s*(?:old|new)\\s*[),:])'))) as finding,
       'From the moment the columns are there, an insert of such a row into a table without them fails: give that table the same columns first, or name the columns in the function.' as advice
     from triggers
@@ -83,12 +91,13 @@ const queries: Readonly<Record<Notice['about'], string>> = {
         when exists (
           select from pg_publication_rel as r
           join pg_publication as b on b.oid = r.prpubid
-          where b.pubname = p.pubname and r.prrelid = w.oid and to_jsonb(r) ->> 'prattrs' is not null
+          where b.pubname = p.pubname and r.prrelid = part.oid and to_jsonb(r) ->> 'prattrs' is not null
         ) then 'It sends a list of columns, which the new ones are not in: nothing to do.'
         else format('A subscriber without the new columns stops at the first batch. On each of them first: alter table %s %s;', w.name, $3::text)
       end as advice
-    from pg_publication_tables as p, wanted as w
-    where p.schemaname = w.nspname and p.tablename = w.relname
+    from pg_publication_tables as p
+    join parts as part on p.schemaname = part.nspname and p.tablename = part.relname
+    cross join wanted as w
     union all
     select format('slot %I (%s) decodes every change of the database', slot_name, plugin),
       'Its readers meet the new columns, and every row of the table once more.'
@@ -97,10 +106,10 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     union all
     select format('subscription %I writes into it', s.subname),
       'Triggers do not fire for what it writes: those rows are sealed by batches alone, none of which run after the rollout. Encrypt at the publisher.'
-    from pg_subscription_rel as r join wanted as w on w.oid = r.srrelid
+    from pg_subscription_rel as r join parts as w on w.oid = r.srrelid
     join pg_subscription as s on s.oid = r.srsubid`,
   everyBatch: `
-    select format('trigger %I sets %s in every row that a batch seals', tgname, coalesce(
+    select format('trigger %s sets %s in every row that a batch seals', name, coalesce(
         (select string_agg(distinct lower(m[1]), ', ') from regexp_matches(source, 'new\\s*\\.\\s*"?(\\w+)"?\\s*:?=\\s*${timeOfChange}', 'gi') as m),
         'a column')) as finding,
       'The times of last change become the rollout''s, and exports of what has changed since read every row again. Let it return early while a batch works, or acknowledge it.' as advice
@@ -144,11 +153,11 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     join pg_attribute as a on a.attrelid = w.oid and a.attnum = d.refobjsubid
     group by v.oid, v.relkind
     union all
-    select format('trigger %I calls %s, which writes to %s', tgname, function, string_agg(distinct m[1], ', ')),
+    select format('trigger %s calls %s, which writes to %s', name, function, string_agg(distinct m[1], ', ')),
       'What it writes there stays plaintext: make that table a target too, if it holds the values.'
     from triggers, regexp_matches(source, '(?:insert\\s+into|merge\\s+into|update)\\s+(?:only\\s+)?("?[a-z_][\\w$]*"?(?:\\."?[\\w$]+"?)?)', 'gi') as m
     where lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
-    group by tgname, function
+    group by name, function
     union all
     select format('%s refers to %s', k.conrelid::regclass, string_agg(a.attname, ', ')), 'It holds the same values, as plaintext.'
     from wanted as w
