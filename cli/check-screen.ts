@@ -2,8 +2,8 @@
 import pc from 'picocolors';
 import type { Criterion } from '../lambdas/core/gates/judgement.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
-import { bytes, count, duration, mark } from '../terminal/display.ts';
-import { changesLines, section } from './changes-screen.ts';
+import { mark } from '../terminal/display.ts';
+import { changesLines, forecastLines, section } from './changes-screen.ts';
 import type { Checked } from './check.ts';
 
 export function checkScreen(found: Checked): string {
@@ -23,18 +23,7 @@ export function checkScreen(found: Checked): string {
     `  ${pc.bold('Server and session')}`,
     ...ofAll.map((each) => `    ${lineOf(each)}`),
     ...changesLines(tables, additions, notices),
-    ...(forecast === null
-      ? []
-      : section('Forecast', [
-          `  ${count(forecast.rowsToEncrypt)} rows to encrypt in ${count(forecast.batches)} batches: ${duration(forecast.hours * 3_600)} at the plan's pace, its waits included`,
-          `  the tables grow by about ${bytes(forecast.tableBytes)}, and ${bytes(forecast.walBytes)} of WAL is written`,
-          ...(forecast.tables.length === 1
-            ? []
-            : forecast.tables.map(
-                (each) =>
-                  `    ${each.name}: ${count(each.rowsToEncrypt)} rows, ${bytes(each.tableBytes)}, ${bytes(each.walBytes)} of WAL`,
-              )),
-        ])),
+    ...(forecast === null ? [] : forecastLines(forecast)),
     ...section(
       'What could not be checked',
       checked.unchecked.map((text) => `  ${text}`),

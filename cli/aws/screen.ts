@@ -5,11 +5,10 @@ import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts';
-import type { Forecast } from '../../lambdas/core/preflight/forecast.ts';
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { textOf, visible } from '../../lambdas/core/telling/text.ts';
-import { bytes, count, duration } from '../../terminal/display.ts';
-import { changesLines, section } from '../changes-screen.ts';
+import { count, duration } from '../../terminal/display.ts';
+import { changesLines, forecastLines } from '../changes-screen.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
 const barCells = 40;
@@ -205,20 +204,6 @@ export function dryRunScreen(output: DryRunOutput): string {
       ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
       : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,
   ].join('\n');
-}
-
-function forecastLines({ rowsToEncrypt, batches, hours, tableBytes, walBytes, tables }: Forecast): string[] {
-  const several = tables.length > 1;
-  return section('Forecast', [
-    `  ${count(rowsToEncrypt)} rows to encrypt in ${count(batches)} batches, ${duration(hours * 3_600)} with the planned waits`,
-    `  the ${several ? 'tables grow' : 'table grows'} by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
-    ...(several
-      ? tables.map(
-          ({ name, ...of }) =>
-            `    ${name}: ${count(of.rowsToEncrypt)} rows in ${count(of.batches)} batches, ${bytes(of.tableBytes)}, ${bytes(of.walBytes)} of WAL`,
-        )
-      : []),
-  ]);
 }
 
 /** First what concerns all tables, then each under its name. */

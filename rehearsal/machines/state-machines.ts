@@ -21,6 +21,8 @@ export interface ExecutionRecord {
   readonly name: string;
   readonly machine: string;
   events: number;
+  /** States that were entered, again after a retry: what AWS charges for. */
+  transitions: number;
 }
 
 /** How an execution ended. `error` and `cause` as in DescribeExecution. */
@@ -83,7 +85,7 @@ export class StateMachines {
   async execute(machineName: string, name: string, input: unknown): Promise<Ending> {
     const definition = this.machines.definitions.get(machineName);
     if (!definition) throw new Error(`no state machine ${machineName} was synthesized`);
-    const record: ExecutionRecord = { name, machine: machineName, events: 1 };
+    const record: ExecutionRecord = { name, machine: machineName, events: 1, transitions: 0 };
     this.executions.push(record);
     if (this.stopped) return { status: 'ABORTED', error: 'Aborted', cause: '' };
 
@@ -143,6 +145,7 @@ export class StateMachines {
         case 'StateEntered':
           // Also `FailStateEntered`; a Map records that it started, and how it ended.
           record.events += event.state.type === 'Map' ? 3 : 1;
+          record.transitions += 1;
           break;
         case 'MapIterationStarted':
         case 'MapIterationSucceeded':
@@ -156,6 +159,7 @@ export class StateMachines {
           break;
         }
         case 'StateRetried': {
+          record.transitions += 1;
           const { IntervalSeconds = 1, BackoffRate = 2, MaxDelaySeconds = Infinity } = event.retry.retrier;
           const seconds = IntervalSeconds * BackoffRate ** (event.retry.attempt - 1);
           this.wait(event.state.name, Math.min(seconds, MaxDelaySeconds));

@@ -115,7 +115,7 @@ test('the screen of a dry run: every criterion, the forecast, the verdict', () =
     forecast: {
       rowsToEncrypt: 1_000_000,
       batches: 200,
-      hours: 9.5,
+      paces: { plan: { hours: 9.5, dollars: 1.5 }, adaptive: { hours: 7.25, dollars: 12 } },
       tableBytes: 3 * 2 ** 28,
       walBytes: 2 ** 31,
       tables: [],
@@ -135,7 +135,9 @@ Who will notice
   Nobody, as far as catalogs and sources of functions tell.
 
 Forecast
-  1,000,000 rows to encrypt in 200 batches, 9 h 30 min with the planned waits
+  1,000,000 rows to encrypt
+  at the plan's pace, in 200 batches: 9 h 30 min with all waits, and about $1.50 to AWS
+  as fast as the database allows: 7 h 15 min with all waits, and about $12 to AWS
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
 
 NO_GO  Of the checklist above, 1 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
@@ -159,7 +161,7 @@ test('the screen of a dry run over several tables: what concerns them all, then 
       ...part,
       rowsToEncrypt: 1_000,
       batches: 4,
-      hours: 9,
+      paces: { plan: { hours: 9, dollars: 1 }, adaptive: { hours: 7, dollars: 1 } },
       tables: [
         { name: 'public.users', ...part },
         { name: 'public.orders', ...part },
@@ -189,7 +191,9 @@ Who will notice
       view mail reads email. Change it.
 
 Forecast
-  1,000 rows to encrypt in 4 batches, 9 h with the planned waits
+  1,000 rows to encrypt
+  at the plan's pace, in 4 batches: 9 h with all waits, and about $1.00 to AWS
+  as fast as the database allows: 7 h with all waits, and about $1.00 to AWS
   the tables grow by about 1.0 MiB, and 2.0 MiB of WAL is written
     public.users: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL
     public.orders: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL

@@ -75,6 +75,7 @@ const schema = z.strictObject({
       replicaLagSeconds: positive,
       slotLagBytes: rows,
       oldestTransactionMinutes: positive,
+      deadRowsPercent: percent,
       commitMilliseconds: positive,
       // What a person asks for is to be noticed soon.
       lookSeconds: rows.max(300),

@@ -96,6 +96,8 @@ export interface Plan {
     readonly slotLagBytes: number;
     /** Age of the oldest transaction of others: while it lives, no vacuum clears what the batches leave behind. */
     readonly oldestTransactionMinutes: number;
+    /** Dead rows, percentage of all, above which batches wait for a vacuum of the table that is at work. */
+    readonly deadRowsPercent: number;
     /** Commit of a batch, at the adaptive pace: what the storage, or a synchronous replica, can bear. */
     readonly commitMilliseconds: number;
     /** Between two looks at a pressure. */
@@ -213,6 +215,7 @@ export const defaultPlan: Plan = {
     replicaLagSeconds: 30,
     slotLagBytes: gibibyte,
     oldestTransactionMinutes: 60,
+    deadRowsPercent: 20,
     commitMilliseconds: 100,
     lookSeconds: 60,
   },

@@ -11,6 +11,7 @@ import {
 import { type Plan, phaseOf } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
 import { gibibytes } from '../pressure/vitals-criteria.ts';
+import { charges } from './cost.ts';
 
 /** A sample of `fraction` of the table's pages, and the sizes that PostgreSQL knows. Bytes are averages per row to encrypt. */
 export interface TableSample {
@@ -44,9 +45,16 @@ interface TableForecast {
   readonly walBytes: number;
 }
 
+/** From the start to the end, with all waits, and what AWS charges for it. */
+interface Duration {
+  readonly hours: number;
+  readonly dollars: number;
+}
+
 /** Of all tables together, and of each. */
 export type Forecast = TableForecast & {
-  readonly hours: number;
+  /** At the plan's pace, and as fast as the database allows. */
+  readonly paces: { readonly plan: Duration; readonly adaptive: Duration };
   readonly tables: readonly (TableForecast & { readonly name: string })[];
 };
 
@@ -75,10 +83,29 @@ export function forecast(
   const tables = [...samples].map(([name, sample]) => ({ name, ...forecastTable(plan, sample) }));
   const sum = (value: (table: TableForecast) => number) =>
     tables.reduce((total, table) => total + value(table), 0);
+  const rows = sum(({ rowsToEncrypt }) => rowsToEncrypt);
+  const batches = sum(({ batches }) => batches);
+  const way = wayOf([...samples.values()].map(aheadOf));
+  const audited = way.tables.reduce((total, { rowsWithPii }) => total + rowsWithPii, 0);
+  const audits = audited / plan.auditRows;
+  const workSeconds = ((rows + audited) * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
+  const { share, batchMilliseconds, callSeconds } = plan.pace;
+  const adaptive = { ...noPace, tuned: { ...noPace.tuned, pace: { share, batchMilliseconds } } };
+  // A call sleeps between its batches, and that is charged, too.
+  const callsSeconds = (rows * ASSUMED_MILLISECONDS_PER_ROW) / share / 1_000;
   return {
-    rowsToEncrypt: sum(({ rowsToEncrypt }) => rowsToEncrypt),
-    batches: sum(({ batches }) => batches),
-    hours: hoursLeft(plan, offPeak, now, wayOf([...samples.values()].map(aheadOf)), noPace),
+    rowsToEncrypt: rows,
+    batches,
+    paces: {
+      plan: {
+        hours: hoursLeft(plan, offPeak, now, way, noPace),
+        dollars: charges(batches + audits, workSeconds),
+      },
+      adaptive: {
+        hours: hoursLeft(plan, offPeak, now, way, adaptive),
+        dollars: charges(callsSeconds / callSeconds + audits, workSeconds + (1 - share) * callsSeconds),
+      },
+    },
     tableBytes: sum(({ tableBytes }) => tableBytes),
     walBytes: sum(({ walBytes }) => walBytes),
     tables,

@@ -82,7 +82,11 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
     found.push(
       `a transaction has been open for ${number.format(vitals.oldestTransactionMinutes)} minutes, at most ${throttle.oldestTransactionMinutes} wanted: no vacuum can clear what was written since`,
     );
-  if (vitals.maintenance) found.push('a vacuum or other maintenance of the table is running');
+  // A vacuum is a neighbour, and slows nobody down: batches wait for it only where it has fallen behind them.
+  if (vitals.maintenance && vitals.deadRowsPercent > throttle.deadRowsPercent)
+    found.push(
+      `a vacuum of the table is at work, and ${number.format(vitals.deadRowsPercent)} % of its rows are dead, at most ${throttle.deadRowsPercent} % wanted`,
+    );
   return found;
 }
 

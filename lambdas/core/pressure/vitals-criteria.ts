@@ -28,6 +28,8 @@ export interface Vitals {
   readonly oldestTransactionMinutes: number;
   /** VACUUM, ANALYZE or CREATE INDEX CONCURRENTLY is at work on the table. */
   readonly maintenance: boolean;
+  /** Versions of rows that no vacuum has cleared yet, in percent of all. Every row that is encrypted leaves one. */
+  readonly deadRowsPercent: number;
 }
 
 export const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} GiB`;

@@ -56,10 +56,14 @@ export async function readVitals(
          where granted and mode = 'ShareUpdateExclusiveLock' and locktype = 'relation'
            and database = (select oid from pg_database where datname = current_database())
            and relation = any (array(select part.oid from unnest($1::text[]) as name cross join lateral (${treeSql('to_regclass(name)::oid')}) as part))
-           and pid <> pg_backend_pid()) as maintenance`,
+           and pid <> pg_backend_pid()) as maintenance,
+       -- Of the fullest of them: versions of rows that no vacuum has cleared yet.
+       (select coalesce(max(100.0 * n_dead_tup / nullif(n_live_tup + n_dead_tup, 0)), 0)::float8
+        from pg_stat_all_tables
+        where relid = any (array(select part.oid from unnest($1::text[]) as name cross join lateral (${treeSql('to_regclass(name)::oid')}) as part))) as dead`,
     [tables.map(tableSql), unattachedSession],
   );
-  const { used, limit, wait, slot_lag, oldest_transaction, maintenance } = rows[0];
+  const { used, limit, wait, slot_lag, oldest_transaction, maintenance, dead } = rows[0];
   const alarmsWith = (state: string | undefined) =>
     settings.customerAlarms.filter((name) => alarms?.get(name)?.state === state);
   return {
@@ -76,6 +80,7 @@ export async function readVitals(
     slotLagBytes: slot_lag,
     oldestTransactionMinutes: oldest_transaction,
     maintenance,
+    deadRowsPercent: dead,
   };
 }
 

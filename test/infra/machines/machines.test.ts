@@ -1,6 +1,7 @@
 import validate from 'asl-validator';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { auditsPerExecution, defaultPlan, roundsPerExecution } from '../../../lambdas/core/plan/plan.ts';
+import { TRANSITIONS_OF_A_BATCH } from '../../../lambdas/core/preflight/cost.ts';
 import {
   allGoesWell,
   anotherRun,
@@ -124,6 +125,8 @@ describe('the history stays below 2,000 events', () => {
       { run, phase: 3, target: run.target },
     );
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
+    // What the forecast charges for, and Begin and Finished; the last has no pause.
+    expect(executions[0]?.transitions).toBe(TRANSITIONS_OF_A_BATCH * defaultPlan.batchesPerExecution - 1 + 2);
     // 16 events each; the last has no pause. Two events for each of Begin, Finished and the execution itself.
     expect(executions[0]?.events).toBe(16 * defaultPlan.batchesPerExecution - 2 + 6);
     expect(executions[0]?.events).toBeLessThan(2_000);

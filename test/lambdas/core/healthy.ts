@@ -14,6 +14,7 @@ export const calm: Vitals = {
   slotLagBytes: 0,
   oldestTransactionMinutes: 0,
   maintenance: false,
+  deadRowsPercent: 0,
 };
 
 /** Every gate passes, at this coverage. */

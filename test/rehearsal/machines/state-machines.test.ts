@@ -67,7 +67,7 @@ describe('state machines', () => {
     expect(runner.waitedSeconds).toBe(3610);
     expect(notes).toEqual(['before Work', 'after Work', 'Pause 3600 s', 'PauseAsTold 10 s', 'done: all']);
     // ExecutionStarted, Lambda 5, Wait 2 + 2, Choice 2, SNS 5, Pass 2, ExecutionSucceeded
-    expect(runner.executions).toEqual([{ name: 'one', machine: 'Parent', events: 20 }]);
+    expect(runner.executions).toEqual([{ name: 'one', machine: 'Parent', events: 20, transitions: 6 }]);
   });
 
   it('retries what the definition retries, counts each attempt, and catches with Error and Cause', async () => {

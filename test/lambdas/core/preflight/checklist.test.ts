@@ -38,7 +38,7 @@ function forecastOf(names: readonly string[], walBytes = 3 * 2 ** 30): Forecast 
     batches: all * 4,
     tableBytes: all * 2 ** 30,
     walBytes: all * walBytes,
-    hours: 7,
+    paces: { plan: { hours: 7, dollars: 1 }, adaptive: { hours: 7, dollars: 1 } },
     tables: names.map((name) => ({ name, ...each })),
   };
 }

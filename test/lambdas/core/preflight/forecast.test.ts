@@ -30,14 +30,16 @@ test('the forecast of two tables is the sum of both, with the soaks once', () =>
   expect(both.tables).toEqual([...one.tables, ...other.tables]);
   expect(both.tables.map(({ name }) => name)).toEqual(['public.appointments', 'public.users']);
   const soaks = 0.5 + 2 + 4;
-  expect(both.hours - soaks).toBeCloseTo(one.hours - soaks + (other.hours - soaks));
+  expect(both.paces.plan.hours - soaks).toBeCloseTo(
+    one.paces.plan.hours - soaks + (other.paces.plan.hours - soaks),
+  );
 });
 
 test('a table with nothing left to encrypt adds nothing that is written', () => {
   const done = { ...sample, todo: 0 };
   const both = of({ 'public.appointments': sample, 'public.users': done });
   const {
-    hours,
+    paces,
     tables: [appointments],
     ...amounts
   } = of({ 'public.appointments': sample });
@@ -47,5 +49,16 @@ test('a table with nothing left to encrypt adds nothing that is written', () => 
     { name: 'public.users', rowsToEncrypt: 0, batches: 0, tableBytes: 0, walBytes: 0 },
   ]);
   // Its rows are audited with the others.
-  expect(both.hours).toBeGreaterThan(hours);
+  expect(both.paces.plan.hours).toBeGreaterThan(paces.plan.hours);
+});
+
+test("a hundred million rows take days at the plan's pace, and hours where the database allows", () => {
+  const rows = 10_000_000;
+  const { paces } = of({ 'public.users': { ...sample, rows, withPii: rows, todo: rows, tableBytes: 2e10 } });
+  expect(paces.plan.hours).toBeGreaterThan(55);
+  expect(paces.adaptive.hours).toBeLessThan(24);
+  // Of 20,000 batches and 5,000 slices of the audit, five transitions each, at $25 a million.
+  expect(paces.plan.dollars).toBeGreaterThan(25_000 * 5 * 25e-6);
+  expect(paces.plan.dollars).toBeLessThan(2 * 25_000 * 5 * 25e-6);
+  expect(paces.adaptive.dollars).toBeLessThan(paces.plan.dollars);
 });

@@ -18,7 +18,7 @@ describe('pressures that can ease', () => {
     ['a replica behind', /lags by 31 s/, { replicaLagSeconds: 31 }],
     ['a slot behind', /holds back 2,048 MiB/, { slotLagBytes: 2 * 2 ** 30 }],
     ['an old transaction', /open for 61 minutes/, { oldestTransactionMinutes: 61 }],
-    ['a vacuum of the table', /vacuum/, { maintenance: true }],
+    ['a vacuum of the table', /vacuum/, { maintenance: true, deadRowsPercent: 21 }],
   ])('%s', (_, reason, change) => {
     const found = easing(plan, null, 3, { ...calm, ...change }, noon);
     expect(found?.reason).toMatch(reason);
@@ -27,8 +27,19 @@ describe('pressures that can ease', () => {
 
   test('names all of them at once', () => {
     const { reason } =
-      easing(plan, null, 3, { ...calm, maintenance: true, replicaLagSeconds: 40 }, noon) ?? {};
+      easing(
+        plan,
+        null,
+        3,
+        { ...calm, maintenance: true, deadRowsPercent: 30, replicaLagSeconds: 40 },
+        noon,
+      ) ?? {};
     expect(reason).toMatch(/lags.*; .*vacuum/);
+  });
+
+  test('a vacuum beside few dead rows is a neighbour, and many without one wait for nobody', () => {
+    expect(easing(plan, null, 3, { ...calm, maintenance: true, deadRowsPercent: 19 }, noon)).toBeNull();
+    expect(easing(plan, null, 3, { ...calm, deadRowsPercent: 90 }, noon)).toBeNull();
   });
 
   test('one spike is no pressure, and neither is what nobody could measure', () => {
@@ -69,7 +80,9 @@ describe('off-peak windows', () => {
   test('an open window does not hide a pressure', () => {
     const night = new Date('2030-01-07T22:00:00Z');
     expect(easing(plan, nights, 3, calm, night)).toBeNull();
-    expect(easing(plan, nights, 3, { ...calm, maintenance: true }, night)?.reason).toMatch(/vacuum/);
+    expect(
+      easing(plan, nights, 3, { ...calm, maintenance: true, deadRowsPercent: 30 }, night)?.reason,
+    ).toMatch(/vacuum/);
   });
 
   const minutes = fc.integer({ min: 0, max: 24 * 60 - 1 });

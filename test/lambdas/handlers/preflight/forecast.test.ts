@@ -62,7 +62,7 @@ function expectWithin(estimate: number, real: number): void {
 test('a few thousand rows: growth and WAL within the stated factor', async () => {
   const estimate = await foreseen(6_000);
   expect(estimate).toMatchObject({ rowsToEncrypt: 5_700, batches: 4 });
-  expect(estimate.hours).toBeGreaterThan(6.5);
+  expect(estimate.paces.plan.hours).toBeGreaterThan(6.5);
   const real = await encryptAll();
   expectWithin(estimate.tableBytes, real.tableBytes);
   expectWithin(estimate.walBytes, real.walBytes);

@@ -79,8 +79,8 @@ describe('DryRun', () => {
     for (const what of ['rowsToEncrypt', 'batches', 'tableBytes', 'walBytes'])
       expect(forecast[what], what).toBe(each.reduce((sum, table) => sum + Number(table[what]), 0));
     // The soaks are those of one rollout, whatever the number of tables.
-    expect(forecast.hours).toBeGreaterThan(6.5);
-    expect(forecast.hours).toBeLessThan(8);
+    expect(forecast.paces.plan.hours).toBeGreaterThan(6.5);
+    expect(forecast.paces.plan.hours).toBeLessThan(8);
   });
 
   test('of some of the tables; of one that is registered and one that is not', async () => {
