@@ -6,7 +6,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { readRunningQueries } from '../../lambdas/adapters/postgres/stopping/running-queries.ts';
+import {
+  readPreparedTransactions,
+  readRunningQueries,
+} from '../../lambdas/adapters/postgres/stopping/running-queries.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-queries-${randomUUID()}`);
@@ -25,7 +28,7 @@ async function connect(): Promise<pg.Client> {
 beforeAll(async () => {
   server = await startPostgres({
     directory,
-    settings: ['fsync=off', 'shared_preload_libraries=pg_stat_statements'],
+    settings: ['fsync=off', 'shared_preload_libraries=pg_stat_statements', 'max_prepared_transactions=5'],
   });
   observer = await connect();
   await observer.query('create schema stats; create extension pg_stat_statements schema stats');
@@ -43,7 +46,7 @@ async function toldOf(
   statement: string,
   before: number,
   lock = 'select from people for update',
-): Promise<string | undefined> {
+): Promise<string | null | undefined> {
   const session = await connect();
   for (let times = 0; times < before; times++) await session.query(statement);
   // Not the observer's own transaction: what it sees of others would stand still with it.
@@ -52,7 +55,7 @@ async function toldOf(
   const running = session.query(statement).catch(() => undefined);
   try {
     for (;;) {
-      const found = (await readRunningQueries(observer)).find(({ waitsFor }) =>
+      const found = (await readRunningQueries(observer, ['people'])).find(({ waitsFor }) =>
         waitsFor?.startsWith('Lock/'),
       );
       if (found) return found.statement;
@@ -94,4 +97,39 @@ test('a utility statement, which is stored as it was sent, is told by its first 
 test('without the extension, or while it may not be read, the first word is all', async () => {
   await observer.query('drop extension pg_stat_statements');
   expect(await toldOf("select phone from people where name <> 'Jane Doe' for update", 1)).toBe('SELECT …');
+});
+
+test('a prepared transaction is named, with when and by whom, though no session is there', async () => {
+  const session = await connect();
+  await session.query("begin; update people set phone = phone; prepare transaction 'order-4711'");
+  await session.end();
+  expect(await readRunningQueries(observer, ['people'])).toEqual([]);
+  expect(await readPreparedTransactions(observer)).toEqual([
+    {
+      gid: 'order-4711',
+      owner: 'postgres',
+      preparedAt: expect.stringMatching(/^\d{4}-\d\d-\d\d \d\d:\d\d$/),
+    },
+  ]);
+  await observer.query("rollback prepared 'order-4711'");
+  expect(await readPreparedTransactions(observer)).toEqual([]);
+});
+
+test('a session that our role may not look into is told when it holds a lock on a table of the run', async () => {
+  await observer.query("create role looker login password 'looker'");
+  const session = await connect();
+  await session.query("set application_name = 'nightly job'; begin; lock table people in share mode");
+  const url = new URL(server.url);
+  url.username = 'looker';
+  url.password = 'looker';
+  const looker = new pg.Client({ connectionString: url.href });
+  await looker.connect();
+  const pid = (await session.query('select pg_backend_pid() as pid')).rows[0].pid;
+  expect(await readRunningQueries(looker, ['people'])).toEqual([
+    { pid, application: 'nightly job', state: 'hidden', waitsFor: null, seconds: 0, statement: null },
+  ]);
+  expect(await readRunningQueries(looker, [])).toEqual([]);
+  await looker.end();
+  await session.query('rollback');
+  await session.end();
 });

@@ -71,6 +71,7 @@ const everywhere = {
     proof: undefined,
     vitals: { ...calm, customerAlarms: { inAlarm: [attack], withoutData: [attack], notFound: [] } },
     gates: [{ gate: attack, verdict: 'NO_GO', reason: attack, judgedAt: new Date(0) }],
+    prepared: [{ gid: attack, preparedAt: '2026-11-28 03:04', owner: attack }],
     queries: [
       { pid: 1, application: attack, state: attack, waitsFor: attack, seconds: 1, statement: attack },
     ],

@@ -23,8 +23,16 @@ export interface RunningQuery {
   readonly waitsFor: string | null;
   /** Since the statement began. */
   readonly seconds: number;
-  /** Without literals. */
-  readonly statement: string;
+  /** Without literals; null = our role may not look into the session. */
+  readonly statement: string | null;
+}
+
+/** Of no session any more, and not ended: it keeps its locks. */
+export interface PreparedTransaction {
+  readonly gid: string;
+  /** YYYY-MM-DD hh:mm, UTC */
+  readonly preparedAt: string;
+  readonly owner: string;
 }
 
 /** A table of the run, as it was left. */
@@ -47,6 +55,7 @@ export interface Evidence {
   /** The latest judgements of this attempt, newest first. */
   readonly gates: readonly JudgedGate[];
   readonly queries: readonly RunningQuery[];
+  readonly prepared: readonly PreparedTransaction[];
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
   /** A link to the runbook. */
@@ -58,7 +67,8 @@ const maxLines = 5;
 
 /** The notification's text. The first three lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence): string {
-  const { tables, runId, why, proof, vitals, gates, queries, commandLine, runbook } = textOf(evidence);
+  const { tables, runId, why, proof, vitals, gates, queries, prepared, commandLine, runbook } =
+    textOf(evidence);
   const [only] = tables;
   return [
     `The encryption rollout of ${tablesInWords(tables.map(({ name }) => name))} has stopped. ${why}.`,
@@ -74,6 +84,10 @@ export function stopMessage(evidence: Evidence): string {
     `Vitals: ${vitalsLine(vitals)}.`,
     ...list('Last judgements', gates, gateLine),
     ...list('Other sessions at work', queries, queryLine),
+    // Few servers have any, and then they are what is in the way.
+    ...(prepared.length === 0
+      ? []
+      : list('Prepared transactions, which keep their locks', prepared, preparedLine)),
   ].join('\n');
 }
 
@@ -143,6 +157,14 @@ function gateLine({ gate, verdict, reason, judgedAt }: JudgedGate): string {
 }
 
 function queryLine({ pid, application, state, waitsFor, seconds, statement }: RunningQuery): string {
+  const name = `${pid} ${application || 'without a name'}`;
+  if (statement === null)
+    return `${name}, holds a lock on a table of the run; what it does is hidden from us: grant pg_read_all_stats to the rollout's role`;
   const waits = waitsFor === null ? '' : `, waits for ${waitsFor}`;
-  return `${pid} ${application || 'without a name'}, ${state} for ${Math.round(seconds)} s${waits}: ${statement}`;
+  return `${name}, ${state} for ${Math.round(seconds)} s${waits}: ${statement}`;
+}
+
+function preparedLine({ gid, preparedAt, owner }: PreparedTransaction): string {
+  const quoted = gid.replaceAll("'", "''");
+  return `prepared transaction ${gid}, prepared at ${preparedAt} UTC by ${owner}: whoever manages it commits it, or: rollback prepared '${quoted}';`;
 }

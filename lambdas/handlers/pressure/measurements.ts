@@ -46,10 +46,15 @@ export async function readVitals(
        -- Asked only where there is a slot: where WAL cannot be read there is none.
        (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8
         from pg_replication_slots where restart_lsn is not null) as slot_lag,
-       (select coalesce(max(extract(epoch from clock_timestamp() - xact_start) / 60), 0)::float8
-        from pg_stat_activity
-        where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
-          and application_name not like $2 || '%') as oldest_transaction,
+       (select coalesce(max(extract(epoch from clock_timestamp() - began) / 60), 0)::float8
+        from (
+          select xact_start as began
+          from pg_stat_activity
+          where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
+            and application_name not like $2 || '%'
+          union all
+          select prepared from pg_prepared_xacts where database = current_database()
+        ) as transactions) as oldest_transaction,
        -- The lock that VACUUM, ANALYZE and CREATE INDEX CONCURRENTLY take; unlike their progress, everybody may see it.
        exists (
          select from pg_locks

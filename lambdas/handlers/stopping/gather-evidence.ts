@@ -1,11 +1,14 @@
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { countErrorsByType } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readHealth, readRegistrations } from '../../adapters/postgres/encryption/engine.ts';
+import { readHealth, readRegistrations, tableSql } from '../../adapters/postgres/encryption/engine.ts';
 import { readLastGates } from '../../adapters/postgres/gates/judgements.ts';
 import { readPlaintextProof, recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun, fenceRun } from '../../adapters/postgres/runs/runs.ts';
-import { readRunningQueries } from '../../adapters/postgres/stopping/running-queries.ts';
+import {
+  readPreparedTransactions,
+  readRunningQueries,
+} from '../../adapters/postgres/stopping/running-queries.ts';
 import { switchesOff } from '../../adapters/postgres/stopping/triggers-off.ts';
 import { explainReason } from '../../core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from '../../core/payloads.ts';
@@ -19,12 +22,13 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
     const why = explainReason(reason);
     // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
-    const queries = await readRunningQueries(client);
     const runTables = await readRunTables(client, run);
     const registered = await readRegistrations(
       client,
       runTables.map(({ name }) => name),
     );
+    const queries = await readRunningQueries(client, registered.map(tableSql));
+    const prepared = await readPreparedTransactions(client);
     const vitals = await readVitals(step, client, registered);
     const tables: TableEvidence[] = [];
     let isStillOn = false;
@@ -34,7 +38,7 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
       if (health.triggerEnabled && (await switchesOff(client, run, purpose))) isStillOn = true;
     }
     const gates = await readLastGates(client, run);
-    await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, queries });
+    await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, queries, prepared });
     const proof = await readPlaintextProof(client, run);
     // With a trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
     if (isStillOn) await fenceRun(client, run);
@@ -43,7 +47,18 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
       // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
       await publish(null, { RolloutStopped: 1 }).catch(unpublished(step));
     }
-    const evidence = { tables, vitals, gates, queries, runId: run.id, why, proof, commandLine, runbook };
+    const evidence = {
+      tables,
+      vitals,
+      gates,
+      queries,
+      prepared,
+      runId: run.id,
+      why,
+      proof,
+      commandLine,
+      runbook,
+    };
     return { summary: stopMessage(evidence) };
   });
 });

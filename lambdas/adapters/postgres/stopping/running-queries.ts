@@ -1,18 +1,33 @@
 import pg from 'pg';
 import { tellable, tellableName } from '../../../core/stopping/redacted-statements.ts';
-import type { RunningQuery } from '../../../core/stopping/stop-message.ts';
+import type { PreparedTransaction, RunningQuery } from '../../../core/stopping/stop-message.ts';
 
 /** Sessions that are told of: those that have been at it longest. */
 const maxSessions = 10;
 
-/** What the other sessions of this database do, as far as our role may see it, the longest first. */
-export async function readRunningQueries(client: pg.ClientBase): Promise<RunningQuery[]> {
+/**
+ * What the other sessions of this database do, the longest first. Of one that our role may not look into: only when it holds a
+ * lock on these tables, which everybody may see.
+ * @param tables as SQL names them
+ */
+export async function readRunningQueries(
+  client: pg.ClientBase,
+  tables: readonly string[],
+): Promise<RunningQuery[]> {
   const { rows } = await client.query(
     `select pid, application_name, state, wait_event_type || '/' || wait_event as waits_for,
-       coalesce(extract(epoch from clock_timestamp() - query_start), 0)::float8 as seconds, query, query_id::text as id
-     from pg_stat_activity
-     where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid() and state <> 'idle'
+       extract(epoch from clock_timestamp() - query_start)::float8 as seconds, query, query_id::text as id
+     from pg_stat_activity as a
+     where datname = current_database() and pid <> pg_backend_pid()
+       and case
+         when state is not null then backend_type = 'client backend' and state <> 'idle'
+         else backend_type is null and exists (
+           select from pg_locks as l
+           where l.pid = a.pid and l.granted and l.locktype = 'relation' and l.relation = any (array(select to_regclass(name)::oid from unnest($1::text[]) as name))
+         )
+       end
      order by query_start limit ${maxSessions}`,
+    [tables],
   );
   const stored = await storedStatements(
     client,
@@ -22,12 +37,21 @@ export async function readRunningQueries(client: pg.ClientBase): Promise<Running
     ({ pid, application_name: application, state, waits_for: waitsFor, seconds, query, id }) => ({
       pid,
       application: tellableName(application),
-      state,
+      state: state ?? 'hidden',
       waitsFor: state === 'active' ? waitsFor : null,
-      seconds,
-      statement: tellable(query, stored.get(id)),
+      seconds: seconds ?? 0,
+      statement: state === null ? null : tellable(query, stored.get(id)),
     }),
   );
+}
+
+/** Transactions that were prepared for a two-phase commit, the oldest first. They hold their locks until somebody ends them. */
+export async function readPreparedTransactions(client: pg.ClientBase): Promise<PreparedTransaction[]> {
+  const { rows } = await client.query(
+    `select gid, owner, to_char(prepared at time zone 'UTC', 'YYYY-MM-DD HH24:MI') as "preparedAt"
+     from pg_prepared_xacts where database = current_database() order by prepared limit ${maxSessions}`,
+  );
+  return rows;
 }
 
 /** Texts of pg_stat_statements by query id; none where it is not installed, or not loaded. */

@@ -23,10 +23,18 @@ const message = (tables: TableEvidence[], more: Partial<Evidence> = {}) =>
     vitals: calm,
     gates: [],
     queries: [],
+    prepared: [],
     commandLine: (words) => `npm run rollout -- ${words}`,
     runbook: (anchor) => `docs/runbook.md#${anchor}`,
     ...more,
   }).split('\n');
+
+test('a prepared transaction is told with the words that end it', () => {
+  const prepared = [{ gid: "o'brien", preparedAt: '2026-11-28 03:04', owner: 'shop' }];
+  expect(message([table('public.appointments')], { prepared }).at(-1)).toBe(
+    "- prepared transaction o'brien, prepared at 2026-11-28 03:04 UTC by shop: whoever manages it commits it, or: rollback prepared 'o''brien';",
+  );
+});
 
 describe('the page of a stop', () => {
   test('of one table says in three lines what happened, how it is now and what is next', () => {
