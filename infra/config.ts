@@ -44,6 +44,10 @@ const everywhere = {
   runbookUrl: z.url('expected a URL, like https://wiki.example.com/runbook').optional(),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
+  /** Who is told of what can wait until morning; those on call, when not given. */
+  tomorrow: z.array(z.email('expected an e-mail address')).optional(),
+  /** Who is told of what nobody needs to act on, like the end of a rollout; those on call, when not given. */
+  notes: z.array(z.email('expected an e-mail address')).optional(),
   /** Who follows the rollout, by status updates and by the reports of the 30 days after: e-mail addresses. */
   updates: z.array(z.email('expected an e-mail address')).default([]),
   /** Whom the plan wants told besides: e-mail addresses, a topic for each that has any. */

@@ -2,6 +2,7 @@ import { alertsOf } from '../lambdas/core/monitoring/alerts.ts';
 import { metricTarget } from '../lambdas/core/monitoring/metrics.ts';
 import { planOf, targetName } from '../lambdas/core/plan/settings.ts';
 import { commandLine, runbookAt } from '../lambdas/core/telling/hints.ts';
+import { subjectOf } from '../lambdas/core/telling/subject.ts';
 import type { RolloutConfig } from './config.ts';
 import { serviceAlerts } from './monitoring/service-alerts.ts';
 
@@ -19,12 +20,14 @@ export interface Names {
   readonly dashboard: string;
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
+  /** Subject of a message: what has happened to the tables. */
+  subject(what: string): string;
   /** A link to the runbook, at this heading's anchor. */
   runbook(anchor?: string): string;
   /** Of all alerts. */
   readonly alarms: readonly string[];
-  /** Of the alerts that stop a rollout under way. */
-  readonly stoppingAlarms: readonly string[];
+  /** Of the alerts that StopRollout hears of: those that stop a rollout under way, and others that it tells people. */
+  readonly heardAlarms: readonly string[];
 }
 
 /** Every name of a deployment. */
@@ -37,8 +40,9 @@ export function namesOf(config: RolloutConfig): Names {
     metricTarget: (table) => metricTarget(config.stackName, table),
     dashboard: config.stackName,
     commandLine: (words) => commandLine({ stack: config.stackName }, words),
+    subject: (what) => subjectOf({ stack: config.stackName, what, tables: config.targets.map(targetName) }),
     runbook: (anchor) => runbookAt(config.runbookUrl, anchor),
     alarms: [...alerts, ...serviceAlerts].map(({ name }) => of(name)),
-    stoppingAlarms: alerts.filter(({ stopsRollout }) => stopsRollout).map(({ name }) => of(name)),
+    heardAlarms: alerts.filter(({ toldByStopRollout }) => toldByStopRollout).map(({ name }) => of(name)),
   };
 }

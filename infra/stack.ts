@@ -1,4 +1,4 @@
-import { CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-lib';
+import { Annotations, CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
@@ -30,6 +30,7 @@ import { Endpoints } from './surroundings/endpoints.ts';
 import { GivenSurroundings } from './surroundings/surroundings.ts';
 import { Chat } from './telling/chat.ts';
 import { Notifications } from './telling/notifications.ts';
+import { PageMachine } from './telling/page-machine.ts';
 import { StatusUpdates } from './telling/status-updates.ts';
 
 const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
@@ -44,6 +45,10 @@ interface EncryptionRolloutStackProps extends StackProps {
 export class EncryptionRolloutStack extends Stack {
   constructor(scope: Construct, id: string, { config, ...props }: EncryptionRolloutStackProps) {
     super(scope, id, props);
+    if (config.runbookUrl === undefined)
+      Annotations.of(this).addInfo(
+        'Found no runbookUrl: pages will not link the runbook. Publish docs/runbook.md where a phone opens it, and say where.',
+      );
     const plan = planOf(config);
     const names = namesOf(config);
     Tags.of(this).add('Application', 'encryption-rollout');
@@ -77,10 +82,13 @@ export class EncryptionRolloutStack extends Stack {
     const notifications = new Notifications(this, 'Notifications', {
       names,
       onCall: config.onCall,
+      tomorrow: config.tomorrow ?? config.onCall,
+      notes: config.notes ?? config.onCall,
       updates: config.updates,
       stakeholders: config.stakeholders,
     });
     const { topic } = notifications;
+    const topics = { page: topic, tomorrow: notifications.tomorrow, note: notifications.notes };
     const checks = new CheckSchedules(this, 'Checks', { names });
     const functions = new Functions(this, 'Functions', {
       checks,
@@ -97,11 +105,11 @@ export class EncryptionRolloutStack extends Stack {
         names,
         slack: config.slack,
         notifications,
-        topics: [topic, notifications.updates],
+        topics: [...Object.values(topics), notifications.updates],
         logGroup,
       });
 
-    const shared = { names, functions, topic };
+    const shared = { names, functions, topics };
     const { machine: hold } = new HoldMachine(this, 'Hold', { ...shared, plan });
     const { machine: encryptBatches } = new EncryptBatchesMachine(this, 'EncryptBatches', {
       ...shared,
@@ -120,7 +128,11 @@ export class EncryptionRolloutStack extends Stack {
       finalAudit,
       hold,
     });
-    const { machine: rollback } = new RollbackMachine(this, 'Rollback', shared);
+    const { machine: rollback } = new RollbackMachine(this, 'Rollback', {
+      ...shared,
+      targets: config.targets,
+    });
+    const { machine: page } = new PageMachine(this, 'Page', shared);
     const { machine: clearCiphertext } = new ClearCiphertextMachine(this, 'ClearCiphertext', shared);
     const { machine: rollout } = new RolloutMachine(this, 'EncryptionRollout', {
       ...shared,
@@ -145,14 +157,23 @@ export class EncryptionRolloutStack extends Stack {
       schedules: checks.group,
     });
 
-    for (const publisher of [hold, rollback, rollout, clearCiphertext, postRolloutChecks, statusUpdates])
+    for (const publisher of [
+      hold,
+      rollback,
+      rollout,
+      page,
+      clearCiphertext,
+      postRolloutChecks,
+      statusUpdates,
+    ])
       notifications.grantEncryption(publisher);
     notifications.tellOf(rollout, rollback);
 
     const alarms = new Alarms(this, 'Alarms', {
       names,
       plan,
-      topics: notifications.support === undefined ? [topic] : [topic, notifications.support],
+      topics,
+      listeners: notifications.support === undefined ? [] : [notifications.support],
       rollout,
       rollback,
       postRolloutChecks,
@@ -173,7 +194,7 @@ export class EncryptionRolloutStack extends Stack {
       stopRollout: functions.named('StopRollout'),
       rollout,
       rollback,
-      alarms: [...names.stoppingAlarms, ...config.customerAlarms],
+      alarms: [...names.heardAlarms, ...config.customerAlarms],
     });
 
     new CfnOutput(this, 'StateMachineArn', {
@@ -189,8 +210,16 @@ export class EncryptionRolloutStack extends Stack {
       value: notifications.updates.topicArn,
     });
     new CfnOutput(this, 'OnCallTopicArn', {
-      description: 'Where alarms and the ends of rollouts are announced',
+      description: 'What wakes somebody: stops, questions, alarms that cannot wait',
       value: topic.topicArn,
+    });
+    new CfnOutput(this, 'TomorrowTopicArn', {
+      description: 'What can wait until morning',
+      value: notifications.tomorrow.topicArn,
+    });
+    new CfnOutput(this, 'NotesTopicArn', {
+      description: 'Ends of rollouts, and what else nobody needs to act on',
+      value: notifications.notes.topicArn,
     });
     // What is restored, when somebody must: `npm run rollout -- rollback --option restore`.
     const { instanceIdentifier, clusterIdentifier } = surroundings.database;

@@ -17,6 +17,7 @@ export type MachineName =
   | 'Hold'
   | 'Rollback'
   | 'ClearCiphertext'
+  | 'Page'
   | 'PostRolloutChecks'
   | 'StatusUpdates';
 

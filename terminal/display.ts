@@ -3,6 +3,7 @@ import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
+import { hoursInWords } from '../lambdas/core/telling/hints.ts';
 import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
 
 /** Columns that everything fits into. */
@@ -19,14 +20,7 @@ export function count(value: number): string {
 
 /** Seconds as `35 s`, `4 min`, `2 h 30 min` or `3 days 4 h`. */
 export function duration(seconds: number): string {
-  const [days, hours, minutes] = [86_400, 3_600, 60].map((unit) => Math.floor(seconds / unit)) as [
-    number,
-    number,
-    number,
-  ];
-  if (days > 0) return `${days} day${days > 1 ? 's' : ''} ${hours % 24} h`;
-  if (hours > 0) return minutes % 60 > 0 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-  return minutes > 0 ? `${minutes} min` : `${Math.round(seconds)} s`;
+  return hoursInWords(seconds / 3_600);
 }
 
 /** Binary units, as storage is sold. */

@@ -3,10 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
+import { executionLink } from '../../lambdas/core/telling/links.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
-import { consoleLink, runningRollouts, startOf, stopRollout } from './executions.ts';
+import { runningRollouts, startOf, stopRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
 import { whereOf } from './requests.ts';
 import { statusScreen } from './screen.ts';
@@ -66,7 +67,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const started = performance.now();
   for (const execution of executions) {
     await stopRollout(execution, `Aborted by ${deployment.caller}: ${reason}`);
-    tell(`Stopped ${execution}\n${consoleLink(execution)}`);
+    tell(`Stopped ${execution}\n${executionLink(execution)}`);
   }
   const { status, touched } = await untilStopped(deployment, started, executions);
   const milliseconds = Math.round(performance.now() - started);

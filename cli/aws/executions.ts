@@ -74,10 +74,3 @@ function leave(): never {
   tell('The execution goes on.');
   process.exit(130);
 }
-
-/** The execution in the console. */
-export function consoleLink(executionArn: string): string {
-  const [, partition, , region] = executionArn.split(':');
-  const domain = { 'aws-us-gov': 'amazonaws-us-gov.com', 'aws-cn': 'amazonaws.cn' }[partition ?? ''];
-  return `https://${region}.console.${domain ?? 'aws.amazon.com'}/states/home?region=${region}#/v2/executions/details/${executionArn}`;
-}

@@ -3,10 +3,11 @@ import { input as ask } from '@inquirer/prompts';
 import { type Command, Option } from 'commander';
 import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateOutput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { executionLink } from '../../lambdas/core/telling/links.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, collect, demandTerminal, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
-import { consoleLink, follow } from './executions.ts';
+import { follow } from './executions.ts';
 import { operate, readStatus } from './operate.ts';
 import { whereOf } from './requests.ts';
 import { readFacts, restorePage } from './restore.ts';
@@ -128,7 +129,7 @@ async function typedId(what: string): Promise<string> {
 async function followed(options: Flags, deployment: Deployment, answer: OperateOutput): Promise<void> {
   tell(answer.done);
   const { execution = '' } = answer;
-  tell(`${execution}\n${consoleLink(execution)}`);
+  tell(`${execution}\n${executionLink(execution)}`);
   const { status, cause, error } = await follow(execution);
   if (status !== 'SUCCEEDED') process.exitCode = 1;
   const after = await readStatus(deployment);

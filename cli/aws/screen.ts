@@ -1,5 +1,6 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
+import { isApproval } from '../../lambdas/core/gates/decisions.ts';
 import { type Criterion, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
@@ -144,7 +145,9 @@ function holdLines(
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
     `  ${withoutGate(gate, reason)}`,
-    ...['go', 'no-go', 'retry'].map((decision) => `  ${commandLine(`decide ${id} ${decision}`)}`),
+    ...(isApproval(gate) ? ['go', 'no-go'] : ['go', 'no-go', 'retry']).map(
+      (decision) => `  ${commandLine(`decide ${id} ${decision}`)}`,
+    ),
   ];
 }
 

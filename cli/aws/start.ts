@@ -5,10 +5,11 @@ import { InvalidInput } from '../../lambdas/core/errors.ts';
 import type { RolloutInput } from '../../lambdas/core/plan/input.ts';
 import { parseInput } from '../../lambdas/core/plan/input.ts';
 import { attestations as checklist } from '../../lambdas/core/plan/plan.ts';
+import { executionLink } from '../../lambdas/core/telling/links.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
-import { consoleLink, follow, runningRollouts, startRollout } from './executions.ts';
+import { follow, runningRollouts, startRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
 import { dryRunScreen, percentOf, statusScreen } from './screen.ts';
 
@@ -111,7 +112,7 @@ async function run(options: Flags): Promise<void> {
   )
     return;
   const execution = await startRollout(deployment, input);
-  const link = consoleLink(execution);
+  const link = executionLink(execution);
   if (!options.wait && !dryRun) {
     print(
       options,

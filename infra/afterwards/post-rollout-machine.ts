@@ -15,7 +15,7 @@ export class PostRolloutMachine extends Construct {
   constructor(
     scope: Construct,
     id: string,
-    { names, functions, topic, updates }: MachineProps & { readonly updates: ITopic },
+    { names, functions, topics, updates }: MachineProps & { readonly updates: ITopic },
   ) {
     super(scope, id);
     const check = invoke(this, 'PostRolloutCheck', {
@@ -26,7 +26,7 @@ export class PostRolloutMachine extends Construct {
     const subject = JsonPath.stringAt('$.result.subject');
     const message = JsonPath.stringAt('$.result.message');
     // The report says the same; a chat follows both topics.
-    const page = notify(this, 'Page', topic, subject, message, { [toldBy]: { value: 'Updates' } });
+    const page = notify(this, 'Page', topics.page, subject, message, { [toldBy]: { value: 'Updates' } });
     const report = notify(this, 'Report', updates, subject, message);
 
     check.next(

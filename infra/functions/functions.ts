@@ -140,6 +140,7 @@ export class Functions extends Construct {
         ...(needs.stops || needs.requests
           ? { ROLLBACK_MACHINE_ARN: machineArn(this, names, 'Rollback') }
           : {}),
+        ...(needs.stops ? { PAGE_MACHINE_ARN: machineArn(this, names, 'Page') } : {}),
         ...(needs.requests ? { CLEAR_MACHINE_ARN: machineArn(this, names, 'ClearCiphertext') } : {}),
         ...(needs.schedules
           ? {

@@ -27,7 +27,7 @@ export interface Needs {
   readonly backups?: true;
   /** Asks whether the execution that holds a run, or clears it, is still alive. */
   readonly executions?: true;
-  /** Stops an execution and starts its rollback. */
+  /** Stops an execution and starts its rollback, or pages. */
   readonly stops?: true;
   /** Starts a rollback or a clearing that a person has asked for. */
   readonly requests?: true;
@@ -102,11 +102,11 @@ export function grantNeeds(
     );
   if (needs.stops) {
     allow(['states:StopExecution'], [executionsArn(role, names, 'EncryptionRollout')]);
-    allow(['states:StartExecution'], [machineArn(role, names, 'Rollback')]);
+    allow(['states:StartExecution'], [machineArn(role, names, 'Rollback'), machineArn(role, names, 'Page')]);
     // Of the rollout's, who stopped it and why; of a rollback's, how it fares.
     allow(
       ['states:DescribeExecution'],
-      [executionsArn(role, names, 'EncryptionRollout'), executionsArn(role, names, 'Rollback')],
+      ['EncryptionRollout', 'Rollback', 'Page'].map((machine) => executionsArn(role, names, machine)),
     );
   }
   if (needs.requests) {

@@ -31,7 +31,7 @@ export class HoldMachine extends Construct {
   constructor(
     scope: Construct,
     id: string,
-    { names, functions, topic, plan }: MachineProps & { readonly plan: Plan },
+    { names, functions, topics, plan }: MachineProps & { readonly plan: Plan },
   ) {
     super(scope, id);
     const run = JsonPath.objectAt('$.run');
@@ -48,8 +48,8 @@ export class HoldMachine extends Construct {
     const page = notify(
       this,
       'Notify',
-      topic,
-      'Encryption rollout: your decision is needed',
+      topics.page,
+      JsonPath.stringAt('$.asked.subject'),
       JsonPath.stringAt('$.asked.message'),
     );
     const awaitDecision = awaitAnswer(this, 'AwaitDecision', {

@@ -23,6 +23,7 @@ import {
   StepFunctionsStartExecution,
 } from 'aws-cdk-lib/aws-stepfunctions-tasks';
 import type { Construct } from 'constructs';
+import type { Severity } from '../../lambdas/core/monitoring/alerts.ts';
 import type { FunctionName, Functions } from '../functions/functions.ts';
 import type { Names } from '../names.ts';
 import * as retries from './retries.ts';
@@ -31,7 +32,8 @@ import * as retries from './retries.ts';
 export interface MachineProps {
   readonly names: Names;
   readonly functions: Functions;
-  readonly topic: ITopic;
+  /** Who is told, by how much it matters. */
+  readonly topics: Readonly<Record<Severity, ITopic>>;
 }
 
 interface HandlerProps {

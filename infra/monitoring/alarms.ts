@@ -9,7 +9,7 @@ import {
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
-import { type Alert, alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import { type Alert, alertsOf, type Severity, urgency } from '../../lambdas/core/monitoring/alerts.ts';
 import { type MetricName, metricDimension, metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
 import type { Names } from '../names.ts';
@@ -41,7 +41,9 @@ interface AlarmsProps extends Deployed {
   readonly names: Names;
   readonly plan: Plan;
   /** Who is told when an alarm goes off; of a level also when it is over. */
-  readonly topics: readonly ITopic[];
+  readonly topics: Readonly<Record<Severity, ITopic>>;
+  /** Who hears of all alarms, besides. */
+  readonly listeners: readonly ITopic[];
 }
 
 /** Every alarm: a name, a story and a link to its heading in the runbook. */
@@ -61,6 +63,8 @@ export class Alarms extends Construct {
           treatMissingData: alert.whenMissing as TreatMissingData,
           // A count of failures is back at zero within minutes, mended or not. A level is not.
           tellsWhenOver: alert.whenMissing !== 'notBreaching',
+          severity: alert.severity,
+          isTold: alert.toldByStopRollout !== true,
         }),
       ),
       ...serviceAlerts.map((alert) =>
@@ -70,6 +74,8 @@ export class Alarms extends Construct {
           threshold: 0,
           treatMissingData: TreatMissingData.NOT_BREACHING,
           tellsWhenOver: false,
+          severity: alert.severity,
+          isTold: true,
         }),
       ),
     ];
@@ -80,6 +86,8 @@ export class Alarms extends Construct {
     story: string,
     {
       tellsWhenOver,
+      severity,
+      isTold,
       ...how
     }: {
       metric: IMetric;
@@ -87,19 +95,23 @@ export class Alarms extends Construct {
       threshold: number;
       treatMissingData: TreatMissingData;
       tellsWhenOver: boolean;
+      severity: Severity;
+      isTold: boolean;
     },
   ): Alarm {
-    const { names, topics } = this.props;
+    const { names, topics, listeners } = this.props;
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
+      alarmDescription: `${story} ${urgency[severity]} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
       evaluationPeriods: 1,
     });
-    for (const topic of topics) {
+    for (const topic of [...(isTold ? [topics[severity]] : []), ...listeners]) {
       alarm.addAlarmAction(new SnsAction(topic));
-      if (tellsWhenOver) alarm.addOkAction(new SnsAction(topic));
     }
+    if (tellsWhenOver)
+      for (const topic of [topics[isTold ? severity : 'note'], ...listeners])
+        alarm.addOkAction(new SnsAction(topic));
     return alarm;
   }
 }

@@ -3,6 +3,7 @@ import type { IMetric } from 'aws-cdk-lib/aws-cloudwatch';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { IScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
+import type { Severity } from '../../lambdas/core/monitoring/alerts.ts';
 
 /** What AWS itself measures of the deployment. */
 export interface Deployed {
@@ -23,41 +24,48 @@ export interface Deployed {
  */
 export const serviceAlerts: readonly {
   readonly name: string;
+  readonly severity: Severity;
   readonly story: string;
   metric(deployed: Deployed): IMetric;
 }[] = [
   {
     name: 'RolloutFailed',
+    severity: 'note',
     story:
-      'An execution of EncryptionRollout has failed: it was refused, or it was stopped and rolled back. Its cause says why.',
+      'An execution of EncryptionRollout has failed: it was refused, which its starter sees, or it was stopped, which has paged. Its cause says why.',
     metric: ({ rollout }) => rollout.metricFailed({ period: Duration.minutes(1) }),
   },
   {
     name: 'RollbackFailed',
+    severity: 'page',
     story:
       'A rollback did not finish: the trigger may still be enabled. Disable it by hand, now, unless the key was being rotated or a complete table verified: there it was on before.',
     metric: ({ rollback }) => rollback.metricFailed({ period: Duration.minutes(1) }),
   },
   {
     name: 'ChecksFailed',
+    severity: 'tomorrow',
     story:
       'A check after the rollout could not be made, or its report could not be sent: for that time nobody has looked.',
     metric: ({ postRolloutChecks }) => postRolloutChecks.metricFailed({ period: Duration.minutes(1) }),
   },
   {
     name: 'UpdatesFailed',
+    severity: 'note',
     story:
       'A status update could not be written or sent: those who follow the rollout have not heard how it stands.',
     metric: ({ statusUpdates }) => statusUpdates.metricFailed({ period: Duration.minutes(1) }),
   },
   {
     name: 'SchedulesFailed',
+    severity: 'tomorrow',
     story:
       'A check after the rollout, or a status update, was due and could not be started, however often it was tried.',
     metric: ({ schedules }) => schedules.metricDropped({ period: Duration.minutes(1) }),
   },
   {
     name: 'StopRolloutFailed',
+    severity: 'page',
     story:
       'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed. Stop it by hand, now: the runbook says how.',
     metric: ({ stopRollout }) => stopRollout.metricErrors({ period: Duration.minutes(1) }),

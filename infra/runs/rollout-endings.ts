@@ -5,14 +5,15 @@ import type { Construct } from 'constructs';
 import type { Target } from '../../lambdas/core/plan/settings.ts';
 import { childName } from '../machines/execution-names.ts';
 import { execute, heardOrNot, invoke, type MachineProps, notify, onError } from '../machines/tasks.ts';
+import { unfinished } from '../stopping/rollback-machine.ts';
 
-type EndingProps = Pick<MachineProps, 'names' | 'functions' | 'topic'>;
+type EndingProps = Pick<MachineProps, 'names' | 'functions' | 'topics'>;
 
 const run = JsonPath.objectAt('$.run');
 
 /** Completes the run, tells people, and schedules the checks of the days after. */
 export function completed(scope: Construct, props: EndingProps, rollback: IChainable): IChainable {
-  const { functions, topic } = props;
+  const { functions, names, topics } = props;
   const done = new Succeed(scope, 'RolloutCompleted');
   const completeRollout = invoke(scope, 'CompleteRollout', {
     functions,
@@ -22,8 +23,8 @@ export function completed(scope: Construct, props: EndingProps, rollback: IChain
   const notifyCompleted = notify(
     scope,
     'NotifyCompleted',
-    topic,
-    'Encryption rollout completed',
+    topics.note,
+    names.subject('completed'),
     JsonPath.stringAt('$.step.summary'),
   );
   // Complete it is, whoever heard of it.
@@ -37,8 +38,8 @@ export function completed(scope: Construct, props: EndingProps, rollback: IChain
   const notifyUnscheduled = notify(
     scope,
     'NotifyChecksNotScheduled',
-    topic,
-    'Encryption rollout: checks not scheduled',
+    topics.tomorrow,
+    names.subject('completed, checks not scheduled'),
     'The rollout is complete, but the checks of the next 30 days could not be scheduled. See the log of ScheduleChecks, then start another execution: it verifies every row, and schedules them.',
   );
   heardOrNot(notifyUnscheduled, notifyCompleted);
@@ -48,7 +49,7 @@ export function completed(scope: Construct, props: EndingProps, rollback: IChain
 
 /** Ends an execution as its input asked. Nothing is rolled back, and the next execution goes on. */
 export function phaseFinished(scope: Construct, props: EndingProps, rollback: IChainable): IChainable {
-  const { functions, topic } = props;
+  const { functions, names, topics } = props;
   const finished = new Succeed(scope, 'PhaseFinished', { outputPath: '$.step' });
   const endPhase = invoke(scope, 'EndPhase', {
     functions,
@@ -58,30 +59,24 @@ export function phaseFinished(scope: Construct, props: EndingProps, rollback: IC
   const page = notify(
     scope,
     'NotifyPhaseFinished',
-    topic,
-    'Encryption rollout: phase finished',
+    topics.note,
+    names.subject('phase finished'),
     JsonPath.stringAt('$.step.summary'),
   );
   heardOrNot(page, finished);
   return onError(endPhase, '$.step.reason', rollback).next(page);
 }
 
-/** Rolls back and fails with a cause that the person on call understands. */
+/** Rolls back and fails with a cause that the person on call understands. The rollback has paged, or its alarm does. */
 export function stopped(
   scope: Construct,
-  { names, topic, targets }: EndingProps & { readonly targets: readonly Target[] },
+  { names, targets }: EndingProps & { readonly targets: readonly Target[] },
   rollback: IStateMachine,
 ): IChainable {
-  const statements = targets
-    .map(
-      ({ schema, table, trigger }) =>
-        `ALTER TABLE ${quoted(schema)}.${quoted(table)} DISABLE TRIGGER ${quoted(trigger)};`,
-    )
-    .join(' ');
-  const advice = `The rollout was stopped, but its rollback did not finish, and triggers may still be on. Where the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), a trigger was on before: leave it. Otherwise disable it by hand, now: ${statements} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
-  const failed = new Fail(scope, 'RollbackFailed', { error: 'RollbackFailed', cause: advice });
-  const page = notify(scope, 'NotifyRollbackFailed', topic, 'Encryption rollout: rollback failed', advice);
-  heardOrNot(page, failed);
+  const failed = new Fail(scope, 'RollbackFailed', {
+    error: 'RollbackFailed',
+    cause: `The rollout was stopped, but its rollback did not finish. ${unfinished(names, targets)}`,
+  });
   const task = execute(scope, 'Rollback', {
     machine: rollback,
     name: childName('rollback'),
@@ -100,11 +95,7 @@ export function stopped(
     }),
     { errors: ['StepFunctions.ExecutionAlreadyExistsException'] },
   );
-  return onError(task, '$.error', page).next(
+  return onError(task, '$.error', failed).next(
     new Fail(scope, 'RolloutStopped', { error: 'RolloutStopped', causePath: '$.step.summary' }),
   );
-}
-
-function quoted(identifier: string): string {
-  return /^[a-z_][a-z0-9_]*$/.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
 }

@@ -29,7 +29,7 @@ import {
 export class ClearCiphertextMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(scope: Construct, id: string, { names, functions, topic }: MachineProps) {
+  constructor(scope: Construct, id: string, { names, functions, topics }: MachineProps) {
     super(scope, id);
     const begin = set(this, 'Begin', '$.work', { batch: 0 });
     const clearCiphertext = invoke(this, 'ClearCiphertext', {
@@ -46,7 +46,7 @@ export class ClearCiphertextMachine extends Construct {
     const notifyOnCall = notify(
       this,
       'NotifyCleared',
-      topic,
+      topics.note,
       'Encryption rollout: ciphertext cleared',
       JsonPath.stringAt('$.work.summary'),
     );
@@ -60,7 +60,7 @@ export class ClearCiphertextMachine extends Construct {
     const notifyFailed = notify(
       this,
       'NotifyFailed',
-      topic,
+      topics.tomorrow,
       'Encryption rollout: clearing failed',
       JsonPath.stringAt('$.failed.summary'),
     );

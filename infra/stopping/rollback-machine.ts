@@ -8,7 +8,15 @@ import {
   Succeed,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import type { Target } from '../../lambdas/core/plan/settings.ts';
+import { switchOffByHand } from '../../lambdas/core/stopping/by-hand.ts';
 import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from '../machines/tasks.ts';
+import type { Names } from '../names.ts';
+
+/** What to do by hand where a rollback did not finish. */
+export function unfinished(names: Names, targets: readonly Target[]): string {
+  return `Triggers may still be on. Where the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), a trigger was on before: leave it. Otherwise disable it by hand, now: ${targets.map(switchOffByHand).join(' ')} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
+}
 
 /**
  * Stops a rollout safely and tells the people on call. A step that fails does not keep the later ones from being
@@ -21,7 +29,11 @@ import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from 
 export class RollbackMachine extends Construct {
   readonly machine: StateMachine;
 
-  constructor(scope: Construct, id: string, { names, functions, topic }: MachineProps) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { names, functions, topics, targets }: MachineProps & { readonly targets: readonly Target[] },
+  ) {
     super(scope, id);
     const payload = { run: JsonPath.objectAt('$.run'), reason: JsonPath.objectAt('$.reason') };
     const step = (
@@ -36,9 +48,10 @@ export class RollbackMachine extends Construct {
     const gatherEvidence = step('GatherEvidence', '$.evidence');
     const noEvidence = new Pass(this, 'NoEvidence', {
       parameters: {
+        subject: names.subject('ROLLBACK FAILED, trigger perhaps on'),
         summary: JsonPath.format(
-          'The encryption rollout was stopped, but the evidence could not be gathered. Is the trigger off? See {}, and the execution {}',
-          names.runbook('rollbackfailed'),
+          'The encryption rollout was stopped, but the evidence could not be gathered. {} The execution: {}',
+          unfinished(names, targets),
           JsonPath.executionId,
         ),
       },
@@ -47,8 +60,8 @@ export class RollbackMachine extends Construct {
     const notifyOnCall = notify(
       this,
       'Notify',
-      topic,
-      'Encryption rollout stopped',
+      topics.page,
+      JsonPath.stringAt('$.evidence.subject'),
       JsonPath.stringAt('$.evidence.summary'),
     );
     const complete = new Choice(this, 'Complete')

@@ -28,13 +28,19 @@ interface NotificationsProps {
   readonly names: Names;
   /** E-mail addresses; each must confirm its subscription. */
   readonly onCall: readonly string[];
+  readonly tomorrow: readonly string[];
+  readonly notes: readonly string[];
   readonly updates: readonly string[];
   readonly stakeholders: RolloutConfig['stakeholders'];
 }
 
-/** The topic that pages the person on call, and one for each stakeholder: encrypted, and deaf to anything but TLS. */
+/** The topic that pages the person on call, one for what can wait, one for what is only told, and one for each stakeholder: encrypted, and deaf to anything but TLS. */
 export class Notifications extends Construct {
   readonly topic: Topic;
+  /** What can wait until morning. */
+  readonly tomorrow: Topic;
+  /** What nobody needs to do anything about now. */
+  readonly notes: Topic;
   /** Those who follow the rollout: the plan's channel. */
   readonly updates: Topic;
   /** Besides the person on call, who hears of alarms. */
@@ -64,6 +70,8 @@ export class Notifications extends Construct {
       }),
     );
     this.topic = this.create('OnCall', props.onCall, 'cloudwatch');
+    this.tomorrow = this.create('Tomorrow', props.tomorrow, 'cloudwatch');
+    this.notes = this.create('Notes', props.notes, 'cloudwatch');
     this.updates = this.create('Updates', props.updates);
     const wanted = (Object.keys(heard) as Stakeholder[]).filter(
       (name) => props.stakeholders[name].length > 0,

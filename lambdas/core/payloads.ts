@@ -153,6 +153,7 @@ export const AskPersonInput = z.object({
 export interface AskPersonOutput {
   /** Opaque: what people answer. */
   readonly hold: string;
+  readonly subject: string;
   /** Of the page: what was measured, and how to answer. */
   readonly message: string;
 }
@@ -273,6 +274,8 @@ export interface ProvePlaintextOutput {
 }
 export const GatherEvidenceInput = RollbackInput;
 export interface GatherEvidenceOutput {
+  /** Of the notification. */
+  readonly subject: string;
   /** What happened, what was done, what to do next: the execution's cause and the notification's text. */
   readonly summary: string;
 }
@@ -291,15 +294,17 @@ export const StopRolloutInput = z.discriminatedUnion('detail-type', [
   }),
   z.object({
     'detail-type': z.literal('CloudWatch Alarm State Change'),
+    /** The same in every delivery. */
+    id: z.string(),
     detail: z.object({ alarmName: z.string(), state: z.object({ value: z.literal('ALARM') }) }),
   }),
 ]);
 export interface StopRolloutOutput {
   /**
    * NOTHING: there is no run that this event would stop. ROLLBACK: its rollback runs, or has run. CHECKS: the run was
-   * complete already; its checks are scheduled.
+   * complete already; its checks are scheduled. PAGE: people are told of the alarm.
    */
-  readonly outcome: 'NOTHING' | 'ROLLBACK' | 'CHECKS';
+  readonly outcome: 'NOTHING' | 'ROLLBACK' | 'CHECKS' | 'PAGE';
   readonly reason: string;
 }
 

@@ -12,6 +12,7 @@ import { sessionName, withDatabase } from '../adapters/postgres/database.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from '../core/errors.ts';
 import type { Plan } from '../core/plan/plan.ts';
 import { planOf, Settings, settingsFile, type Target, targetName } from '../core/plan/settings.ts';
+import type { Origin } from '../core/stopping/stop-message.ts';
 import { commandLine, runbookAt } from '../core/telling/hints.ts';
 
 /** What every handler works with, besides its input. */
@@ -122,6 +123,16 @@ export function handlerOf<Input extends z.ZodType, Output>(
         await publish(null, { KeyAccessFailures: 1 }).catch(() => {});
       throw error;
     }
+  };
+}
+
+/** What a message says of where it comes from; the execution is the run's. */
+export function originOf({ settings, commandLine }: Step): Omit<Origin, 'execution'> {
+  return {
+    stack: required('STACK_NAME'),
+    ownAlarms: settings.ownAlarms,
+    runbookUrl: settings.runbookUrl ?? null,
+    commandLine,
   };
 }
 

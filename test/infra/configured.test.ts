@@ -185,7 +185,11 @@ describe("for somebody else's account", () => {
       resources('AWS::SNS::Topic')
         .map(({ TopicName }) => TopicName)
         .sort(),
-    ).toEqual(['Executives', 'Incidents', 'OnCall', 'Support', 'Updates'].map((name) => `Clinic-${name}`));
+    ).toEqual(
+      ['Executives', 'Incidents', 'Notes', 'OnCall', 'Support', 'Tomorrow', 'Updates'].map(
+        (name) => `Clinic-${name}`,
+      ),
+    );
     const telling = resources('AWS::Events::Rule').filter(({ Name }) => Name.includes('Tell'));
     const all = ['RUNNING', 'SUCCEEDED', 'FAILED', 'ABORTED', 'TIMED_OUT'];
     const machines = (name: string) =>
@@ -204,7 +208,11 @@ describe("for somebody else's account", () => {
       expect(Targets[0].InputTransformer.InputTemplate).toContain(
         'ncryption rollout of public.appointments and public.Wizyty w Łodzi',
       );
-    for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm')) expect(AlarmActions).toHaveLength(2);
+    const support = Object.entries(custom.Resources).find(
+      ([, { Properties }]) => Properties?.TopicName === 'Clinic-Support',
+    )?.[0];
+    for (const { AlarmActions } of resources('AWS::CloudWatch::Alarm'))
+      expect(AlarmActions).toContainEqual({ Ref: support });
   });
 
   test('nobody is told of a dry run, which changes nothing', () => {

@@ -92,7 +92,7 @@ export const allGoesWell: Handlers = {
   Gate: () => ({ verdict: 'GO', reason: '' }),
   EnableTrigger: () => ({ enabled: true }),
   AuditRows: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1 }),
-  AskPerson: ({ gate }) => ({ hold: 'hold-abc234', message: `about ${gate}` }),
+  AskPerson: ({ gate }) => ({ hold: 'hold-abc234', subject: 'decide', message: `about ${gate}` }),
   AwaitDecision: ({ token }) => {
     stateMachines.succeedTask(String(token), { decision: 'go' });
   },
@@ -104,13 +104,17 @@ export const allGoesWell: Handlers = {
   CancelBatches: () => ({ cancelled: 0 }),
   DisableTrigger: () => ({ triggerDisabled: true, milliseconds: 1 }),
   ProvePlaintext: () => ({ plaintextRows: 1, ciphertextOnlyRows: 0 }),
-  GatherEvidence: ({ reason }) => ({ summary: `stopped: ${explainReason(reason as CaughtError)}` }),
+  GatherEvidence: ({ reason }) => ({
+    subject: 'Rollout: stopped',
+    summary: `stopped: ${explainReason(reason as CaughtError)}`,
+  }),
 };
 
 let handlers = allGoesWell;
 /** The handlers of the latest execution, in the order in which they were called, with phase or stage. */
 export let calls: string[];
 let notes: string[];
+let topics: string[];
 export const stateMachines = new StateMachines({
   definitions,
   invoke: async (name, given) => {
@@ -124,7 +128,10 @@ export const stateMachines = new StateMachines({
     beforeFunction: async () => {},
     afterFunction: () => {},
     functionFailed: () => {},
-    notified: (subject, message) => notes.push(`${subject}: ${message}`),
+    notified: (subject, message, topic) => {
+      notes.push(`${subject}: ${message}`);
+      topics.push(topic);
+    },
     waited: () => {},
   },
   answerMs: 100,
@@ -140,6 +147,7 @@ export async function rollOut(
   handlers = { ...allGoesWell, ...changes };
   calls = [];
   notes = [];
+  topics = [];
   worked.clear();
   const { executions, waitedSeconds } = stateMachines;
   const before = executions.length;
@@ -148,6 +156,7 @@ export async function rollOut(
     ending,
     calls,
     notes,
+    topics,
     executions: executions.slice(before),
     waited: stateMachines.waitedSeconds - waitedSeconds,
   };

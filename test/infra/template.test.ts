@@ -201,7 +201,7 @@ describe('the roads to the rollback from outside the machine', () => {
         detail: {
           alarmName: [
             ...alerts
-              .filter(({ stopsRollout }) => stopsRollout)
+              .filter(({ toldByStopRollout }) => toldByStopRollout)
               .map(({ name }) => `EncryptionRollout-${name}`),
             ...config.customerAlarms,
           ],

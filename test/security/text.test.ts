@@ -1,12 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { statusScreen } from '../../cli/aws/screen.ts';
 import { checkMessage } from '../../lambdas/core/afterwards/check-message.ts';
+import { questionMessage } from '../../lambdas/core/gates/question-message.ts';
+import { alarmMessage } from '../../lambdas/core/monitoring/alarm-message.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
-import { stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
+import { type Origin, stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
 import { chatMessage } from '../../lambdas/core/telling/chat.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
 import { postMortem } from '../../lambdas/core/telling/post-mortem.ts';
-import { inMarkdown, onScreen, plain, subjectOf, textOf, visible } from '../../lambdas/core/telling/text.ts';
+import { subjectOf } from '../../lambdas/core/telling/subject.ts';
+import { inMarkdown, onScreen, plain, textOf, visible } from '../../lambdas/core/telling/text.ts';
 import { statusUpdate } from '../../lambdas/core/telling/updates.ts';
 import { status } from '../cli/status.ts';
 import { calm, healthy } from '../lambdas/core/healthy.ts';
@@ -56,28 +59,43 @@ describe('what others wrote is text', () => {
   });
 
   test('a subject is what SNS takes: ASCII, one line, below 100 characters', () => {
-    const subject = subjectOf(`Größe 東京…\n${'x'.repeat(200)}`);
-    expect(subject).toMatch(/^GroBe|^Gro\?e \?\?\.\.\.\\u\{a\}x+\.\.\.$/);
+    const subject = subjectOf({
+      stack: 'Größe',
+      what: `東京…\n${'x'.repeat(200)}`,
+      tables: ['public.users'],
+    });
+    expect(subject).toMatch(/^Gro\?e: \?\?\.\.\.\\u\{a\}x+\.\.\.$/);
     expect(subject.length).toBeLessThan(100);
   });
 });
 
 const { health } = healthy(24.5);
-const everywhere = {
-  'the page of a stop': stopMessage({
-    tables: [{ name: attack, purpose: 'encrypt', health, errors: { encryption: 1 } }],
-    runId: 'run-1',
-    why: attack,
-    proof: undefined,
-    vitals: { ...calm, customerAlarms: { inAlarm: [attack], withoutData: [attack], notFound: [] } },
-    gates: [{ gate: attack, verdict: 'NO_GO', reason: attack, judgedAt: new Date(0) }],
-    prepared: [{ gid: attack, preparedAt: '2026-11-28 03:04', owner: attack }],
-    queries: [
-      { pid: 1, application: attack, state: attack, waitsFor: attack, seconds: 1, statement: attack },
-    ],
-    commandLine: (words) => words,
-    runbook: (anchor) => `docs/runbook.md#${anchor}`,
-  }),
+const origin: Origin = {
+  stack: 'Payments',
+  execution: 'arn:aws:states:eu-west-1:123456789012:execution:Payments-EncryptionRollout:one',
+  ownAlarms: [],
+  runbookUrl: null,
+  commandLine: (words) => words,
+};
+const everywhere: Readonly<Record<string, string>> = {
+  'the page of a stop': stopMessage(
+    {
+      tables: [{ name: attack, purpose: 'encrypt', health, errors: { encryption: 1 }, switchOff: null }],
+      errorKinds: [
+        { table: attack, type: 'encryption', sqlState: '23514', raisedBy: attack, count: 1, keys: [attack] },
+      ],
+      runId: 'run-1',
+      why: attack,
+      proof: undefined,
+      vitals: { ...calm, customerAlarms: { inAlarm: [attack], withoutData: [attack], notFound: [] } },
+      gates: [{ gate: attack, verdict: 'NO_GO', reason: attack, judgedAt: new Date(0) }],
+      prepared: [{ gid: attack, preparedAt: '2026-11-28 03:04', owner: attack }],
+      queries: [
+        { pid: 1, application: attack, state: attack, waitsFor: attack, seconds: 1, statement: attack },
+      ],
+    },
+    origin,
+  ).message,
   'an update': statusUpdate(
     defaultPlan,
     {
@@ -85,7 +103,21 @@ const everywhere = {
       waiting: { for: attack, since: status.run?.startedAt ?? '' },
       holds: status.holds.map((hold) => ({ ...hold, gate: attack, reason: attack })),
     },
-    (words) => words,
+    origin,
+  ).message,
+  'a question': questionMessage(
+    { id: 'hold-1', gate: `Phase 1 ${attack}`, reason: attack, expiresAt: new Date(0) },
+    defaultPlan,
+    {
+      status: { ...status, tables: status.tables.map((table) => ({ ...table, name: attack })) },
+      report: undefined,
+    },
+    origin,
+  ).message,
+  'the page of an alarm': alarmMessage(
+    { name: 'MissingIvs', story: 'Rows have no IV.', severity: 'page' },
+    [attack],
+    origin,
   ).message,
   'a check': checkMessage(
     {
@@ -104,7 +136,15 @@ const everywhere = {
         { table: attack, by: attack, purpose: attack, accesses: 1, uses: 1, failures: 0, last: 'now' },
       ],
     },
-    { run: 'run-1', input: {}, runbook: 'docs/runbook.md', day: 1, days: 30, report: undefined },
+    {
+      stack: 'Payments',
+      run: 'run-1',
+      input: {},
+      runbook: 'docs/runbook.md',
+      day: 1,
+      days: 30,
+      report: undefined,
+    },
   ).message,
   'the report': postMortem({
     ...report,

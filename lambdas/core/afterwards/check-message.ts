@@ -3,7 +3,8 @@ import { type Judgement, number, tablesInWords } from '../gates/judgement.ts';
 import type { Health } from '../plan/progress.ts';
 import { criterionLine, keyLine, of, postMortemMessage } from '../telling/post-mortem.ts';
 import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
-import { subjectOf, textOf } from '../telling/text.ts';
+import { subjectOf } from '../telling/subject.ts';
+import { textOf } from '../telling/text.ts';
 
 /** Answers of the plan's queries after a rollout. */
 export interface CheckQueries {
@@ -30,6 +31,7 @@ export function checkMessage(
   judgement: Judgement,
   queries: CheckQueries,
   about: {
+    readonly stack: string;
     readonly run: string;
     /** Of the execution that makes this check once more. */
     readonly input: unknown;
@@ -74,7 +76,12 @@ export function checkMessage(
     ...criteria.map(criterionLine),
     ...(about.report === undefined ? [] : ['', postMortemMessage(about.report)]),
   ];
-  return { subject: subjectOf(`Encryption rollout: ${gate} ${verdict}`), message: lines.join('\n') };
+  const subject = subjectOf({
+    stack: about.stack,
+    what: `${gate} ${verdict}`,
+    tables: tables.map(({ name }) => name),
+  });
+  return { subject, message: lines.join('\n') };
 }
 
 /** What to do about a verdict, for whoever reads it. */

@@ -58,3 +58,8 @@ export const approvalCriterion: Criterion = {
   measured: 'not given yet',
   passed: null,
 };
+
+/** Whether a question of this judgement asks for an approval, of which nothing can be measured. */
+export function isApproval(gate: string): boolean {
+  return gate.endsWith(`: ${approvalCriterion.name}`);
+}

@@ -3,6 +3,16 @@
 import type { Plan } from '../plan/plan.ts';
 import type { MetricName } from './metrics.ts';
 
+/** Whom an alarm may wake: `page` somebody now, `tomorrow` somebody in working hours, `note` nobody. */
+export type Severity = 'page' | 'tomorrow' | 'note';
+
+/** What an alarm's text says of that. */
+export const urgency: Readonly<Record<Severity, string>> = {
+  page: 'Now, at any hour.',
+  tomorrow: 'It can wait until morning.',
+  note: 'Nothing needs to be done now.',
+};
+
 export interface Alert {
   /** Alarm name suffix and runbook heading. */
   readonly name: string;
@@ -18,7 +28,13 @@ export interface Alert {
   readonly whenMissing: 'notBreaching' | 'ignore' | 'breaching';
   /** What happened and what it means, in one or two sentences. */
   readonly story: string;
-  /** It stops a rollout under way, besides paging. */
+  readonly severity: Severity;
+  /**
+   * StopRollout hears of it, and pages unless the page of a stop has said it: one page for one stop. Of everything else the alarm
+   * itself tells people.
+   */
+  readonly toldByStopRollout?: true;
+  /** It stops a rollout under way. */
   readonly stopsRollout?: true;
 }
 
@@ -36,6 +52,7 @@ export function alertsOf(plan: Plan): Alert[] {
   return [
     {
       name: 'CoverageBelow99',
+      severity: 'tomorrow',
       metric: 'EncryptionPercentage',
       statistic: 'Minimum',
       comparison: 'LessThanThreshold',
@@ -47,6 +64,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'EncryptionErrors',
+      severity: 'tomorrow',
       metric: 'EncryptionErrors',
       statistic: 'Sum',
       comparison: 'GreaterThanThreshold',
@@ -58,6 +76,8 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'DecryptionFailures',
+      severity: 'page',
+      toldByStopRollout: true,
       metric: 'DecryptionFailures',
       statistic: 'Sum',
       comparison: 'GreaterThanThreshold',
@@ -70,6 +90,8 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'MissingIvs',
+      severity: 'page',
+      toldByStopRollout: true,
       metric: 'MissingIvs',
       statistic: 'Maximum',
       comparison: 'GreaterThanThreshold',
@@ -81,6 +103,8 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'TriggerFailures',
+      severity: 'page',
+      toldByStopRollout: true,
       metric: 'TriggerFailures',
       statistic: 'Sum',
       comparison: 'GreaterThanThreshold',
@@ -93,6 +117,8 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'KeyAccessFailures',
+      severity: 'page',
+      toldByStopRollout: true,
       metric: 'KeyAccessFailures',
       statistic: 'Sum',
       comparison: 'GreaterThanThreshold',
@@ -104,6 +130,8 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'BatchErrorRate',
+      severity: 'page',
+      toldByStopRollout: true,
       metric: 'ErrorPercent',
       statistic: 'Maximum',
       comparison: 'GreaterThanThreshold',
@@ -115,6 +143,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'BatchesSlow',
+      severity: 'tomorrow',
       metric: 'MillisecondsPerRow',
       statistic: 'Average',
       comparison: 'GreaterThanThreshold',
@@ -125,6 +154,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'RolloutOverdue',
+      severity: 'tomorrow',
       metric: 'RunHours',
       statistic: 'Maximum',
       comparison: 'GreaterThanThreshold',
@@ -135,6 +165,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'RolloutStuck',
+      severity: 'tomorrow',
       metric: 'StalledMinutes',
       statistic: 'Maximum',
       comparison: 'GreaterThanThreshold',
@@ -145,6 +176,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'CountOverdue',
+      severity: 'tomorrow',
       metric: 'CountAgeHours',
       statistic: 'Maximum',
       comparison: 'GreaterThanThreshold',
@@ -155,6 +187,7 @@ export function alertsOf(plan: Plan): Alert[] {
     },
     {
       name: 'MonitorSilent',
+      severity: 'page',
       metric: 'Heartbeat',
       statistic: 'Sum',
       comparison: 'LessThanThreshold',

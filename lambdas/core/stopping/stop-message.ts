@@ -1,10 +1,14 @@
-/** What a person reads who is woken by a rollback: what happened, what was done, what to do next, then the evidence. */
+/** What a person reads who is woken by a rollback: what happened, whom it harms, whether it can wait, what to do, then the evidence. */
 import { counted, number, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
 import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
 import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals-criteria.ts';
+import { runbookAt } from '../telling/hints.ts';
+import { deploymentLinks, executionLink } from '../telling/links.ts';
+import { subjectOf } from '../telling/subject.ts';
 import { textOf } from '../telling/text.ts';
+import { stopCause } from './stop-cause.ts';
 
 export interface JudgedGate {
   readonly gate: string;
@@ -42,6 +46,21 @@ export interface TableEvidence {
   readonly health: Health;
   /** Of this attempt, by type. */
   readonly errors: Readonly<Record<string, number>>;
+  /** The statement that switches its trigger off by hand; null = it is off, or is to stay on. */
+  readonly switchOff: string | null;
+}
+
+/** Errors of this attempt that are alike. */
+export interface ErrorKind {
+  /** Null where it may be any table's. */
+  readonly table: string | null;
+  readonly type: string;
+  readonly sqlState: string | null;
+  /** Constraint or function. */
+  readonly raisedBy: string | null;
+  readonly count: number;
+  /** Some of the rows. */
+  readonly keys: readonly string[];
 }
 
 export interface Evidence {
@@ -54,33 +73,57 @@ export interface Evidence {
   readonly vitals: Vitals;
   /** The latest judgements of this attempt, newest first. */
   readonly gates: readonly JudgedGate[];
+  /** The most frequent first. */
+  readonly errorKinds: readonly ErrorKind[];
   readonly queries: readonly RunningQuery[];
   readonly prepared: readonly PreparedTransaction[];
+}
+
+/** Where a message comes from, and what it links. */
+export interface Origin {
+  readonly stack: string;
+  /** ARN of the run's. */
+  readonly execution: string;
+  /** Names of the deployment's alarms. */
+  readonly ownAlarms: readonly string[];
+  /** Null: nobody has said where it is published. */
+  readonly runbookUrl: string | null;
   /** A command of `npm run rollout`, as it is typed to reach this stack. */
   commandLine(words: string): string;
-  /** A link to the runbook. */
-  runbook(anchor: string): string;
 }
 
 /** Lines of the message that one list may take. */
 const maxLines = 5;
 
-/** The notification's text. The first three lines are all that a person needs at night. */
-export function stopMessage(evidence: Evidence): string {
-  const { tables, runId, why, proof, vitals, gates, queries, prepared, commandLine, runbook } =
-    textOf(evidence);
+/** Subject and text of the page. Its first lines are all that a person needs at night. */
+export function stopMessage(evidence: Evidence, origin: Origin): { subject: string; message: string } {
+  const { tables, runId, why, proof, vitals, gates, queries, prepared, errorKinds } = textOf(evidence);
+  const { stack, execution, ownAlarms, runbookUrl, commandLine } = origin;
+  const cause = stopCause(why, ownAlarms);
   const [only] = tables;
-  return [
-    `The encryption rollout of ${tablesInWords(tables.map(({ name }) => name))} has stopped. ${why}.`,
+  const names = tables.map(({ name }) => name);
+  const meant = names.filter((name) => why.includes(`${name}:`));
+  const stillOn = tables.flatMap(({ switchOff }) => switchOff ?? []);
+  const { dashboard, log } = deploymentLinks(execution, stack);
+  const message = [
+    `The encryption rollout of ${tablesInWords(names)} has stopped. ${why}.`,
+    `Customers: ${customers(vitals, proof)}.`,
+    `Until morning: ${untilMorning(stillOn, vitals, proof)}`,
     ...(tables.length === 1 && only !== undefined
       ? [`Now: ${state(only)}, ${plaintextState(proof)}.`]
       : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)]),
-    `Next: find the cause (${commandLine('report')}, ${runbook('rolloutfailed')}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    `Next: find the cause (${commandLine('report')}, the runbook's heading ${cause.heading}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    '',
+    `Execution: ${executionLink(execution)}`,
+    `Dashboard: ${dashboard}`,
+    `Log: ${log}`,
+    ...(runbookUrl === null ? [] : [`Runbook: ${runbookAt(runbookUrl, cause.heading.toLowerCase())}`]),
     '',
     ...tables.map(
       ({ name, errors }) =>
         `Errors in this attempt${tables.length === 1 ? '' : `, ${name}`}: ${byType(errors) || 'none'}.`,
     ),
+    ...(errorKinds.length === 0 ? [] : list('What raised them', errorKinds, errorLine)),
     `Vitals: ${vitalsLine(vitals)}.`,
     ...list('Last judgements', gates, gateLine),
     ...list('Other sessions at work', queries, queryLine),
@@ -89,6 +132,44 @@ export function stopMessage(evidence: Evidence): string {
       ? []
       : list('Prepared transactions, which keep their locks', prepared, preparedLine)),
   ].join('\n');
+  const subject = subjectOf({
+    stack,
+    what: stillOn.length > 0 ? 'ROLLBACK FAILED, trigger still on' : 'stopped',
+    tables: meant.length > 0 ? meant : names,
+    phase: cause.phase,
+    about: cause.what,
+  });
+  return { subject, message };
+}
+
+/** Whether anybody outside notices anything. */
+function customers({ customerAlarms }: Vitals, proof: ProvePlaintextOutput | undefined): string {
+  if ((proof?.ciphertextOnlyRows ?? 0) > 0) return 'look at once: rows are without their plaintext';
+  if (customerAlarms === null)
+    return 'not known, their alarms could not be read; the application reads and writes as before';
+  const { inAlarm } = customerAlarms;
+  if (inAlarm.length > 0) return `perhaps affected, in ALARM: ${inAlarm.join(', ')}. Begin with these`;
+  return 'not affected, none of their alarms is in ALARM; the application reads and writes as before';
+}
+
+/** Whether it can wait, and what to do at once where not. */
+function untilMorning(
+  stillOn: readonly string[],
+  { customerAlarms }: Vitals,
+  proof: ProvePlaintextOutput | undefined,
+): string {
+  if (stillOn.length > 0)
+    return `NO. A rollback that could not finish has left triggers on. Switch them off, now: ${stillOn.join(' ')}`;
+  if (proof === undefined) return 'NO. The plaintext was not proven readable: look at the table.';
+  if (proof.ciphertextOnlyRows > 0) return 'NO. Find out who deleted plaintext.';
+  if (customerAlarms !== null && customerAlarms.inAlarm.length > 0)
+    return 'the rollout can wait, nothing of it runs; the alarms of customers cannot.';
+  return 'it can wait. Nothing of the rollout runs, and nothing is lost.';
+}
+
+function errorLine({ table, type, sqlState, raisedBy, count, keys }: ErrorKind): string {
+  const rows = keys.length === 0 ? '' : `; rows ${keys.join(', ')}${count > keys.length ? ', …' : ''}`;
+  return `${number.format(count)} ${type}${table === null ? '' : ` of ${table}`}: ${sqlState === null ? 'no SQLSTATE' : `SQLSTATE ${sqlState}`}${raisedBy === null ? '' : `, raised by ${raisedBy}`}${rows}`;
 }
 
 function byType(errors: TableEvidence['errors']): string {

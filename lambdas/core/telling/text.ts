@@ -45,16 +45,3 @@ export function onScreen(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the escapes of colours are what is kept
   return text.replace(/(\u001b\[\d+m|\n)|[^\u001b\n]+|\u001b/g, (found, ours) => ours ?? visible(found));
 }
-
-/** SNS takes less than 100 characters, and drops a message whose subject has others than these. */
-const subjectCharacters = 99;
-
-/** A subject of SNS: ASCII, in one line, short. What is cut is cut at its end, so that the place comes first. */
-export function subjectOf(text: string): string {
-  const ascii = plain(text)
-    .replaceAll('…', '...')
-    .normalize('NFKD')
-    .replace(/\p{M}/gu, '')
-    .replace(/[^ -~]/g, '?');
-  return ascii.length <= subjectCharacters ? ascii : `${ascii.slice(0, subjectCharacters - 3)}...`;
-}

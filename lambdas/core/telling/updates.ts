@@ -5,7 +5,8 @@ import { isPutOff } from '../operating/time-left.ts';
 import type { Plan } from '../plan/plan.ts';
 import { type Purpose, purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
-import { subjectOf, textOf } from './text.ts';
+import { subjectOf } from './subject.ts';
+import { textOf } from './text.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
 const TOLERANCE_HOURS = 0.1;
@@ -69,12 +70,12 @@ const notBegun: Readonly<Record<Purpose, string>> = {
 
 /**
  * The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next.
- * @param commandLine makes a command of `npm run rollout` one that reaches this stack
+ * @param origin which stack it is of; `commandLine` makes a command of `npm run rollout` one that reaches this stack
  */
 export function statusUpdate(
   plan: Plan,
   records: RolloutStatus,
-  commandLine: (words: string) => string,
+  { stack, commandLine }: { readonly stack: string; commandLine(words: string): string },
 ): { subject: string; message: string } {
   const status = textOf(records);
   const { tables, run, phase, rows, waiting, holds, lastGate } = status;
@@ -115,7 +116,10 @@ export function statusUpdate(
     ),
     `Next: ${nextStep(plan, status, commandLine)}`,
   ];
-  return { subject: subjectOf(`Encryption rollout: ${where}`), message: lines.join('\n') };
+  return {
+    subject: subjectOf({ stack, what: where, tables: tables.map(({ name }) => name) }),
+    message: lines.join('\n'),
+  };
 }
 
 function coverage(rows: RowsStatus | null, purpose: Purpose): string {

@@ -18,7 +18,7 @@ import { judge } from '../../core/gates/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from '../../core/payloads.ts';
 import { type Check, checkNames } from '../../core/telling/report.ts';
 import { readVitals, spotCheck, timeCanaries } from '../pressure/measurements.ts';
-import { handlerOf, type Step, unattachedSession } from '../step.ts';
+import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -55,6 +55,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     return {
       ...judgement,
       ...checkMessage(judgement, queries, {
+        stack: required('STACK_NAME'),
         run: run.id,
         input: { run, check },
         runbook: step.runbook(),

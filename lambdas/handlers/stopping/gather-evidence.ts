@@ -1,8 +1,9 @@
 import { publish } from '../../adapters/aws/cloudwatch.ts';
-import { countErrorsByType } from '../../adapters/postgres/encryption/encryption-errors.ts';
+import { countErrorsByType, readErrorKinds } from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { readHealth, readRegistrations, tableSql } from '../../adapters/postgres/encryption/engine.ts';
 import { readLastGates } from '../../adapters/postgres/gates/judgements.ts';
 import { readPlaintextProof, recordEvent } from '../../adapters/postgres/runs/events.ts';
+import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun, fenceRun } from '../../adapters/postgres/runs/runs.ts';
 import {
@@ -12,13 +13,14 @@ import {
 import { switchesOff } from '../../adapters/postgres/stopping/triggers-off.ts';
 import { explainReason } from '../../core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from '../../core/payloads.ts';
+import { targetName } from '../../core/plan/settings.ts';
+import { switchOffByHand } from '../../core/stopping/by-hand.ts';
 import { stopMessage, type TableEvidence } from '../../core/stopping/stop-message.ts';
 import { readVitals } from '../pressure/measurements.ts';
-import { handlerOf, unattachedSession, unpublished } from '../step.ts';
+import { handlerOf, originOf, unattachedSession, unpublished } from '../step.ts';
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
-  const { commandLine, runbook } = step;
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
     const why = explainReason(reason);
     // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
@@ -31,14 +33,27 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
     const prepared = await readPreparedTransactions(client);
     const vitals = await readVitals(step, client, registered);
     const tables: TableEvidence[] = [];
+    const byHand = (name: string) => {
+      const target = step.settings.targets.find((each) => targetName(each) === name);
+      // Taken out of the configuration since.
+      return target === undefined ? `Disable the encryption trigger of ${name}.` : switchOffByHand(target);
+    };
     let isStillOn = false;
     for (const { name, purpose } of runTables) {
       const health = await readHealth(client, name);
-      tables.push({ name, purpose, health, errors: await countErrorsByType(client, run, name) });
-      if (health.triggerEnabled && (await switchesOff(client, run, purpose))) isStillOn = true;
+      const isOn = health.triggerEnabled && (await switchesOff(client, run, purpose));
+      if (isOn) isStillOn = true;
+      const errors = await countErrorsByType(client, run, name);
+      const switchOff = isOn ? byHand(name) : null;
+      tables.push({ name, purpose, health, errors, switchOff });
     }
+    const errorKinds = await readErrorKinds(
+      client,
+      run,
+      runTables.map(({ name }) => name),
+    );
     const gates = await readLastGates(client, run);
-    await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, queries, prepared });
+    await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, errorKinds, queries, prepared });
     const proof = await readPlaintextProof(client, run);
     // With a trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
     if (isStillOn) await fenceRun(client, run);
@@ -47,18 +62,11 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
       // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
       await publish(null, { RolloutStopped: 1 }).catch(unpublished(step));
     }
-    const evidence = {
-      tables,
-      vitals,
-      gates,
-      queries,
-      prepared,
-      runId: run.id,
-      why,
-      proof,
-      commandLine,
-      runbook,
-    };
-    return { summary: stopMessage(evidence) };
+    const evidence = { tables, vitals, gates, errorKinds, queries, prepared, runId: run.id, why, proof };
+    const { subject, message } = stopMessage(evidence, {
+      ...originOf(step),
+      execution: await readExecution(client, run),
+    });
+    return { subject, summary: message };
   });
 });

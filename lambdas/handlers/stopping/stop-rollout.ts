@@ -1,27 +1,32 @@
 import { causeOf, startExecution, stopExecution } from '../../adapters/aws/executions.ts';
 import { runWithoutChecks, scheduleChecks } from '../../adapters/postgres/afterwards/checks.ts';
-import { activeRun } from '../../adapters/postgres/runs/run-status.ts';
+import { activeRun, wasJustStopped } from '../../adapters/postgres/runs/run-status.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import {
   requestedRollback,
   requestedRollbackName,
 } from '../../adapters/postgres/stopping/rollback-requests.ts';
 import { explainReason } from '../../core/errors.ts';
+import { alarmMessage } from '../../core/monitoring/alarm-message.ts';
+import { type Alert, alertsOf } from '../../core/monitoring/alerts.ts';
 import {
   CancelBatchesInput,
   type Run,
   StopRolloutInput,
   type StopRolloutOutput,
 } from '../../core/payloads.ts';
-import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
+import { targetName } from '../../core/plan/settings.ts';
+import { handlerOf, originOf, required, type Step, unattachedSession } from '../step.ts';
 
 /** A rollback that was itself stopped or failed is started anew this often, each time under a name of its own. */
 const MAX_ROLLBACKS = 3;
+/** For so long after a stop an alarm is one of its symptoms: the longest period of those alarms, three times. */
+const STOP_IS_TOLD_MINUTES = 15;
 /** Characters of a reason that are told on: pages and records are no place for pages of text. */
 const MAX_CAUSE = 500;
 
 /**
- * The roads to the rollback from outside the machine: an execution that a person stopped, that failed or ran out of
+ * The roads to the rollback from outside the machine, and the page of an alarm that has nothing to stop: an execution that a person stopped, that failed or ran out of
  * time, and an alarm. Events that concern no run under way do nothing, so it does no harm to deliver one twice, late,
  * or after the machine has rolled back by itself.
  */
@@ -30,6 +35,12 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
     const found = await activeRun(client);
     return found && { ...found, requested: await requestedRollback(client, found.run) };
   });
+  if (event['detail-type'] === 'CloudWatch Alarm State Change') {
+    const alert = alertOf(event.detail.alarmName, step);
+    const stops = alert === undefined || alert.stopsRollout === true;
+    if (alert !== undefined && !(stops && active?.status === 'ACTIVE' && active.passedPreflight))
+      return pageOnce(alert, event.id, active?.status === 'STOPPING', step);
+  }
   if (active === undefined)
     return event['detail-type'] === 'Step Functions Execution Status Change'
       ? afterCompletion(event.detail.executionArn, step)
@@ -64,6 +75,28 @@ export const handler = handlerOf('StopRollout', StopRolloutInput, async (event, 
   if (rolledBack.status === 'rejected') throw rolledBack.reason;
   return rolledBack.value;
 });
+
+/** Our alert of this alarm; undefined of a customers' alarm, of which others tell people. */
+function alertOf(alarmName: string, { plan }: Step): Alert | undefined {
+  const stack = required('STACK_NAME');
+  return alertsOf(plan).find(({ name }) => `${stack}-${name}` === alarmName);
+}
+
+/** Pages for an alarm that stops nothing, unless the page of a stop has told it: one page for one stop. */
+async function pageOnce(
+  alert: Alert,
+  event: string,
+  isStopping: boolean,
+  step: Step,
+): Promise<StopRolloutOutput> {
+  const justStopped = () =>
+    step.database(unattachedSession, (client) => wasJustStopped(client, STOP_IS_TOLD_MINUTES));
+  if (isStopping || (await justStopped())) return nothing('the page of the stop tells it');
+  const execution = required('ROLLBACK_MACHINE_ARN');
+  const page = alarmMessage(alert, step.settings.targets.map(targetName), { ...originOf(step), execution });
+  await startExecution(required('PAGE_MACHINE_ARN'), `${alert.name}-${event}`, page);
+  return { outcome: 'PAGE', reason: `The alarm ${alert.name} went off, and stops nothing` };
+}
 
 /** An execution may end between the completion of its run and the scheduling of the checks: then that is done here. */
 async function afterCompletion(execution: string, step: Step): Promise<StopRolloutOutput> {

@@ -4,7 +4,7 @@ import { lockUpdates, readTold } from '../../adapters/postgres/telling/updates.t
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { WriteUpdateInput, type WriteUpdateOutput } from '../../core/payloads.ts';
 import { dueUpdates, statusUpdate } from '../../core/telling/updates.ts';
-import { handlerOf, unattachedSession } from '../step.ts';
+import { handlerOf, originOf, unattachedSession } from '../step.ts';
 
 /** A status update, when one is due by the plan's cadence. What is told is recorded, so that it is told once. */
 export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input, step) => {
@@ -28,7 +28,7 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
           updates,
           security,
         });
-      return { due: updates, security, ...statusUpdate(plan, status, step.commandLine) };
+      return { due: updates, security, ...statusUpdate(plan, status, originOf(step)) };
     }),
   );
 });

@@ -205,7 +205,7 @@ describe('the end of a rollout', () => {
     };
     expect(await execute('EncryptionRollout')).toMatchObject({ status: 'SUCCEEDED' });
     expect(calls).toEqual([]);
-    expect(notes).toEqual(['OnCall: Encryption rollout completed: complete']);
+    expect(notes).toEqual(['Notes: EncryptionRollout: completed: public.appointments: complete']);
   });
 
   test('is complete although the checks could not be scheduled, and somebody hears of it', async () => {
@@ -215,8 +215,10 @@ describe('the end of a rollout', () => {
     };
     expect(await execute('EncryptionRollout')).toMatchObject({ status: 'SUCCEEDED' });
     expect(notes).toEqual([
-      expect.stringMatching(/^OnCall: Encryption rollout: checks not scheduled: .*start another execution/),
-      'OnCall: Encryption rollout completed: complete',
+      expect.stringMatching(
+        /^Tomorrow: EncryptionRollout: completed, checks not scheduled: .*start another execution/,
+      ),
+      'Notes: EncryptionRollout: completed: public.appointments: complete',
     ]);
   });
 });

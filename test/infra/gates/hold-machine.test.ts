@@ -71,12 +71,12 @@ const answer = (decision: string) => (hold: string) =>
 const hold = () => stateMachines.execute('Hold', `${run.id}-hold-1`, { run, gate });
 
 describe('the machine Hold', () => {
-  test.each(['go', 'no-go', 'retry'])('pages, waits, and goes on with the answer: %s', async (decision) => {
+  test.each(['go', 'no-go'])('pages, waits, and goes on with the answer: %s', async (decision) => {
     onWaiting = answer(decision);
     expect(await hold()).toMatchObject({ status: 'SUCCEEDED', output: { hold: holdOf(pages[0] ?? '') } });
     expect(pages).toHaveLength(1);
-    expect(pages[0]).toContain('your decision is needed');
-    expect((await approve()).verdict).toBe({ go: 'GO', 'no-go': 'NO_GO', retry: 'INCONCLUSIVE' }[decision]);
+    expect(pages[0]).toMatch(/^Payments: approve: public\.appointments, phase \d/);
+    expect((await approve()).verdict).toBe({ go: 'GO', 'no-go': 'NO_GO' }[decision]);
   });
 
   test('goes on at once when the answer was there before it waited', async () => {
@@ -104,6 +104,7 @@ describe('the machine Hold', () => {
     onWaiting = async (hold) => {
       await world.invoke('stop-rollout', {
         'detail-type': 'CloudWatch Alarm State Change',
+        id: 'c4c1c1c9-6542-e61b-6ef0-8c4d36933a92',
         detail: { alarmName: 'Payments-TriggerFailures', state: { value: 'ALARM' } },
       });
       expect(world.aws.executions.get('one')).toMatchObject({ status: 'ABORTED' });
@@ -121,7 +122,9 @@ describe('the machine Hold', () => {
     };
     // Step Functions stops this one, too, as well as it can. Here it outlives its rollout, to its time-out.
     expect(await hold()).toMatchObject({ status: 'SUCCEEDED' });
-    expect(pages.at(-1)).toMatch(/^Encryption rollout stopped\n.*Payments-TriggerFailures went off/);
+    expect(pages.at(-1)).toMatch(
+      /^Payments: stopped: public\.appointments: alarm Payments-TriggerFailures\n.*went off/,
+    );
     expect(await state()).toEqual(stopped);
     await expect(approve()).rejects.toMatchObject({ name: 'RunSuperseded' });
   });

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { readConfig } from '../../../infra/config.ts';
 import { serviceAlerts } from '../../../infra/monitoring/service-alerts.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
-import { alertsOf } from '../../../lambdas/core/monitoring/alerts.ts';
+import { alertsOf, urgency } from '../../../lambdas/core/monitoring/alerts.ts';
 import { metricNamespace, metrics } from '../../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
 
@@ -69,10 +69,17 @@ describe('alarms', () => {
     const unheard = Object.entries(machines).filter(
       ([id]) => !watched.includes(id) && !definitions.some((definition) => definition.includes(`"${id}"`)),
     );
-    expect(unheard.map(([, { Properties }]) => Properties.StateMachineName)).toEqual([
+    const byName = new Map(
+      unheard.map(([, { Properties }]) => [
+        Properties.StateMachineName,
+        JSON.stringify(Properties.DefinitionString),
+      ]),
+    );
+    expect([...byName.keys()].sort()).toEqual([
       'EncryptionRollout-ClearCiphertext',
+      'EncryptionRollout-Page',
     ]);
-    expect(JSON.stringify(unheard[0]?.[1].Properties.DefinitionString)).toContain('NotifyFailed');
+    expect(byName.get('EncryptionRollout-ClearCiphertext')).toContain('NotifyFailed');
   });
 
   test('every schedule that cannot be started pages: by its group, or because Monitor is silent', () => {
@@ -89,16 +96,23 @@ describe('alarms', () => {
   });
 
   const all = [...alerts, ...serviceAlerts];
+  const topicOf = (name: string) =>
+    Object.keys(
+      template.findResources('AWS::SNS::Topic', { Properties: { TopicName: `EncryptionRollout-${name}` } }),
+    )[0];
 
-  test.each(all)('$name pages, has a heading in the runbook, and links there', ({ name, story }) => {
+  test.each(all)('$name tells whom it should, has a heading in the runbook, and links there', (alert) => {
+    const { name, story, severity } = alert;
     const [, section = ''] = runbook.split(`\n## ${name}\n`);
     for (const part of ['Description', 'Investigation', 'Resolution'])
       expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
     const { AlarmDescription, AlarmActions } = alarmOf(name);
     expect(AlarmDescription).toBe(
-      `${story} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+      `${story} ${urgency[severity]} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
     );
-    expect(AlarmActions).toEqual([{ Ref: Object.keys(template.findResources('AWS::SNS::Topic'))[0] }]);
+    const topic = { page: 'OnCall', tomorrow: 'Tomorrow', note: 'Notes' }[severity];
+    const told = alert as { toldByStopRollout?: true };
+    expect(AlarmActions).toEqual(told.toldByStopRollout ? undefined : [{ Ref: topicOf(topic) }]);
   });
 
   test('an end is told of levels alone: that a failure is not repeated does not mend it', () => {

@@ -61,7 +61,7 @@ describe('a person is asked', () => {
       'AwaitDecision',
       ...again,
     ]);
-    expect(notes[0]).toBe(`Encryption rollout: your decision is needed: about ${asking}`);
+    expect(notes[0]).toBe(`decide: about ${asking}`);
   });
 
   test('as often as it takes, each time under another name', async () => {

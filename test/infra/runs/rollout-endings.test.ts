@@ -55,7 +55,7 @@ describe('stopped: rollback, notification, and an execution that fails with the 
     const { ending, calls, notes, executions } = await rollOut(changes);
     expect(ending).toEqual({ status: 'FAILED', error: 'RolloutStopped', cause: `stopped: ${reason}` });
     expect(calls.slice(-4)).toEqual(rollback);
-    expect(notes).toEqual([`Encryption rollout stopped: stopped: ${reason}`]);
+    expect(notes).toEqual([`Rollout: stopped: stopped: ${reason}`]);
     expect(executions.at(-1)?.name).toBe(`${run.id}-1-rollback`);
   });
 });
@@ -87,10 +87,7 @@ describe('a rollback that fails', () => {
       );
       expect(calls).toContain('DisableTrigger');
       expect(calls.at(-1)).toBe('GatherEvidence');
-      expect(notes).toEqual([
-        'Encryption rollout stopped: stopped: coverage',
-        expect.stringMatching(/^Encryption rollout: rollback failed: .*DISABLE TRIGGER/),
-      ]);
+      expect(notes).toEqual(['Rollout: stopped: stopped: coverage']);
     },
   );
 
@@ -102,7 +99,7 @@ describe('a rollback that fails', () => {
     expect(ending).toMatchObject({ status: 'FAILED', error: 'RollbackFailed' });
     expect(calls).toContain('DisableTrigger');
     expect(notes[0]).toMatch(
-      /evidence could not be gathered.* docs\/runbook\.md#rollbackfailed, .*execution:.*-rollback$/,
+      /^EncryptionRollout: ROLLBACK FAILED, trigger perhaps on: public\.appointments: .*DISABLE TRIGGER.* docs\/runbook\.md#rollbackfailed\. The execution: .*-rollback$/,
     );
   });
 });

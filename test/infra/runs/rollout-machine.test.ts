@@ -73,7 +73,7 @@ describe('the way through', () => {
       'CompleteRollout',
       'ScheduleChecks',
     ]);
-    expect(notes).toEqual(['Encryption rollout completed: complete']);
+    expect(notes).toEqual(['EncryptionRollout: completed: public.appointments: complete']);
     // Every minute of every soak, and nothing else to wait for.
     expect(waited).toBe((30 + 120 + 240) * 60);
   });
@@ -233,7 +233,9 @@ describe('what the input asks for', () => {
     expect(calls.at(-1)).toBe(`EndPhase ${untilPhase}`);
     expect(calls.at(-2)).toMatch(new RegExp(`^Gate ${untilPhase} `));
     expect(calls.some((call) => call.includes(` ${untilPhase + 1}`))).toBe(false);
-    expect(notes).toEqual([`Encryption rollout: phase finished: ended after phase ${untilPhase}`]);
+    expect(notes).toEqual([
+      `EncryptionRollout: phase finished: public.appointments: ended after phase ${untilPhase}`,
+    ]);
   });
 
   test('a phase that has passed already: nothing is left to do', async () => {

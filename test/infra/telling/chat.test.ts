@@ -20,8 +20,8 @@ const idOf = (type: string, property: string, name: string) =>
   Object.keys(
     template.findResources(type, { Properties: { [property]: `EncryptionRollout-${name}` } }),
   )[0] as string;
-const [onCall, updates, chat] = ['OnCall', 'Updates', 'Chat'].map((name) =>
-  idOf('AWS::SNS::Topic', 'TopicName', name),
+const [onCall, tomorrow, notes, updates, chat] = ['OnCall', 'Tomorrow', 'Notes', 'Updates', 'Chat'].map(
+  (name) => idOf('AWS::SNS::Topic', 'TopicName', name),
 );
 const tellChat = idOf('AWS::Lambda::Function', 'FunctionName', 'TellChat');
 
@@ -38,7 +38,7 @@ describe('the Slack channel', () => {
     expect(channel?.Properties).toMatchObject({
       SlackWorkspaceId: 'T0123ABCD',
       SlackChannelId: 'C0123ABCD',
-      SnsTopicArns: [{ Ref: onCall }, { Ref: updates }, { Ref: chat }],
+      SnsTopicArns: [onCall, tomorrow, notes, updates, chat].map((Ref) => ({ Ref })),
     });
   });
 
@@ -53,15 +53,12 @@ describe('the Slack channel', () => {
     for (const action of actions) expect(action).toMatch(/^cloudwatch:(Get|Describe)/);
   });
 
-  test('hears of everything: TellChat is subscribed to both topics, and not to its own', () => {
+  test('hears of everything: TellChat is subscribed to all topics, and not to its own', () => {
     const subscribed = Object.values(template.findResources('AWS::SNS::Subscription'))
       .filter(({ Properties }) => Properties.Protocol === 'lambda')
       .map(({ Properties }) => [Properties.TopicArn.Ref, Properties.Endpoint['Fn::GetAtt'][0]]);
     expect(subscribed.sort()).toEqual(
-      [
-        [onCall, tellChat],
-        [updates, tellChat],
-      ].sort(),
+      [onCall, tomorrow, notes, updates].map((topic) => [topic, tellChat]).sort(),
     );
   });
 });

@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { ErrorCounts } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
+import type { ErrorKind } from '../../../core/stopping/stop-message.ts';
 import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
@@ -35,6 +36,27 @@ export async function countErrorsByType(
     [table, run.id, run.attempt],
   );
   return Object.fromEntries(rows.map(({ error_type, count }) => [error_type, count]));
+}
+
+/** Kinds of errors that a page tells of. */
+const maxKinds = 6;
+
+/** Errors of these tables since the attempt began, by what raised them, each with the keys of some rows. */
+export async function readErrorKinds(
+  client: Client,
+  run: Run,
+  tables: readonly string[],
+): Promise<ErrorKind[]> {
+  const { rows } = await client.query<ErrorKind>(
+    `select target as "table", error_type as type, sqlstate as "sqlState", raised_by as "raisedBy", count(*) as count,
+       coalesce((array_agg(distinct row_key) filter (where row_key is not null))[1:3], '{}') as keys
+     from encryption_rollout.errors
+     where (target = any ($1) or target is null) and error_timestamp >= (
+       select min(happened_at) from encryption_rollout.events where run_id = $2 and attempt = $3)
+     group by 1, 2, 3, 4 order by count(*) desc limit ${maxKinds}`,
+    [tables, run.id, run.attempt],
+  );
+  return rows;
 }
 
 /** The key could not be used: counted like the other errors of the phase. */

@@ -2,7 +2,7 @@
 import { randomInt } from 'node:crypto';
 import type pg from 'pg';
 import { InvalidInput, TransientError } from '../../../core/errors.ts';
-import type { DecidedHold, Decision } from '../../../core/gates/decisions.ts';
+import { type DecidedHold, type Decision, isApproval } from '../../../core/gates/decisions.ts';
 import type { Run } from '../../../core/payloads.ts';
 import { recordEvent } from '../runs/events.ts';
 import { hasRun } from '../runs/run-status.ts';
@@ -143,6 +143,10 @@ export async function decide(
     if (found.status !== 'ACTIVE' || found.attempt !== found.run_attempt)
       throw new InvalidInput(
         `Hold ${hold} belongs to attempt ${found.attempt} of run ${found.run_id}, which is over. The open ones are in the status.`,
+      );
+    if (decision === 'retry' && isApproval(gate))
+      throw new InvalidInput(
+        `Hold ${hold} asks for an approval, where there is nothing to measure once more. Expected go or no-go.`,
       );
     if (found.late)
       throw new InvalidInput(

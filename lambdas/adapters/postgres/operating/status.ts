@@ -210,10 +210,11 @@ async function readAccepted(
   return rows.map(({ criteria, by, until }) => ({ criteria, by, until: until.toISOString() }));
 }
 
+/** Not a question whether a phase may begin, which judges nothing. */
 async function readLastGate(client: Client, run: string): Promise<RolloutStatus['lastGate']> {
   const { rows } = await client.query(
     `select gate, verdict, reason, judged_at from encryption_rollout.gates
-     where run_id = $1 order by id desc limit 1`,
+     where run_id = $1 and gate not like '%: Approval' order by id desc limit 1`,
     [run],
   );
   if (rows[0] === undefined) return null;

@@ -43,6 +43,29 @@ export async function activeRun(client: Client): Promise<
   };
 }
 
+/** ARN of the execution that works on the run, or did last. */
+export async function readExecution(client: Client, run: Run): Promise<string> {
+  const { rows } = await client.query('select execution from encryption_rollout.runs where id = $1', [
+    run.id,
+  ]);
+  return rows[0].execution;
+}
+
+/** Whether a run that had passed its preflight was stopped within so many minutes. */
+export async function wasJustStopped(client: Client, minutes: number): Promise<boolean> {
+  if (!(await isInstalled(client))) return false;
+  const { rows } = await client.query(
+    `select exists (
+       select from encryption_rollout.runs as r
+       where status = 'STOPPED' and ended_at > clock_timestamp() - make_interval(mins => $1) and exists (
+         select from encryption_rollout.gates g
+         where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO')
+     ) as answer`,
+    [minutes],
+  );
+  return rows[0].answer;
+}
+
 /** Whether a run has ever begun. */
 export async function hasRun(client: Client): Promise<boolean> {
   if (!(await isInstalled(client))) return false;

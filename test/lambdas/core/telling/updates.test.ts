@@ -61,7 +61,10 @@ const toldOf = (status: 'STOPPED' | 'COMPLETED', hours: number, more: Partial<To
   update: { at: ago(hours), attempt: 2, phase: 5, status },
 });
 const statusUpdate = (status: RolloutStatus) =>
-  updateOf(defaultPlan, status, (words) => commandLine({ stack: 'Payments' }, words));
+  updateOf(defaultPlan, status, {
+    stack: 'Payments',
+    commandLine: (words) => commandLine({ stack: 'Payments' }, words),
+  });
 const due = (status: RolloutStatus, given: Told) => dueUpdates(defaultPlan, status, given, now).updates;
 
 describe('an update is due', () => {
@@ -133,7 +136,7 @@ describe('an update says', () => {
       ...inPhase(3),
       tables: [{ ...table, errors: { encryption: 2 } }],
     });
-    expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
+    expect(subject).toBe('Payments: Phase 3 Bulk Migration, 42 %: public.appointments');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
     expect(message).toContain('When done: in about 7.5 hours, waits included.');
@@ -173,7 +176,7 @@ describe('an update says', () => {
     const { run, ...rest } = ended('STOPPED', 1);
     const stopReason = 'Ended after phase 5, as its input asked';
     const { subject, message } = statusUpdate({ ...rest, run: run && { ...run, stopReason } });
-    expect(subject).toBe('Encryption rollout: stopped, Phase 5 Complete Remaining, 42 %');
+    expect(subject).toBe('Payments: stopped, Phase 5 Complete Remaining, 42 %: public.appointments');
     expect(message).toContain(`Stopped: ${ago(1).toISOString()}. ${stopReason}.\n`);
     expect(message).not.toMatch(/How fast|When done/);
     expect(message).toMatch(/Next: the next execution goes on from here\.$/);
@@ -190,7 +193,7 @@ describe('an update says', () => {
       hoursLeft: null,
       lastGate: null,
     });
-    expect(subject).toBe('Encryption rollout: before phase 1');
+    expect(subject).toBe('Payments: before phase 1: public.appointments');
     expect(message).toContain('Where: nothing encrypted yet.');
     expect(message).toContain('When done: not known yet.');
     expect(message).not.toMatch(/null|undefined|NaN/);
@@ -211,7 +214,7 @@ describe('an update says', () => {
     expect(message).toContain(`Where: ${where}`);
     expect(message).toContain(next);
     // 42 % of the rows moved to the next key are not a coverage of 42 %.
-    expect(statusUpdate(status).subject.endsWith('42 % under the new key')).toBe(purpose === 'rotate');
+    expect(statusUpdate(status).subject.includes('42 % under the new key')).toBe(purpose === 'rotate');
   });
 
   test('after the completion when its numbers were counted', () => {
@@ -239,7 +242,7 @@ describe('an update says', () => {
       errors: { trigger: 2 },
     };
     const { subject, message } = statusUpdate({ ...inPhase(3), tables: [table, failing] });
-    expect(subject).toBe('Encryption rollout: Phase 3 Bulk Migration, 42 %');
+    expect(subject).toBe('Payments: Phase 3 Bulk Migration, 42 %: public.appointments and 1 more');
     expect(message).toContain('Encryption of public.appointments and billing.invoices (run run, attempt 2)');
     expect(message).toContain(
       '\n- public.appointments: 4,200 of 10,000 rows with personal data (42 %), errors in this attempt: none; trigger disabled.\n',

@@ -32,7 +32,7 @@ describe('PostRolloutCheck', () => {
     expect(result).toMatchObject({
       gate: 'Daily check',
       verdict: 'GO',
-      subject: 'Encryption rollout: Daily check GO',
+      subject: 'Payments: Daily check GO: public.appointments',
     });
     for (const part of [
       '380 of 380 rows encrypted (100 %), trigger enabled, 0 missing IVs, HEALTHY',

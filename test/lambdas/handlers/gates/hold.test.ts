@@ -206,9 +206,7 @@ describe('a go about the vitals', () => {
   });
 
   test('stands for the time that page and status say; then somebody is asked anew', async () => {
-    expect(page).toContain(
-      'on your word, for 12 hours, at most until the phase ends; then you are asked anew:',
-    );
+    expect(page).toContain('on your word, for 12 h, at most until the phase ends; then you are asked anew:');
     await age(11 * 60);
     expect(await look()).toMatchObject({ outcome: 'OK' });
     expect(await accepted()).toEqual([
@@ -227,7 +225,7 @@ describe('a go about the vitals', () => {
     world.configure({ plan: { goMinutes: 30 } });
     await age(31);
     expect(await look()).toMatchObject({ outcome: 'HOLD' });
-    expect((await ask('hold-2', 'Phase 1 Initial Batch: CheckVitals')).message).toContain('for 30 minutes,');
+    expect((await ask('hold-2', 'Phase 1 Initial Batch: CheckVitals')).message).toContain('for 30 min,');
   });
 
   test('does not help what comes back and fails, and stands when it vanishes again', async () => {
@@ -276,8 +274,15 @@ describe('an approval', () => {
     const { hold, message } = await ask('hold-1', name);
     expect(message).toContain(`waits for a person to approve ${name.replace(': Approval', '')} (${hold}).`);
     expect(message).toContain('Where it is: npm run rollout -- status --stack Payments');
-    expect(message).toContain(`Begin it:\n  npm run rollout -- decide ${hold} go --stack Payments`);
+    expect(message).toContain(`\nBegin it:\n  npm run rollout -- decide ${hold} go --stack Payments`);
     expect(message).not.toMatch(/retry|without knowing|measured/);
+    // With what the phases before have done, and what this one will do.
+    expect(message).toMatch(/\nSo far: nothing is encrypted yet\.\nNext: /);
+    await expect(decide(hold, 'retry')).rejects.toMatchObject({
+      name: 'InvalidInput',
+      message: expect.stringContaining('Expected go or no-go'),
+    });
+    expect((await world.invoke('operate', { command: 'status' })).status.lastGate).toBeNull();
   });
 
   test('that is denied is NO_GO', async () => {

@@ -131,7 +131,7 @@ describe('the steps of a rollback', () => {
     expect(summary).toContain('DatabaseError: SQLSTATE 53100');
     expect(summary).toContain('trigger disabled');
     expect(summary).toContain('plaintext NOT PROVEN');
-    expect(summary).toContain('npm run rollout -- report --stack Payments, docs/');
+    expect(summary).toContain('npm run rollout -- report --stack Payments, the runbook');
     const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');
@@ -148,7 +148,8 @@ describe('the steps of a rollback', () => {
     await idle.query('begin');
     await idle.query("jane.doe@example.com, 'Jane'").catch(() => {});
     await world.client.query(
-      "insert into encryption_rollout.errors (error_type, target) select 'trigger', 'public.appointments' from generate_series(1, 3)",
+      `insert into encryption_rollout.errors (error_type, target, sqlstate, raised_by, row_key)
+       select 'trigger', 'public.appointments', '23514', 'no_such_note', n from generate_series(1, 3) as n`,
     );
     await world.client.query(
       `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
@@ -157,6 +158,9 @@ describe('the steps of a rollback', () => {
     );
     const { summary } = await step('gather-evidence');
     expect(summary).toMatch(/Errors in this attempt: 3 trigger\./);
+    expect(summary).toContain(
+      '- 3 trigger of public.appointments: SQLSTATE 23514, raised by no_such_note; rows 1, 2, 3\n',
+    );
     expect(summary).toMatch(
       /Vitals: CPU 20 %, .* connections, free storage 100 GiB, WAL held back by slots \d.* GiB, oldest transaction 0 min, customer alarms in ALARM: none\./,
     );

@@ -189,14 +189,15 @@ test('an alarm starts one rollback of all tables', async () => {
   await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
   const alarm = {
     'detail-type': 'CloudWatch Alarm State Change',
-    detail: { alarmName: 'X-MissingIvs', state: { value: 'ALARM' } },
+    id: 'c4c1c1c9-6542-e61b-6ef0-8c4d36933a92',
+    detail: { alarmName: 'api-5xx', state: { value: 'ALARM' } },
   };
   expect(await world.invoke('stop-rollout', alarm)).toMatchObject({ outcome: 'ROLLBACK' });
   const rollbacks = [...world.aws.executions].filter(([arn]) => arn.includes('X-Rollback'));
   expect(rollbacks).toMatchObject([
     [
       expect.any(String),
-      { input: { run: { id: run.id, attempt: 1 }, reason: 'The alarm X-MissingIvs went off' } },
+      { input: { run: { id: run.id, attempt: 1 }, reason: 'The alarm api-5xx went off' } },
     ],
   ]);
 });

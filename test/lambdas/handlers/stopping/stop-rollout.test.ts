@@ -4,12 +4,14 @@ import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
+const pages = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Page';
 const execution = 'arn:aws:states:us-east-1:123456789012:execution:X-EncryptionRollout:one';
 
 let world: TestWorld;
 beforeEach(async () => {
   world = await testWorld(100);
   process.env.ROLLBACK_MACHINE_ARN = machine;
+  process.env.PAGE_MACHINE_ARN = pages;
 });
 afterEach(() => world.stop());
 
@@ -110,7 +112,7 @@ describe('an execution that ended before its time', () => {
   test('a rollback that could not switch the trigger off, as while something holds the table, is followed by another', async () => {
     const run = await begun();
     await world.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
-    const rollback = { run, reason: 'The alarm X-MissingIvs went off' };
+    const rollback = { run, reason: 'The alarm Payments-MissingIvs went off' };
     // DisableTrigger has failed in between.
     await world.invoke('cancel-batches', rollback);
     expect((await world.invoke('gather-evidence', rollback)).summary).toContain('trigger STILL ENABLED');
@@ -142,7 +144,7 @@ describe('an execution that ended before its time', () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'DescribeExecution') throw new AwsError('ExecutionDoesNotExist', 'not yet');
     };
-    await stopRollout(alarm('X-MissingIvs')).finally(() => {
+    await stopRollout(alarm('Payments-MissingIvs')).finally(() => {
       world.aws.world.disturb = undefined;
     });
     expect([...world.aws.executions.keys()]).toEqual([rollbackArn(run), execution]);
@@ -207,9 +209,9 @@ describe('an execution that ended before its time', () => {
 describe('an alarm', () => {
   test('stops the execution and starts the rollback', async () => {
     const run = await begun();
-    expect(await stopRollout(alarm('X-MissingIvs'))).toEqual({
+    expect(await stopRollout(alarm('Payments-MissingIvs'))).toEqual({
       outcome: 'ROLLBACK',
-      reason: 'The alarm X-MissingIvs went off',
+      reason: 'The alarm Payments-MissingIvs went off',
     });
     expect(world.aws.executions.get(execution)).toEqual({ status: 'ABORTED' });
     expect(world.aws.executions.get(rollbackArn(run))).toMatchObject({ status: 'RUNNING' });
@@ -224,6 +226,42 @@ describe('an alarm', () => {
 
   test('with no rollout under way it stops nothing', async () => {
     expect(await stopRollout(alarm('api-5xx'))).toMatchObject({ outcome: 'NOTHING' });
+    expect(world.aws.executions.size).toBe(0);
+  });
+
+  const paged = () =>
+    [...world.aws.executions].filter(([arn]) => arn.includes(':X-Page:')).map(([, { input }]) => input);
+
+  test('of ours pages where it stops nothing, once however often it is delivered', async () => {
+    for (let time = 0; time < 2; time++)
+      expect(await stopRollout(alarm('Payments-MissingIvs'))).toMatchObject({ outcome: 'PAGE' });
+    expect(paged()).toEqual([
+      {
+        subject: 'Payments: MissingIvs: public.appointments',
+        message: expect.stringMatching(
+          /^Rows have ciphertext but no initialization vector.*\nTables: public\.appointments\.\nCustomers: .*\nUntil morning: Now, at any hour\.\n/,
+        ),
+      },
+    ]);
+  });
+
+  test('that stops nothing pages while a rollout goes on', async () => {
+    await begun();
+    expect(await stopRollout(alarm('Payments-KeyAccessFailures'))).toMatchObject({ outcome: 'PAGE' });
+    expect(world.aws.executions.get(execution)).toBeUndefined();
+  });
+
+  test('pages no second time for a stop whose page has said it; later it does', async () => {
+    const run = await begun();
+    await world.invoke('cancel-batches', { run, reason: 'test' });
+    expect(await stopRollout(alarm('Payments-KeyAccessFailures'))).toMatchObject({ outcome: 'NOTHING' });
+    await world.invoke('gather-evidence', { run, reason: 'test' });
+    expect(await stopRollout(alarm('Payments-DecryptionFailures'))).toMatchObject({ outcome: 'NOTHING' });
+    expect(paged()).toEqual([]);
+    await world.client.query(
+      "update encryption_rollout.runs set ended_at = ended_at - interval '16 minutes'",
+    );
+    expect(await stopRollout(alarm('Payments-DecryptionFailures'))).toMatchObject({ outcome: 'PAGE' });
   });
 });
 

@@ -20,7 +20,7 @@ test('a status update tells how both are doing', async () => {
   await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
   await walkPhase(world, run, 1);
   const { subject, message } = await world.invoke('write-update', {});
-  expect(subject).toBe('Encryption rollout: Phase 1 Initial Batch, 5 %');
+  expect(subject).toBe('Payments: Phase 1 Initial Batch, 5 %: public.appointments and 1 more');
   expect(message).toContain(`Encryption of ${appointments} and ${staff} (run ${run.id}, attempt 1): Phase 1`);
   expect(message).toContain('Where: 24 of 480 rows with personal data (5 %); in Phase 1 Initial Batch');
   expect(message).toContain(

@@ -28,7 +28,7 @@ test('WriteUpdate tells a run by the cadence of its phase, once, and the securit
   expect(await write()).toMatchObject({
     due: true,
     security: true,
-    subject: 'Encryption rollout: before phase 1',
+    subject: 'Payments: before phase 1: public.appointments',
   });
   expect(await due()).toEqual([false, false]);
 
@@ -63,7 +63,7 @@ test('WriteUpdate tells of an end that came while it told of a run under way', a
     `update encryption_rollout.runs set ended_at = (
        select date_trunc('milliseconds', happened_at) from encryption_rollout.events where event = 'STATUS_UPDATE')`,
   );
-  expect(await write()).toMatchObject({ due: true, subject: 'Encryption rollout: complete' });
+  expect(await write()).toMatchObject({ due: true, subject: 'Payments: complete: public.appointments' });
   expect(await due()).toEqual([false, false]);
 });
 
@@ -73,7 +73,7 @@ test('WriteUpdate is silent after the last day, and while nothing runs', async (
   await world.client.query("update encryption_rollout.runs set ended_at = now() - interval '8 days'");
   expect(await write()).toMatchObject({
     due: true,
-    subject: 'Encryption rollout: complete',
+    subject: 'Payments: complete: public.appointments',
     message: expect.stringContaining('Next: checks until day 30, then the success metrics.'),
   });
   await pass('23 days');

@@ -1,0 +1,45 @@
+/** Pages of the AWS console that a person opens on a phone, for a message. Pure. */
+
+/** Where the deployment is, as the ARN of any of its executions says it. */
+interface Place {
+  readonly partition: string;
+  readonly region: string;
+}
+
+function placeOf(arn: string): Place {
+  const [, partition = '', , region = ''] = arn.split(':');
+  return { partition, region };
+}
+
+/** Of those partitions whose console is not at aws.amazon.com. */
+const domains: Readonly<Record<string, string>> = {
+  'aws-us-gov': 'amazonaws-us-gov.com',
+  'aws-cn': 'amazonaws.cn',
+};
+
+function page(arn: string, service: string, place: string): string {
+  const { partition, region } = placeOf(arn);
+  return `https://${region}.console.${domains[partition] ?? 'aws.amazon.com'}/${service}/home?region=${region}#${place}`;
+}
+
+/** An execution in the console. */
+export function executionLink(executionArn: string): string {
+  return page(executionArn, 'states', `/v2/executions/details/${executionArn}`);
+}
+
+/** The console writes a path within a path with dollars. */
+const within = (path: string) => encodeURIComponent(encodeURIComponent(path)).replaceAll('%', '$');
+
+/**
+ * Dashboard and log of a deployment.
+ * @param arn of any of its executions
+ */
+export function deploymentLinks(
+  arn: string,
+  stack: string,
+): { readonly dashboard: string; readonly log: string } {
+  return {
+    dashboard: page(arn, 'cloudwatch', `dashboards/dashboard/${encodeURIComponent(stack)}`),
+    log: page(arn, 'cloudwatch', `logsV2:log-groups/log-group/${within(`/encryption-rollout/${stack}`)}`),
+  };
+}
