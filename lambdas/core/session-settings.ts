@@ -50,7 +50,7 @@ export class PoolerInTheWay extends Error {
 
 /**
  * Settles what a request for a connection cannot, once there is one. `replica`, under which no trigger fires, may be changed by
- * few: for others it stays, and preflight says so.
+ * few: for others it stays, and the dry run says so.
  * @returns the encoding of the database, as PostgreSQL calls it
  * @throws PoolerInTheWay before the first setting, when it has dropped those that came with the request: it is known by the
  *   process that it names, no other than itself
@@ -59,13 +59,18 @@ export async function settleSession(session: Session): Promise<string> {
   const { rows } = await session.query(
     `select pg_catalog.pg_backend_pid() as pid, pg_catalog.getdatabaseencoding() as encoding,
        pg_catalog.current_setting('session_replication_role') <> 'origin' as "firesNoTriggers",
-       pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions"`,
+       pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions",
+       -- Secrets Manager's rotation by alternating users makes of <user> a member, <user>_clone, and takes turns with them.
+       (select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles
+        where session_user = rolname || '_clone' and pg_catalog.pg_has_role(session_user, oid, 'member')) as "standsFor"`,
   );
   const found = rows[0];
   if (found?.pid !== (session as { processID?: number }).processID) throw new PoolerInTheWay();
   // Known from PostgreSQL 17 on.
   if (found?.limitsTransactions) await session.query('set transaction_timeout = 0');
   if (found?.firesNoTriggers) await session.query('set session_replication_role = origin').catch(() => {});
+  // So the engine belongs to the same role whoever's turn it is, and whoever's it was at first.
+  if (typeof found?.standsFor === 'string') await session.query(`set role ${found.standsFor}`);
   return String(found?.encoding);
 }
 

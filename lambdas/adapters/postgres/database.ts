@@ -97,14 +97,39 @@ export async function withDatabase<T>(
         `No connection to PostgreSQL at ${address}: 28P01. The password in the database secret is being rotated.`,
         '28P01',
       );
-    throw connectionError(error, address, database ?? login.username);
+    throw connectionError(error, address, database ?? login.username, environment.tls);
   }
   try {
     return await work(client);
   } catch (error) {
-    throw classify(error);
+    throw (await strangerToTheEngine(client, error)) ?? classify(error);
   } finally {
     await client.end().catch(() => {});
+  }
+}
+
+/** When it was refused because the log-in is another than the one that has installed the engine: whom it must be a member of. */
+async function strangerToTheEngine(client: pg.Client, error: unknown): Promise<Error | undefined> {
+  const { code } = error as { code?: string };
+  if (code !== '42501') return undefined;
+  try {
+    await client.query('rollback');
+    const { rows } = await client.query(
+      `select current_user as login, proowner::regrole::text as owner, quote_ident(current_user) as quoted
+       from pg_catalog.pg_proc
+       where proname = 'encrypt_batch' and pronamespace = to_regnamespace('encryption_rollout')
+         and not pg_has_role(proowner, 'usage')`,
+    );
+    const [found] = rows;
+    return (
+      found &&
+      new MissingPrerequisite(
+        `The log-in ${found.login} found, which is no member of ${found.owner}, the role that has installed the engine. Expected one that is: grant ${found.owner} to ${found.quoted}; or put the former log-in back into the database secret.`,
+        code,
+      )
+    );
+  } catch {
+    return undefined;
   }
 }
 
@@ -118,7 +143,12 @@ export async function rolledBack<T>(client: pg.ClientBase, work: () => Promise<T
   }
 }
 
-function connectionError(error: unknown, address: string, database: string): Error {
+function connectionError(
+  error: unknown,
+  address: string,
+  database: string,
+  tls: DatabaseEnvironment['tls'],
+): Error {
   const { code = '', message } = error as { code?: string; message: string };
   if (isPooler(error))
     return new DatabaseUnreachable(
@@ -128,13 +158,16 @@ function connectionError(error: unknown, address: string, database: string): Err
   if (TRANSIENT.has(code) || NETWORK.has(code) || /timeout|terminated unexpectedly/i.test(message))
     return new TransientError(`No connection to PostgreSQL at ${address}: ${code || message}`, code);
   const hint =
-    code === '28P01' || code === '28000'
-      ? 'The user name or password in the database secret is not accepted; with IAM, the user lacks the role rds_iam, or the functions may not connect as that user.'
-      : code === '3D000'
-        ? `The database "${database}" does not exist: correct dbname in the secret, or the setting databaseName.`
-        : code === 'ENOTFOUND'
-          ? 'The host in the database secret, or the setting databaseHost, is not known here.'
-          : 'Check the address, the security groups and the TLS setting.';
+    // Of Amazon RDS with rds.force_ssl: "no pg_hba.conf entry for host …, no encryption"; before PostgreSQL 14 "SSL off".
+    code === '28000' && tls === 'off' && /no encryption|SSL off/.test(message)
+      ? 'The server takes connections with TLS alone: set databaseTls to verify-full, the default, and deploy.'
+      : code === '28P01' || code === '28000'
+        ? 'The user name or password in the database secret is not accepted; with IAM, the user lacks the role rds_iam, or the functions may not connect as that user.'
+        : code === '3D000'
+          ? `The database "${database}" does not exist: correct dbname in the secret, or the setting databaseName.`
+          : code === 'ENOTFOUND'
+            ? 'The host in the database secret, or the setting databaseHost, is not known here.'
+            : 'Check the address, the security groups and the TLS setting.';
   return new DatabaseUnreachable(
     `No connection to PostgreSQL at ${address}: ${code || message}. ${hint}`,
     code,

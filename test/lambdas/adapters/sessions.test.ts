@@ -93,19 +93,34 @@ describe('a pooler in the way', () => {
     return `postgresql://${username}:${encodeURIComponent(`${password}`)}@${host}:${port}/${dbname}`;
   };
 
+  /** Answers the request for a connection with this refusal. */
+  const refusing = (code: string, message: string) => (socket: Socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () => {
+      const fields = Buffer.from(`SFATAL\0C${code}\0M${message}\0\0`);
+      const length = Buffer.alloc(4);
+      length.writeInt32BE(fields.length + 4);
+      socket.end(Buffer.concat([Buffer.from('E'), length, fields]));
+    });
+  };
+
+  test('a server that insists on TLS is told apart from a wrong password', async () => {
+    await stand(
+      refusing(
+        '28000',
+        'no pg_hba.conf entry for host "10.0.0.1", user "app", database "app", no encryption',
+      ),
+    );
+    await expect(world.prepare()).rejects.toThrow(
+      /takes connections with TLS alone: set databaseTls to verify-full/,
+    );
+  });
+
   test.each([
     ['PgBouncer', '08P01', 'unsupported startup parameter: options'],
     ['RDS Proxy', '0A000', "feature not supported: RDS Proxy currently doesn't support command-line options"],
   ])('%s refuses the request for a connection, and is named', async (_name, code, message) => {
-    await stand((socket) => {
-      socket.on('error', () => {});
-      socket.once('data', () => {
-        const fields = Buffer.from(`SFATAL\0C${code}\0M${message}\0\0`);
-        const length = Buffer.alloc(4);
-        length.writeInt32BE(fields.length + 4);
-        socket.end(Buffer.concat([Buffer.from('E'), length, fields]));
-      });
-    });
+    await stand(refusing(code, message));
     await expect(world.prepare()).rejects.toThrow(
       /Found a connection pooler at 127\.0\.0\.1:\d+, expected PostgreSQL itself/,
     );

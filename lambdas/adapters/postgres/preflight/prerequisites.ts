@@ -22,7 +22,10 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
        exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
        to_regnamespace('encryption_rollout') is not null
          or has_database_privilege(current_database(), 'create') as may_create,
-       current_user as role, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding`,
+       current_user as role, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding,
+       current_setting('session_replication_role') as replication,
+       (select proowner::regrole::text from pg_proc
+        where proname = 'encrypt_batch' and pronamespace = to_regnamespace('encryption_rollout') and not pg_has_role(proowner, 'usage')) as installer`,
   );
   const found = rows[0];
   return [
@@ -37,6 +40,20 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
       'one that says what its bytes mean, since what is sealed is UTF-8: any but SQL_ASCII',
       found.encoding,
       found.encoding !== 'SQL_ASCII',
+    ),
+    line(
+      'session_replication_role',
+      `origin, since no trigger fires under another: alter role ${found.role} reset session_replication_role, or of the database`,
+      found.replication,
+      found.replication === 'origin',
+    ),
+    line(
+      'Log-in',
+      found.installer === null
+        ? 'a member of the role that has installed the engine, if any has'
+        : `a member of the role that has installed the engine: grant ${found.installer} to ${found.role}`,
+      found.installer === null ? found.role : `${found.role}, and ${found.installer} has`,
+      found.installer === null,
     ),
     line('Extension pgcrypto', 'available', found.pgcrypto ? 'available' : 'not available', found.pgcrypto),
     line(
