@@ -239,7 +239,8 @@ begin
       order by only_priority desc, laps, leaf
       limit 1;
       if v_cursor.leaf is null then
-        -- A partitioned table that has no partition.
+        -- A partitioned table that has no partition; one that is not there is an error.
+        perform encryption_rollout.table_sql(p_target)::regclass;
         exhausted := true;
         exit;
       end if;

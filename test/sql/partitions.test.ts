@@ -285,6 +285,63 @@ describe('batches', () => {
     expect(await count(unsealed)).toBe(0);
   });
 
+  test('know columns by their names: in a partition that was attached they may come in another order', async () => {
+    await client.query(`
+      create table crm.people_2 (gone text, pii_iv bytea, phone text, phone_encrypted bytea, created_at timestamptz default now(),
+        email_encrypted bytea, note text, id integer primary key, email text);
+      alter table crm.people_2 drop column gone;
+      insert into crm.people_2 (id, email, phone) select n, 'x' || n || '@example.com', 'y' || n from generate_series(200, 209) as n;
+      alter table crm.people attach partition crm.people_2 for values from (200) to (300)`);
+    expect(await encryptAll()).toBe(210);
+    await setTrigger(true);
+    await client.query(`
+      update crm.people set email = 'z' || id where id >= 205;
+      insert into crm.people (id, email) values (250, 'new@example.com')`);
+    expect(await violations(true)).toEqual([]);
+    // Its name is another now, in all of them.
+    await setTrigger(false);
+    await client.query(`
+      alter table crm.people rename column email to mail;
+      update crm.people set mail = 'w' || id where id in (1, 201)`);
+    expect(await count('id in (1, 201) and pii_iv is not null')).toBe(0);
+  });
+
+  test('say which role they want to be a member of when a partition belongs to somebody else', async () => {
+    await encryptAll();
+    await client.query(`
+      create role partition_owner; create role partition_engine; grant partition_engine to current_user;
+      create table crm.people_2 (like crm.people including all);
+      alter table crm.people attach partition crm.people_2 for values from (200) to (300);
+      alter table crm.people_2 owner to partition_owner;
+      grant usage on schema crm, encryption_rollout to partition_engine;
+      grant execute on all functions in schema encryption_rollout to partition_engine;
+      grant select, update, delete, insert on all tables in schema encryption_rollout to partition_engine`);
+    try {
+      await client.query('set role partition_engine');
+      await expect(
+        client.query(
+          "select encryption_rollout.hold_leaf(t, 'crm.people_2'::regclass) from encryption_rollout.targets as t",
+        ),
+      ).rejects.toMatchObject({
+        code: 'ER001',
+        message: expect.stringContaining(
+          'partition crm.people_2 of table crm.people found to belong to role partition_owner',
+        ),
+        hint: 'grant partition_owner to partition_engine;',
+      });
+    } finally {
+      await client.query(
+        'reset role; drop owned by partition_owner, partition_engine cascade; drop role partition_owner, partition_engine',
+      );
+    }
+  });
+
+  test('do not take a table that is not there for one without partitions', async () => {
+    await encryptAll();
+    await client.query('alter table crm.people rename to persons');
+    await expect(batch(10)).rejects.toMatchObject({ code: '42P01' });
+  });
+
   test('of a table without partitions are done at once', async () => {
     await client.query('drop table crm.people_0, crm.people_1');
     expect(await batch(10)).toMatchObject({ encrypted: 0, exhausted: true });

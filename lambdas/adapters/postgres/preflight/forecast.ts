@@ -28,7 +28,8 @@ export async function sampleTable(client: pg.ClientBase, target: Target): Promis
   // Format 1: 3 bytes of header, whole blocks of 16, 32 bytes of tag; PostgreSQL adds the value's length.
   const sealedBytes = columns
     .map(
-      ({ plain }) => `case when ${plain} is null then 0 else 39 + 16 * (octet_length(${plain}) / 16 + 1) end`,
+      ({ plain }) =>
+        `case when ${plain} is null then 0 else 39 + 16 * (octet_length(${plain}::text) / 16 + 1) end`,
     )
     .join(' + ');
   const pages = size.tableBytes / size.pageBytes;
