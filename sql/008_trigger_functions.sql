@@ -7,16 +7,18 @@
 -- A body between dollar signs, with a tag that does not occur in it, whatever names it holds.
 create function encryption_rollout.dollar_quoted(p_body text)
 returns text
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select tag || rtrim(p_body, ' ') || tag
-  from generate_series(0, length(p_body)) as n
-  cross join lateral (select '$body' || repeat('_', n) || '$' as tag) as tags
-  where strpos(p_body, tag) = 0
-  order by n
-  limit 1
+declare
+  v_tag text := 'body';
+begin
+  while strpos(p_body, '$' || v_tag || '$') > 0 loop
+    v_tag := v_tag || '_';
+  end loop;
+  return format('$%1$s$%2$s$%1$s$', v_tag, rtrim(p_body, ' '));
+end
 $$;
 
 -- True for an update that changes what is sealed. By the values' bytes: a collation, or a type, may call different texts

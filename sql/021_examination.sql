@@ -36,6 +36,7 @@ as $examination$
           select 'a partition of ' || i.inhparent::regclass::text from pg_inherits as i where i.inhrelid = c.oid
         )
         when c.relkind = 'p' then 'a partitioned table'
+        when c.reloftype <> 0 then 'a typed table'
         when exists (select from pg_inherits as i where i.inhparent = c.oid) then 'a table with inheriting tables'
         else 'an ordinary table'
       end as kind
@@ -53,6 +54,43 @@ as $examination$
     join pg_class as c on c.oid = i.inhrelid and c.relispartition
     join pg_namespace as n on n.oid = c.relnamespace
   ),
+  -- All types that a column's type is made of: of domains, arrays and ranges those below.
+  parts as (
+    select a.attnum, a.atttypid as type
+    from found as f
+    join pg_attribute as a on a.attrelid = f.table_oid and a.attnum > 0 and not a.attisdropped
+    union
+    select p.attnum, part.type
+    from parts as p
+    join pg_type as t on t.oid = p.type
+    left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
+    cross join lateral (
+      values (t.typbasetype), (case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem end), (r.rngsubtype)
+    ) as part (type)
+    where part.type <> 0
+  ),
+  -- What keeps a text of it from being read back.
+  flaws as (
+    select distinct on (p.attnum) p.attnum, f.flaw, f.remedy
+    from parts as p
+    join pg_type as t on t.oid = p.type
+    cross join lateral (
+      select
+        case
+          when t.typtype = 'c' then 'which is composite: whether it is null depends on its fields'
+          when t.oid = 'money'::regtype then 'whose text depends on the locale of the session that reads it'
+          when t.oid = 'xml'::regtype then 'whose text is read back as the session''s xmloption says'
+          when t.typname ~ '^reg' and t.typnamespace = 'pg_catalog'::regnamespace then
+            'whose text depends on the search path, and on what the name means there'
+        end,
+        case
+          when t.typtype = 'c' then 'move its fields to columns of their own'
+          when t.oid = 'money'::regtype then 'change its type to numeric'
+          else 'change its type to text'
+        end
+    ) as f (flaw, remedy)
+    where f.flaw is not null
+  ),
   attributes as (
     select a.attname, a.attnum, a.attgenerated, a.atttypid, format_type(a.atttypid, null) as type_name, flaw.flaw, flaw.remedy,
       -- From PostgreSQL 18 on, it may be promised of new rows alone.
@@ -66,41 +104,7 @@ as $examination$
       end as nullability
     from found as f
     join pg_attribute as a on a.attrelid = f.table_oid and a.attnum > 0 and not a.attisdropped
-    -- Of all types that its type is made of (domains, arrays, ranges): what keeps a text of it from being read back.
-    left join lateral (
-      with recursive parts (type) as (
-        select a.atttypid
-        union
-        select part.type
-        from parts as p
-        join pg_type as t on t.oid = p.type
-        left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
-        cross join lateral (
-          values (t.typbasetype), (case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem end), (r.rngsubtype)
-        ) as part (type)
-        where part.type <> 0
-      )
-      select flaw, remedy
-      from parts as p
-      join pg_type as t on t.oid = p.type
-      cross join lateral (
-        select
-          case
-            when t.typtype = 'c' then 'which is composite: whether it is null depends on its fields'
-            when t.oid = 'money'::regtype then 'whose text depends on the locale of the session that reads it'
-            when t.oid = 'xml'::regtype then 'whose text is read back as the session''s xmloption says'
-            when t.typname ~ '^reg' and t.typnamespace = 'pg_catalog'::regnamespace then
-              'whose text depends on the search path, and on what the name means there'
-          end,
-          case
-            when t.typtype = 'c' then 'move its fields to columns of their own'
-            when t.oid = 'money'::regtype then 'change its type to numeric'
-            else 'change its type to text'
-          end
-      ) as f (flaw, remedy)
-      where flaw is not null
-      limit 1
-    ) as flaw on true
+    left join flaws as flaw on flaw.attnum = a.attnum
   ),
   table_line as (
     select 'Table' as name, 'an ordinary or partitioned table, no partition, and without tables that inherit from it' as expected,
@@ -115,6 +119,7 @@ as $examination$
         when f.relispartition then 'Name the partitioned table that it belongs to, the topmost one: all of its partitions are encrypted with it.'
         when f.kind = 'a table with inheriting tables' then
           'Rows of inheriting tables have keys of their own, and it hands them no triggers: make it a partitioned table, or name tables that stand alone.'
+        when f.kind = 'a typed table' then format('No column can be added to it: alter table %s not of;', f.table_sql)
         else 'Name the table that holds the rows itself.'
       end as hint,
       'ER002' as code
