@@ -1,6 +1,7 @@
 /** docs/reliability.md: what the fault matrix and the deliberate breakages measured, between markers of their own. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { withSection } from '../support/sections.ts';
 import type { Fault } from './fault.ts';
 import type { Outcome } from './scene.ts';
 
@@ -15,12 +16,7 @@ const document = join(import.meta.dirname, '..', '..', 'docs', 'reliability.md')
 
 /** Replaces what stands between `<!-- name -->` and `<!-- /name -->` in docs/reliability.md. */
 export function writeSection(name: string, text: string): void {
-  const before = readFileSync(document, 'utf8');
-  const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
-  const from = before.indexOf(begin);
-  const to = before.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`${document}: ${begin} … ${end} expected`);
-  writeFileSync(document, `${before.slice(0, from + begin.length)}\n${text.trim()}\n${before.slice(to)}`);
+  writeFileSync(document, withSection(readFileSync(document, 'utf8'), name, text));
 }
 
 export function reportFaults(measured: readonly Measured[], server: string, seconds: number): void {
