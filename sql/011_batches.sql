@@ -152,6 +152,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_table constant oid := to_regclass(encryption_rollout.table_sql(p_target));
   v_owner constant oid := (select relowner from pg_class where oid = p_leaf);
 begin
   if v_owner is null then
@@ -167,7 +168,7 @@ begin
   exception when undefined_table then
     return false;
   end;
-  return exists (select from encryption_rollout.partition_tree(p_target) where is_leaf and relation = p_leaf);
+  return p_leaf = v_table or exists (select from pg_partition_ancestors(p_leaf) where relid = v_table);
 end
 $$;
 
@@ -283,7 +284,7 @@ begin
       continue;
     end if;
 
-    v_end := format('(%s,0)', encryption_rollout.page_of(v_cursor.position) + v_window_pages)::tid;
+    v_end := format('(%s,0)', least(encryption_rollout.page_of(v_cursor.position) + v_window_pages, v_pages))::tid;
     execute encryption_rollout.rows_to_write_sql(p_target, p_purpose, v_leaf, p_key_number, v_cursor.only_priority)
     into v_tids
     using v_cursor.position, v_end, p_limit - written - failed;
