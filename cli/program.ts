@@ -16,10 +16,11 @@ import {
   withoutUrls,
 } from '../terminal/connection.ts';
 import { addAbortCommand } from './aws/abort.ts';
+import { addReportCommand } from './aws/report.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/requests.ts';
 import { addRollbackCommand } from './aws/rollback.ts';
 import { addStartCommand } from './aws/start.ts';
-import { addReportCommand, addStatusCommand } from './aws/status.ts';
+import { addStatusCommand } from './aws/status.ts';
 import { addCheckCommand } from './check.ts';
 import { hasKey, install, putKeys, uninstall } from './engine.ts';
 import { createKeyFile, readKeyFile } from './key-file.ts';

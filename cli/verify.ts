@@ -1,5 +1,5 @@
 /** `verify`: every invariant of an encrypted table, checked from outside; see verifier/. */
-import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, renameSync, rmSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import pc from 'picocolors';
@@ -9,6 +9,7 @@ import { connect, connectionOf, databaseUrlOption, UsageError } from '../termina
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
 import { type Verification, verify } from '../verifier/verify.ts';
+import { openPrivately } from './private-file.ts';
 
 /** Exit code when an invariant does not hold; 1 is for what kept us from looking. */
 const violationsFound = 3;
@@ -109,15 +110,7 @@ class JsonReport {
   constructor(file: string) {
     this.#file = file;
     this.#partial = `${file}.partial`;
-    try {
-      // Keys of rows may be personal. What was left behind may have other rights.
-      rmSync(this.#partial, { force: true });
-      this.#descriptor = openSync(this.#partial, 'wx', 0o600);
-    } catch (error) {
-      throw new UsageError(
-        `The report ${file} could not be written (${(error as { code?: string }).code}). Check --json.`,
-      );
-    }
+    this.#descriptor = openPrivately(this.#partial, '--json');
     this.#write('{"violations":[');
   }
 

@@ -47,6 +47,9 @@ create table encryption_rollout.run_targets (
   purpose text not null default 'encrypt' check (purpose in ('encrypt', 'rotate', 'verify')),
   -- The first phase that has work to do for the table in that attempt.
   resume_at integer not null default 1 check (resume_at between 1 and 5),
+  -- As counted when that attempt began; null until then.
+  rows_with_pii bigint,
+  rows_encrypted bigint,
   completed_at timestamptz,
   primary key (run_id, target)
 );

@@ -131,9 +131,7 @@ export function operating(): void {
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
     expect(await sumOf('RolloutStopped')).toBe(1);
-    await expect
-      .poll(() => paged(), waiting)
-      .toMatch(new RegExp(`Encryption rollout stopped: .*${customerAlarm}`, 's'));
+    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`: stopped: .*${customerAlarm}`, 's'));
   });
 
   test('pause, tune and resume are followed by the batches', async () => {
@@ -202,7 +200,7 @@ export function operating(): void {
     });
     expect(await statusOfRun()).toMatchObject({ status: 'STOPPED' });
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: .*ABORTED/);
+    await expect.poll(() => paged(), waiting).toMatch(/: stopped: .*ABORTED/s);
     // Nothing is left to stop.
     expect(await rollout('abort', '--yes')).toMatchObject({
       code: 1,
@@ -213,7 +211,7 @@ export function operating(): void {
   test('nobody answers: no-go, rolled back, and a page', async () => {
     const execution = await start();
     const { id } = await openHold();
-    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`your decision is needed: .*${id}`, 's'));
+    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`: (approve|decide): .*${id}`, 's'));
     expect(await endOf(execution)).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
     expect(
       await query('select decision, decided_by from encryption_rollout.holds where id = $1', [id]),
@@ -221,7 +219,7 @@ export function operating(): void {
     expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
+    await expect.poll(() => paged(), waiting).toMatch(/: stopped: /);
     expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
       code: 1,
       stdout: '',
@@ -247,7 +245,7 @@ export function operating(): void {
     expect(await lastGate()).toMatchObject({ gate: expect.stringMatching(/^Phase 5/), verdict: 'NO_GO' });
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout stopped: /);
+    await expect.poll(() => paged(), waiting).toMatch(/: stopped: /);
     await expect
       .poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue, waiting)
       .toBe('ALARM');
@@ -283,7 +281,7 @@ export function operating(): void {
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
       { status: 'COMPLETED', attempt: 5 },
     ]);
-    await expect.poll(() => paged(), waiting).toMatch(/Encryption rollout completed: /);
+    await expect.poll(() => paged('notes'), waiting).toMatch(/: completed: /);
   });
 
   test('status and report tell what happened, and who decided', async () => {
@@ -295,7 +293,7 @@ export function operating(): void {
       holds: [],
     });
     const { stdout } = await rollout('report');
-    expect(stdout).toMatch(/^# Post-mortem: encryption of public.appointments and public.customers/);
+    expect(stdout).toMatch(/^# Rollout report: encryption of public.appointments and public.customers/);
     for (const told of [
       'PAUSED',
       'a sale',

@@ -50,7 +50,7 @@ export function stopping(): void {
       .toMatchObject({ status: 'STOPPED', stop_reason: `The execution ${executionArn} ended as ABORTED` });
     expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
     expect(await triggers()).toEqual([false, false]);
-    expect(await paged()).toMatch(/Encryption rollout stopped: .*ABORTED/);
+    expect(await paged()).toMatch(/: stopped: .*ABORTED/s);
     // EventBridge delivers at least once.
     expect(await invoke('StopRollout', executionEnded(executionArn, 'ABORTED'))).toMatchObject({
       outcome: 'NOTHING',

@@ -63,7 +63,7 @@ export function watching(): void {
     expect(judged).toHaveLength(1);
   });
 
-  test('on the last day the success metrics are judged, and the post-mortem is sent', async () => {
+  test('on the last day the success metrics are judged, and the report is sent', async () => {
     await paged();
     expect(await check('Final')).toMatchObject({ status: 'SUCCEEDED' });
     const [{ verdict, reason }] = await query(
@@ -80,7 +80,7 @@ export function watching(): void {
         report += await paged('updates');
         return report;
       }, waiting)
-      .toContain('# Post-mortem: encryption of public.appointments and public.customers');
+      .toContain('# Rollout report: encryption of public.appointments and public.customers');
     expect(report).not.toContain('@example.com');
     await expect.poll(() => paged(), waiting).toMatch(/Day 30.*NO_GO/);
   });

@@ -56,6 +56,8 @@ interface Outputs {
   readonly StateMachineArn: string;
   readonly KeySecretArn: string;
   readonly OnCallTopicArn: string;
+  readonly TomorrowTopicArn: string;
+  readonly NotesTopicArn: string;
   readonly UpdatesTopicArn: string;
 }
 
@@ -64,7 +66,7 @@ interface World {
   readonly database: pg.Client;
   readonly outputs: Outputs;
   /** URLs of the queues that get what the people on call, and the readers of updates, get. */
-  readonly queues: { readonly onCall: string; readonly updates: string };
+  readonly queues: Readonly<Record<'onCall' | 'tomorrow' | 'notes' | 'updates', string>>;
 }
 
 const run = promisify(execFile);
@@ -99,6 +101,8 @@ export async function makeWorld(): Promise<void> {
   await awakenAlarms();
   const queues = {
     onCall: await subscribe('pages', outputs.OnCallTopicArn),
+    tomorrow: await subscribe('tomorrow', outputs.TomorrowTopicArn),
+    notes: await subscribe('notes', outputs.NotesTopicArn),
     updates: await subscribe('updates', outputs.UpdatesTopicArn),
   };
   world = { directory, database, outputs, queues };

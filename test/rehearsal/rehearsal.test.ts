@@ -100,7 +100,7 @@ describe('on a database of the user', () => {
       );
       for (const { events } of report.executions) expect(events).toBeLessThan(5_000);
 
-      expect(rehearsal.output).toContain('Encryption rollout completed');
+      expect(rehearsal.output).toMatch(/✉ \S+: completed: public\.appointments/);
       expect(rehearsal.output).toMatch(
         /rollout -- verify --database-url … .*The report is in .*\.json\.\nNext: npm start -- --fault high-cpu .*README\.md#deploy/,
       );

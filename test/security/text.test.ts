@@ -7,7 +7,7 @@ import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import { type Origin, stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
 import { chatMessage } from '../../lambdas/core/telling/chat.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { postMortem } from '../../lambdas/core/telling/post-mortem.ts';
+import { reportMarkdown } from '../../lambdas/core/telling/report-markdown.ts';
 import { subjectOf } from '../../lambdas/core/telling/subject.ts';
 import { inMarkdown, onScreen, plain, textOf, visible } from '../../lambdas/core/telling/text.ts';
 import { statusUpdate } from '../../lambdas/core/telling/updates.ts';
@@ -146,10 +146,10 @@ const everywhere: Readonly<Record<string, string>> = {
       report: undefined,
     },
   ).message,
-  'the report': postMortem({
+  'the report': reportMarkdown({
     ...report,
     run: { ...report.run, stopReason: attack, attestations: { onCallEstablished: attack } },
-    tables: [{ name: attack, purpose: 'encrypt', attempt: 1, completedAt: null }],
+    tables: report.tables.map((table) => ({ ...table, name: attack, columns: [attack], trigger: attack })),
     events: report.events.map((event) => ({ ...event, table: attack, detail: { reason: attack } })),
     holds: report.holds.map((hold) => ({ ...hold, reason: attack, decidedBy: attack, comment: attack })),
     gates: report.gates.map((gate) => ({

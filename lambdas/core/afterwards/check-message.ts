@@ -1,8 +1,9 @@
 /** The report of a check after a rollout, as people get it. Pure. */
 import { type Judgement, number, tablesInWords } from '../gates/judgement.ts';
 import type { Health } from '../plan/progress.ts';
-import { criterionLine, keyLine, of, postMortemMessage } from '../telling/post-mortem.ts';
 import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
+import { criterionLine, keyLine, of } from '../telling/report-lines.ts';
+import { reportMessage } from '../telling/report-markdown.ts';
 import { subjectOf } from '../telling/subject.ts';
 import { textOf } from '../telling/text.ts';
 
@@ -26,7 +27,7 @@ export interface CheckQueries {
 /** Lines of a list in a message; the rest is in PostgreSQL. */
 const MAX_LINES = 40;
 
-/** Subject and text; on the last day with the report's post-mortem. */
+/** Subject and text; on the last day with the report. */
 export function checkMessage(
   judgement: Judgement,
   queries: CheckQueries,
@@ -74,7 +75,7 @@ export function checkMessage(
     '',
     'Judged by:',
     ...criteria.map(criterionLine),
-    ...(about.report === undefined ? [] : ['', postMortemMessage(about.report)]),
+    ...(about.report === undefined ? [] : ['', reportMessage(about.report)]),
   ];
   const subject = subjectOf({
     stack: about.stack,

@@ -11,8 +11,32 @@ export interface Report {
     /** The latest attempt that it was part of. */
     readonly attempt: number;
     readonly completedAt: string | null;
+    /** Whose values are sealed, and where, in the same order. */
+    readonly columns: readonly string[];
+    readonly sealed: readonly string[];
+    readonly ivColumn: string;
+    readonly trigger: string;
+    /** As counted last; null = never. */
+    readonly rowsWithPersonalData: number | null;
+    readonly rowsEncrypted: number | null;
   }[];
   readonly writtenAt: string;
+  /** Where it happened, and with what. */
+  readonly about: {
+    readonly database: string;
+    /** Of PostgreSQL. */
+    readonly server: string;
+    /** Files of SQL that are installed, and a digest of all of them. */
+    readonly engine: { readonly files: number; readonly sha256: string };
+    readonly keys: readonly {
+      readonly number: number;
+      /** Hexadecimal: recognizes a key without holding it. */
+      readonly checkValue: string;
+      readonly retiredAt: string | null;
+    }[];
+  };
+  /** Of all batches, oldest first, in at most some 60 stretches of time. */
+  readonly pace: readonly PacePoint[];
   readonly run: {
     readonly id: string;
     readonly status: 'ACTIVE' | 'STOPPING' | 'STOPPED' | 'COMPLETED';
@@ -28,6 +52,8 @@ export interface Report {
     readonly millisecondsPerRow: number;
     readonly addedWriteMilliseconds: number;
     readonly hours: number;
+    /** Tables that are worked on side by side. */
+    readonly writers: number;
   };
   readonly phases: readonly PhaseReport[];
   readonly gates: readonly GateReport[];
@@ -45,6 +71,15 @@ export interface Report {
   /** Since the run began. */
   readonly errors: readonly ErrorSummary[];
   readonly keyAccess: readonly KeyAccess[];
+}
+
+/** What the batches of a stretch of time did. */
+export interface PacePoint {
+  /** When it begins. */
+  readonly at: string;
+  readonly rows: number;
+  readonly failed: number;
+  readonly milliseconds: number;
 }
 
 /** A phase of one table. */

@@ -70,7 +70,7 @@ export const handler = handlerOf(
         await forgetFailedRows(client, table);
         const health = await readHealth(client, table);
         const phase = resumePhase(plan, await passedPhases(client, run, table), health);
-        await resumeTableAt(client, run, table, phase);
+        await resumeTableAt(client, run, table, phase, health);
         if (phase < resumeAt) resumeAt = phase;
       }
       return { ...run, untilPhase, resumeAt };

@@ -33,7 +33,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     tables.push({
       name,
       purpose,
-      rows: rowsOf(progress.filter(({ table }) => table === name)),
+      rows: rowsOf(progress.filter(({ table, begun }) => table === name && begun)),
       triggerEnabled,
       errors: await countErrorsByType(client, run, name),
     });
@@ -54,7 +54,8 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
       title: phaseOf(plan, phase.number).title,
       startedAt: phase.startedAt.toISOString(),
     },
-    rows: rowsOf(progress),
+    // All tables of the run, so that the sum does not fall when one more begins.
+    rows: progress.some(({ begun }) => begun) ? rowsOf(progress) : null,
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
     millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
     hoursLeft:

@@ -86,7 +86,8 @@ export async function readHoursLeft(
 async function tablesAhead(client: pg.ClientBase, { id, attempt }: RunUnderWay): Promise<TableAhead[]> {
   const { rows } = await client.query<TableAhead>(
     `select distinct on (t.target) t.resume_at as "from",
-       coalesce(p.rows_with_pii, 0) as "rowsWithPii", coalesce(p.rows_encrypted_now, 0) as "rowsEncryptedNow"
+       coalesce(p.rows_with_pii, t.rows_with_pii, 0) as "rowsWithPii",
+       coalesce(p.rows_encrypted_now, t.rows_encrypted, 0) as "rowsEncryptedNow"
      from encryption_rollout.run_targets as t left join encryption_rollout.phases as p on p.target = t.target
      where t.run_id = $1 and t.attempt = $2
      order by t.target, p.started_at desc nulls last`,

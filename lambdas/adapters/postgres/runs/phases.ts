@@ -88,25 +88,33 @@ async function readPhase(
   );
 }
 
-/** Rows of a table as its latest phase in a run counts them. */
+/** Rows of a table as its latest phase in a run counts them, or as they were counted when the attempt began. */
 export interface TableProgress {
   readonly table: string;
+  /** Whether it has begun a phase. */
+  readonly begun: boolean;
   readonly rowsWithPii: number;
   readonly rowsEncryptedNow: number;
 }
 
-/** Of each table of the latest attempt that has begun a phase, unless its ciphertext was cleared since. */
+/** Of each table of the latest attempt that has been counted, unless its ciphertext was cleared since. */
 export async function readProgress(client: Client, run: Pick<Run, 'id'>): Promise<TableProgress[]> {
   const { rows } = await client.query<TableProgress>(
-    `select distinct on (p.target) p.target as "table", p.rows_with_pii as "rowsWithPii",
-       p.rows_encrypted_now as "rowsEncryptedNow"
-     from encryption_rollout.phases as p
-     join encryption_rollout.run_targets as t on t.run_id = p.run_id and t.target = p.target
-     join encryption_rollout.runs as r on r.id = p.run_id and r.attempt = t.attempt
-     where p.run_id = $1 and not exists (
+    `select t.target as "table", p.number is not null as begun,
+       coalesce(p.rows_with_pii, t.rows_with_pii) as "rowsWithPii",
+       coalesce(p.rows_encrypted_now, t.rows_encrypted) as "rowsEncryptedNow"
+     from encryption_rollout.run_targets as t
+     join encryption_rollout.runs as r on r.id = t.run_id and r.attempt = t.attempt
+     left join lateral (
+       select * from encryption_rollout.phases as latest
+       where latest.run_id = t.run_id and latest.target = t.target
+       order by latest.attempt desc, latest.number desc limit 1
+     ) as p on true
+     where t.run_id = $1 and coalesce(p.rows_with_pii, t.rows_with_pii) is not null and not exists (
        select from encryption_rollout.clearings as c
-       where c.run_id = p.run_id and c.target = p.target and c.attempt >= p.attempt and c.ended_at is not null)
-     order by p.target, p.attempt desc, p.number desc`,
+       where c.run_id = t.run_id and c.target = t.target and c.attempt >= coalesce(p.attempt, t.attempt)
+         and c.ended_at is not null)
+     order by t.target`,
     [run.id],
   );
   return rows;

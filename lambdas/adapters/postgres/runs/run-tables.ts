@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
+import type { Health } from '../../../core/plan/progress.ts';
 import type { Purpose } from '../../../core/plan/purpose.ts';
 
 type Client = pg.ClientBase;
@@ -48,16 +49,18 @@ export async function uncompleteTable(client: Client, run: Run, table: string): 
   );
 }
 
-/** The table's part in this attempt begins with this phase. */
+/** The table's part in this attempt begins with this phase, and with these rows. */
 export async function resumeTableAt(
   client: Client,
   run: Run,
   table: string,
   phase: PhaseNumber,
+  { rowsWithPii, encryptedRows }: Pick<Health, 'rowsWithPii' | 'encryptedRows'>,
 ): Promise<void> {
   await client.query(
-    'update encryption_rollout.run_targets set resume_at = $4 where run_id = $1 and target = $2 and attempt = $3',
-    [run.id, table, run.attempt, phase],
+    `update encryption_rollout.run_targets set resume_at = $4, rows_with_pii = $5, rows_encrypted = $6
+     where run_id = $1 and target = $2 and attempt = $3`,
+    [run.id, table, run.attempt, phase, rowsWithPii, encryptedRows],
   );
 }
 

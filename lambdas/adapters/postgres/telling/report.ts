@@ -46,7 +46,10 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
       millisecondsPerRow: plan.maxMillisecondsPerRow,
       addedWriteMilliseconds: plan.writeLatency.maxAddedMilliseconds,
       hours: plan.overdueHours,
+      writers: plan.writers,
     },
+    about: await readAbout(client),
+    pace: await readPace(client, run.id),
     phases: await readPhases(client, run.id, plan),
     gates,
     audits: await readAudits(client, run.id),
@@ -64,12 +67,58 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
 
 async function readTables(client: Client, run: string): Promise<Report['tables']> {
   const { rows } = await client.query(
-    `select t.name, r.purpose, r.attempt, r.completed_at as "completedAt"
+    `select t.name, r.purpose, r.attempt, r.completed_at as "completedAt", t.columns,
+       array(select name || t.suffix from unnest(t.columns) with ordinality as c (name, nth) order by nth) as sealed,
+       t.iv_column as "ivColumn", t.trigger_name as trigger,
+       coalesce(p.rows_with_pii, r.rows_with_pii) as "rowsWithPersonalData",
+       coalesce(p.rows_encrypted_now, r.rows_encrypted) as "rowsEncrypted"
      from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
+     left join lateral (
+       select * from encryption_rollout.phases as latest where latest.run_id = r.run_id and latest.target = r.target
+       order by latest.attempt desc, latest.number desc limit 1
+     ) as p on true
      where r.run_id = $1 order by t.id`,
     [run],
   );
   return rows.map((row) => ({ ...row, completedAt: iso(row.completedAt) }));
+}
+
+/** The database, the engine, and the keys that there ever were. */
+async function readAbout(client: Client): Promise<Report['about']> {
+  const { rows } = await client.query(
+    `select current_database() as database, current_setting('server_version') as server, count(*)::integer as files,
+       encode(sha256(convert_to(string_agg(name || ' ' || sha256, ',' order by name), 'UTF8')), 'hex') as sha256
+     from encryption_rollout.migrations`,
+  );
+  const { database, server, files, sha256 } = rows[0];
+  const keys = await client.query(
+    `select number, encode(check_value, 'hex') as "checkValue", retired_at as "retiredAt"
+     from encryption_rollout.keys order by number`,
+  );
+  return {
+    database,
+    server,
+    engine: { files, sha256 },
+    keys: keys.rows.map((key) => ({ ...key, retiredAt: iso(key.retiredAt) })),
+  };
+}
+
+/** Stretches of time that a chart has room for. */
+const stretches = 60;
+
+async function readPace(client: Client, run: string): Promise<Report['pace']> {
+  const { rows } = await client.query(
+    `with batches as (
+       select *, extract(epoch from started_at)::float8 as seconds from encryption_rollout.batches where run_id = $1
+     ), span as (
+       select greatest(1, ceil((max(seconds) - min(seconds)) / $2)) as seconds from batches
+     )
+     select to_timestamp(floor(b.seconds / s.seconds) * s.seconds) as at, sum(rows_encrypted)::float8 as rows,
+       sum(rows_failed)::float8 as failed, sum(milliseconds)::float8 as milliseconds
+     from batches as b, span as s group by 1 order by 1`,
+    [run, stretches],
+  );
+  return rows.map((row) => ({ ...row, at: iso(row.at) }));
 }
 
 async function readPhases(client: Client, run: string, plan: Plan): Promise<Report['phases']> {

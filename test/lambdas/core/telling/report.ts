@@ -17,7 +17,30 @@ export const event = (
 });
 
 export const report: Report = {
-  tables: [{ name: appointments, purpose: 'encrypt', attempt: 1, completedAt: null }],
+  tables: [
+    {
+      name: appointments,
+      purpose: 'encrypt',
+      attempt: 1,
+      completedAt: null,
+      columns: ['email', 'first_name'],
+      sealed: ['email_encrypted', 'first_name_encrypted'],
+      ivColumn: 'pii_iv',
+      trigger: 'encrypt_appointment_pii',
+      rowsWithPersonalData: 20_000,
+      rowsEncrypted: 12_000,
+    },
+  ],
+  about: {
+    database: 'shop',
+    server: '18.4',
+    engine: { files: 24, sha256: 'ab'.repeat(32) },
+    keys: [{ number: 1, checkValue: '0102030405060708', retiredAt: null }],
+  },
+  pace: [
+    { at: at(0), rows: 8_000, failed: 0, milliseconds: 24_000 },
+    { at: at(1), rows: 4_000, failed: 2, milliseconds: 12_000 },
+  ],
   writtenAt: at(300),
   run: {
     id: '6f1c1f3e-7c0f-4a9e-9a43-0d3f0a5e0001',
@@ -28,7 +51,7 @@ export const report: Report = {
     stopReason: 'CPU',
     attestations: { onCallEstablished: 'R. Roe' },
   },
-  expected: { millisecondsPerRow: 5, addedWriteMilliseconds: 5, hours: 72 },
+  expected: { millisecondsPerRow: 5, addedWriteMilliseconds: 5, hours: 72, writers: 1 },
   phases: [
     {
       table: appointments,

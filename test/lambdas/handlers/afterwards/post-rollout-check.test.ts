@@ -205,7 +205,7 @@ describe('on day 30', () => {
     });
     expect(measured['Write latency']).toMatch(/^[\d.]+ ms off, [\d.]+ ms on$/);
     expect(result.message).toContain('day 30 of 30');
-    expect(result.message).toContain('# Post-mortem: encryption of public.appointments');
+    expect(result.message).toContain('# Rollout report: encryption of public.appointments');
     expect(result.message).toContain('- **Day 30** GO');
   });
 

@@ -83,7 +83,7 @@ describe('a check', () => {
         [appointments, true],
         [staff, true],
       ]);
-    expect(message).toContain(`# Post-mortem: encryption of ${appointments} and ${staff}\n`);
+    expect(message).toContain(`# Rollout report: encryption of ${appointments} and ${staff}\n`);
   });
 
   test('on the last day measures no table that another run took later; its audit is on record', async () => {

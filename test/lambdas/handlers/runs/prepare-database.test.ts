@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { postMortem } from '../../../../lambdas/core/telling/post-mortem.ts';
+import { reportMarkdown } from '../../../../lambdas/core/telling/report-markdown.ts';
 import { testKey } from '../../../support/database.ts';
 import { runTables } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
@@ -82,7 +82,7 @@ describe('PrepareDatabase', () => {
     );
     expect(rows).toEqual([{ status: 'STOPPED', tgenabled: 'D' }]);
     const { report } = await world.invoke('operate', { command: 'report' });
-    expect(postMortem(report)).toMatch(/rollback of attempt 1: trigger off after/);
+    expect(reportMarkdown(report)).toMatch(/rollback of attempt 1: trigger off after/);
   });
 
   test('refuses a key that is not the one in the database', async () => {

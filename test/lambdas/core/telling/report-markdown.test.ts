@@ -1,19 +1,87 @@
 import { describe, expect, test } from 'vitest';
 import { approvalCriterion } from '../../../../lambdas/core/gates/decisions.ts';
-import { postMortem, postMortemMessage } from '../../../../lambdas/core/telling/post-mortem.ts';
-import type { Report } from '../../../../lambdas/core/telling/report.ts';
+import type { PhaseReport, Report } from '../../../../lambdas/core/telling/report.ts';
+import { reportHtml } from '../../../../lambdas/core/telling/report-html.ts';
+import { reportMarkdown, reportMessage } from '../../../../lambdas/core/telling/report-markdown.ts';
 import { at, event, report } from './report.ts';
 
-describe('the post-mortem', () => {
-  const text = postMortem(report);
+describe('the report', () => {
+  test('of a run that was stopped is a post-mortem, of any other a rollout report, with the verdict first', () => {
+    expect(reportMarkdown(report)).toMatch(
+      /^# Post-mortem: encryption of public\.appointments\n\n## Summary\n\nStopped: 12,000 of 20,000 rows/,
+    );
+    const done = { ...report, run: { ...report.run, status: 'COMPLETED' as const, stopReason: null } };
+    expect(reportMarkdown(done)).toMatch(/^# Rollout report: encryption of public\.appointments\n/);
+    expect(reportMarkdown(done)).toContain('The plaintext columns remain as they were.');
+  });
+
+  test('says what was encrypted, with what, and what was not done', () => {
+    for (const line of [
+      '- public.appointments: email → email_encrypted, first_name → first_name_encrypted; initialization vector in pii_iv',
+      '- Format 1: AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, 5.2)',
+      '- Key 1, check value 0102030405060708',
+      '- Database shop, PostgreSQL 18.4; engine of 24 SQL files, digest abababababababab',
+      '- Plaintext was not deleted: public.appointments (email, first_name) still hold it',
+      '- 8,000 rows of public.appointments were not encrypted when they were counted last.',
+      '- Attested onCallEstablished: R. Roe',
+      '- Preflight: go by R. Roe, 2026-11-23 10:21',
+    ])
+      expect(reportMarkdown(report)).toContain(line);
+  });
+
+  test('expects of the tables of a phase the time of all, one after the other, and one soak', () => {
+    const [phase] = report.phases as [PhaseReport];
+    const text = reportMarkdown({
+      ...report,
+      phases: [phase, { ...phase, table: 'public.users', startedAt: at(2), passedAt: at(36) }],
+    });
+    // Twice a minute for the rows, twice another for the pauses, and half an hour.
+    expect(text).toContain('- Phase 1 Initial Batch: 36 min, 34 min expected');
+  });
+
+  test('shows coverage, pace, time and failures as charts, and what verify found', () => {
+    const verified = {
+      outcome: 'GOOD',
+      targets: [
+        {
+          target: 'public.appointments',
+          counts: { rows: 20_000, withPii: 20_000, encrypted: 12_000 },
+          invariants: [{ invariant: 'Values open', checked: 12_000, violations: 0 }],
+        },
+      ],
+    };
+    const html = reportHtml(report, verified);
+    expect(html.match(/<svg /g)).toHaveLength(4);
+    expect(html).toContain('<li>✓ Values open: 12,000 checked, 0 violations</li>');
+    // One file, for which nothing is fetched and nothing runs.
+    expect(html).not.toMatch(/<script|<link|<img|https?:|url\(/);
+    expect(html).toContain('<details open><summary>NO_GO Phase 1 Initial Batch: SoakGate');
+    expect(html).toContain('<details><summary>GO Phase 1 Initial Batch: Gate');
+    expect(html.match(/<ul>/g)).toHaveLength(html.match(/<\/ul>/g)?.length ?? 0);
+    expect(reportMarkdown(report, verified).match(/```mermaid/g)).toHaveLength(4);
+    expect(reportMessage(report)).not.toContain('mermaid');
+  });
+
+  test('has no markup of others in HTML', () => {
+    const attack = '<script>alert(1)</script> [x](https://example.com) "\'';
+    const html = reportHtml({ ...report, run: { ...report.run, stopReason: attack } });
+    expect(html).toContain('&lt;script&gt;alert(1)&lt;/script&gt; [x](https[:]//example.com) &quot;&#39;');
+    expect(html).not.toContain('<script');
+  });
+});
+
+describe('what the report says of the run', () => {
+  const text = reportMarkdown(report);
 
   test('holds what was measured against what was expected', () => {
     // 12,000 rows at 5 ms are a minute, five pauses of 10 s and one more another, the soak half an hour.
-    expect(text).toContain('- Phase 1 Initial Batch, public.appointments: 35 min, 32 min expected');
+    expect(text).toContain('- Phase 1 Initial Batch: 35 min, 32 min expected');
     expect(text).toContain('3 ms a row, expected at most 5; 6 batches, the slowest 9,000 ms');
     expect(text).toContain('soaked for 31 min, 30 min expected');
     expect(text).toContain('✗ Database CPU: expected not above 80 %; measured 99 %');
-    expect(text).toContain('✓ Missing IVs: expected 0; measured 0');
+    // What passed is a number.
+    expect(text).toContain('- GO Phase 1 Initial Batch: Gate, 2026-11-23 10:02, attempt 1: 1 of 1 passed\n');
+    expect(text).not.toContain('✓');
   });
 
   test('tells errors, waits, holds with who decided, and how long a rollback took', () => {
@@ -29,9 +97,9 @@ describe('the post-mortem', () => {
 
   test('does not call a trigger left on that the next execution, quicker than the rollback, had switched off', () => {
     const events = [event('TRIGGER_DISABLED', 39), event('STOPPING', 40), event('TRIGGER_LEFT_ON', 41)];
-    expect(postMortem({ ...report, events })).toContain('rollback of attempt 1: trigger off before,');
+    expect(reportMarkdown({ ...report, events })).toContain('rollback of attempt 1: trigger off before,');
     const [, ...alone] = events;
-    expect(postMortem({ ...report, events: alone })).toContain('rollback of attempt 1: trigger left on,');
+    expect(reportMarkdown({ ...report, events: alone })).toContain('rollback of attempt 1: trigger left on,');
   });
 
   test('tells of several tables, each by its name, what became of their triggers', () => {
@@ -45,7 +113,7 @@ describe('the post-mortem', () => {
     const tables = [users, invoices].map(
       (name) => ({ ...report.tables[0], name }) as Report['tables'][number],
     );
-    const text = postMortem({ ...report, tables, events });
+    const text = reportMarkdown({ ...report, tables, events });
     expect(text).toContain('# Post-mortem: encryption of public.users and billing.invoices\n');
     expect(text).toContain(
       'rollback of attempt 1: trigger of public.users off before, trigger of billing.invoices off after 60 s, plaintext',
@@ -63,12 +131,11 @@ describe('the post-mortem', () => {
       rowsMismatched,
     });
     const tested = { offMilliseconds: 1, onMilliseconds: 2.5 };
-    const text = postMortem({
+    const text = reportMarkdown({
       ...report,
       tables: ['public.appointments', 'public.users', 'sales.orders'].map((name) => ({
+        ...(report.tables[0] as Report['tables'][number]),
         name,
-        purpose: 'encrypt',
-        attempt: 1,
         completedAt: at(120),
       })),
       phases: report.phases.flatMap((phase) => [phase, { ...phase, table: 'public.users', passedAt: null }]),
@@ -76,18 +143,18 @@ describe('the post-mortem', () => {
       audits: [of('public.appointments', 0), of('public.users', 2)],
       gates: report.gates.map((gate) => ({
         ...gate,
-        criteria: gate.criteria.map((criterion) => ({ ...criterion, table: 'public.users' })),
+        criteria: gate.criteria.map((criterion) => ({ ...criterion, table: 'public.users', passed: false })),
       })),
       events: [event('TRIGGER_TESTED', 30, tested, 'public.users')],
     });
     for (const line of [
       '# Post-mortem: encryption of 3 tables: public.appointments, public.users, sales.orders',
-      '- Phase 1 Initial Batch, public.appointments: 35 min, 32 min expected',
-      '- Phase 1 Initial Batch, public.users: not passed',
+      '- Phase 1 Initial Batch: not passed',
+      '  - public.users: 3 ms a row, expected at most 5',
       '- Errors of encryption of public.appointments: 2, from',
       '- Errors of decryption: 1, from',
       '- 2 rows of public.users did not open to their plaintext in the audit of attempt 1',
-      '✓ public.users: Missing IVs: expected 0; measured 0',
+      '✗ public.users: Missing IVs: expected 0; measured 0',
       '- Latency of writes, public.appointments: not measured',
       '- Latency of writes, public.users: 1 ms without the trigger, 2.5 ms with it',
     ])
@@ -103,7 +170,7 @@ describe('the post-mortem', () => {
       event('STOPPING', 40),
       event('TRIGGER_DISABLED', 40.1, {}, invoices),
     ];
-    expect(postMortem({ ...report, events })).toContain(
+    expect(reportMarkdown({ ...report, events })).toContain(
       'trigger of public.users off after never, trigger of billing.invoices off after 6 s, plaintext',
     );
   });
@@ -121,7 +188,7 @@ describe('the post-mortem', () => {
     };
     const waits = ['Paused by R. Roe', 'Outside the off-peak windows: Mon 22:00–05:00 (Europe/Berlin)'];
     const refusal = { name: 'Decision of a person', expected: 'go', measured: 'no-go', passed: false };
-    const text = postMortem({
+    const text = reportMarkdown({
       ...report,
       errors: [],
       gates: [asked],
@@ -137,19 +204,26 @@ describe('the post-mortem', () => {
       'HOLD_DECIDED (hold: hold-abc, gate: Phase 3 Bulk Migration: Approval, decision: go',
     );
     const refused = { ...asked, verdict: 'NO_GO' as const, criteria: [approvalCriterion, refusal] };
-    expect(postMortem({ ...report, gates: [refused] })).toContain(`NO_GO: ${asked.reason}`);
+    expect(reportMarkdown({ ...report, gates: [refused] })).toContain(`NO_GO: ${asked.reason}`);
   });
 
   test('says how much it leaves out, and where that is', () => {
     expect(text).not.toContain('Not all that was recorded');
-    expect(postMortem({ ...report, leftOut: { gates: 0, events: 1_200, holds: 3 } })).toContain(
+    expect(reportMarkdown({ ...report, leftOut: { gates: 0, events: 1_200, holds: 3 } })).toContain(
       `left out are 1,200 of the earliest in encryption_rollout.events, 3 of the earliest in encryption_rollout.holds (run_id = '${report.run.id}').`,
     );
   });
 
   test('tells events and gates in the order in which they happened', () => {
     const line = (part: string) => text.split('\n').findIndex((each) => each.includes(part));
-    const order = ['STARTED', 'HOLD_ASKED', 'Gate: **GO**', 'WAITING', 'HOLD_DECIDED', 'STOPPING'].map(line);
+    const order = [
+      'STARTED',
+      'HOLD_ASKED',
+      ' Phase 1 Initial Batch: Gate: GO',
+      'WAITING',
+      'HOLD_DECIDED',
+      'STOPPING',
+    ].map(line);
     expect(order).toEqual([...order].sort((a, b) => a - b));
     expect(Math.min(...order)).toBeGreaterThan(0);
   });
@@ -179,9 +253,10 @@ describe('the post-mortem', () => {
       criteria,
       judgedAt: at(index),
     }));
-    const text = postMortemMessage({ ...report, gates });
-    expect(text.match(/ ✓ Criterion /g)).toHaveLength(12 * 18);
+    const text = reportMessage({ ...report, gates });
+    expect(text.match(/^- GO Gate \d+, .*: 18 of 18 passed$/gm)).toHaveLength(12);
     expect(text).not.toContain('left out');
+    expect(reportHtml({ ...report, gates }).match(/✓ Criterion /g)).toHaveLength(12 * 18);
   });
 
   test('fits into a message however long the run was, with its beginning and its end; a file takes all of it', () => {
@@ -206,19 +281,19 @@ describe('the post-mortem', () => {
         last: at(0),
       })),
     };
-    const text = postMortemMessage(lengthy);
+    const text = reportMessage(lengthy);
     expect(Buffer.byteLength(text)).toBeLessThan(256 * 1024);
     expect(text).toContain('EVENT_0');
     expect(text).toContain('Gate 499');
     expect(text).toMatch(/\d{3} lines left out/);
     expect(text).toContain('## Recommendations for future migrations');
-    const whole = postMortem(lengthy);
-    expect(whole.match(/^- \*\*Gate \d+\*\* NO_GO/gm)).toHaveLength(500);
+    const whole = reportMarkdown(lengthy);
+    expect(whole.match(/^- NO_GO Gate \d+,/gm)).toHaveLength(500);
     expect(whole.includes('…')).toBe(false);
   });
 
   test('says what there is not', () => {
-    const empty = postMortem({ ...report, gates: [], events: [], holds: [], errors: [], phases: [] });
+    const empty = reportMarkdown({ ...report, gates: [], events: [], holds: [], errors: [], phases: [] });
     expect(empty).toContain('## Unexpected issues\n\nNone was recorded.');
     expect(empty).toContain('None was reached.');
     expect(empty).toContain('Latency of writes, public.appointments: not measured');

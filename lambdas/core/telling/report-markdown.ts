@@ -1,0 +1,62 @@
+/** The report as Markdown. What the records know is written, what only people know is left open. Pure. */
+import { capped, type Lines, shortened } from './message-size.ts';
+import type { Report } from './report.ts';
+import { type Chart, type Section, sectionsOf, titleOf, type Verified } from './report-sections.ts';
+import { inMarkdown, textOf } from './text.ts';
+
+/** Short enough for a message. */
+export function reportMessage(report: Report): string {
+  const safe = textOf(report, inMarkdown);
+  return capped(written(safe, sectionsOf(safe), shortened, false));
+}
+
+/** All of it, with charts where Mermaid is drawn. */
+export function reportMarkdown(report: Report, verified?: Verified): string {
+  const safe = textOf(report, inMarkdown);
+  const sections = sectionsOf(safe, verified && textOf(verified, inMarkdown));
+  return written(safe, sections, (lines) => lines, true);
+}
+
+function written(
+  report: Report,
+  sections: readonly Section[],
+  fitted: (lines: Lines) => Lines,
+  withCharts: boolean,
+): string {
+  const blank = (title: string) => ['', `## ${title}`, '', '<!-- for people to fill in -->'];
+  return [
+    `# ${titleOf(report)}`,
+    ...sections.flatMap(({ title, lines, charts = [] }) => [
+      '',
+      `## ${title}`,
+      '',
+      ...fitted(paragraphs(lines)),
+      ...(withCharts ? charts.flatMap(mermaid) : []),
+    ]),
+    ...blank('What went well'),
+    ...blank('What could be improved'),
+    ...blank('Recommendations for future migrations'),
+    '',
+  ].join('\n');
+}
+
+/** A line that is no list begins a paragraph, which Markdown wants a blank line before. */
+function paragraphs(lines: Lines): Lines {
+  return lines.flatMap((line, index) =>
+    index > 0 && !/^ *- /.test(line) && !/^ *- /.test(lines[index - 1] ?? '') ? ['', line] : [line],
+  );
+}
+
+function mermaid({ title, unit, points, max }: Chart): string[] {
+  const values = points.map(({ value }) => Number(value.toFixed(2)));
+  return [
+    '',
+    '```mermaid',
+    'xychart-beta',
+    `  title "${title}"`,
+    `  x-axis "time" 0 --> ${points.length - 1}`,
+    `  y-axis "${unit}" 0 --> ${max ?? Math.max(1, ...values)}`,
+    `  line [${values.join(', ')}]`,
+    '```',
+  ];
+}

@@ -1,0 +1,258 @@
+/** The report of a run: verdict and summary first, then what, by whom, how it went and how it was judged. Pure. */
+import { counted, labelOf, number, sentence, tablesInWords } from '../gates/judgement.ts';
+import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
+import type { GateReport, PhaseReport, Report } from './report.ts';
+import {
+  criterionLine,
+  hours,
+  issues,
+  keyUse,
+  leftOut,
+  minute,
+  minutes,
+  soaked,
+  timeline,
+  writeLatency,
+} from './report-lines.ts';
+
+/** Values over time. */
+export interface Chart {
+  readonly title: string;
+  readonly unit: string;
+  readonly points: readonly { readonly at: string; readonly value: number }[];
+  /** Where the axis ends; the largest value when left out. */
+  readonly max?: number;
+}
+
+/** A line that opens: a gate, with its criteria. */
+export interface Folded {
+  readonly summary: string;
+  readonly lines: readonly string[];
+}
+
+export interface Section {
+  readonly title: string;
+  /** `- …` and, one level deeper, `  - …` are lists; anything else is a paragraph. */
+  readonly lines: readonly string[];
+  readonly charts?: readonly Chart[];
+  readonly folded?: readonly Folded[];
+}
+
+/** An independent verification, as `verify --json` writes it. */
+export interface Verified {
+  readonly outcome: string;
+  readonly targets: readonly {
+    readonly target: string;
+    readonly counts: { readonly rows: number; readonly withPii: number; readonly encrypted: number };
+    readonly invariants: readonly {
+      readonly invariant: string;
+      readonly checked: number;
+      readonly violations: number;
+    }[];
+  }[];
+}
+
+/** A run that was stopped is looked at to learn from it; any other is reported. */
+export function titleOf({ run, tables }: Report): string {
+  const kind = run.status === 'STOPPED' ? 'Post-mortem' : 'Rollout report';
+  return `${kind}: encryption of ${tablesInWords(tables.map(({ name }) => name))}`;
+}
+
+/** All sections, in the order in which they are read. `report`: made safe for where it is shown. */
+export function sectionsOf(report: Report, verified?: Verified): Section[] {
+  return [
+    { title: 'Summary', lines: summary(report) },
+    { title: 'What was encrypted', lines: encrypted(report) },
+    { title: 'What was not done', lines: notDone(report) },
+    { title: 'Attested and decided by people', lines: people(report) },
+    { title: 'Gates, expected and measured', lines: judged(report), folded: report.gates.map(foldedGate) },
+    { title: 'Performance, measured against expected', lines: performance(report), charts: charts(report) },
+    { title: 'Unexpected issues', lines: issues(report) },
+    { title: 'Timeline', lines: timeline(report) },
+    { title: 'Use of the key', lines: keyUse(report) },
+    ...(verified === undefined ? [] : [{ title: 'Verified independently', lines: verification(verified) }]),
+  ];
+}
+
+const verdicts = {
+  COMPLETED: 'Complete',
+  STOPPED: 'Stopped',
+  STOPPING: 'Being stopped',
+  ACTIVE: 'Under way',
+};
+
+function summary(report: Report): string[] {
+  const { run, tables, audits, gates, holds } = report;
+  const purpose = purposeOfAll(tables);
+  const sum = (column: 'rowsWithPersonalData' | 'rowsEncrypted') =>
+    tables.reduce((total, table) => total + Number(table[column] ?? 0), 0);
+  const last = tables.map(({ name }) => audits.findLast(({ table }) => table === name));
+  const verified = last.reduce((total, audit) => total + Number(audit?.rowsVerified ?? 0), 0);
+  const mismatched = last.reduce((total, audit) => total + Number(audit?.rowsMismatched ?? 0), 0);
+  const stops = gates.filter(({ verdict }) => verdict === 'NO_GO').length;
+  return [
+    `${verdicts[run.status]}${purpose === 'encrypt' ? '' : ` (${purposeInWords[purpose]})`}: ${number.format(sum('rowsEncrypted'))} of ${counted(sum('rowsWithPersonalData'), 'row')} with personal data encrypted, as counted last, in ${counted(tables.length, 'table')}.`,
+    `Run ${run.id}, ${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+    ...(run.stopReason === null ? [] : [`Stopped: ${sentence(run.stopReason)}`]),
+    last.every((audit) => audit === undefined)
+      ? 'No final audit was made yet.'
+      : `Final audit, with the key from Secrets Manager, outside of the database: ${counted(verified, 'row')} opened and compared with their plaintext, ${number.format(mismatched)} mismatched.`,
+    `Judged ${counted(gates.length, 'time')}, ${number.format(stops)} of them NO_GO; people decided ${counted(holds.filter(({ decision }) => decision !== null && decision !== 'expired').length, 'time')}.`,
+    'The plaintext columns remain as they were.',
+    ...leftOut(report).filter((line) => line !== ''),
+  ];
+}
+
+function encrypted({ tables, about }: Report): string[] {
+  return [
+    ...tables.flatMap(({ name, columns, sealed, ivColumn, trigger, rowsWithPersonalData, rowsEncrypted }) => [
+      `- ${name}: ${columns.map((column, index) => `${column} → ${sealed[index]}`).join(', ')}; initialization vector in ${ivColumn}`,
+      `  - ${rowsEncrypted === null ? 'not counted yet' : `${number.format(Number(rowsEncrypted))} of ${counted(Number(rowsWithPersonalData), 'row')} with personal data`}; new rows by the trigger ${trigger}`,
+    ]),
+    '- Format 1: AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, 5.2), a key for each column by HKDF (RFC 5869), each value bound to its table, column and row',
+    ...about.keys.map(
+      ({ number, checkValue, retiredAt }) =>
+        `- Key ${number}, check value ${checkValue}${retiredAt === null ? '' : `, retired ${minute(retiredAt)}`}`,
+    ),
+    `- Database ${about.database}, PostgreSQL ${about.server}; engine of ${about.engine.files} SQL files, digest ${about.engine.sha256.slice(0, 16)}`,
+  ];
+}
+
+function notDone({ tables }: Report): string[] {
+  const left = tables.filter(
+    (table) => Number(table.rowsWithPersonalData ?? 0) > Number(table.rowsEncrypted ?? 0),
+  );
+  return [
+    `- Plaintext was not deleted: ${tables.map(({ name, columns }) => `${name} (${columns.join(', ')})`).join('; ')} still hold it, and whoever reads them reads it. Dropping them is a decision of yours, after the application reads the encrypted columns.`,
+    '- Backups, replicas, streams and exports from before hold what they held.',
+    ...left.map(
+      (table) =>
+        `- ${counted(Number(table.rowsWithPersonalData ?? 0) - Number(table.rowsEncrypted ?? 0), 'row')} of ${table.name} were not encrypted when they were counted last.`,
+    ),
+  ];
+}
+
+function people({ run, holds }: Report): string[] {
+  const given = Object.entries(run.attestations).map(([line, by]) => `- Attested ${line}: ${by}`);
+  const decided = holds.map(
+    ({ gate, decision, decidedBy, decidedAt, comment }) =>
+      `- ${gate}: ${decision === null ? 'open' : decision === 'expired' ? 'nobody answered' : `${decision} by ${decidedBy}`}${decidedAt === null ? '' : `, ${minute(decidedAt)}`}${comment ? ` (${comment})` : ''}`,
+  );
+  return [...given, ...decided].length === 0 ? ['None was recorded.'] : [...given, ...decided];
+}
+
+function verdictLine({ gate, verdict, judgedAt, attempt, criteria }: GateReport): string {
+  const passed = criteria.filter((each) => each.passed === true).length;
+  return `${verdict} ${gate}, ${minute(judgedAt)}, attempt ${attempt}: ${passed} of ${criteria.length} passed`;
+}
+
+/** What passed is a number; what did not is said. */
+function judged({ gates }: Report): string[] {
+  if (gates.length === 0) return ['None was reached.'];
+  return gates.flatMap((gate) => [
+    `- ${verdictLine(gate)}`,
+    ...gate.criteria.filter(({ passed }) => passed !== true).map(criterionLine),
+  ]);
+}
+
+function foldedGate(gate: GateReport): Folded {
+  return {
+    summary: verdictLine(gate),
+    lines: gate.criteria.map(
+      (each) =>
+        `- ${each.passed === null ? '?' : each.passed ? '✓' : '✗'} ${labelOf(each)}: expected ${each.expected}; measured ${each.measured}`,
+    ),
+  };
+}
+
+function performance(report: Report): string[] {
+  const { expected, phases, run } = report;
+  const together = new Map<string, PhaseReport[]>();
+  for (const phase of phases) {
+    const key = `${phase.number}, attempt ${phase.attempt}`;
+    together.set(key, [...(together.get(key) ?? []), phase]);
+  }
+  return [
+    `- In all: ${hours(run.startedAt, run.endedAt ?? report.writtenAt)} h, expected at most ${expected.hours} h`,
+    ...[...together.values()].flatMap((tables) => [
+      `- ${tables[0]?.title}: ${phaseTime(tables, expected)}`,
+      ...tables.flatMap((phase) => tableTime(report, phase)),
+    ]),
+    ...report.tables.map(({ name }) => `- Latency of writes, ${name}: ${writeLatency(report, name)}`),
+  ];
+}
+
+/** A phase is as long as the rows of its tables take, one table after the other, with the pauses, and one soak. */
+function phaseTime(
+  tables: readonly PhaseReport[],
+  { millisecondsPerRow, writers }: Report['expected'],
+): string {
+  if (tables.some(({ passedAt }) => passedAt === null)) return 'not passed';
+  const times = (of: (phase: PhaseReport) => string) => tables.map(of).sort();
+  const took = minutes(
+    times(({ startedAt }) => startedAt)[0] ?? '',
+    times(({ passedAt }) => passedAt ?? '').at(-1) ?? '',
+  );
+  const work = tables.map(
+    ({ rowsNow, batchesNow, pauseSeconds }) =>
+      (Number(rowsNow) * millisecondsPerRow) / 60_000 + (batchesNow * pauseSeconds) / 60,
+  );
+  const sum = work.reduce((total, each) => total + each, 0);
+  const expected = Math.max(sum / Math.min(writers, tables.length), ...work) + (tables[0]?.soakMinutes ?? 0);
+  return `${number.format(took)} min, ${number.format(expected)} min expected with the slowest batches allowed`;
+}
+
+function tableTime(report: Report, phase: PhaseReport): string[] {
+  const rows = Number(phase.rowsEncrypted);
+  return [
+    ...(rows === 0
+      ? []
+      : [
+          `  - ${phase.table}: ${number.format(phase.batchMilliseconds / rows)} ms a row, expected at most ${report.expected.millisecondsPerRow}; ${counted(phase.batches, 'batch', 'batches')}, the slowest ${number.format(phase.slowestBatchMilliseconds)} ms`,
+        ]),
+    ...(phase.soakMinutes === 0 ? [] : [`  - ${phase.table}: ${soaked(report, phase)}`]),
+  ];
+}
+
+/** What the batches did over time. */
+function charts({ pace, tables }: Report): Chart[] {
+  if (pace.length < 2) return [];
+  const all = tables.reduce((total, table) => total + Number(table.rowsWithPersonalData ?? 0), 0);
+  const written = pace.reduce((total, { rows }) => total + rows, 0);
+  const now = tables.reduce((total, table) => total + Number(table.rowsEncrypted ?? 0), 0);
+  let encrypted = Math.max(0, now - written);
+  const seconds = Math.max(1, minutes(pace[0]?.at ?? '', pace[1]?.at ?? '') * 60);
+  const point = (value: (each: Report['pace'][number]) => number) =>
+    pace.map((each) => ({ at: each.at, value: value(each) }));
+  return [
+    {
+      title: 'Coverage',
+      unit: '%',
+      max: 100,
+      points: point(({ rows }) => {
+        encrypted += rows;
+        return all === 0 ? 100 : Math.min(100, (100 * encrypted) / all);
+      }),
+    },
+    { title: 'Pace', unit: 'rows a second', points: point(({ rows }) => rows / seconds) },
+    {
+      title: 'Time of batches',
+      unit: 'ms a row',
+      points: point(({ rows, milliseconds }) => (rows === 0 ? 0 : milliseconds / rows)),
+    },
+    { title: 'Rows that failed', unit: 'rows', points: point(({ failed }) => failed) },
+  ];
+}
+
+function verification({ outcome, targets }: Verified): string[] {
+  return [
+    `Outcome: ${outcome}.`,
+    ...targets.flatMap(({ target, counts, invariants }) => [
+      `- ${target}: ${counted(counts.rows, 'row')}, ${number.format(counts.withPii)} with personal data, ${number.format(counts.encrypted)} encrypted`,
+      ...invariants.map(
+        ({ invariant, checked, violations }) =>
+          `  - ${violations > 0 ? '✗' : checked > 0 ? '✓' : '–'} ${invariant}: ${number.format(checked)} checked, ${number.format(violations)} violations`,
+      ),
+    ]),
+  ];
+}
