@@ -57,15 +57,13 @@ export interface Plan {
     readonly share: number;
     /** What a batch is to take. Locks are held that long. */
     readonly batchMilliseconds: number;
-    /** One call of EncryptBatch works for so long, between two looks at what CloudWatch knows. */
+    /** One call of EncryptBatch, and of AuditRows at either pace, works for so long, between two looks at what CloudWatch knows. */
     readonly callSeconds: number;
     /** Of the database's server, against which its active sessions are held; null = they are not. */
     readonly vcpus: number | null;
   };
   /** Calls of EncryptBatch in one execution of EncryptBatches before it returns CONTINUE: 16 history events each, under 2,000. */
   readonly batchesPerExecution: number;
-  /** Rows that one call of the final audit verifies: seconds of work, far from the function's time-out. */
-  readonly auditRows: number;
   /** Slice of a soak between two looks at the vitals. */
   readonly soakSliceMinutes: number;
   readonly spotCheckRows: number;
@@ -195,7 +193,6 @@ export const defaultPlan: Plan = {
   writers: 1,
   pace: { mode: 'plan', share: 0.9, batchMilliseconds: 500, callSeconds: 60, vcpus: null },
   batchesPerExecution: 120,
-  auditRows: 20_000,
   soakSliceMinutes: 5,
   spotCheckRows: 10,
   abort: {

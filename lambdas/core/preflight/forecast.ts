@@ -87,7 +87,7 @@ export function forecast(
   const batches = sum(({ batches }) => batches);
   const way = wayOf([...samples.values()].map(aheadOf));
   const audited = way.tables.reduce((total, { rowsWithPii }) => total + rowsWithPii, 0);
-  const audits = audited / plan.auditRows;
+  const audits = (audited * ASSUMED_MILLISECONDS_PER_ROW) / 1_000 / plan.pace.callSeconds;
   const workSeconds = ((rows + audited) * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
   const { share, batchMilliseconds, callSeconds } = plan.pace;
   const adaptive = { ...noPace, tuned: { ...noPace.tuned, pace: { share, batchMilliseconds } } };
