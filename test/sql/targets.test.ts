@@ -523,6 +523,23 @@ describe('any table', () => {
     );
   });
 
+  test('runs no cast that the owner of a type has made', async () => {
+    await client.query(
+      `create type public.mood as enum ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i');
+       create table public.people (id public.mood primary key, email public.mood);
+       insert into public.people select m, m from unnest(enum_range(null::public.mood, 'g')) as m;
+       create function public.told(public.mood) returns text language plpgsql as $$ begin raise exception 'called'; end $$;
+       create function public.heard(text) returns public.mood language plpgsql as $$ begin raise exception 'called'; end $$;
+       create cast (public.mood as text) with function public.told(public.mood) as assignment;
+       create cast (text as public.mood) with function public.heard(text) as implicit`,
+    );
+    await rollOut(
+      people,
+      "update public.people set email = 'i' where id in ('b', 'c')",
+      "insert into public.people values ('h', 'a'), ('i', 'b')",
+    );
+  });
+
   test('two whose names are the same but for where the dots are', async () => {
     await client.query(
       'create schema a; create schema "a.b"; create table a."b.c" (id int primary key, d text); create table "a.b".c (id int primary key, d text); create table a.b (id int primary key, "c.d" text)',
