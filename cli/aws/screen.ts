@@ -15,7 +15,7 @@ import { type Deployment, placeOf } from './deployment.ts';
 const barCells = 40;
 const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLETED: pc.green };
 
-type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
+export type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
 
 /** The screen of `status`. `place`: where the stack is. */
 export function statusScreen(records: RolloutStatus, place: Place, now: Date): string {
@@ -30,6 +30,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
     `${pc.bold(tables.length > 2 ? `${tables.length} tables` : namesOf(status))}, ${placeOf(place)}`,
     '',
     `${colours[run.status](run.status)}${purpose && ` (${purpose})`}  ${phaseLine(status, ago)}`,
+    ...soakLine(status, now),
     ...progressLines(status),
     ...(status.waiting === null
       ? []
@@ -56,7 +57,9 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
       ? [
           '',
           `What happened: ${place.commandLine('report')}`,
-          `Go on: ${place.commandLine('start')}, with the same input`,
+          status.lastGate?.gate === 'Preflight'
+            ? `Mend what was found, then: ${place.commandLine('start')}`
+            : `Go on: ${place.commandLine('start')}, with the same input`,
         ]
       : []),
   ];
@@ -68,6 +71,15 @@ function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string)
   return phase === null
     ? `before the first phase${until}`
     : `${phase.title}, begun ${ago(phase.startedAt)}${until}`;
+}
+
+/** What it waits for where nothing seems to happen. */
+function soakLine({ soak }: RolloutStatus, now: Date): string[] {
+  if (soak === null) return [];
+  const left = (Date.parse(soak.endsAt) - now.getTime()) / 1_000;
+  return [
+    `Soaks until ${soak.endsAt.slice(0, 10)} ${soak.endsAt.slice(11, 16)} UTC, ${duration(Math.max(0, left))} more of ${duration(soak.minutes * 60)}; looked at every ${duration(soak.everyMinutes * 60)}`,
+  ];
 }
 
 function progressLines(status: RolloutStatus): string[] {
@@ -151,12 +163,15 @@ function holdLines(
   ];
 }
 
-function gateLine({ lastGate }: RolloutStatus, ago: (time: string) => string): string {
+function gateLine({ lastGate, run }: RolloutStatus, ago: (time: string) => string): string {
   if (lastGate === null) return 'none yet';
   const verdict = { GO: pc.green, NO_GO: pc.red, INCONCLUSIVE: pc.yellow }[lastGate.verdict](
     lastGate.verdict,
   );
-  const why = lastGate.verdict === 'GO' ? '' : `\n            ${withoutGate(lastGate.gate, lastGate.reason)}`;
+  // As the reason of the stop it stands there already.
+  const isSaid = run?.stopReason?.includes(lastGate.reason) === true;
+  const why =
+    lastGate.verdict === 'GO' || isSaid ? '' : `\n            ${withoutGate(lastGate.gate, lastGate.reason)}`;
   return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
 }
 

@@ -10,11 +10,12 @@ import { UsageError } from '../../terminal/connection.ts';
 import { agreed, awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { follow, runningRollouts, startRollout } from './executions.ts';
+import { Live } from './live.ts';
 import { readStatus } from './operate.ts';
-import { dryRunScreen, percentOf, statusScreen } from './screen.ts';
+import { dryRunScreen, statusScreen } from './screen.ts';
 
-/** Between two lines about a rollout that is followed. */
-const tellMilliseconds = 60_000;
+/** Between two looks at a rollout that is followed. */
+const lookMilliseconds = 5_000;
 
 /** One condition, or one for each of several tables. */
 type Priority = string | Readonly<Record<string, string>>;
@@ -191,18 +192,14 @@ function readInput(file: string): Record<string, unknown> {
   );
 }
 
-/** Tells now and then how far it is. While the database is being prepared there is nothing to tell. */
+/** Shows how far it is. While the database is being prepared there is nothing to show. */
 function narrator(deployment: Deployment): () => Promise<void> {
-  let told = Date.now();
+  const live = new Live(process.stderr, deployment);
+  let looked = Date.now();
   return async () => {
-    if (Date.now() - told < tellMilliseconds) return;
-    told = Date.now();
+    if (Date.now() - looked < lookMilliseconds) return;
+    looked = Date.now();
     const status = await readStatus(deployment).catch(() => undefined);
-    if (status?.run)
-      tell(
-        `${status.phase?.title ?? 'Before the first phase'}: ${status.rows ? percentOf(status.rows) : '0 %'}${status.waiting ? `, waiting: ${status.waiting.for}` : ''}`,
-      );
-    for (const { id, gate } of status?.holds ?? [])
-      tell(`${gate} waits for a person (${id}). How to answer: ${deployment.commandLine('status')}`);
+    if (status?.run) live.show(status, new Date());
   };
 }

@@ -1,13 +1,24 @@
 /** `status`: it changes nothing. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { awsCommand, print } from './command.ts';
-import { type AwsOptions, findDeployment } from './deployment.ts';
+import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
+import { Live } from './live.ts';
 import { readStatus } from './operate.ts';
 import { statusScreen } from './screen.ts';
+
+/** Between two looks. */
+const lookMilliseconds = 5_000;
+
+interface Flags extends AwsOptions {
+  readonly watch?: true;
+}
 
 /** Adds `status`. */
 export function addStatusCommand(program: Command): void {
   awsCommand(program, 'status', 'where the rollout is: phase, speed, what it waits for', { changes: false })
+    .option('--watch', 'go on showing it until it is over; Ctrl+C ends the watching alone')
     .addHelpText(
       'after',
       `
@@ -15,12 +26,25 @@ Read from the rollout's records, never by a scan: it may be asked as often as yo
 
 Examples:
   npm run rollout -- status
-  watch -n 10 npm run --silent rollout -- status --stack Payments --region eu-west-1
+  npm run rollout -- status --watch --stack Payments --region eu-west-1
   npm run --silent rollout -- status --json | jq .rows.percentage`,
     )
-    .action(async (options: AwsOptions) => {
+    .action(async (options: Flags) => {
       const deployment = await findDeployment(options);
-      const status = await readStatus(deployment);
+      const status = options.watch ? await watch(deployment) : await readStatus(deployment);
+      // The last frame stays.
+      if (options.watch && process.stdout.isTTY && !options.json) return;
       print(options, status, statusScreen(status, deployment, new Date()));
     });
+}
+
+/** Shows it until the run is over, or there is none; the last status. Piped, stdout gets the last one alone. */
+async function watch(deployment: Deployment): Promise<RolloutStatus> {
+  const live = new Live(process.stdout.isTTY ? process.stdout : process.stderr, deployment);
+  for (;;) {
+    const status = await readStatus(deployment);
+    live.show(status, new Date());
+    if (status.run === null || status.run.endedAt !== null) return status;
+    await sleep(lookMilliseconds);
+  }
 }

@@ -1,4 +1,5 @@
 import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 
 /** A run in its second attempt and third phase, paused, with a question open. */
 export const status: RolloutStatus = {
@@ -13,6 +14,9 @@ export const status: RolloutStatus = {
     untilPhase: 5,
   },
   phase: { number: 3, title: 'Phase 3 Bulk Migration', startedAt: '2026-11-23T11:50:00Z' },
+  phases: defaultPlan.phases.map(({ number, title }) => ({ number, title })),
+  soak: null,
+  events: [{ at: '2026-11-23T11:50:00Z', event: 'PHASE_STARTED', table: 'public.appointments' }],
   rows: { withPersonalData: 1_000_000, encrypted: 612_000, percentage: 61.2 },
   rowsPerSecond: 480,
   millisecondsPerRow: 0.081,

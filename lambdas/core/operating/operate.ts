@@ -60,6 +60,17 @@ export interface RolloutStatus {
   readonly tables: readonly TableStatus[];
   /** The latest that has begun. */
   readonly phase: { readonly number: number; readonly title: string; readonly startedAt: string } | null;
+  /** Those of the plan. */
+  readonly phases: readonly { readonly number: number; readonly title: string }[];
+  /** The monitored wait that the phase is in; its end, if nothing is waited for. Null: it is in none. */
+  readonly soak: {
+    readonly minutes: number;
+    readonly endsAt: string;
+    /** Between two looks. */
+    readonly everyMinutes: number;
+  } | null;
+  /** The latest, newest last. */
+  readonly events: readonly { readonly at: string; readonly event: string; readonly table: string | null }[];
   /** Of all tables together; null before the first phase. */
   readonly rows: RowsStatus | null;
   /** Of the last minutes' batches. */

@@ -1,7 +1,7 @@
 /** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
 import type pg from 'pg';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../../core/operating/operate.ts';
-import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
+import { type PhaseNumber, type Plan, phaseOf } from '../../../core/plan/plan.ts';
 import { percentage } from '../../../core/plan/progress.ts';
 import { planOf, type Settings, targetName } from '../../../core/plan/settings.ts';
 import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
@@ -28,6 +28,11 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
   const pace = await readPace(client, run.id);
   const plan = planOf(settings);
   const progress = await readProgress(client, run);
+  const left =
+    run.status === 'ACTIVE' && phase
+      ? await readHoursLeft(client, run, phase, pace?.millisecondsPerRow ?? null, settings)
+      : null;
+  const lastGate = await readLastGate(client, run.id);
   const tables: TableStatus[] = [];
   for (const { name, purpose, triggerEnabled } of await readTables(client, run.id, run.attempt))
     tables.push({
@@ -58,10 +63,10 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     rows: progress.some(({ begun }) => begun) ? rowsOf(progress) : null,
     rowsPerSecond: isOpen ? (pace?.rowsPerSecond ?? null) : null,
     millisecondsPerRow: pace === null || pace.rowsPerSecond === null ? null : pace.millisecondsPerRow,
-    hoursLeft:
-      run.status === 'ACTIVE' && phase
-        ? await readHoursLeft(client, run, phase, pace?.millisecondsPerRow ?? null, settings)
-        : null,
+    hoursLeft: left?.hours ?? null,
+    phases: plan.phases.map(({ number, title }) => ({ number, title })),
+    soak: phase && soakOf(plan, phase.number, left?.soaked ?? null, lastGate),
+    events: await readEvents(client, run.id),
     waiting: isOpen ? waitingOf(run) : null,
     tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
     paces: run.pace === null ? [] : await readPaceStates(client, run),
@@ -70,7 +75,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
       run.status === 'ACTIVE' && phase !== null
         ? await readAccepted(client, run.id, run.attempt, phase.number, plan.goMinutes)
         : [],
-    lastGate: await readLastGate(client, run.id),
+    lastGate,
   };
 }
 
@@ -94,6 +99,9 @@ function nothing(tables: readonly string[]): RolloutStatus {
     paces: [],
     holds: [],
     accepted: [],
+    phases: [],
+    soak: null,
+    events: [],
     lastGate: null,
   };
 }
@@ -209,6 +217,35 @@ async function readAccepted(
     [run, attempt, phase, goMinutes],
   );
   return rows.map(({ criteria, by, until }) => ({ criteria, by, until: until.toISOString() }));
+}
+
+/** Between the gate after the work, and the one after the soak. */
+function soakOf(
+  plan: Plan,
+  number: PhaseNumber,
+  hoursSoaked: number | null,
+  lastGate: RolloutStatus['lastGate'],
+): RolloutStatus['soak'] {
+  const { title, soakMinutes } = phaseOf(plan, number);
+  if (hoursSoaked === null || soakMinutes === 0 || lastGate?.gate === `${title}: SoakGate`) return null;
+  const left = Math.max(0, soakMinutes - hoursSoaked * 60);
+  return {
+    minutes: soakMinutes,
+    endsAt: new Date(Date.now() + left * 60_000).toISOString(),
+    everyMinutes: plan.soakSliceMinutes,
+  };
+}
+
+/** Events that a person sees at a glance. */
+const maxEvents = 5;
+
+async function readEvents(client: Client, run: string): Promise<RolloutStatus['events']> {
+  const { rows } = await client.query(
+    `select happened_at as at, event, target as "table" from encryption_rollout.events
+     where run_id = $1 order by id desc limit ${maxEvents}`,
+    [run],
+  );
+  return rows.reverse().map(({ at, ...event }) => ({ at: at.toISOString(), ...event }));
 }
 
 /** Not a question whether a phase may begin, which judges nothing. */

@@ -21,14 +21,14 @@ export interface PhaseBegun {
   readonly startedAt: Date;
 }
 
-/** The estimate. What waits have taken so far is in the events; a soak stands still while a person is asked. */
+/** The estimate, and how long the phase has soaked, in hours; null when it does not. What waits have taken so far is in the events; a soak stands still while a person is asked. */
 export async function readHoursLeft(
   client: pg.ClientBase,
   run: RunUnderWay,
   begun: PhaseBegun,
   millisecondsPerRow: Pace['millisecondsPerRow'],
   settings: Settings,
-): Promise<number> {
+): Promise<{ hours: number; soaked: number | null }> {
   const plan = planOf(settings);
   const { title } = phaseOf(plan, begun.number);
   const { rows } = await client.query(
@@ -62,7 +62,7 @@ export async function readHoursLeft(
     [run.id, run.attempt, title, begun.number, waitBegins.pressure],
   );
   const { eased, encrypted, soaked, audited } = rows[0];
-  return hoursLeft(
+  const hours = hoursLeft(
     plan,
     settings.offPeak,
     new Date(),
@@ -80,6 +80,7 @@ export async function readHoursLeft(
       tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
     },
   );
+  return { hours, soaked };
 }
 
 /** As their latest phases count them, in whichever run: of a table whose part has not begun, that of the run before. */

@@ -78,8 +78,13 @@ test('a pause is shown from the moment that somebody asks for it to the one that
 test('a soak does not get on while a person is asked', async () => {
   await check('batch');
   await world.encrypt(run, 1);
+  expect((await status()).soak).toBeNull();
   expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
   await pass('12 minutes');
+  // Of half an hour.
+  const { soak } = await status();
+  expect(soak).toMatchObject({ minutes: 30, everyMinutes: 5 });
+  expect((Date.parse(soak.endsAt) - Date.now()) / 60_000).toBeCloseTo(18, 0);
   world.aws.world.alarms.delete('api-5xx');
   const { gate, outcome } = await check('soak');
   expect(outcome).toBe('HOLD');
