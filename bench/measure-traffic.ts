@@ -10,6 +10,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type pg from 'pg';
 import { defaultPlan } from '../lambdas/core/plan/plan.ts';
+import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import { AwsStandIn } from '../rehearsal/aws/aws.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
 import { Functions } from '../rehearsal/machines/functions.ts';
@@ -23,6 +24,8 @@ export interface TrafficOptions extends LoadOptions {
   readonly rows: number;
   readonly workMilliseconds: number;
   readonly restMilliseconds: number;
+  /** What is changed of the plan. */
+  readonly plan?: PlanOverrides;
 }
 
 export interface TrafficResult {
@@ -51,7 +54,7 @@ export async function measureTraffic(options: TrafficOptions): Promise<TrafficRe
   try {
     const tables = await prepareTables(admin, 1, options.rows, () => undefined);
     const targets = tables.map(({ target }) => target);
-    const rollout = await synthesize(assembly, connection.tls, targets);
+    const rollout = await synthesize(assembly, connection.tls, targets, options.plan);
     const { host, port, user, password, database } = connection;
     const { ownAlarms, customerAlarms, dashboard } = rollout.settings;
     const aws = await AwsStandIn.start({

@@ -41,6 +41,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ciphertext bytea;
+  v_padded bytea;
+  v_padding integer;
 begin
   perform encryption_rollout.require_lengths(key, iv);
   -- One block of ciphertext is the least there can be. substr refuses a negative length, hence the check first.
@@ -53,7 +55,18 @@ begin
     raise exception 'the sealed value does not authenticate'
       using errcode = 'ER006', hint = 'It was altered, moved to another row or column, or sealed under another key.';
   end if;
-  return %1$I.decrypt_iv(v_ciphertext, substr(key, 33, 32), iv, 'aes-cbc/pad:pkcs'::text);
+  -- Of padding that is wrong pgcrypto says one thing in PostgreSQL 14 and another since.
+  if octet_length(v_ciphertext) %% 16 = 0 then
+    v_padded := %1$I.decrypt_iv(v_ciphertext, substr(key, 33, 32), iv, 'aes-cbc/pad:none'::text);
+    v_padding := get_byte(v_padded, octet_length(v_padded) - 1);
+    if v_padding between 1 and 16
+      and substr(v_padded, octet_length(v_padded) - v_padding + 1) = decode(repeat(lpad(to_hex(v_padding), 2, '0'), v_padding), 'hex')
+    then
+      return substr(v_padded, 1, octet_length(v_padded) - v_padding);
+    end if;
+  end if;
+  raise exception 'the sealed value authenticates, but is not padded as it must be'
+    using errcode = 'ER006', hint = 'It was not sealed by the engine, but by something that has the key.';
 end
 $$;
     $sql$,

@@ -28,12 +28,7 @@ export class Bench {
     const targets = samples
       .slice(0, tables)
       .map(({ target }, index) => Target.parse(index === 0 ? { ...target, priority: 'is_vip' } : target));
-    await synthesize(
-      path.join(this.directory, 'assembly'),
-      false,
-      targets,
-      plan === undefined ? {} : { plan },
-    );
+    await synthesize(path.join(this.directory, 'assembly'), false, targets, plan);
   }
 
   /** Ends what still runs and removes the directory. */

@@ -81,7 +81,6 @@ async function tryVersion(major: string): Promise<string[]> {
     const rehearsed = await run([
       'tsx',
       'rehearsal/main.ts',
-      '--yes',
       '--rows',
       '500',
       '--assembly',

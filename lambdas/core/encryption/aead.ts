@@ -4,7 +4,7 @@
  *
  * value = 0x01 ‖ key number (2 bytes, big-endian) ‖ ciphertext ‖ tag (32 bytes), AEAD_AES_256_CBC_HMAC_SHA_512 of
  * RFC 7518 §5.2.5; AAD = the 3 header bytes ‖ `<schema>.<table>.<column>` ‖ 0x00 ‖ the row's key as text. (In full:
- * docs/database.md.)
+ * docs/format.md.)
  */
 import {
   createCipheriv,
@@ -66,7 +66,7 @@ export function aeadEncrypt(plaintext: Buffer, key: AeadKey, iv: Buffer, aad: Bu
   return Buffer.concat([ciphertext, tagOf(ciphertext, key, iv, aad)]);
 }
 
-/** RFC 7518 §5.2.2.2. @throws AuthenticationFailed before anything is decrypted. */
+/** RFC 7518 §5.2.2.2. @throws AuthenticationFailed before anything is decrypted; afterwards, when the padding is wrong. */
 export function aeadDecrypt(sealed: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffer {
   const ciphertext = sealed.subarray(0, -TAG_BYTES);
   const tag = sealed.subarray(-TAG_BYTES);
@@ -75,7 +75,13 @@ export function aeadDecrypt(sealed: Buffer, key: AeadKey, iv: Buffer, aad: Buffe
   if (!timingSafeEqual(tag, tagOf(ciphertext, key, iv, aad)))
     throw new AuthenticationFailed('the authentication tag does not match');
   const decipher = createDecipheriv('aes-256-cbc', key.encryption, iv);
-  return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
+  try {
+    return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
+  } catch {
+    throw new AuthenticationFailed(
+      'the padding is wrong: sealed by something that has the key, but not by the engine',
+    );
+  }
 }
 
 function tagOf(ciphertext: Buffer, key: AeadKey, iv: Buffer, aad: Buffer): Buffer {

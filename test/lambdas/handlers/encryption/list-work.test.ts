@@ -102,7 +102,10 @@ describe('ListWork of several tables', () => {
   test('leaves out a table that was part of an earlier attempt only', async () => {
     world.running.clear();
     await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
-    run = await world.prepare('one of them', { tables: [suppliers] });
+    run = await world.invoke('prepare-database', {
+      input: { tables: [suppliers] },
+      execution: 'one of them',
+    });
     expect(listed((await list()).items)).toEqual([[suppliers, 'w1-1']]);
   });
 
