@@ -19,6 +19,7 @@ import { addAbortCommand } from './aws/abort.ts';
 import { addReportCommand } from './aws/report.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/requests.ts';
 import { addRollbackCommand } from './aws/rollback.ts';
+import { addRunbookCommand } from './aws/runbook.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addStatusCommand } from './aws/status.ts';
 import { addCheckCommand } from './check.ts';
@@ -137,6 +138,7 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     addAbortCommand,
     addRollbackCommand,
     addReportCommand,
+    addRunbookCommand,
   ])
     add(program);
 

@@ -181,7 +181,15 @@ export class EncryptionRolloutStack extends Stack {
       schedules: checks.group,
       stopRollout: functions.named('StopRollout'),
     });
-    new RolloutDashboard(this, 'Dashboard', { names, alarms });
+    new RolloutDashboard(this, 'Dashboard', {
+      names,
+      alarms,
+      plan,
+      database: surroundings.database,
+      rollout,
+      customerAlarms: config.customerAlarms,
+      runbookUrl: config.runbookUrl,
+    });
     new Monitoring(this, 'Monitoring', {
       scheduleName: names.of('Monitor'),
       ruleName: names.of('ServerIsBack'),

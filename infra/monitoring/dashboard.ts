@@ -1,93 +1,208 @@
-import { Duration } from 'aws-cdk-lib';
+import { ArnFormat, Aws, Duration, Stack } from 'aws-cdk-lib';
 import {
+  Alarm,
   AlarmStatusWidget,
   Dashboard,
   GraphWidget,
+  type IWidget,
   MathExpression,
+  Metric,
   SingleValueWidget,
+  TextWidget,
 } from 'aws-cdk-lib/aws-cloudwatch';
+import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import type { Plan } from '../../lambdas/core/plan/plan.ts';
+import type { Database } from '../../lambdas/core/plan/settings.ts';
 import type { Names } from '../names.ts';
 import { type Alarms, metricOf } from './alarms.ts';
 
 interface RolloutDashboardProps {
   readonly names: Names;
   readonly alarms: Alarms;
+  readonly plan: Plan;
+  readonly database: Database;
+  readonly rollout: IStateMachine;
+  /** Names. */
+  readonly customerAlarms: readonly string[];
+  /** Undefined: nobody has said where it is published. */
+  readonly runbookUrl: string | undefined;
 }
 
-/** One screen: where are we, is it healthy, how fast, when done, does it wait; below, how it came to this. */
+/** One screen, in the order of the questions that a person has: where is it, whom does it harm, is it healthy, how is the database, how did it come to this. */
 export class RolloutDashboard extends Construct {
-  constructor(scope: Construct, id: string, { names, alarms }: RolloutDashboardProps) {
+  constructor(scope: Construct, id: string, props: RolloutDashboardProps) {
     super(scope, id);
+    const { names } = props;
     const rowsPerSecond = new MathExpression({
       label: 'rows/s',
       expression: 'rows / PERIOD(rows)',
       usingMetrics: { rows: metricOf(names, 'RowsEncrypted', 'Sum', 1) },
       period: Duration.minutes(1),
     });
-    const value = (
-      title: string,
-      metric: MathExpression | ReturnType<typeof metricOf>,
-      label: string,
-      width = 5,
-    ) => new SingleValueWidget({ title, metrics: [metric.with({ label })], width, height: 4 });
     new Dashboard(this, 'Dashboard', {
       dashboardName: names.dashboard,
       // Days 1 to 3.
       defaultInterval: Duration.days(3),
       widgets: [
-        [
-          value('Where are we?', metricOf(names, 'ProgressPercent', 'Maximum', 1), '% of rows encrypted'),
-          value('How fast?', rowsPerSecond, 'rows per second'),
-          value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, if it goes on now'),
-          value('Waiting?', metricOf(names, 'Waiting', 'Maximum', 1), '1: the batches wait', 4),
-          value('Errors', metricOf(names, 'EncryptionErrors', 'Sum', 60), 'rows failed in the hour'),
-        ],
-        [
-          new AlarmStatusWidget({
-            title: `Is it healthy? Each alarm has its heading in ${names.runbook()}`,
-            alarms: [...alarms.alarms],
-            width: 24,
-          }),
-        ],
-        [
-          new GraphWidget({
-            title: 'Coverage of rows with personal data, %',
-            left: names.tables.flatMap((table) => [
-              metricOf(names, 'ProgressPercent', 'Maximum', 5, table).with({
-                label: `${table}, counted, during a rollout`,
-              }),
-              metricOf(names, 'EncryptionPercentage', 'Minimum', 5, table).with({
-                label: `${table}, measured, after it`,
-              }),
-            ]),
-            leftYAxis: { min: 0, max: 100 },
-            width: 12,
-          }),
-          new GraphWidget({
-            title: 'Rows per second, and milliseconds per row',
-            left: [rowsPerSecond],
-            right: [metricOf(names, 'MillisecondsPerRow', 'Average', 1)],
-            width: 12,
-          }),
-        ],
-        [
-          new GraphWidget({
-            title: 'Failures',
-            left: (
-              [
-                'EncryptionErrors',
-                'DecryptionFailures',
-                'MissingIvs',
-                'TriggerFailures',
-                'KeyAccessFailures',
-                'RolloutStopped',
-              ] as const
-            ).map((name) => metricOf(names, name, name === 'MissingIvs' ? 'Maximum' : 'Sum', 5)),
-            width: 24,
-          }),
-        ],
+        [links(props)],
+        whereIsIt(names, rowsPerSecond),
+        this.whomDoesItHarm(props),
+        howIsTheDatabase(props),
+        ...howItCameToThis(names, rowsPerSecond),
       ],
     });
   }
+
+  private whomDoesItHarm({ names, alarms, customerAlarms }: RolloutDashboardProps): IWidget[] {
+    const ofCustomers = customerAlarms.map((alarmName, index) =>
+      Alarm.fromAlarmArn(
+        this,
+        `Customers${index}`,
+        Stack.of(this).formatArn({
+          service: 'cloudwatch',
+          resource: 'alarm',
+          resourceName: alarmName,
+          arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+        }),
+      ),
+    );
+    return [
+      ...(ofCustomers.length === 0
+        ? []
+        : [new AlarmStatusWidget({ title: 'Do customers notice anything?', alarms: ofCustomers, width: 8 })]),
+      new AlarmStatusWidget({
+        title: `Is it healthy? Each alarm has its heading in ${names.runbook()}`,
+        alarms: [...alarms.alarms],
+        width: ofCustomers.length === 0 ? 24 : 16,
+      }),
+    ];
+  }
+}
+
+/** Within the console, so that they hold in every partition. */
+function links({ names, rollout, runbookUrl }: RolloutDashboardProps): TextWidget {
+  const log = `/encryption-rollout/${names.dashboard}`.replaceAll('/', '$252F');
+  return new TextWidget({
+    width: 24,
+    height: 2,
+    markdown: [
+      `[button:Executions](/states/home?region=${Aws.REGION}#/statemachines/view/${rollout.stateMachineArn})`,
+      `[button:Log](/cloudwatch/home?region=${Aws.REGION}#logsV2:log-groups/log-group/${log})`,
+      ...(runbookUrl === undefined ? [] : [`[button:Runbook](${runbookUrl})`]),
+      `Open questions, and how to answer: \`${names.commandLine('status')}\``,
+    ].join(' '),
+  });
+}
+
+function whereIsIt(names: Names, rowsPerSecond: MathExpression): IWidget[] {
+  const value = (title: string, metric: MathExpression | Metric, label: string, width = 4) =>
+    new SingleValueWidget({ title, metrics: [metric.with({ label })], width, height: 4 });
+  return [
+    value('Which phase?', metricOf(names, 'Phase', 'Maximum', 5), 'of 5, while a rollout runs'),
+    value('Where are we?', metricOf(names, 'ProgressPercent', 'Maximum', 1), '% of rows encrypted'),
+    value('How fast?', rowsPerSecond, 'rows per second'),
+    value('When done?', metricOf(names, 'HoursLeft', 'Minimum', 1), 'hours left, if it goes on now'),
+    value('Waiting?', metricOf(names, 'Waiting', 'Maximum', 1), '1: the batches wait'),
+    value('Errors', metricOf(names, 'EncryptionErrors', 'Sum', 60), 'rows failed in the hour'),
+  ];
+}
+
+/** What the vitals are read from, with the limits that they are held against. */
+function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashboardProps): IWidget[] {
+  const { clusterIdentifier, instanceIdentifier, replicas } = database;
+  const metric = (metricName: string, statistic: string, dimensionsMap: Record<string, string>) =>
+    new Metric({ namespace: 'AWS/RDS', metricName, statistic, dimensionsMap, period: Duration.minutes(1) });
+  const limit = (value: number, label: string) => ({ value, label });
+  const width = 6;
+  const ofDatabase: Record<string, string> =
+    clusterIdentifier !== undefined
+      ? { DBClusterIdentifier: clusterIdentifier, Role: 'WRITER' }
+      : { DBInstanceIdentifier: instanceIdentifier ?? '' };
+  const lag =
+    clusterIdentifier !== undefined
+      ? [metric('AuroraReplicaLagMaximum', 'Maximum', { DBClusterIdentifier: clusterIdentifier })]
+      : replicas.map((replica) => metric('ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }));
+  return [
+    new GraphWidget({
+      title: 'How is the database? CPU, %',
+      left: [metric('CPUUtilization', 'Average', ofDatabase)],
+      leftAnnotations: [limit(throttle.cpuPercent, 'batches pause'), limit(abort.cpuPercent, 'stops')],
+      leftYAxis: { min: 0, max: 100 },
+      width,
+    }),
+    new GraphWidget({
+      title: 'Connections',
+      left: [metric('DatabaseConnections', 'Maximum', ofDatabase)],
+      width,
+    }),
+    ...(clusterIdentifier !== undefined
+      ? []
+      : [
+          new GraphWidget({
+            title: 'Free storage, bytes',
+            left: [metric('FreeStorageSpace', 'Minimum', ofDatabase)],
+            leftAnnotations: [limit(abort.minFreeStorageBytes, 'stops')],
+            leftYAxis: { min: 0 },
+            width,
+          }),
+        ]),
+    ...(lag.length === 0
+      ? []
+      : [
+          new GraphWidget({
+            title: `Replica lag, ${clusterIdentifier !== undefined ? 'ms' : 's'}`,
+            left: lag,
+            leftAnnotations: [
+              limit(
+                throttle.replicaLagSeconds * (clusterIdentifier !== undefined ? 1_000 : 1),
+                'batches pause',
+              ),
+            ],
+            width,
+          }),
+        ]),
+  ];
+}
+
+function howItCameToThis(names: Names, rowsPerSecond: MathExpression): IWidget[][] {
+  return [
+    [
+      new GraphWidget({
+        title: 'Coverage of rows with personal data, %',
+        left: names.tables.flatMap((table) => [
+          metricOf(names, 'ProgressPercent', 'Maximum', 5, table).with({
+            label: `${table}, counted, during a rollout`,
+          }),
+          metricOf(names, 'EncryptionPercentage', 'Minimum', 5, table).with({
+            label: `${table}, measured, after it`,
+          }),
+        ]),
+        leftYAxis: { min: 0, max: 100 },
+        width: 12,
+      }),
+      new GraphWidget({
+        title: 'Rows per second, and milliseconds per row',
+        left: [rowsPerSecond],
+        right: [metricOf(names, 'MillisecondsPerRow', 'Average', 1)],
+        width: 12,
+      }),
+    ],
+    [
+      new GraphWidget({
+        title: 'Failures',
+        left: (
+          [
+            'EncryptionErrors',
+            'DecryptionFailures',
+            'MissingIvs',
+            'TriggerFailures',
+            'KeyAccessFailures',
+            'RolloutStopped',
+          ] as const
+        ).map((name) => metricOf(names, name, name === 'MissingIvs' ? 'Maximum' : 'Sum', 5)),
+        width: 24,
+      }),
+    ],
+  ];
 }

@@ -248,19 +248,20 @@ test('every log is kept for a year, none for ever', () => {
   template.allResourcesProperties('AWS::Logs::LogGroup', { RetentionInDays: 365 });
 });
 
-test('the dashboard says where we are, whether it is healthy, how fast and when done', () => {
+test('the dashboard answers the questions in the order in which a person has them', () => {
   const { DashboardBody } = only(template.findResources('AWS::CloudWatch::Dashboard')).Properties;
   const body = DashboardBody['Fn::Join'][1].map((part: unknown) => (typeof part === 'string' ? part : 'x'));
   const { widgets } = JSON.parse(body.join(''));
   const shown: Record<string, string[]> = Object.fromEntries(
-    widgets.map(({ properties }: { properties: { title: string; metrics?: unknown[][] } }) => [
-      properties.title,
+    widgets.map(({ properties }: { properties: { title?: string; metrics?: unknown[][] } }) => [
+      properties.title ?? 'links',
       (properties.metrics ?? []).flatMap(([namespace, name]) =>
         namespace === metricNamespace ? [name] : [],
       ),
     ]),
   );
   expect(shown).toMatchObject({
+    'Which phase?': ['Phase'],
     'Where are we?': ['ProgressPercent'],
     'How fast?': ['RowsEncrypted'],
     'When done?': ['HoursLeft'],
@@ -268,7 +269,32 @@ test('the dashboard says where we are, whether it is healthy, how fast and when 
     Errors: ['EncryptionErrors'],
     'Coverage of rows with personal data, %': ['ProgressPercent', 'EncryptionPercentage'],
   });
-  const health = widgets.find(({ type }: { type: string }) => type === 'alarm').properties;
+  const order = [
+    'Which phase?',
+    'Do customers notice anything?',
+    'Is it healthy?',
+    'How is the database? CPU, %',
+    'Failures',
+  ];
+  const titles = Object.keys(shown);
+  const places = order.map((title) => titles.findIndex((each) => each.startsWith(title)));
+  expect(places).toEqual([...places].sort((a, b) => a - b));
+  expect(Math.min(...places)).toBeGreaterThanOrEqual(0);
+  const [text] = widgets.filter(({ type }: { type: string }) => type === 'text');
+  expect(text.properties.markdown).toMatch(
+    /\[button:Executions\]\(\/states\/.*\[button:Log\]\(\/cloudwatch\//,
+  );
+  // The limits that the vitals are held against.
+  const cpu = widgets.find(({ properties }: { properties: { title?: string } }) =>
+    properties.title?.startsWith('How is the database?'),
+  );
+  expect(cpu.properties.annotations.horizontal.map(({ value }: { value: number }) => value)).toEqual([
+    defaultPlan.throttle.cpuPercent,
+    defaultPlan.abort.cpuPercent,
+  ]);
+  const [customers, own] = widgets.filter(({ type }: { type: string }) => type === 'alarm');
+  expect(customers.properties.alarms).toHaveLength(config.customerAlarms.length);
+  const health = own.properties;
   expect(health.title).toMatch(/^Is it healthy\?/);
   expect(health.alarms).toHaveLength(Object.keys(template.findResources('AWS::CloudWatch::Alarm')).length);
   for (const name of Object.values(shown).flat()) expect(metrics).toHaveProperty(name);

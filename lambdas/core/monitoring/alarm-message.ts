@@ -22,7 +22,7 @@ export function alarmMessage(
       `Tables: ${tablesInWords(names)}.`,
       'Customers: no write of the application fails for this, and plaintext is never deleted.',
       `Until morning: ${urgency[severity]}`,
-      `Next: the runbook's heading ${name}. Where it is: ${commandLine('status')}`,
+      `Next: ${commandLine(`runbook ${name}`)}. Where it is: ${commandLine('status')}`,
       '',
       `Dashboard: ${dashboard}`,
       `Log: ${log}`,

@@ -24,6 +24,8 @@ export const metrics = {
   MillisecondsPerRow: 'Milliseconds',
   /** Rows of one batch that failed, when it tried enough for a percentage to mean something. */
   ErrorPercent: 'Percent',
+  /** That a rollout is in; nothing while none is under way. */
+  Phase: 'None',
   /** 1 while the batches pause: on a person's wish, outside the off-peak windows, or for a pressure that can ease. */
   Waiting: 'None',
   /** Counted while the rollout runs; EncryptionPercentage is measured, after it. */

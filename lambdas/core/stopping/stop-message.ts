@@ -112,7 +112,7 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
     ...(tables.length === 1 && only !== undefined
       ? [`Now: ${state(only)}, ${plaintextState(proof)}.`]
       : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)]),
-    `Next: find the cause (${commandLine('report')}, the runbook's heading ${cause.heading}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    `Next: find the cause (${commandLine('report')}, ${commandLine(`runbook ${cause.heading}`)}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     `Execution: ${executionLink(execution)}`,
     `Dashboard: ${dashboard}`,

@@ -180,6 +180,6 @@ export function minute(moment: string): string {
   return `${moment.slice(0, 10)} ${moment.slice(11, 16)}`;
 }
 
-export function second(moment: string): string {
+function second(moment: string): string {
   return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
 }

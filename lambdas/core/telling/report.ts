@@ -11,6 +11,8 @@ export interface Report {
     /** The latest attempt that it was part of. */
     readonly attempt: number;
     readonly completedAt: string | null;
+    /** Columns that tell a row from the others. */
+    readonly key: readonly string[];
     /** Whose values are sealed, and where, in the same order. */
     readonly columns: readonly string[];
     readonly sealed: readonly string[];

@@ -106,11 +106,12 @@ async function measure(
     );
   await writeDownFailedDecryptions(client);
   const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
-  const { hoursLeft, rows } = await readStatus(client, step.settings);
+  const { hoursLeft, rows, phase } = await readStatus(client, step.settings);
   await publish(null, {
     Heartbeat: 1,
     RunHours: active?.hours ?? 0,
     StalledMinutes: active === undefined ? 0 : await stalledMinutes(client, active.run),
+    ...(phase === null || active === undefined ? {} : { Phase: phase.number }),
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,

@@ -67,7 +67,7 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
 
 async function readTables(client: Client, run: string): Promise<Report['tables']> {
   const { rows } = await client.query(
-    `select t.name, r.purpose, r.attempt, r.completed_at as "completedAt", t.columns,
+    `select t.name, r.purpose, r.attempt, r.completed_at as "completedAt", t.key_columns as key, t.columns,
        array(select name || t.suffix from unnest(t.columns) with ordinality as c (name, nth) order by nth) as sealed,
        t.iv_column as "ivColumn", t.trigger_name as trigger,
        coalesce(p.rows_with_pii, r.rows_with_pii) as "rowsWithPersonalData",

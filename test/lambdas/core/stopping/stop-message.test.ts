@@ -58,7 +58,7 @@ describe('the page of a stop', () => {
       'Customers: not affected, none of their alarms is in ALARM; the application reads and writes as before.',
       'Until morning: it can wait. Nothing of the rollout runs, and nothing is lost.',
       'Now: trigger disabled, 2,450 of 10,000 rows encrypted, all plaintext in place (20,000 rows read).',
-      "Next: find the cause (npm run rollout -- report, the runbook's heading MissingIvs), then start a new execution (npm run rollout -- start, with the same input): it resumes run run-1.",
+      'Next: find the cause (npm run rollout -- report, npm run rollout -- runbook MissingIvs), then start a new execution (npm run rollout -- start, with the same input): it resumes run run-1.',
       '',
       'Execution: https://eu-west-1.console.aws.amazon.com/states/home?region=eu-west-1#/v2/executions/details/arn:aws:states:eu-west-1:123456789012:execution:Payments-EncryptionRollout:one',
       'Dashboard: https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#dashboards/dashboard/Payments',

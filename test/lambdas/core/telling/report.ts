@@ -2,7 +2,7 @@
 import type { Report } from '../../../../lambdas/core/telling/report.ts';
 
 export const at = (minutes: number) => new Date(Date.UTC(2026, 10, 23, 10) + minutes * 60_000).toISOString();
-export const appointments = 'public.appointments';
+const appointments = 'public.appointments';
 export const event = (
   event: string,
   minutes: number,
@@ -23,6 +23,7 @@ export const report: Report = {
       purpose: 'encrypt',
       attempt: 1,
       completedAt: null,
+      key: ['id'],
       columns: ['email', 'first_name'],
       sealed: ['email_encrypted', 'first_name_encrypted'],
       ivColumn: 'pii_iv',

@@ -131,7 +131,7 @@ describe('the steps of a rollback', () => {
     expect(summary).toContain('DatabaseError: SQLSTATE 53100');
     expect(summary).toContain('trigger disabled');
     expect(summary).toContain('plaintext NOT PROVEN');
-    expect(summary).toContain('npm run rollout -- report --stack Payments, the runbook');
+    expect(summary).toContain('npm run rollout -- report --stack Payments, npm run rollout -- runbook');
     const { rows } = await world.client.query('select status, stop_reason from encryption_rollout.runs');
     expect(rows).toEqual([{ status: 'STOPPED', stop_reason: 'DatabaseError: SQLSTATE 53100' }]);
     expect(world.aws.metrics.map(({ name }) => name)).toContain('RolloutStopped');

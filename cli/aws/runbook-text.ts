@@ -1,0 +1,81 @@
+/** Sections of the runbook, and what stands in the place of the shipped table's names. Pure. */
+import type { Report } from '../../lambdas/core/telling/report.ts';
+
+interface Names {
+  readonly stack: string;
+  readonly account: string;
+  readonly region: string;
+  readonly tables: readonly Pick<
+    Report['tables'][number],
+    'name' | 'key' | 'columns' | 'sealed' | 'ivColumn' | 'trigger'
+  >[];
+}
+
+/** Headings of the second level, in their order. */
+export function headingsOf(runbook: string): string[] {
+  return [...runbook.matchAll(/^## (.+)$/gm)].map(([, heading]) => heading ?? '');
+}
+
+/** The section under this heading, whatever its capitals; an alarm's name may have the stack's before it. */
+export function sectionOf(runbook: string, heading: string): string | undefined {
+  const wanted = heading.toLowerCase();
+  const found = headingsOf(runbook).find(
+    (each) => each.toLowerCase() === wanted || wanted.endsWith(`-${each.toLowerCase()}`),
+  );
+  if (found === undefined) return undefined;
+  const [, after = ''] = runbook.split(`\n## ${found}\n`);
+  return `## ${found}\n${after.split('\n## ')[0]}`.trimEnd();
+}
+
+/** Of the shipped table. What names one of them is about a table. */
+const shipped = /public\.appointments|encrypt_appointment_pii|email_encrypted|pii_iv/;
+
+/** The text for this deployment: what is about a table once for each of its tables, under its names. */
+export function filledIn(text: string, { stack, account, region, tables }: Names): string {
+  const named = text
+    .replaceAll('<stack>', stack)
+    .replaceAll('<account>', account)
+    .replaceAll('<region>', region);
+  if (tables.length === 0) return named;
+  // Statements stand in blocks, or in lines.
+  return named
+    .split(/(^ *```[\s\S]*?^ *```$)/m)
+    .map((part) =>
+      /^ *```/.test(part)
+        ? part.replace(/(^ *```\w*\n)([\s\S]*?)(^ *```$)/m, (_all, begin, body, end) =>
+            shipped.test(body) ? `${begin}${forEach(body, tables)}${end}` : `${begin}${body}${end}`,
+          )
+        : part
+            .split('\n')
+            .map((line) => (shipped.test(line) ? forEach(line, tables, '\n') : line))
+            .join('\n'),
+    )
+    .join('');
+}
+
+function forEach(text: string, tables: Names['tables'], between = ''): string {
+  return tables.map((table) => forTable(text, table)).join(between);
+}
+
+function forTable(
+  text: string,
+  { name, key, columns, sealed, ivColumn, trigger }: Names['tables'][number],
+): string {
+  const [only] = key;
+  const where =
+    key.length === 1
+      ? `WHERE ${only} = '…'`
+      : `WHERE (${key.join(', ')}) = (${key.map(() => "'…'").join(', ')})`;
+  return text
+    .replaceAll(
+      'email_encrypted = NULL, e164_encrypted = NULL, first_name_encrypted = NULL',
+      sealed.map((column) => `${column} = NULL`).join(', '),
+    )
+    .replaceAll('email_encrypted, e164_encrypted, first_name_encrypted', sealed.join(', '))
+    .replaceAll('email, e164, first_name', columns.join(', '))
+    .replaceAll("WHERE id = '…'", where)
+    .replaceAll('SELECT id FROM', `SELECT ${key.join(', ')} FROM`)
+    .replaceAll('public.appointments', name)
+    .replaceAll('encrypt_appointment_pii', trigger)
+    .replaceAll('pii_iv', ivColumn);
+}

@@ -1,0 +1,55 @@
+/** `runbook`: a heading of docs/runbook.md, with this deployment's names in its statements. It changes nothing. */
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import type { Report } from '../../lambdas/core/telling/report.ts';
+import { UsageError } from '../../terminal/connection.ts';
+import { awsCommand, print } from './command.ts';
+import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
+import { operate } from './operate.ts';
+import { filledIn, headingsOf, sectionOf } from './runbook-text.ts';
+
+const file = fileURLToPath(new URL('../../docs/runbook.md', import.meta.url));
+
+/** Adds `runbook`. */
+export function addRunbookCommand(program: Command): void {
+  awsCommand(
+    program,
+    'runbook [heading]',
+    "a heading of the runbook, with this deployment's names filled in",
+    {
+      changes: false,
+    },
+  )
+    .addHelpText(
+      'after',
+      `
+The heading is the alarm's name, or what a page calls it; without one, all of them are listed. Statements about a table are
+there for each of the tables, with its columns, key and trigger.
+
+Examples:
+  npm run rollout -- runbook
+  npm run rollout -- runbook TriggerFailures --stack Payments`,
+    )
+    .action(async (heading: string | undefined, options: AwsOptions) => {
+      const runbook = readFileSync(file, 'utf8');
+      if (heading === undefined) {
+        print(options, headingsOf(runbook), headingsOf(runbook).join('\n'));
+        return;
+      }
+      const section = sectionOf(runbook, heading);
+      if (section === undefined)
+        throw new UsageError(
+          `Found no heading ${heading} in the runbook, expected one of these: ${headingsOf(runbook).join(', ')}.`,
+        );
+      const deployment = await findDeployment(options);
+      const text = filledIn(section, { ...deployment, tables: await tablesOf(deployment) });
+      print(options, { heading, text }, text);
+    });
+}
+
+/** Those of the latest run; before there is one, none are known. */
+async function tablesOf(deployment: Deployment): Promise<Report['tables']> {
+  const { report } = await operate(deployment, { command: 'report' });
+  return (report as Report | null)?.tables ?? [];
+}
