@@ -165,7 +165,17 @@ const kind = (name: string, create: Kind['create'], table = (given: string) => `
 });
 const plain: Kind['create'] = (table, columns, key) => `create table ${table} (${columns}); ${key}`;
 
-/** Each of them with the first and the first composite of the keys; of the others' keys, all have the first kind. */
+/** Names of the columns, of the statement that adds the key. */
+const keyOf = (key: string) => key.slice(key.indexOf('(') + 1, key.indexOf(')')).split(', ');
+const hashParts = (table: string, further = '') =>
+  [0, 1]
+    .map(
+      (n) =>
+        `create table ${table}_${n} partition of ${table} for values with (modulus 2, remainder ${n}) ${further}`,
+    )
+    .join('; ');
+
+/** Of the first every key is tried, of the others one of one column and one of several. */
 export const tableKinds: readonly Kind[] = [
   kind('an ordinary table', plain),
   kind('an unlogged table', (table, columns, key) => `create unlogged table ${table} (${columns}); ${key}`),
@@ -190,10 +200,13 @@ export const tableKinds: readonly Kind[] = [
       `create table if not exists public.ancestor (n integer); create table ${table} (${columns}) inherits (public.ancestor); ${key}`,
   ),
   kind('a partitioned table', (table, columns, key) => {
-    const part = (n: number) =>
-      `create table ${table}_${n} partition of ${table} for values with (modulus 3, remainder ${n})`;
-    const by = key.slice(key.indexOf('('));
-    return `create table ${table} (${columns}) partition by hash ${by}; ${key}; ${[0, 1, 2].map(part).join('; ')}`;
+    const [by] = keyOf(key);
+    return `create table ${table} (${columns}) partition by hash (${by}); ${key}; ${hashParts(table)}`;
+  }),
+  kind('a table whose partitions are partitioned', (table, columns, key) => {
+    const [by, then = by] = keyOf(key);
+    return `create table ${table} (${columns}) partition by hash (${by}); ${key};
+      ${hashParts(table, `partition by hash (${then})`)}; ${hashParts(`${table}_0`)}; ${hashParts(`${table}_1`)}`;
   }),
 ];
 
