@@ -262,7 +262,7 @@ describe('what is switched off or recorded wrongly', () => {
     const [row] = await fullRows(client, 1);
     await corrupt('update appointments set email_encrypted = null where id = $1', row);
     await client.query(
-      `create or replace function encryption_rollout.not_sealed_with_sql(p_target encryption_rollout.targets, p_numbers integer[])
+      `create or replace function encryption_rollout.not_sealed_with_sql(p_target encryption_rollout.targets, p_numbers integer[], p_prefix text default '')
        returns text language sql immutable as $$ select '(false)' $$`,
     );
     const names = ['encrypted_rows', 'encryption_percentage', 'unencrypted_rows'];
