@@ -1,11 +1,11 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
 import type { EncryptionKeys } from '../lambdas/adapters/aws/secrets.ts';
-import { registerTarget } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { announceTarget, prepareTarget } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { mendKeys, putKeysInPlace } from '../lambdas/adapters/postgres/encryption/keys.ts';
 import { createSampleTable, migrate, politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
-import { Target } from '../lambdas/core/plan/settings.ts';
+import { Target, targetName } from '../lambdas/core/plan/settings.ts';
 
 export interface Installed {
   /** Names of the files applied now. */
@@ -25,7 +25,10 @@ export async function install(client: pg.Client): Promise<Installed> {
       priority: (await hasColumn(client, 'is_vip')) ? 'is_vip' : null,
       createdAt: (await hasColumn(client, 'created_at')) ? 'created_at' : null,
     });
-    await politely(client, () => registerTarget(client, target));
+    await politely(client, async () => {
+      await announceTarget(client, target);
+      await prepareTarget(client, targetName(target));
+    });
     return { migrations, sampleTable };
   } catch (error) {
     // Nothing half-done: an engine without a table to work on is taken away again. The first error is what is told.

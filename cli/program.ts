@@ -23,7 +23,9 @@ import { addRunbookCommand } from './aws/runbook.ts';
 import { addStartCommand } from './aws/start.ts';
 import { addStatusCommand } from './aws/status.ts';
 import { addCheckCommand } from './check.ts';
+import { addDdlCommand } from './ddl.ts';
 import { hasKey, install, putKeys, uninstall } from './engine.ts';
+import { addInitCommand } from './init.ts';
 import { createKeyFile, readKeyFile } from './key-file.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
@@ -143,7 +145,9 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     add(program);
 
   program.commandsGroup('On a database that you name:');
+  addInitCommand(program);
   addCheckCommand(program);
+  addDdlCommand(program);
   program
     .command('install')
     .description('install the engine, and prepare public.appointments; again: bring it up to date')

@@ -170,7 +170,9 @@ async function moveAndRetire(client: pg.Client, batchRows: number): Promise<void
 }
 
 async function targets(client: pg.Client): Promise<string[]> {
-  const { rows } = await client.query('select name from encryption_rollout.targets order by id');
+  const { rows } = await client.query(
+    'select name from encryption_rollout.targets where prepared_at is not null order by id',
+  );
   return rows.map(({ name }) => name);
 }
 

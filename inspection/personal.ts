@@ -44,8 +44,11 @@ const kinds = [
 const about =
   /(_id|_at|_on|_by|_count|_hash|_digest|_encrypted|_sealed|_confirmed|_verified|_token|_type|_status|_enabled|_template)$|^(is|has|can|allow|num)_/;
 const commentSaysSo = /\b(personal|pii|gdpr|sensitive|confidential)\b/i;
-/** Truth values, and what this product writes. */
-const neverTypes = /^(boolean|bytea)$/;
+/** Truth values, references, and what this product writes. */
+const neverTypes = /^(boolean|bytea|uuid)$/;
+/** A number is a reference, unless it is of these. */
+const numbers = /^(smallint|integer|bigint)$/;
+const ofNumbers = /^(phone|identity|bank)$/;
 
 /** The columns that look like personal data, each with its kind; none when only weak signs speak for it. */
 export function personalColumns(
@@ -56,6 +59,7 @@ export function personalColumns(
     if (neverTypes.test(type)) return [];
     const kind =
       about.test(lower) && !/^born_on$/.test(lower) ? undefined : kinds.find((each) => each.name.test(lower));
+    if (kind !== undefined && numbers.test(type) && !ofNumbers.test(kind.kind)) return [];
     if (kind !== undefined) return [{ name, kind: kind.kind, weak: kind.weak }];
     return commentSaysSo.test(comment ?? '') ? [{ name, kind: 'trait' as const, weak: false }] : [];
   });

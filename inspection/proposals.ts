@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
+import type { Criterion } from '../lambdas/core/gates/judgement.ts';
 import { Target } from '../lambdas/core/plan/settings.ts';
 import { UsageError } from '../terminal/connection.ts';
 import { type Column, personalColumns } from './personal.ts';
@@ -16,6 +17,8 @@ export interface Proposal {
   readonly target: Target;
   /** Columns that look like personal data, and why they cannot be encrypted. */
   readonly leftOut: readonly { readonly name: string; readonly why: string }[];
+  /** Why the table does not fit, whatever its columns. */
+  readonly obstacles: readonly string[];
 }
 
 /**
@@ -30,6 +33,21 @@ export function tableNameOf(text: string): TableName {
     throw new UsageError(`Found --table ${text}, expected schema.table, like public.users.`);
   const second = q2?.replaceAll('""', '"') ?? p2;
   return second === undefined ? { schema: 'public', table: first } : { schema: first, table: second };
+}
+
+/** The tables that people may have made, with the number of rows that PostgreSQL believes them to have. */
+export async function listTables(client: pg.ClientBase): Promise<(TableName & { readonly rows: number })[]> {
+  const { rows } = await client.query(
+    `select n.nspname as schema, c.relname as table, greatest(c.reltuples, 0)::float8 as rows
+     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+       and n.nspname not in ('pg_catalog', 'information_schema', 'encryption_rollout') and n.nspname !~ '^pg_'
+       and not exists (
+         select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+       )
+     order by n.nspname, c.relname`,
+  );
+  return rows;
 }
 
 /**
@@ -48,7 +66,8 @@ export async function proposeTable(
   const targetOf = (encrypted: readonly string[]) => {
     const used = (suffix: string) => encrypted.some((column) => taken.has(`${column}${suffix}`));
     return Target.parse({
-      ...name,
+      schema: name.schema,
+      table: name.table,
       key: key.length > 0 ? key : ['id'],
       columns: encrypted,
       createdAt: creationTime(columns),
@@ -58,18 +77,22 @@ export async function proposeTable(
       ...(taken.has('pii_iv') ? { ivColumn: 'sealed_iv' } : {}),
     });
   };
-  if (wanted !== undefined) return { target: targetOf(wanted), leftOut: [] };
+  if (wanted !== undefined) return { target: targetOf(wanted), leftOut: [], obstacles: [] };
   const personal = personalColumns(columns).filter((column) => !key.includes(column.name));
   if (personal.length === 0) return undefined;
-  const all = targetOf(personal.map((column) => column.name));
-  const lines = await examineTable(client, all);
+  const refused = (await examineTable(client, targetOf(personal.map((column) => column.name)))).filter(
+    ({ passed }) => passed === false,
+  );
+  const why = ({ measured, expected }: Criterion) => `${measured}; expected: ${expected}`;
   const leftOut = personal.flatMap((column) => {
-    const line = lines.find((each) => each.name === `Column ${column.name}` && each.passed === false);
-    return line === undefined ? [] : [{ name: column.name, why: `${line.measured}: ${line.expected}` }];
+    const line = refused.find((each) => each.name === `Column ${column.name}`);
+    return line === undefined ? [] : [{ name: column.name, why: why(line) }];
   });
-  const left = personal.filter((column) => !leftOut.some((each) => each.name === column.name));
-  if (left.length === 0) return undefined;
-  return { target: targetOf(left.map((column) => column.name)), leftOut };
+  const left = personal.map(({ name }) => name).filter((each) => !leftOut.some(({ name }) => name === each));
+  const obstacles = refused
+    .filter((line) => !leftOut.some((column) => line.name === `Column ${column.name}`))
+    .map((line) => `${line.name}: ${why(line)}`);
+  return left.length === 0 ? undefined : { target: targetOf(left), leftOut, obstacles };
 }
 
 type TableColumn = Column & { readonly isTime: boolean; readonly default: string | null };

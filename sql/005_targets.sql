@@ -23,7 +23,9 @@ create table encryption_rollout.targets (
   created_at_column text,
   -- Under which the application's own triggers fire when the engine writes: the installing role's default.
   search_path text not null,
-  registered_at timestamptz not null default clock_timestamp()
+  registered_at timestamptz not null default clock_timestamp(),
+  -- When its table got columns and triggers. Before that it is announced: nothing of the table's has been changed.
+  prepared_at timestamptz
 );
 
 create function encryption_rollout.require_target(p_target text)

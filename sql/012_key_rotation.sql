@@ -84,6 +84,7 @@ begin
     select t.name, encryption_rollout.table_sql(t) as table_sql,
       encryption_rollout.per_column(t, format('substr(%%2$s, 1, 3) = %s', encryption_rollout.header_sql(p_number)), ' or ') as condition
     from encryption_rollout.targets as t
+    where t.prepared_at is not null
     order by t.id
   loop
     execute format('select count(*) from %s where %s', v_target.table_sql, v_target.condition)

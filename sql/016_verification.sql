@@ -209,7 +209,8 @@ begin
 end
 $$;
 
--- Inserts a row made of column -> value, and returns it as it was stored. The caller rolls back.
+-- Inserts a row made of column -> value, and returns it as it was stored; nothing of one that only tries whether the table
+-- takes it, before that is prepared. The caller rolls back.
 create function encryption_rollout.insert_canary(p_target text, p_row jsonb)
 returns setof encryption_rollout.sealed_row
 language plpgsql
@@ -237,7 +238,12 @@ begin
   perform set_config('search_path', v_target.search_path, true);
   return query execute pg_catalog.format(
     'insert into %1$s (%2$s) select %2$s from pg_catalog.jsonb_populate_record(null::%1$s, $1) returning %3$s',
-    v_table, v_columns, encryption_rollout.sealed_row_sql(v_target)
+    v_table,
+    v_columns,
+    case
+      when v_target.prepared_at is null then 'null::pg_catalog.text, null::pg_catalog.bytea, ''{}''::pg_catalog.text[], ''{}''::pg_catalog.bytea[]'
+      else encryption_rollout.sealed_row_sql(v_target)
+    end
   )
   using p_row;
 end

@@ -138,6 +138,7 @@ as $function$
     h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
   from encryption_rollout.targets as t
   cross join lateral encryption_rollout.health(t.name) as h
+  where t.prepared_at is not null
   order by t.id
 $function$
     $sql$,

@@ -1,10 +1,22 @@
 -- A table becomes a target.
 
--- Registers a table: {schema, table, key: [column], columns, trigger, priority, createdAt, suffix, ivColumn}; the last four
--- may be missing. Checks it, adds what is missing (columns, guards, main trigger switched off) and generates its functions. Can be
--- called again at any time; takes a lock on the table only when something is missing. Raises ER001 and ER002.
+-- Registers a table and prepares it. Can be called again at any time; takes a lock on the table only when something is missing.
+-- Raises ER001 and ER002.
 create function encryption_rollout.register_target(p_target jsonb)
 returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform encryption_rollout.prepare_target(encryption_rollout.announce_target(p_target));
+end
+$$;
+
+-- Registers a table: {schema, table, key: [column], columns, trigger, priority, createdAt, suffix, ivColumn}; the last four
+-- may be missing. Checks it, and changes nothing of it, unless it was prepared before: then it gets back what it lacks. Returns
+-- the target's name.
+create function encryption_rollout.announce_target(p_target jsonb)
+returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -41,12 +53,31 @@ begin
     returning * into v_known;
   end if;
 
+  perform encryption_rollout.create_failure_sequences(v_known.id);
+  if v_known.prepared_at is not null then
+    perform encryption_rollout.prepare_target(v_known.name);
+  end if;
+  return v_known.name;
+end
+$$;
+
+-- Adds what is missing (columns, guards, main trigger switched off) and generates the target's functions.
+create function encryption_rollout.prepare_target(p_target text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known encryption_rollout.targets;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('encryption_rollout/register_target', 0));
+  v_known := encryption_rollout.require_target(p_target);
   perform encryption_rollout.add_columns(v_known);
   v_known := encryption_rollout.record_identity(v_known);
   perform encryption_rollout.generate_triggers(v_known);
-  perform encryption_rollout.create_failure_sequences(v_known.id);
   perform encryption_rollout.generate_public_functions(v_known);
   perform encryption_rollout.assign_rights();
+  update encryption_rollout.targets set prepared_at = clock_timestamp() where name = v_known.name and prepared_at is null;
 end
 $$;
 

@@ -31,7 +31,9 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
     throw new CannotVerify(
       'Found no encryption engine in this database. Check --database-url, or install it first: npm run rollout -- install',
     );
-  const { rows } = await client.query('select * from encryption_rollout.targets order by id');
+  const { rows } = await client.query(
+    'select * from encryption_rollout.targets where prepared_at is not null order by id',
+  );
   const known = rows.map(({ name }) => name).join(', ') || 'none';
   const unknown = names.find((name) => !rows.some((row) => row.name === name));
   if (unknown !== undefined || rows.length === 0)

@@ -140,14 +140,14 @@ describe('check', () => {
   test('of a table that does not fit says why, on the screen too, within its width', async () => {
     const file = configuration({
       targets: [
-        { ...customers, columns: ['first_name', 'is_vip'] },
+        { ...customers, columns: ['first_name', 'full_name'] },
         { schema: 'shop', table: 'none', columns: ['a'], canary: {} },
       ],
     });
     const { code, stdout } = await check('--config', file);
     expect(code).toBe(3);
     expect(stdout).toMatch(/✗ Table: not found/);
-    expect(stdout).toMatch(/✗ Column is_vip: boolean/);
+    expect(stdout).toMatch(/✗ Column full_name: text, generated/);
     expect(stdout).toMatch(/It does not fit as it is: 2 of the lines above are not met/);
     expect(stdout).not.toMatch(/\n[^\n]{101,}\n/);
   });

@@ -3,7 +3,6 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { registerTarget } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { inTransaction } from '../../lambdas/adapters/postgres/transaction.ts';
 import { Target } from '../../lambdas/core/plan/settings.ts';
 import { verify } from '../../verifier/verify.ts';
@@ -114,7 +113,9 @@ it('moves the rows of every table, each by its name, before it retires the key',
      insert into public.users select n, 'user' || n || '@example.com' from generate_series(1, 30) as n`,
   );
   const users = Target.parse({ table: 'users', columns: ['email'], canary: {}, createdAt: null });
-  await inTransaction(database.client, () => registerTarget(database.client, users));
+  await inTransaction(database.client, () =>
+    database.client.query('select encryption_rollout.register_target($1)', [users]),
+  );
   await one('select public.batch_encrypt_appointments()');
   await one('select public.batch_encrypt_users()');
   const { code, output } = await rotateKey('--yes');

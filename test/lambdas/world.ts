@@ -31,8 +31,8 @@ export interface TestWorld {
   /** Calls a handler as Step Functions would. */
   // biome-ignore lint/suspicious/noExplicitAny: the outputs are what the tests look into
   invoke(handler: string, event: unknown): Promise<any>;
-  /** A run in this phase, taken through PrepareDatabase. */
-  prepare(execution?: string): Promise<PrepareDatabaseOutput>;
+  /** A run, taken through PrepareDatabase; of preflight that its GO prepares the tables. */
+  prepare(execution?: string, input?: object): Promise<PrepareDatabaseOutput>;
   /** Batches until the phase is done. */
   encrypt(run: Run, phase: PhaseNumber, target?: string): Promise<void>;
   stop(): Promise<void>;
@@ -111,9 +111,13 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     const { handler } = await import(sourceOf(file));
     return handler(event);
   };
-  const prepare: TestWorld['prepare'] = (execution = `execution-${randomUUID()}`) => {
+  const prepare: TestWorld['prepare'] = async (execution = `execution-${randomUUID()}`, input = {}) => {
     running.add(execution);
-    return invoke('prepare-database', { input: {}, execution });
+    const run = await invoke('prepare-database', { input, execution });
+    await database.client.query(
+      'select encryption_rollout.prepare_target(name) from encryption_rollout.targets order by id',
+    );
+    return run;
   };
   return {
     client: database.client,

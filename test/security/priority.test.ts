@@ -65,9 +65,8 @@ test('a backslash in quotes is one of its letters, whatever the server makes of 
 });
 
 test('a condition that is one is used', async () => {
-  const run = await world.invoke('prepare-database', {
-    input: { priority: "is_vip and first_name is distinct from 'a;b)--'" },
-    execution: 'one',
+  const run = await world.prepare('one', {
+    priority: "is_vip and first_name is distinct from 'a;b)--'",
   });
   await world.encrypt(run, 1);
   const { rows } = await world.client.query(

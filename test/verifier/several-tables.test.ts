@@ -123,7 +123,7 @@ test('a table that the summary leaves out', async () => {
   const { rows } = await client.query(
     "select pg_get_functiondef('public.get_encryption_health_summary()'::regprocedure) as sql",
   );
-  await client.query(rows[0].sql.replace('order by t.id', 'where t.id = 1'));
+  await client.query(rows[0].sql.replace('order by t.id', 'and t.id = 1'));
   expect(await found()).toEqual({
     [target]: {},
     [staff]: { coverage: [`public.get_encryption_health_summary of ${staff}`] },

@@ -11,7 +11,7 @@ import {
   stalledMinutes,
 } from '../../adapters/postgres/monitoring/monitoring.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
-import { isRegistered } from '../../adapters/postgres/preflight/prerequisites.ts';
+import { isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { activeRun, hasRun, isEncrypted, isWatched } from '../../adapters/postgres/runs/run-status.ts';
 import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
 import type { Health } from '../../core/plan/progress.ts';
@@ -49,7 +49,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     for (const target of settings.targets) {
       const name = targetName(target);
       // One that was added to the configuration since is nobody's yet.
-      if (await isRegistered(client, name))
+      if (await isPrepared(client, name))
         tables.push({ name, target, completed: await isEncrypted(client, name) });
     }
     await measure(client, keys, tables, active, step);

@@ -7,7 +7,7 @@ import { examineTable } from '../../adapters/postgres/preflight/examination.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import { readNotices } from '../../adapters/postgres/preflight/notices.ts';
 import {
-  isRegistered,
+  isPrepared,
   readServerPrerequisites,
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
@@ -56,7 +56,7 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       tables.push({
         ...ready,
         health,
-        addsGuard: !health.prepared,
+        addsGuard: !(await isPrepared(client, ready.table)),
         canaryProblem: (await canaryProblem(client, target)) || null,
         expectedTrigger: await expectedTrigger(client, ready.table),
       });
@@ -78,12 +78,12 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
 async function asKnown(client: pg.Client, targets: readonly Target[]): Promise<(string | Target)[]> {
   const known: (string | Target)[] = [];
   for (const target of targets)
-    known.push((await isRegistered(client, targetName(target))) ? targetName(target) : target);
+    known.push((await isPrepared(client, targetName(target))) ? targetName(target) : target);
   return known;
 }
 
 async function expectedTrigger(client: pg.Client, table: string): Promise<TableChecklist['expectedTrigger']> {
-  return (await isRegistered(client, table)) && (await mayHaveEnabledTrigger(client, table))
+  return (await isPrepared(client, table)) && (await mayHaveEnabledTrigger(client, table))
     ? 'any'
     : 'disabled';
 }

@@ -1,11 +1,13 @@
 import type pg from 'pg';
 import { rolledBack } from '../../adapters/postgres/database.ts';
-import { insertCanary, readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import { insertCanary, prepareTarget } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readRefusal, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
+import { politelyEach } from '../../adapters/postgres/migrations.ts';
 import { canaryProblem } from '../../adapters/postgres/preflight/canary.ts';
 import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
+import { healthOf, isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { readBackupProblem } from '../../adapters/postgres/runs/events.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
@@ -21,8 +23,8 @@ import { handlerOf, sessionName } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 
 /**
- * The pre-rollout checklist. NO_GO closes the run: nothing was changed, so nothing is rolled back. INCONCLUSIVE leaves it
- * open, because a person decides.
+ * The pre-rollout checklist. GO adds columns and triggers to the tables. NO_GO closes the run: nothing was changed, so
+ * nothing is rolled back. INCONCLUSIVE leaves it open, because a person decides.
  */
 export const handler = handlerOf('Preflight', PreflightInput, async ({ run, input, onCall }, step) => {
   const { settings, plan } = step;
@@ -41,7 +43,8 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
       if (ready === undefined) throw new InvalidInput(`The run is about ${name}, the input is not.`);
       tables.push({
         ...ready,
-        health: await readHealth(client, name),
+        health: await healthOf(client, target),
+        addsGuard: !(await isPrepared(client, name)),
         expectedTrigger:
           purpose === 'rotate'
             ? 'enabled'
@@ -64,6 +67,8 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     });
     const decided = await decidedHolds(client, run, 'Preflight');
     const judgement = judge('Preflight', withDecisions(criteria, decided));
+    if (judgement.verdict === 'GO')
+      await politelyEach(client, tables, ({ table }) => prepareTarget(client, table));
     await recordJudgement(client, run, judgement, null, false);
     if (judgement.verdict === 'NO_GO') await closeRun(client, run, 'STOPPED', judgement.reason);
     return judgement;

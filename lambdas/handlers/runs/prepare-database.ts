@@ -1,5 +1,5 @@
 import { isRunning } from '../../adapters/aws/executions.ts';
-import { forgetFailedRows, readHealth, registerTarget } from '../../adapters/postgres/encryption/engine.ts';
+import { announceTarget, forgetFailedRows } from '../../adapters/postgres/encryption/engine.ts';
 import {
   currentCheckValue,
   keepKeys,
@@ -8,6 +8,7 @@ import {
   rotateKey,
 } from '../../adapters/postgres/encryption/keys.ts';
 import { migrate, politely } from '../../adapters/postgres/migrations.ts';
+import { healthOf } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { setPace } from '../../adapters/postgres/pressure/paces.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
@@ -24,7 +25,7 @@ import { wantedPace } from '../../core/pressure/pace.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /**
- * Installs the engine, registers the tables, puts the key in place and opens the run: a new one, or the unfinished one. A
+ * Installs the engine, registers the tables, none of which it changes before preflight has said GO, puts the key in place and opens the run: a new one, or the unfinished one. A
  * secret with a new key and the one before it begins a rotation.
  */
 export const handler = handlerOf(
@@ -42,7 +43,7 @@ export const handler = handlerOf(
         await switchOff(client, left);
       }
       await migrate(client);
-      for (const target of targets) await politely(client, () => registerTarget(client, target));
+      for (const target of targets) await politely(client, () => announceTarget(client, target));
       await politely(client, () => keepKeys(client, settings.keyTable));
       // Before a run is opened or anything is written: a wrong key leaves no trace.
       const rotationDue = await inTransaction(client, () => putKeysInPlace(client, keys));
@@ -66,9 +67,10 @@ export const handler = handlerOf(
         });
       await recordPurposes(client, run);
       let resumeAt: PhaseNumber = 5;
-      for (const table of targets.map(targetName)) {
+      for (const target of targets) {
+        const table = targetName(target);
         await forgetFailedRows(client, table);
-        const health = await readHealth(client, table);
+        const health = await healthOf(client, target);
         const phase = resumePhase(plan, await passedPhases(client, run, table), health);
         await resumeTableAt(client, run, table, phase, health);
         if (phase < resumeAt) resumeAt = phase;

@@ -385,7 +385,7 @@ describe('over two tables', () => {
 
   test('the old key stays as long as a table that the run was not about is sealed with it', async () => {
     const only = { tables: [appointments] };
-    const run = await world.invoke('prepare-database', { input: only, execution: 'second' });
+    const run = await world.prepare('second', only);
     for (const phase of [1, 2, 3, 4, 5] as const) await walkPhase(world, run, phase);
     const { summary } = await world.invoke('complete-rollout', { run });
     expect(summary).toContain('Key 1 stays in use');

@@ -19,20 +19,25 @@ export async function isInstalled(client: Client): Promise<boolean> {
 /** A table as the engine knows it. */
 export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix' | 'ivColumn'>;
 
-/** The tables of these names that the engine knows, in the order in which they were registered. */
+/** The tables of these names that the engine has prepared, in the order in which they were registered. */
 export async function readRegistrations(client: Client, names: readonly string[]): Promise<Registration[]> {
   const { rows } = await client.query<Registration>(
     `select schema_name as schema, table_name as table, columns, suffix, iv_column as "ivColumn"
-     from encryption_rollout.targets where name = any ($1) order by id`,
+     from encryption_rollout.targets where name = any ($1) and prepared_at is not null order by id`,
     [names],
   );
   return rows;
 }
 
-/** Validates the table and adds what the engine needs to it; changes nothing that is there already. */
-export async function registerTarget(client: Client, target: Target): Promise<void> {
+/** Validates and registers the table, and changes nothing of it unless it was prepared before. */
+export async function announceTarget(client: Client, target: Target): Promise<void> {
   const { canary: _, ...registration } = target;
-  await client.query('select encryption_rollout.register_target($1)', [registration]);
+  await client.query('select encryption_rollout.announce_target($1)', [registration]);
+}
+
+/** Adds what the engine needs to a registered table; changes nothing that is there already. */
+export async function prepareTarget(client: Client, target: string): Promise<void> {
+  await client.query('select encryption_rollout.prepare_target($1)', [target]);
 }
 
 export interface BatchResult {

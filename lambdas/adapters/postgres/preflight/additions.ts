@@ -19,7 +19,7 @@ export function columnsDdl(columns: readonly string[]): string {
 }
 
 /** Quoted where it must be. A reserved word is none of those that are named here by their suffix. */
-function identifier(name: string): string {
+export function identifier(name: string): string {
   return /^[a-z_][a-z0-9_]*$/.test(name) ? name : pg.escapeIdentifier(name);
 }
 

@@ -32,24 +32,53 @@ export async function canaryProblem(client: pg.ClientBase, target: Target): Prom
     ),
   ];
   if (problems.length > 0) return problems.join('; ');
-  return refusedBy(client, target, given);
+  try {
+    const [first] = await refusals(client, target, canary);
+    return first === undefined ? '' : `${pg.escapeIdentifier(first.name)} ${words[first.kind]}`;
+  } catch (error) {
+    return `its values are not those of the columns: SQLSTATE ${(error as { code?: string }).code}`;
+  }
 }
 
 function sentence(beginning: string, names: readonly string[]): string[] {
   return names.length === 0 ? [] : [`${beginning} ${names.join(', ')}`];
 }
 
-/** Constraints are asked about the row that the canary would be, as far as it gives their columns. */
-async function refusedBy(client: pg.ClientBase, target: Target, given: ReadonlySet<string>): Promise<string> {
-  const table = tableSql(target);
-  const { rows } = await client.query<{ name: string; kind: string; columns: string[]; condition: string }>(
-    `select conname::text as name, contype::text as kind,
+/** A constraint, or a unique index, that would refuse a row. */
+export interface Refusal {
+  readonly name: string;
+  readonly kind: 'check' | 'parent' | 'unique';
+  readonly columns: readonly string[];
+  /** As it is defined. */
+  readonly definition: string;
+}
+
+const words: Readonly<Record<Refusal['kind'], string>> = {
+  check: 'is against it',
+  parent: 'finds no parent of it',
+  unique: 'has a row of its values',
+};
+
+/**
+ * What would refuse the row, asked without inserting it. A constraint of columns that are not given, or null, is not asked: they
+ * may have a default. Nor is one that calls other functions than PostgreSQL's own: nobody else's code is run to find out.
+ * @throws when a value is none of its column's
+ */
+export async function refusals(
+  client: pg.ClientBase,
+  name: Pick<Target, 'schema' | 'table'>,
+  row: Readonly<Record<string, unknown>>,
+): Promise<Refusal[]> {
+  const table = tableSql(name);
+  const { rows } = await client.query<Refusal & { condition: string }>(
+    `select conname::text as name, case contype when 'c' then 'check' else 'parent' end as kind,
+       pg_get_constraintdef(c.oid) as definition,
        array(select attname::text from unnest(conkey) with ordinality as k (attnum, n)
          join pg_attribute as a on a.attrelid = conrelid and a.attnum = k.attnum order by k.n) as columns,
        case contype
          when 'c' then format('(%s) is not false', pg_get_expr(conbin, conrelid))
-         when 'f' then format('exists (select from %s as parent where %s)', confrelid::regclass, (
-           select string_agg(format('parent.%I = canary.%I', p.attname, a.attname), ' and ')
+         else format('exists (select from %s as parent where %s)', confrelid::regclass, (
+           select string_agg(format('parent.%I = candidate.%I', p.attname, a.attname), ' and ')
            from unnest(conkey, confkey) as k (attnum, parent)
            join pg_attribute as a on a.attrelid = conrelid and a.attnum = k.attnum
            join pg_attribute as p on p.attrelid = confrelid and p.attnum = k.parent
@@ -57,39 +86,31 @@ async function refusedBy(client: pg.ClientBase, target: Target, given: ReadonlyS
        end as condition
      from pg_constraint as c
      where conrelid = to_regclass($1) and contype in ('c', 'f')
-       -- Of PostgreSQL's own functions alone: nobody else's code is run to find out.
        and not exists (
          select from pg_depend as d
          where d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
        )
      union all
-     select i.indexrelid::regclass::text, 'u', array_agg(a.attname::text),
+     select i.indexrelid::regclass::text, 'unique', pg_get_indexdef(i.indexrelid), array_agg(a.attname::text),
        format('not exists (select from %s as other where %s)', i.indrelid::regclass,
-         string_agg(format('other.%1$I = canary.%1$I', a.attname), ' and '))
+         string_agg(format('other.%1$I = candidate.%1$I', a.attname), ' and '))
      from pg_index as i
-     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
      where i.indrelid = to_regclass($1) and i.indisunique and i.indpred is null and i.indexprs is null
      group by i.indexrelid, i.indrelid
      order by 2, 1`,
     [table],
   );
-  const kinds: Readonly<Record<string, string>> = {
-    c: 'is against it',
-    f: 'finds no parent of it',
-    u: 'has a row of its values',
-  };
-  for (const { name, kind, columns, condition } of rows) {
-    // What is not given is null, or a default that is not known here.
-    if (kind !== 'c' && columns.some((column) => !given.has(column))) continue;
-    try {
-      const { rows: judged } = await client.query(
-        `select ${condition} as fine from jsonb_populate_record(null::${table}, $1) as canary`,
-        [target.canary],
-      );
-      if (judged[0].fine === false) return `${pg.escapeIdentifier(name)} ${kinds[kind]}`;
-    } catch (error) {
-      return `its values are not those of the columns: SQLSTATE ${(error as { code?: string }).code}`;
-    }
+  const found: Refusal[] = [];
+  for (const { condition, ...constraint } of rows) {
+    const isGiven = (column: string) => (row[column] ?? null) !== null;
+    if (!(constraint.kind === 'check' ? constraint.columns.some(isGiven) : constraint.columns.every(isGiven)))
+      continue;
+    const { rows: judged } = await client.query(
+      `select ${condition} as fine from jsonb_populate_record(null::${table}, $1) as candidate`,
+      [row],
+    );
+    if (judged[0].fine === false) found.push(constraint);
   }
-  return '';
+  return found;
 }

@@ -1,13 +1,16 @@
 import type pg from 'pg';
 import type { Criterion } from '../../../core/gates/judgement.ts';
 import { type Health, percentage } from '../../../core/plan/progress.ts';
-import type { Target } from '../../../core/plan/settings.ts';
-import { columnsSql, isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
+import { type Target, targetName } from '../../../core/plan/settings.ts';
+import { columnsSql, isInstalled, readHealth, tableSql, treeSql } from '../encryption/engine.ts';
 
-/** Whether the engine is installed and knows the table. */
-export async function isRegistered(client: pg.ClientBase, target: string): Promise<boolean> {
+/** Whether the engine is installed and has prepared the table. */
+export async function isPrepared(client: pg.ClientBase, target: string): Promise<boolean> {
   if (!(await isInstalled(client))) return false;
-  const found = await client.query('select from encryption_rollout.targets where name = $1', [target]);
+  const found = await client.query(
+    'select from encryption_rollout.targets where name = $1 and prepared_at is not null',
+    [target],
+  );
   return found.rowCount === 1;
 }
 
@@ -102,12 +105,8 @@ function isOn(trigger: string): string {
 
 /**
  * Coverage by one scan, whether the engine is installed or not. Unlike health() it writes nothing down.
- * @returns also whether PrepareDatabase has prepared the table: otherwise it will add columns and triggers
  */
-export async function scanHealth(
-  client: pg.ClientBase,
-  target: Target,
-): Promise<Health & { readonly prepared: boolean }> {
+export async function scanHealth(client: pg.ClientBase, target: Target): Promise<Health> {
   const table = tableSql(target);
   const { rowCount } = await client.query(
     'select attname from pg_attribute where attrelid = $1::regclass and attname = $2 and not attisdropped',
@@ -137,7 +136,12 @@ export async function scanHealth(
     failedRows: 0,
     triggerEnabled,
     guardEnabled,
-    prepared,
     healthStatus: prepared ? 'scanned' : 'not prepared yet',
   };
+}
+
+/** Exact coverage of a registered table, prepared or not. */
+export async function healthOf(client: pg.ClientBase, target: Target): Promise<Health> {
+  const name = targetName(target);
+  return (await isPrepared(client, name)) ? readHealth(client, name) : scanHealth(client, target);
 }

@@ -68,11 +68,12 @@ async function request(
   });
 }
 
-/** Tables of the run whose trigger is on, in one partition at least, or off. */
+/** Prepared tables of the run whose trigger is on, in one partition at least, or off. */
 export async function tablesWithTrigger(client: Client, run: Run, enabled: boolean): Promise<string[]> {
   const { rows } = await client.query<{ name: string }>(
     `select t.name from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
-     where r.run_id = $1 and r.attempt = $2 and encryption_rollout.trigger_is_disabled(t, t.trigger_name) <> $3
+     where r.run_id = $1 and r.attempt = $2 and t.prepared_at is not null
+       and encryption_rollout.trigger_is_disabled(t, t.trigger_name) <> $3
      order by t.id`,
     [run.id, run.attempt, enabled],
   );

@@ -172,7 +172,7 @@ describe('of a run over two tables', () => {
   });
 
   test('it leaves a table to the later run that has taken it', async () => {
-    const later = await world.invoke('prepare-database', { input: { tables: [staff] }, execution: 'two' });
+    const later = await world.prepare('two', { tables: [staff] });
     await rollOut(world, later);
     const { message, criteria } = await check('daily');
     expect(message).toContain(`Health of ${appointments}: `);

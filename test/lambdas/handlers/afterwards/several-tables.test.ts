@@ -17,7 +17,7 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 async function complete(execution: string, input: object = {}): Promise<PrepareDatabaseOutput> {
-  const run = await world.invoke('prepare-database', { input, execution });
+  const run = await world.prepare(execution, input);
   await rollOut(world, run);
   return run;
 }

@@ -102,10 +102,7 @@ describe('ListWork of several tables', () => {
   test('leaves out a table that was part of an earlier attempt only', async () => {
     world.running.clear();
     await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
-    run = await world.invoke('prepare-database', {
-      input: { tables: [suppliers] },
-      execution: 'one of them',
-    });
+    run = await world.prepare('one of them', { tables: [suppliers] });
     expect(listed((await list()).items)).toEqual([[suppliers, 'w1-1']]);
   });
 

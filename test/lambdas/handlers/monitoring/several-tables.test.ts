@@ -123,10 +123,7 @@ test('a table that was added to the configuration is nobody’s until a run has 
 test('a table that a later run was not about is watched as the run before left it', async () => {
   await complete(await world.prepare('one'), [appointments, staff]);
   deploy(world, [appointments, staff, suppliers]);
-  const run = await world.invoke('prepare-database', {
-    input: { tables: [staff, suppliers] },
-    execution: 'two',
-  });
+  const run = await world.prepare('two', { tables: [staff, suppliers] });
   await complete(run, [suppliers]);
   await world.client.query('alter table public.appointments disable trigger encrypt_appointment_pii');
   expect((await published('TriggerFailures'))[`Payments/${appointments}`]).toEqual([1]);

@@ -1,5 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createSampleTable } from '../../../../lambdas/adapters/postgres/migrations.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { attestations } from '../../../../lambdas/core/plan/plan.ts';
+import { freshDatabase } from '../../../support/database.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -165,5 +168,73 @@ describe('Preflight', () => {
     } finally {
       await world.client.query('select pg_drop_replication_slot($1)', [slot]);
     }
+  });
+});
+
+describe('Preflight of a table that no rollout has prepared', () => {
+  beforeEach(async () => {
+    await world.stop();
+    const database = await freshDatabase({ template: 'empty' });
+    await createSampleTable(database.client);
+    world = await testWorld(100, database);
+    run = await prepareDatabase('one');
+  });
+
+  function prepareDatabase(execution: string): Promise<PrepareDatabaseOutput> {
+    world.running.add(execution);
+    return world.invoke('prepare-database', { input: {}, execution });
+  }
+
+  /** Columns and triggers of the table, and its rows with their versions. */
+  const table = async () =>
+    (
+      await world.client.query(`
+        select
+          (select json_agg(a order by attnum) from pg_attribute as a where attrelid = 'public.appointments'::regclass) as columns,
+          (select json_agg(t) from pg_trigger as t where tgrelid = 'public.appointments'::regclass) as triggers,
+          (select md5(string_agg(a.xmin::text || a.ctid::text || a::text, ',' order by a.ctid)) from public.appointments as a) as rows`)
+    ).rows;
+
+  test('a refused execution has changed nothing of it; GO adds columns and triggers, once', async () => {
+    const before = await table();
+    world.configure({ attestations: {} });
+    const refused = await preflight();
+    expect(refused.verdict).toBe('NO_GO');
+    expect(failed(refused)).toHaveLength(7);
+    expect(refused.criteria).toContainEqual(
+      expect.objectContaining({
+        name: 'Guard against stale ciphertext',
+        measured: 'not there yet: the rollout adds it',
+      }),
+    );
+    expect(await table()).toEqual(before);
+    // What people may call by hand meanwhile, and what Monitor does.
+    expect(await world.invoke('monitor', {})).toMatchObject({ outcome: 'MEASURED' });
+
+    const attested = Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe']));
+    world.running.delete('one');
+    run = await prepareDatabase('two');
+    expect(run).toMatchObject({ resumeAt: 1 });
+    expect(await preflight({ attestations: attested })).toMatchObject({ verdict: 'GO' });
+    const prepared = await table();
+    expect(prepared).not.toEqual(before);
+    expect(await preflight({ attestations: attested })).toMatchObject({ verdict: 'GO' });
+    expect(await table()).toEqual(prepared);
+    expect(
+      (
+        await world.client.query(
+          'select trigger_enabled, guard_enabled from public.get_encryption_health_summary()',
+        )
+      ).rows,
+    ).toEqual([{ trigger_enabled: false, guard_enabled: true }]);
+  });
+
+  test('tries the canary all the same, and leaves no trace of it', async () => {
+    const before = await table();
+    world.configure({ targets: [{ canary: { email: 'canary@example.com' } }] });
+    const judgement = await preflight();
+    expect(failed(judgement)).toEqual(['Canary row']);
+    expect(judgement.reason).toContain('organization_id');
+    expect(await table()).toEqual(before);
   });
 });

@@ -29,11 +29,8 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 const query = async (sql: string, values: unknown[] = []) => (await world.client.query(sql, values)).rows;
-async function prepare(execution: string, input: object = {}): Promise<PrepareDatabaseOutput> {
-  const run = await world.invoke('prepare-database', { input, execution });
-  world.running.add(execution);
-  return run;
-}
+const prepare = (execution: string, input: object = {}): Promise<PrepareDatabaseOutput> =>
+  world.prepare(execution, input);
 const preflight = (run: PrepareDatabaseOutput, input: object = {}) =>
   world.invoke('preflight', { run, input, onCall: { subscribers: 1 } });
 /** Names of the tables that the run's gates of the phase have judged. */

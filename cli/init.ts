@@ -1,0 +1,198 @@
+/** `init`: a configuration for the tables of a database, proposed from its catalogs. */
+import { existsSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { checkbox, confirm } from '@inquirer/prompts';
+import type { Command } from 'commander';
+import type pg from 'pg';
+import { Fictions } from '../inspection/fiction.ts';
+import {
+  listTables,
+  type Proposal,
+  proposeTable,
+  type TableName,
+  tableNameOf,
+} from '../inspection/proposals.ts';
+import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
+import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
+import { textOf, visible } from '../lambdas/core/telling/text.ts';
+import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
+import { count } from '../terminal/display.ts';
+import { widthOf, wrapped } from '../terminal/text.ts';
+import { collect, demandTerminal } from './aws/command.ts';
+
+interface Flags {
+  readonly databaseUrl?: string;
+  readonly table?: readonly string[];
+  readonly output: string;
+  readonly yes?: true;
+}
+
+/** Canaries have capitals, so that a trigger that normalizes after ours is found out; and a number that no row has. */
+const canaryNumber = 4_654_321;
+
+const schemaFile = fileURLToPath(new URL('../config/schema.json', import.meta.url));
+
+/** Adds `init`. */
+export function addInitCommand(program: Command): void {
+  program
+    .command('init')
+    .description('propose a configuration for the tables of a database, and write it to a file')
+    .option(...databaseUrlOption)
+    .option('--table <schema.table>', 'only this table; several times', collect)
+    .option('--output <file>', 'where to write it', 'rollout.json')
+    .option('--yes', 'take everything that is proposed, and do not ask')
+    .addHelpText(
+      'after',
+      `
+Looks at catalogs: columns whose name or comment speaks of personal data, key, time of creation, triggers, and what a canary row
+needs. The database is not written to, and no value is read but, for the canary, keys of rows that it must refer to.
+
+Example:
+  npm run rollout -- init --database-url postgresql://localhost/shop`,
+    )
+    .action(run);
+}
+
+/** What happens meanwhile. */
+const tell = (text: string) => process.stderr.write(`${wrapped(text, widthOf(process.stderr))}\n`);
+
+async function run({ databaseUrl, table, output, yes }: Flags): Promise<void> {
+  const connection = connectionOf(databaseUrl);
+  if (!yes)
+    demandTerminal('This proposes a configuration, and asks which tables and columns to take.', '--yes');
+  if (existsSync(output))
+    throw new UsageError(
+      `Found a file ${output}, expected none: nothing is overwritten. Name another: --output FILE.`,
+    );
+  const client = await connect(connection, 'encryption-rollout init');
+  try {
+    await client.query(
+      "set default_transaction_read_only = on; set search_path = pg_catalog, pg_temp; set lock_timeout = '5s'",
+    );
+    const proposals = await chosen(await propose(client, table?.map(tableNameOf)), yes === true);
+    const targets: object[] = [];
+    const acknowledged = new Set<string>();
+    const ask = yes !== true;
+    for (const { target } of proposals) {
+      for (const trigger of await toAcknowledge(client, target, ask)) acknowledged.add(trigger);
+      targets.push(settingsOf(target, await proposeCanary(client, target, ask)));
+    }
+    const configuration = {
+      $schema: path.relative(path.dirname(path.resolve(output)), schemaFile),
+      targets,
+      ...(acknowledged.size === 0 ? {} : { acknowledgedTriggers: [...acknowledged] }),
+    };
+    writeFileSync(output, `${JSON.stringify(configuration, null, 2)}\n`, { flag: 'wx' });
+    tell(
+      `\nWrote ${output}. Read it, then:\n  npm run rollout -- check --database-url URL --config ${output}\n  npm start -- --config ${output} --load DUMP.sql\nTo deploy it, add what says where: docs/configuration.md.`,
+    );
+  } finally {
+    await client.end();
+  }
+}
+
+/** @throws UsageError when there is nothing to propose */
+async function propose(client: pg.Client, names: readonly TableName[] | undefined): Promise<Proposal[]> {
+  const found = await listTables(client);
+  const proposals: Proposal[] = [];
+  for (const name of names ?? found) {
+    const proposal = await proposeTable(client, name);
+    if (proposal !== undefined) proposals.push(proposal);
+    else if (names !== undefined)
+      throw new UsageError(
+        found.some((each) => targetName(each) === targetName(name))
+          ? `Found no column of ${targetName(name)} that looks like personal data and can be encrypted. Describe it by hand: docs/configuration.md; check --table ${targetName(name)} --columns … says what fits.`
+          : `Found no table ${targetName(name)}, expected one of ${found.map(targetName).join(', ') || '(there is none)'}.`,
+      );
+  }
+  if (proposals.length === 0)
+    throw new UsageError(
+      `Found ${count(found.length)} tables, and in none a column whose name or comment speaks of personal data. Name one: --table schema.table; or describe it by hand: docs/configuration.md.`,
+    );
+  return proposals;
+}
+
+/** The tables and columns that the person takes. */
+async function chosen(proposals: readonly Proposal[], yes: boolean): Promise<Proposal[]> {
+  const taken: Proposal[] = [];
+  for (const proposal of proposals) {
+    const { target, leftOut, obstacles } = textOf(proposal, visible);
+    if (obstacles.length > 0) {
+      tell(`\n${targetName(target)} is left out, since it does not fit. ${obstacles.join('\n  ')}`);
+      continue;
+    }
+    tell(
+      `\n${targetName(target)}: key ${target.key.join(', ')}, created at ${target.createdAt ?? '(no column tells)'}`,
+    );
+    for (const { name, why } of leftOut) tell(`  ${name} looks like personal data, and is left out: ${why}`);
+    if (yes) {
+      tell(`  ${target.columns.join(', ')}`);
+      taken.push(proposal);
+      continue;
+    }
+    const columns = await checkbox(
+      {
+        message: `Columns of ${targetName(target)} to encrypt (none: leave the table out)`,
+        choices: proposal.target.columns.map((value) => ({ value, name: visible(value), checked: true })),
+      },
+      { output: process.stderr },
+    );
+    if (columns.length > 0) taken.push({ ...proposal, target: { ...proposal.target, columns } });
+  }
+  if (taken.length === 0) throw new UsageError('Nothing is left to take, and nothing was written.');
+  return taken;
+}
+
+/** Triggers that batches fire: a person says that this is harmless. */
+async function toAcknowledge(client: pg.Client, target: Target, ask: boolean): Promise<string[]> {
+  const acknowledged: string[] = [];
+  for (const { name, firedByBatches } of await readOtherTriggers(client, target)) {
+    const does = firedByBatches ? 'is fired by every batch' : 'may change a row after it was encrypted';
+    const question = `Trigger ${visible(name)} of ${targetName(target)} ${does}.`;
+    if (!ask) tell(`  ${question} It has to be read and acknowledged: acknowledgedTriggers.`);
+    else if (
+      await confirm(
+        { message: `${question} Has somebody read it, and is that harmless?`, default: false },
+        { output: process.stderr },
+      )
+    )
+      acknowledged.push(name);
+  }
+  return acknowledged;
+}
+
+async function proposeCanary(client: pg.Client, target: Target, ask: boolean): Promise<object> {
+  const fictions = await Fictions.of(client, target, target.columns);
+  let { row, problems } = await fictions.row(canaryNumber, target.columns, false);
+  if (problems.some((problem) => problem.endsWith('that it refers to is needed'))) {
+    const look =
+      !ask ||
+      (await confirm(
+        {
+          message: `The canary of ${targetName(target)} must refer to other rows. May their keys be read?`,
+          default: true,
+        },
+        { output: process.stderr },
+      ));
+    if (look) ({ row, problems } = await fictions.row(canaryNumber, target.columns, true));
+  }
+  for (const problem of problems) tell(`  The canary is not complete. ${visible(problem)}`);
+  return row;
+}
+
+/** As people write it: what is a default is left out. */
+function settingsOf(target: Target, canary: object): object {
+  const { schema, table, key, columns, createdAt, trigger, suffix, ivColumn } = target;
+  return {
+    schema,
+    table,
+    key,
+    columns,
+    createdAt,
+    trigger,
+    ...(suffix === '_encrypted' ? {} : { suffix }),
+    ...(ivColumn === 'pii_iv' ? {} : { ivColumn }),
+    canary,
+  };
+}

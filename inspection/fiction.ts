@@ -1,0 +1,308 @@
+/** Fictitious rows for tables that nobody has described: they satisfy constraints as far as the catalogs tell what these ask. */
+import type pg from 'pg';
+import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { type Refusal, refusals } from '../lambdas/adapters/postgres/preflight/canary.ts';
+import { type Kind, personalColumns } from './personal.ts';
+import type { TableName } from './proposals.ts';
+
+export type Row = Record<string, unknown>;
+
+interface Column {
+  readonly name: string;
+  readonly type: string;
+  /** Of a domain, the type below it. */
+  readonly base: string;
+  readonly isArray: boolean;
+  readonly length: number | null;
+  /** Not null, and nothing but the row gives it a value. */
+  readonly required: boolean;
+  /** Generated, or an identity: nobody gives it a value. */
+  readonly computed: boolean;
+  readonly hasDefault: boolean;
+  readonly labels: readonly string[];
+  /** Constraints of the domain that it is of; empty when it is of none, or of one without. */
+  readonly domain: string;
+  readonly comment: string | null;
+}
+
+/** A row, and what keeps it from being accepted as far as that is known. */
+export interface Fiction {
+  readonly row: Row;
+  readonly problems: readonly string[];
+}
+
+/** Plainly nobody's: reserved domains (RFC 2606), telephone numbers 555-0100 to 555-0199, documentation addresses (RFC 5737). */
+const personal: Readonly<Record<Kind, (n: number) => string>> = {
+  email: (n) => `Nobody${n}@Example.com`,
+  phone: (n) => `+1202555${String(100 + (n % 100)).padStart(4, '0')}`,
+  name: (n) => `Nobody ${n}`,
+  birth: (n) => `19${String(10 + (n % 80))}-01-0${1 + (n % 9)}`,
+  identity: (n) => `000-00-${String(n % 10_000).padStart(4, '0')}`,
+  bank: (n) => `XX00TEST${String(n).padStart(10, '0')}`,
+  address: (n) => `${n} Nowhere Street`,
+  ip: (n) => `192.0.2.${1 + (n % 250)}`,
+  trait: (n) => `trait ${n}`,
+};
+
+const inThePast = (n: number) => new Date(Date.UTC(2024, 0, 1) + n * 60_000).toISOString();
+
+/** By the type's name as format_type writes it; undefined = nothing is known of the type. */
+function ofType({ base, labels, isArray }: Column, n: number): unknown {
+  if (isArray) return [];
+  if (labels.length > 0) return labels[n % labels.length];
+  switch (base) {
+    case 'text':
+    case 'character varying':
+    case 'citext':
+    case 'name':
+      return `text ${n}`;
+    case 'character':
+      return 'x';
+    case 'smallint':
+      return n % 30_000;
+    case 'integer':
+    case 'bigint':
+    case 'numeric':
+    case 'real':
+    case 'double precision':
+    case 'money':
+      return n;
+    case 'boolean':
+      return false;
+    case 'date':
+      return inThePast(n).slice(0, 10);
+    case 'timestamp with time zone':
+    case 'timestamp without time zone':
+      return inThePast(n);
+    case 'time with time zone':
+    case 'time without time zone':
+      return '12:00';
+    case 'interval':
+      return '1 day';
+    case 'uuid':
+      return `00000000-0000-4000-8000-${n.toString(16).padStart(12, '0')}`;
+    case 'json':
+    case 'jsonb':
+      return {};
+    case 'inet':
+    case 'cidr':
+      return `192.0.2.${1 + (n % 250)}`;
+    case 'macaddr':
+      return '00:00:5e:00:53:01';
+    case 'bytea':
+      return '\\x00';
+    case 'xml':
+      return '<nothing/>';
+    default:
+      return undefined;
+  }
+}
+
+const texts = /^(text|character varying|citext|character)$/;
+
+/** Makes rows for a table, in a session that may write or not: constraints are asked, nothing is inserted. */
+export class Fictions {
+  private constructor(
+    private readonly client: pg.ClientBase,
+    readonly name: TableName,
+    private readonly columns: readonly Column[],
+    private readonly kinds: ReadonlyMap<string, Kind>,
+  ) {}
+
+  /** @param encrypted columns that hold personal data, besides those that look so */
+  static async of(client: pg.ClientBase, name: TableName, encrypted: readonly string[]): Promise<Fictions> {
+    const columns = await readColumns(client, name);
+    const kinds = new Map(personalColumns(columns).map((column) => [column.name, column.kind]));
+    for (const column of encrypted) if (!kinds.has(column)) kinds.set(column, 'trait');
+    return new Fictions(client, name, columns, kinds);
+  }
+
+  /**
+   * The n-th row: personal data, and what the table asks for.
+   * @param wanted columns that are to have a value in any case
+   * @param parents whether rows of parents may be looked up, for their keys
+   */
+  async row(n: number, wanted: readonly string[], parents: boolean): Promise<Fiction> {
+    const row: Row = {};
+    const problems: string[] = [];
+    for (const column of this.columns) {
+      if (column.computed || !(column.required || wanted.includes(column.name))) continue;
+      const value = await this.allowed(column, n);
+      if (value === undefined)
+        problems.push(`column ${column.name}: no value was found of type ${column.type}`);
+      else row[column.name] = value;
+    }
+    const refused = (): Promise<Refusal[]> => refusals(this.client, this.name, row);
+    // Each round mends one constraint; one that cannot be mended is told.
+    const given = new Set<string>();
+    for (let round = 0; round < 20; round++) {
+      const open = (
+        await refused().catch((error: { code?: string }) => {
+          problems.push(`a value is none of its column's (SQLSTATE ${error.code})`);
+          return [];
+        })
+      ).filter(({ name }) => !given.has(name));
+      const [first] = open;
+      if (first === undefined) break;
+      if (!(await this.mend(row, first, n, parents))) {
+        given.add(first.name);
+        problems.push(inWords(first, parents));
+      }
+    }
+    return { row, problems };
+  }
+
+  private valueOf(column: Column, n: number): unknown {
+    const kind = this.kinds.get(column.name);
+    const value =
+      kind !== undefined && (texts.test(column.base) || column.base === 'date' || column.base === 'inet')
+        ? personal[column.base === 'date' ? 'birth' : kind](n)
+        : ofType(column, n);
+    return typeof value === 'string' && column.length !== null ? fitted(value, column.length, n) : value;
+  }
+
+  /** A value that the column's domain allows. */
+  private async allowed(column: Column, n: number): Promise<unknown> {
+    const value = this.valueOf(column, n);
+    if (column.domain === '') return value;
+    const refusal = { name: '', kind: 'check', columns: [], definition: column.domain } as const;
+    for (const candidate of [value, ...candidates(column, refusal, n)])
+      if (
+        candidate !== null &&
+        (await this.client.query(`select $1::text::${column.type}`, [candidate]).then(
+          () => true,
+          () => false,
+        ))
+      )
+        return candidate;
+    return undefined;
+  }
+
+  /** Changes the row until this constraint accepts it, without another that it did accept refusing it. */
+  private async mend(row: Row, refusal: Refusal, n: number, parents: boolean): Promise<boolean> {
+    if (refusal.kind === 'parent') {
+      if (!parents) return false;
+      const key = await this.parentOf(refusal, n);
+      if (key === undefined) return false;
+      Object.assign(row, key);
+      return true;
+    }
+    const before = (await refusals(this.client, this.name, row)).length;
+    for (const name of refusal.columns) {
+      const column = this.columns.find((each) => each.name === name);
+      if (column === undefined || !(name in row)) continue;
+      const value = row[name];
+      for (const candidate of candidates(column, refusal, n)) {
+        row[name] = candidate;
+        const after = await refusals(this.client, this.name, row).catch(() => undefined);
+        if (after !== undefined && after.length < before && !after.some((each) => each.name === refusal.name))
+          return true;
+      }
+      row[name] = value;
+    }
+    return false;
+  }
+
+  /** The key of one of the parent's rows, under the names of the columns that refer to it. */
+  private async parentOf({ definition, columns }: Refusal, n: number): Promise<Row | undefined> {
+    const [, parent, keys] = /REFERENCES (.+?)\((.+?)\)/.exec(definition) ?? [];
+    if (parent === undefined || keys === undefined) return undefined;
+    const { rows } = await this.client.query(
+      `select array[${keys
+        .split(', ')
+        .map((key) => `${key}::text`)
+        .join(', ')}] as key
+       from ${parent} order by ${keys} limit 1 offset (select $1::bigint % greatest(count(*), 1) from (select from ${parent} limit 1000) as known)`,
+      [n],
+    );
+    if (rows[0] === undefined) return undefined;
+    return Object.fromEntries(columns.map((column, at) => [column, rows[0].key[at]]));
+  }
+}
+
+/** Cut to its length, the part that tells rows apart kept. */
+function fitted(value: string, length: number, n: number): string {
+  if (value.length <= length) return value;
+  const end = String(n).slice(-length);
+  return value.slice(0, length - end.length) + end;
+}
+
+/** What the constraint itself names, then what constraints of its kind usually want. */
+function* candidates(column: Column, { definition, kind }: Refusal, n: number): Generator<unknown> {
+  if (kind === 'unique') {
+    for (let more = 1; more <= 3; more++) {
+      const value = ofType(column, n + more * 1_000_003);
+      if (value !== undefined)
+        yield typeof value === 'string' && column.length !== null ? fitted(value, column.length, n) : value;
+    }
+    return;
+  }
+  for (const [, literal] of definition.matchAll(/'((?:[^']|'')*)'/g)) yield literal?.replaceAll("''", "'");
+  for (const [literal] of definition.matchAll(/-?\d+(\.\d+)?/g))
+    for (const value of [Number(literal), Number(literal) + 1, Number(literal) - 1])
+      yield texts.test(column.base) ? 'x'.repeat(Math.max(0, Math.min(1_000, value))) : value;
+  if (texts.test(column.base)) {
+    // Of a pattern or a length: what usually has one.
+    for (const text of [
+      'x',
+      'XX',
+      'xxx',
+      'nobody',
+      'Nobody',
+      'NOBODY',
+      '0',
+      '00000',
+      '+12025550100',
+      'nobody@example.com',
+      'https://example.com',
+      'a-b-c',
+    ])
+      yield text;
+    for (const length of [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 32, 36, 64]) yield '0'.repeat(length);
+  } else if (/^(date|timestamp)/.test(column.base)) {
+    for (const year of [2000, 2030, 1990, 2050]) yield `${year}-01-01`;
+  } else for (const value of [1, 0, 2, 10, 50, 100, 0.5, -1, 1_000]) yield value;
+  yield true;
+  yield null;
+}
+
+function inWords({ name, kind, columns, definition }: Refusal, parents: boolean): string {
+  const which = `${name} (${columns.join(', ')})`;
+  if (kind === 'parent')
+    return parents
+      ? `${which}: the table that it refers to has no row`
+      : `${which}: a row of the table that it refers to is needed`;
+  return `${which}: no value was found that it accepts: ${definition}`;
+}
+
+async function readColumns(client: pg.ClientBase, name: TableName): Promise<Column[]> {
+  const { rows } = await client.query(
+    `with recursive types as (
+       select a.attnum, a.attname, a.atttypid as oid, a.atttypmod as typmod
+       from pg_attribute as a where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
+       union all
+       select b.attnum, b.attname, t.typbasetype, t.typtypmod
+       from types as b join pg_type as t on t.oid = b.oid and t.typtype = 'd'
+     )
+     select a.attname::text as name, format_type(a.atttypid, a.atttypmod) as type,
+       regexp_replace(format_type(b.oid, null), '^.*\\.', '') as base,
+       t.typcategory = 'A' as "isArray",
+       case when b.oid in ('varchar'::regtype, 'bpchar'::regtype) and b.typmod > 4 then b.typmod - 4 end as length,
+       a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '' as required,
+       a.attgenerated <> '' or a.attidentity <> '' as computed,
+       a.atthasdef as "hasDefault",
+       array(select enumlabel::text from pg_enum where enumtypid = b.oid order by enumsortorder) as labels,
+       coalesce((
+         select string_agg(pg_get_constraintdef(k.oid), ' ') from types as d join pg_constraint as k on k.contypid = d.oid
+         where d.attnum = a.attnum
+       ), '') as domain,
+       col_description(a.attrelid, a.attnum) as comment
+     from pg_attribute as a
+     join types as b on b.attnum = a.attnum
+     join pg_type as t on t.oid = b.oid and t.typtype <> 'd'
+     where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
+     order by a.attnum`,
+    [tableSql(name)],
+  );
+  return rows;
+}
