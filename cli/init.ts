@@ -16,10 +16,11 @@ import {
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
+import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
-import { collect, demandTerminal } from './aws/command.ts';
+import { collect } from './aws/command.ts';
 
 interface Flags {
   readonly databaseUrl?: string;

@@ -1,4 +1,5 @@
 /** `npm start`: see options.ts for what it understands, rehearse.ts for what it does. */
+import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { UsageError } from '../terminal/connection.ts';
 import { Display } from '../terminal/display.ts';
 import { parseOptions } from './options.ts';
@@ -12,6 +13,8 @@ try {
   }
 } catch (error) {
   process.exitCode = 1;
-  if (!(error instanceof UsageError)) console.error(error);
+  // Ctrl+C at the question, which comes before the first write.
+  if ((error as Error).name === 'ExitPromptError') console.error('Nothing was changed.');
+  else if (!(error instanceof UsageError || error instanceof ConfigurationError)) console.error(error);
   else if (error.message) console.error(error.message);
 }

@@ -13,6 +13,12 @@ export interface Options {
   readonly tables: number;
   /** A PostgreSQL of the user's own; undefined = the embedded one. */
   readonly databaseUrl?: string;
+  /** A configuration, whose tables are rehearsed instead of the samples. */
+  readonly config?: string;
+  /** What pg_dump wrote, for the embedded PostgreSQL. */
+  readonly load?: string;
+  /** Nobody is asked. */
+  readonly yes?: true;
   readonly fault?: string;
   readonly json?: string;
   readonly fresh: boolean;
@@ -22,6 +28,8 @@ export interface Options {
 
 const maxRows = 10_000_000;
 export const defaultRows = 10_000;
+/** Of a table of the user's own: each is tried against its constraints. */
+export const defaultOwnRows = 1_000;
 
 function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
@@ -42,6 +50,20 @@ function checkFile(json: string): void {
     throw new UsageError(`Found no directory ${directory} for the report, expected one. Check --json.`);
   if (statSync(json, { throwIfNoEntry: false })?.isDirectory())
     throw new UsageError(`Found a directory ${json}, expected the name of a file. Check --json.`);
+}
+
+/** Whose tables, and where they are. */
+function checkTables({ config, load, databaseUrl }: Options): void {
+  if (config !== undefined && load === undefined && databaseUrl === undefined)
+    throw new UsageError(
+      'Found --config alone, expected beside it --load DUMP.sql (of pg_dump --schema-only, too) or --database-url, of a copy.',
+    );
+  if (config === undefined && load !== undefined)
+    throw new UsageError('Found --load without --config, expected the configuration of the tables in it.');
+  if (load !== undefined && databaseUrl !== undefined)
+    throw new UsageError(
+      'Found --load with --database-url, expected one of them: nothing is loaded into a database of yours.',
+    );
 }
 
 /**
@@ -69,6 +91,9 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
         'a PostgreSQL of your own (14 or newer) instead of the embedded one; running again resumes',
       ),
     )
+    .option('--config <file>', 'rehearse the tables of this configuration, with --load or --database-url')
+    .option('--load <dump.sql>', 'a plain pg_dump of them, with or without data, for the embedded PostgreSQL')
+    .option('--yes', 'do not ask before something is written to --database-url')
     .addOption(
       new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
     )
@@ -103,6 +128,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
   const options: Options = { fresh: false, tables: 1, ...command.opts<Partial<Options>>() };
   if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
   if (options.json !== undefined) checkFile(options.json);
+  checkTables(options);
   if (options.databaseUrl !== undefined && options.fresh) {
     throw new UsageError(
       'Found --fresh with --database-url: a database of yours is never emptied here.\n' +

@@ -1,13 +1,13 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
 import { percentage } from '../lambdas/core/plan/progress.ts';
 import { clock, count, type Display, duration } from '../terminal/display.ts';
-import type { SampleTable } from './database/sample-tables.ts';
+import type { RehearsedTable } from './database/sample-tables.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
 import type { Report } from './report.ts';
 
 interface Surroundings {
-  readonly tables: readonly SampleTable[];
+  readonly tables: readonly RehearsedTable[];
   readonly fault: Fault | undefined;
   readonly options: Options;
   readonly resumable: boolean;
@@ -120,7 +120,7 @@ function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
 
 function plaintext({ plaintextUnchanged }: Report, { tables }: Surroundings): string {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0);
-  const seeded = tables.every((table) => table.seeded);
+  const seeded = tables.every(({ live }) => live !== null);
   const whose = seeded ? ' (those of live traffic aside)' : '';
   return plaintextUnchanged
     ? `unchanged: a checksum over ${count(rows)} rows${whose} agrees before and after`
@@ -128,7 +128,7 @@ function plaintext({ plaintextUnchanged }: Report, { tables }: Surroundings): st
 }
 
 function traffic({ liveTraffic }: Report, { tables, failures }: Surroundings): Row[] {
-  if (!tables.some(({ seeded }) => seeded))
+  if (!tables.some(({ live }) => live !== null))
     return [['Live traffic', 'none: the rows are not of the rehearsal’s making', null]];
   const { writes, failed, slowestMs } = liveTraffic;
   const why = failures.length > 0 ? ` (${failures.join(', ')})` : '';

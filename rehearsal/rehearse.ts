@@ -6,8 +6,11 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type pg from 'pg';
+import { type GivenTables, readTables } from '../config/read.ts';
 import { explainReason } from '../lambdas/core/errors.ts';
 import { targetName } from '../lambdas/core/plan/settings.ts';
+import { agreed } from '../terminal/asking.ts';
 import {
   type Connection,
   clientConfig,
@@ -20,14 +23,16 @@ import { count, type Display } from '../terminal/display.ts';
 import { AwsStandIn } from './aws/aws.ts';
 import type { World } from './aws/aws-world.ts';
 import { startPostgres } from './database/embedded-postgres.ts';
-import { plaintextChecksum, prepareTables, type SampleTable } from './database/sample-tables.ts';
+import { loadFile, takeTables } from './database/own-tables.ts';
+import { plaintextChecksum, prepareTables, type RehearsedTable } from './database/sample-tables.ts';
+import { samples } from './database/samples.ts';
 import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
 import { executionLives, holdExecution } from './liveness.ts';
 import { Functions } from './machines/functions.ts';
 import { executionArn, StateMachines } from './machines/state-machines.ts';
 import { Observer } from './observer.ts';
-import { defaultRows, type Options } from './options.ts';
+import { defaultOwnRows, defaultRows, type Options } from './options.ts';
 import { resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
@@ -95,7 +100,8 @@ async function run(
   const { connection } = place;
   const admin = await connect(connection, 'rehearsal');
   cleanups.push(() => admin.end());
-  const tables = await prepareTables(admin, options.tables, place.rows, (text) => display.line(text));
+  const tables = await tablesOf(admin, place, options, display);
+  if (tables === undefined) return 0;
   for (const table of tables) introduce(table, options, display);
   const fresh = tables.every((table) => table.fresh);
   const unfinished = fresh ? undefined : await findUnfinishedRun(admin);
@@ -107,6 +113,7 @@ async function run(
     assembly,
     connection.tls,
     tables.map(({ target }) => target),
+    place.given,
   );
   interruption.throwIfAborted();
 
@@ -157,7 +164,9 @@ async function run(
 
   const before = await plaintextChecksum(admin, tables);
   const traffic = new Traffic();
-  const lively = tables.filter(({ seeded }) => seeded);
+  const lively = tables.flatMap(({ target, live, rows }) =>
+    live === null ? [] : [{ target, sample: live, rows }],
+  );
   if (lively.length > 0) {
     await traffic.start(clientConfig(connection), lively, writesPerSecond(lively));
     cleanups.push(() => traffic.stop());
@@ -217,22 +226,37 @@ interface Place {
   readonly rows: number;
   /** After a stop. */
   readonly resumable: boolean;
+  /** What the user's own tables are, with --config. */
+  readonly given?: GivenTables | undefined;
   /** Set at the end; the embedded database of a completed rehearsal is of no more use. */
   completed: boolean;
 }
 
 async function openDatabase(options: Options, display: Display, cleanups: Cleanups): Promise<Place> {
+  const given = options.config === undefined ? undefined : readTables(options.config);
   if (options.databaseUrl !== undefined) {
     const connection = connectionOf(options.databaseUrl);
     const { host, port, database } = connection;
     display.line(`PostgreSQL at ${host}:${port}, database ${database}.`);
     const rows = options.rows ?? defaultRows;
-    return { connection, keyFile: keyFileFor(host, port, database), rows, resumable: true, completed: false };
+    return {
+      given,
+      connection,
+      keyFile: keyFileFor(host, port, database),
+      rows,
+      resumable: true,
+      completed: false,
+    };
   }
-  const workplace = await takeWorkplace(options.rows, options.fresh || options.fault !== undefined);
-  const { keyFile, rows, resumable } = workplace;
-  const place = { keyFile, rows, resumable, completed: false };
-  cleanups.push(() => workplace.release(!place.completed));
+  const workplace = await takeWorkplace(
+    options.rows ?? (given && defaultOwnRows),
+    options.fresh || options.fault !== undefined || given !== undefined,
+  );
+  const { keyFile, rows } = workplace;
+  // What was loaded is loaded anew.
+  const resumable = workplace.resumable && given === undefined;
+  const place = { given, keyFile, rows, resumable, completed: false };
+  cleanups.push(() => workplace.release(place.resumable && !place.completed));
   if (workplace.note) display.line(workplace.note);
   await workplace.prepare();
   const server = await startPostgres({ directory: workplace.data });
@@ -241,10 +265,44 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
   return Object.assign(place, { connection: connectionOf(server.url) });
 }
 
-function introduce(table: SampleTable, { rows, databaseUrl }: Options, display: Display): void {
+/** Those to rehearse on. In a database of the user's own nothing is written before they agreed; undefined when they did not. */
+async function tablesOf(
+  client: pg.Client,
+  place: Place,
+  options: Options,
+  display: Display,
+): Promise<RehearsedTable[] | undefined> {
+  const say = (text: string) => display.line(text);
+  const { given, connection } = place;
+  const own = options.databaseUrl !== undefined;
+  if (given === undefined) {
+    const names = samples.slice(0, options.tables).map(({ target }) => targetName(target));
+    const does = `fills ${names.join(', ')} with ${count(place.rows)} rows of fictitious people, unless they hold rows, which are encrypted then`;
+    if (own && !(await agreedTo(options, connection, does))) return undefined;
+    return prepareTables(client, options.tables, place.rows, say);
+  }
+  if (options.load !== undefined) await loadFile(client, options.load, say);
+  if (!own) return takeTables(client, given.targets, place.rows, say);
+  const tables = await takeTables(client, given.targets, null, say);
+  const listed = tables.map(({ target, rows }) => `${targetName(target)} (${count(rows)} rows)`).join(', ');
+  const does = `adds columns and triggers to ${listed}, and encrypts every row there. It is meant for a copy`;
+  return (await agreedTo(options, connection, does)) ? tables : undefined;
+}
+
+function agreedTo({ yes }: Options, { host, port, database }: Connection, does: string): Promise<boolean> {
+  return agreed(
+    { yes },
+    `This writes to ${host}:${port}, database ${database}: it installs the engine (schema encryption_rollout, functions in schema public) and ${does}.`,
+  );
+}
+
+function introduce(table: RehearsedTable, { rows, databaseUrl }: Options, display: Display): void {
   const counted = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
-  if (table.fresh) display.line(`${counted}, all of them fictitious.`);
-  else if (table.seeded) {
+  if (table.fresh)
+    display.line(
+      `${counted}, all of them fictitious${table.live === null ? '. Live traffic is left out: it is made for the samples alone' : ''}.`,
+    );
+  else if (table.live !== null) {
     display.line(
       `${counted}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
     );
@@ -276,7 +334,7 @@ function worldOf(
 }
 
 /** Tens a second; fewer on small tables, whose coverage they would move. */
-function writesPerSecond(tables: readonly SampleTable[]): number {
+function writesPerSecond(tables: readonly { readonly rows: number }[]): number {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0);
   return Math.max(1, Math.min(40, rows / 1_000));
 }

@@ -4,7 +4,7 @@ import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
 import { percentage } from '../lambdas/core/plan/progress.ts';
 import { targetName } from '../lambdas/core/plan/settings.ts';
-import { type SampleTable, verifyLiveRows } from './database/sample-tables.ts';
+import { type RehearsedTable, verifyLiveRows } from './database/sample-tables.ts';
 import type { TrafficCounts } from './database/traffic.ts';
 import type { ExecutionRecord } from './machines/state-machines.ts';
 
@@ -66,7 +66,7 @@ export interface Report {
 
 /** What happened in this process. */
 export interface Measured {
-  readonly tables: readonly SampleTable[];
+  readonly tables: readonly RehearsedTable[];
   /** 32 bytes */
   readonly masterKey: Buffer;
   readonly reason: string;
@@ -140,7 +140,7 @@ export async function buildReport(client: pg.Client, measured: Measured): Promis
 async function reportTable(
   client: pg.Client,
   run: { id: string; attempt: number },
-  table: SampleTable,
+  table: RehearsedTable,
   masterKey: Buffer,
 ): Promise<Report['tables'][number]> {
   const name = targetName(table.target);
@@ -161,7 +161,7 @@ async function reportTable(
 async function verification(
   client: pg.Client,
   run: { id: string; attempt: number },
-  table: SampleTable,
+  table: RehearsedTable,
   masterKey: Buffer,
 ): Promise<{ verified: number; mismatched: number }> {
   const { rows } = await client.query(
@@ -171,10 +171,10 @@ async function verification(
   );
   const audit = rows[0];
   const mismatched = Number(audit?.rows_mismatched ?? 0);
-  if (!audit?.finished || mismatched > 0 || !table.seeded) {
+  if (!audit?.finished || mismatched > 0 || table.live === null) {
     return { verified: Number(audit?.rows_verified ?? 0), mismatched };
   }
-  const live = await verifyLiveRows(client, table, masterKey);
+  const live = await verifyLiveRows(client, table.target, table.live, masterKey);
   return { verified: live.others + live.live, mismatched: live.mismatched };
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { GivenTables } from '../config/read.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import type { Settings, Target } from '../lambdas/core/plan/settings.ts';
@@ -29,18 +30,21 @@ const onThisMachine: PlanOverrides = {
  * @param outdir for the cloud assembly, and for the part of it that a rehearsal runs
  * @param tls whether the handlers verify the server's certificate
  * @param targets the tables
- * @param plan what is changed of the plan
+ * @param given what else a configuration says about how they are worked on; not when: a rehearsal is at any time
  */
 export async function synthesize(
   outdir: string,
   tls: boolean,
   targets: readonly Target[],
-  plan: PlanOverrides = {},
+  given: Partial<Pick<GivenTables, 'plan' | 'acknowledgedTriggers'>> = {},
 ): Promise<Rollout> {
+  const { plan = {}, acknowledgedTriggers = [] } = given;
   const kept = path.join(outdir, 'rehearsal.json');
   if (existsSync(kept)) {
     const rollout = JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
-    if (isDeepStrictEqual(rollout.settings.targets, targets)) return rollout;
+    const { settings } = rollout;
+    if (isDeepStrictEqual([settings.targets, settings.acknowledgedTriggers], [targets, acknowledgedTriggers]))
+      return rollout;
   }
   // Loaded here, because the CDK takes a second.
   const { parseConfig } = await import('../infra/config.ts');
@@ -55,6 +59,7 @@ export async function synthesize(
       databaseTls: tls ? 'verify-full' : 'off',
       customerAlarms: [customerAlarm],
       targets,
+      acknowledgedTriggers,
       plan: { ...onThisMachine, ...plan },
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },

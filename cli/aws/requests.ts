@@ -2,8 +2,9 @@
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { counted, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { agreed } from '../../terminal/asking.ts';
 import { UsageError } from '../../terminal/connection.ts';
-import { agreed, awsCommand, print } from './command.ts';
+import { awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { operate, readStatus } from './operate.ts';
 import { percentOf, statusScreen } from './screen.ts';

@@ -7,11 +7,10 @@ import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
 import { firstNames, type Sample, samples } from './samples.ts';
 
-export interface SampleTable {
+export interface RehearsedTable {
   readonly target: Target;
-  readonly sample: Sample;
-  /** Rows of a rehearsal's own making: live traffic may write to some of them. */
-  readonly seeded: boolean;
+  /** Of rows of a rehearsal's own making, some of which live traffic may write to; null = they are somebody else's. */
+  readonly live: Sample | null;
   /** Rows were inserted just now. */
   readonly fresh: boolean;
   readonly rows: number;
@@ -35,11 +34,11 @@ export async function prepareTables(
   tables: number,
   rows: number,
   say: (text: string) => void,
-): Promise<SampleTable[]> {
+): Promise<RehearsedTable[]> {
   const wanted: Sample[] = [];
   for (const [index, sample] of samples.entries())
     if (index < tables || (await exists(client, sample))) wanted.push(sample);
-  const prepared: SampleTable[] = [];
+  const prepared: RehearsedTable[] = [];
   for (const sample of wanted)
     prepared.push(await prepareTable(client, sample, Math.ceil(rows / wanted.length), say));
   return prepared;
@@ -55,7 +54,7 @@ async function prepareTable(
   sample: Sample,
   rows: number,
   say: (text: string) => void,
-): Promise<SampleTable> {
+): Promise<RehearsedTable> {
   const name = targetName(sample.target);
   const table = tableSql(sample.target);
   try {
@@ -86,9 +85,8 @@ async function prepareTable(
     );
     return {
       target,
-      sample,
       fresh,
-      seeded: counted[0].seeded,
+      live: counted[0].seeded ? sample : null,
       rows: Number(counted[0].rows),
       rowsWithPii: Number(counted[0].with_pii),
     };
@@ -108,18 +106,20 @@ async function prepareTable(
 /** Order-independent checksum of the plaintext and the keys of all rows that live traffic does not write to. */
 export async function plaintextChecksum(
   client: pg.ClientBase,
-  tables: readonly SampleTable[],
+  tables: readonly RehearsedTable[],
 ): Promise<{ rows: number; checksum: string }> {
   let rows = 0;
   const checksums: string[] = [];
-  for (const { target, sample, seeded } of tables) {
-    const columns = [...target.key, ...target.columns].map((column) => `"${column}"`).join(', ');
+  for (const { target, live } of tables) {
+    const columns = [...target.key, ...target.columns]
+      .map((column) => client.escapeIdentifier(column))
+      .join(', ');
     const { rows: found } = await client.query<{ rows: string; checksum: string }>(`
       select
         count(*)::text as rows,
         coalesce(sum(hashtextextended(row (${columns})::text, 0)), 0)::text as checksum
       from ${tableSql(target)}
-      ${seeded ? `where (${sample.isLive}) is not true` : ''}`);
+      ${live ? `where (${live.isLive}) is not true` : ''}`);
     rows += Number(found[0]?.rows);
     checksums.push(found[0]?.checksum ?? '');
   }
@@ -133,7 +133,8 @@ export async function plaintextChecksum(
  */
 export async function verifyLiveRows(
   client: pg.Client,
-  { target, sample }: SampleTable,
+  target: Target,
+  sample: Sample,
   masterKey: Buffer,
 ): Promise<{ live: number; mismatched: number; others: number }> {
   const table = tableSql(target);

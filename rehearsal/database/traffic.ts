@@ -5,7 +5,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
 import { tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
-import type { SampleTable } from './sample-tables.ts';
+import type { Target } from '../../lambdas/core/plan/settings.ts';
 import type { Sample } from './samples.ts';
 
 export interface TrafficCounts {
@@ -29,7 +29,7 @@ export class Traffic {
   /** @param writesPerSecond over all sessions */
   async start(
     connection: pg.ClientConfig,
-    tables: readonly Pick<SampleTable, 'sample' | 'target'>[],
+    tables: readonly { readonly target: Target; readonly sample: Sample }[],
     writesPerSecond: number,
   ): Promise<void> {
     const clients: pg.Client[] = [];

@@ -116,7 +116,7 @@ test('--help of every command on AWS has a description, --json, an example, and 
   for (const name of names) {
     const { code, stdout: help } = await cloud.rollout([name, '--help']);
     expect(code).toBe(0);
-    expect(help).toMatch(/^Usage: npm run rollout -- .*\n\n\S.{10,}\n\n/);
+    expect(help).toMatch(/^Usage: npm run rollout -- .*\n\n\S.{10,}\n(\S.*\n)?\n/);
     expect(help).toMatch(/^ {2}--json /m);
     expect(help).toMatch(new RegExp(`^Examples?:\\n {2}.*rollout -- ${name}\\b`, 'm'));
     expect(/^ {2}--yes /m.test(help), name).toBe(changing.some(([each]) => each === name));

@@ -41,7 +41,7 @@ it('are all expected somewhere', () => {
 it.each(Object.entries(stops))(
   '%s stops the rollout, which then resumes',
   async (fault, { phases, reason }) => {
-    const options = ['--rows', '600', '--database-url', database.url];
+    const options = ['--rows', '600', '--database-url', database.url, '--yes'];
     const stopped = bench.start(...options, '--fault', fault);
     expect(await stopped.exit(), stopped.output).toBe(2);
     const report = stopped.report();

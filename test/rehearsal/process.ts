@@ -28,7 +28,12 @@ export class Bench {
     const targets = samples
       .slice(0, tables)
       .map(({ target }, index) => Target.parse(index === 0 ? { ...target, priority: 'is_vip' } : target));
-    await synthesize(path.join(this.directory, 'assembly'), false, targets, plan);
+    await synthesize(
+      path.join(this.directory, 'assembly'),
+      false,
+      targets,
+      plan === undefined ? {} : { plan },
+    );
   }
 
   /** Ends what still runs and removes the directory. */

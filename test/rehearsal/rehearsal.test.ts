@@ -33,7 +33,7 @@ describe('on a database of the user', () => {
   it(
     'runs the whole rollout and reports what it proved',
     async () => {
-      const rehearsal = whole.start('--rows', '1000', '--database-url', database.url);
+      const rehearsal = whole.start('--rows', '1000', '--database-url', database.url, '--yes');
       expect(await rehearsal.exit(), rehearsal.output).toBe(0);
       const report = rehearsal.report();
 
@@ -117,7 +117,7 @@ describe('on a database of the user', () => {
       const keys = path.join(whole.directory, '.rehearsal', 'keys');
       for (const file of readdirSync(keys)) expect(statSync(path.join(keys, file)).mode & 0o077).toBe(0);
 
-      const again = whole.start('--database-url', database.url);
+      const again = whole.start('--database-url', database.url, '--yes');
       expect(await again.exit(), again.output).toBe(0);
       expect(again.report()).toMatchObject({ outcome: 'COMPLETED', rows: { mismatched: 0 } });
     },
@@ -127,7 +127,7 @@ describe('on a database of the user', () => {
   it(
     'resumes after it was killed, and encrypts nothing twice',
     async () => {
-      const killed = bench.start('--rows', '1000', '--database-url', database.url);
+      const killed = bench.start('--rows', '1000', '--database-url', database.url, '--yes');
       await killed.until('Phase 3 Bulk Migration');
       killed.child.kill('SIGKILL');
       await killed.exit();
@@ -144,7 +144,7 @@ describe('on a database of the user', () => {
       const before = await database.client.query(ivs);
       expect(before.rows.length).toBeGreaterThan(150);
 
-      const resumed = bench.start('--database-url', database.url);
+      const resumed = bench.start('--database-url', database.url, '--yes');
       expect(await resumed.exit(), resumed.output).toBe(0);
       expect(resumed.output).toContain('Its rollout is unfinished: 2 of 5 phases passed');
       const after = new Map((await database.client.query(ivs)).rows.map(({ id, pii_iv }) => [id, pii_iv]));
@@ -167,9 +167,9 @@ describe('on a database of the user', () => {
   it(
     'refuses a second rehearsal while one is running',
     async () => {
-      const first = whole.start('--rows', '1000', '--database-url', database.url);
+      const first = whole.start('--rows', '1000', '--database-url', database.url, '--yes');
       await first.until('Phase 1 Initial Batch');
-      const second = bench.start('--database-url', database.url);
+      const second = bench.start('--database-url', database.url, '--yes');
       expect(await second.exit()).toBe(1);
       expect(second.output).toMatch(/RunAlreadyActive: A rollout is active already: run .* Wait/);
       expect(await first.exit(), first.output).toBe(0);
@@ -186,7 +186,7 @@ describe('on a database of the user', () => {
       select md5(string_agg(row (id, email, e164, first_name, note, updated_at)::text, '' order by id)) as md5
       from public.appointments`;
       const before = await one(plaintext);
-      const rehearsal = bench.start('--rows', '5000', '--database-url', database.url);
+      const rehearsal = bench.start('--rows', '5000', '--database-url', database.url, '--yes');
       expect(await rehearsal.exit(), rehearsal.output).toBe(0);
       expect(rehearsal.output).toContain("not of the rehearsal's making, so live traffic is left out");
       expect(await one(plaintext)).toEqual(before);
@@ -215,7 +215,7 @@ describe('on a database of the user', () => {
       await database.client.query(
         `${table}; insert into public.appointments (id) values (gen_random_uuid())`,
       );
-      const rehearsal = bench.start('--database-url', database.url);
+      const rehearsal = bench.start('--database-url', database.url, '--yes');
       expect(await rehearsal.exit()).toBe(1);
       expect(rehearsal.output).toMatch(message);
     },
@@ -233,7 +233,7 @@ describe('on a database of the user', () => {
       url.username = role;
       url.password = 'seekrit';
       try {
-        const rehearsal = bench.start('--database-url', url.href);
+        const rehearsal = bench.start('--database-url', url.href, '--yes');
         expect(await rehearsal.exit()).toBe(1);
         expect(rehearsal.output).toMatch(
           /permission denied for schema public.*\n.*Expected a role that may create/,

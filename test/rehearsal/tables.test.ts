@@ -21,7 +21,7 @@ const complete = (name: string) => ({
 });
 
 it('takes three tables through the phases in one run, which one of them stops, and a fourth that comes later', async () => {
-  const options = ['--rows', '500', '--database-url', database.url];
+  const options = ['--rows', '500', '--database-url', database.url, '--yes'];
   const stopped = bench.start(...options, '--tables', '3', '--fault', 'error-spike');
   expect(await stopped.exit(), stopped.output).toBe(2);
   const stop = stopped.report();

@@ -81,6 +81,7 @@ async function tryVersion(major: string): Promise<string[]> {
     const rehearsed = await run([
       'tsx',
       'rehearsal/main.ts',
+      '--yes',
       '--rows',
       '500',
       '--assembly',

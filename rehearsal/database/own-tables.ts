@@ -1,0 +1,133 @@
+/** Tables of the user's own in a rehearsal: as they are configured, with the rows that they have, or with fictitious ones. */
+import { readFileSync } from 'node:fs';
+import type pg from 'pg';
+import { Fictions } from '../../inspection/fiction.ts';
+import type { TableName } from '../../inspection/proposals.ts';
+import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
+import { UsageError } from '../../terminal/connection.ts';
+import { count } from '../../terminal/display.ts';
+import { loadDump } from './dump.ts';
+import type { RehearsedTable } from './sample-tables.ts';
+
+/** Of a table that others refer to. */
+const parentRows = 20;
+
+/** @throws UsageError when the file cannot be read */
+export async function loadFile(client: pg.Client, file: string, say: (text: string) => void): Promise<void> {
+  let dump: string;
+  try {
+    dump = readFileSync(file, 'utf8');
+  } catch {
+    throw new UsageError(`Found no readable file ${file}, expected what pg_dump writes. Check --load.`);
+  }
+  if (dump.startsWith('PGDMP'))
+    throw new UsageError(
+      `Found an archive in ${file}, expected a plain dump: pg_dump --format plain, or pg_restore --file dump.sql ${file}`,
+    );
+  say(`Loading ${file} …`);
+  const skipped = await loadDump(client, dump);
+  for (const { statement, code } of skipped.slice(0, 10)) say(`  not taken (${code}): ${statement}`);
+  if (skipped.length > 10) say(`  and ${count(skipped.length - 10)} more statements were not taken.`);
+}
+
+/**
+ * The tables as the configuration has them. An empty one gets fictitious rows where that is allowed.
+ * @param fill rows for each empty table; null = nothing is written
+ * @throws UsageError when a table is not there
+ */
+export async function takeTables(
+  client: pg.Client,
+  targets: readonly Target[],
+  fill: number | null,
+  say: (text: string) => void,
+): Promise<RehearsedTable[]> {
+  const tables: RehearsedTable[] = [];
+  for (const target of targets) {
+    const { rows: found } = await client.query('select to_regclass($1) is not null as there', [
+      tableSql(target),
+    ]);
+    if (!found[0].there)
+      throw new UsageError(
+        `Found no table ${targetName(target)} in the database, expected the one of the configuration. Check --config and what was loaded.`,
+      );
+    const fresh = fill !== null && (await isEmpty(client, target));
+    if (fresh) {
+      say(`Making ${count(fill)} fictitious rows for ${targetName(target)} …`);
+      await fillTable(client, target, target.columns, fill, say, new Set());
+    }
+    const { rows } = await client.query(
+      `select count(*)::float8 as rows, count(*) filter (where ${columnsSql(target).holds})::float8 as with_pii from ${tableSql(target)}`,
+    );
+    tables.push({
+      target,
+      fresh,
+      live: null,
+      rows: rows[0].rows,
+      rowsWithPii: rows[0].with_pii,
+    });
+  }
+  return tables;
+}
+
+async function isEmpty(client: pg.Client, name: TableName): Promise<boolean> {
+  const { rows } = await client.query(`select not exists (select from ${tableSql(name)}) as empty`);
+  return rows[0].empty;
+}
+
+/** Parents first. Rows that the table refuses are left out, and the first reason is told. */
+async function fillTable(
+  client: pg.Client,
+  name: TableName,
+  encrypted: readonly string[],
+  rows: number,
+  say: (text: string) => void,
+  under: Set<string>,
+): Promise<void> {
+  under.add(targetName(name));
+  const { rows: parents } = await client.query<TableName>(
+    `select distinct n.nspname as schema, c.relname as table
+     from pg_constraint as k join pg_class as c on c.oid = k.confrelid join pg_namespace as n on n.oid = c.relnamespace
+     where k.conrelid = to_regclass($1) and k.contype = 'f'`,
+    [tableSql(name)],
+  );
+  for (const parent of parents)
+    if (!under.has(targetName(parent)) && (await isEmpty(client, parent)))
+      await fillTable(client, parent, [], parentRows, say, under);
+  const fictions = await Fictions.of(client, name, encrypted);
+  let refused = 0;
+  let reason = '';
+  for (let n = 1; n <= rows; n++) {
+    const { row, problems } = await fictions.row(n, encrypted, true);
+    try {
+      await insert(client, name, row);
+    } catch (error) {
+      const { code, constraint, column } = error as { code?: string; constraint?: string; column?: string };
+      refused += 1;
+      reason ||= [...problems, `SQLSTATE ${code} ${constraint ?? column ?? ''}`.trim()].join('; ');
+      // What refuses twenty in a row refuses all.
+      if (refused === 20 && n === 20) break;
+    }
+  }
+  await client.query(`analyze ${tableSql(name)}`);
+  if (refused > 0)
+    say(
+      `  ${targetName(name)} refused ${refused === 20 ? 'the' : count(refused)} fictitious rows: ${reason}. A dump with data has rows of its own.`,
+    );
+}
+
+async function insert(
+  client: pg.Client,
+  name: TableName,
+  row: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const columns = Object.keys(row)
+    .map((column) => client.escapeIdentifier(column))
+    .join(', ');
+  await client.query(
+    columns === ''
+      ? `insert into ${tableSql(name)} default values`
+      : `insert into ${tableSql(name)} (${columns}) select ${columns} from jsonb_populate_record(null::${tableSql(name)}, $1)`,
+    columns === '' ? [] : [row],
+  );
+}
