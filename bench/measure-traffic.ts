@@ -54,7 +54,12 @@ export async function measureTraffic(options: TrafficOptions): Promise<TrafficRe
   try {
     const tables = await prepareTables(admin, 1, options.rows, () => undefined);
     const targets = tables.map(({ target }) => target);
-    const rollout = await synthesize(assembly, connection.tls, targets, options.plan);
+    const rollout = await synthesize(
+      assembly,
+      connection.tls,
+      targets,
+      options.plan === undefined ? {} : { plan: options.plan },
+    );
     const { host, port, user, password, database } = connection;
     const { ownAlarms, customerAlarms, dashboard } = rollout.settings;
     const aws = await AwsStandIn.start({

@@ -1,5 +1,6 @@
 /** The commands of `npm run rollout --`, and what becomes of their errors. */
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { confirm } from '@inquirer/prompts';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import type pg from 'pg';
@@ -29,6 +30,8 @@ import { addInitCommand } from './init.ts';
 import { createKeyFile, readKeyFile } from './key-file.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addVerifyCommand } from './verify.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
 const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
@@ -117,6 +120,7 @@ function createProgram(): Command {
       'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',
     )
     .helpCommand(false)
+    .version(version)
     .addHelpText(
       'after',
       `

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { oneOrMany, readJson } from '../config/read.ts';
 import { PhaseNumber } from '../lambdas/core/payloads.ts';
+import { Attester } from '../lambdas/core/plan/attester.ts';
 import { ConfigurationError, issuesInWords, sample } from '../lambdas/core/plan/configuration-error.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
@@ -22,8 +23,6 @@ const kmsKeyArn = text(
   /^arn:aws[\w-]*:kms:[a-z0-9-]+:\d{12}:key\/[0-9a-f-]+$/,
   'expected the ARN of a key, like arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
 );
-
-const attester = z.string().trim().min(1, 'expected the name of who attests');
 
 /** What every deployment may say. */
 const everywhere = {
@@ -87,7 +86,7 @@ const everywhere = {
   plan: PlanOverrides.default({}),
   /** Attestations given at deployment: who attests each line of the checklist. */
   attestations: z
-    .partialRecord(z.enum(Object.keys(attestations) as [string, ...string[]]), attester)
+    .partialRecord(z.enum(Object.keys(attestations) as [string, ...string[]]), Attester)
     .default({})
     .transform((given): Record<string, string> => ({ ...(given as Record<string, string>) })),
 };

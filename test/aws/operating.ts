@@ -72,7 +72,7 @@ export function operating(): void {
       'start',
       '--dry-run',
       '--input',
-      'config/example-input.json',
+      'test/support/attested-input.json',
     );
     expect(code, stdout + stderr).toBe(0);
     expect(stdout).toMatch(/✓ Database backup/);
@@ -86,7 +86,12 @@ export function operating(): void {
 
   test('nothing begins while nobody would be paged', async () => {
     await unsubscribe('pages');
-    const { code, stdout } = await rollout('start', '--dry-run', '--input', 'config/example-input.json');
+    const { code, stdout } = await rollout(
+      'start',
+      '--dry-run',
+      '--input',
+      'test/support/attested-input.json',
+    );
     expect(code).toBe(1);
     expect(stdout).toMatch(/✗ Somebody is paged.*confirm the e-mails/);
     await subscribe('pages', theWorld().outputs.OnCallTopicArn);
@@ -112,7 +117,14 @@ export function operating(): void {
   });
 
   test("a customer's alarm in phase 3 stops the rollout: FAILED, trigger off, plaintext complete", async () => {
-    const ending = rollout('start', '--input', 'config/example-input.json', '--yes', '--wait', '--json');
+    const ending = rollout(
+      'start',
+      '--input',
+      'test/support/attested-input.json',
+      '--yes',
+      '--wait',
+      '--json',
+    );
     // The rollout begins while all is well; customers notice something in the bulk of it.
     await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(0);
     await setCustomerAlarm('ALARM');
@@ -258,7 +270,7 @@ export function operating(): void {
   });
 
   test('an approval is answered, and every row is encrypted', async () => {
-    const ending = rollout('start', '--input', 'config/example-input.json', '--yes', '--wait');
+    const ending = rollout('start', '--input', 'test/support/attested-input.json', '--yes', '--wait');
     const { id } = await openHold();
     const screen = await rollout('status');
     expect(screen.stdout).toContain(`npm run rollout -- decide ${id} go --stack ${stackName}\n`);

@@ -302,7 +302,7 @@ export async function rolloutJson(...args: string[]): Promise<any> {
 
 /** Starts the rollout as an operator does. Returns the execution's ARN. */
 export async function start(): Promise<string> {
-  return (await rolloutJson('start', '--input', 'config/example-input.json', '--yes')).execution;
+  return (await rolloutJson('start', '--input', 'test/support/attested-input.json', '--yes')).execution;
 }
 
 /** Starts a machine of the stack, as its schedule does. Returns the execution's ARN. */

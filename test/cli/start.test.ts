@@ -41,7 +41,12 @@ describe('the input of start', () => {
       priority: 'is_vip',
     });
     expect(inputOf(options)).toEqual({});
-    expect(inputOf({ ...options, input: 'config/example-input.json' })).toHaveProperty('attestations');
+    const attested = { ...options, input: 'test/support/attested-input.json' };
+    expect(inputOf(attested)).toHaveProperty('attestations');
+    // The sample is no attestation by anybody.
+    expect(() => inputOf({ ...options, input: 'config/example-input.json' })).toThrow(
+      /attestations\.stagingTestsPassed.*expected the name of the person who attests, in the sample's place/,
+    );
   });
 
   test('tables take the place of those in the file, conditions by table add up', async () => {

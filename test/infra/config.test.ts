@@ -178,7 +178,7 @@ describe('a wrong setting is named with what was found and what is expected', ()
     ],
     [
       { attestations: { onCallEstablished: '' } },
-      'attestations.onCallEstablished: found "", expected the name of who attests',
+      'attestations.onCallEstablished: found "", expected the name of the person who attests',
     ],
   ])('%j', (wrong, line) => {
     expect(complaint({ ...right, ...wrong })).toBe(`file.json: ${line}`);

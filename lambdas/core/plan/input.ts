@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { InvalidInput, listIssues } from '../errors.ts';
 import { PhaseNumber } from '../payloads.ts';
+import { Attester } from './attester.ts';
 import { attestations } from './plan.ts';
 import { pace } from './plan-overrides.ts';
 import { priorityProblem } from './priority.ts';
@@ -34,7 +35,7 @@ const fields = {
       z.string().refine((name) => name in attestations, {
         error: `unknown; expected one of ${Object.keys(attestations).join(', ')}`,
       }),
-      z.string().trim().min(1, 'expected the name of the person who attests'),
+      Attester,
     )
     .default({}),
 };

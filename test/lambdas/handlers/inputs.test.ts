@@ -8,7 +8,7 @@ import { type TestWorld, testWorld } from '../world.ts';
 
 const directory = 'config/inputs';
 const files = readdirSync(directory);
-const attested = JSON.parse(readFileSync('config/example-input.json', 'utf8'));
+const attested = JSON.parse(readFileSync('test/support/attested-input.json', 'utf8'));
 const sample = (name: string): Record<string, unknown> =>
   JSON.parse(readFileSync(`${directory}/${name}.json`, 'utf8'));
 

@@ -112,7 +112,7 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     select format('trigger %s sets %s in every row that a batch seals', name, coalesce(
         (select string_agg(distinct lower(m[1]), ', ') from regexp_matches(source, 'new\\s*\\.\\s*"?(\\w+)"?\\s*:?=\\s*${timeOfChange}', 'gi') as m),
         'a column')) as finding,
-      'The times of last change become the rollout''s, and exports of what has changed since read every row again. Let it return early while a batch works, or acknowledge it.' as advice
+      'The times of last change become the rollout''s, and exports of what has changed since read every row again. Let it test current_setting(''encryption_rollout.batch'', true), or acknowledge it.' as advice
     from triggers
     where tgtype & 19 = 19 and (cardinality(tgattr::int2[]) = 0)
       and (source ~* 'new\\s*\\.\\s*"?\\w+"?\\s*:?=\\s*${timeOfChange}'
