@@ -107,6 +107,7 @@ const forReaders = {
     'events',
     'gates',
     'holds',
+    'paces',
     'phases',
     'polls',
     'run_targets',
