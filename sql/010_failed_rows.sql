@@ -243,7 +243,7 @@ declare
 begin
   execute format('select array(select %s for no key update skip locked limit $1)', v_left) into v_free using p_most;
   execute format('select array(select %s limit $1)', v_left) into v_all using p_most;
-  insert into public.encryption_errors (error_type, target, row_key, sqlstate, raised_by, detail)
+  insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, raised_by, detail)
   select 'encryption', p_target, key, case when key = any (v_free) then 'ER012' else '55P03' end, null,
     case
       when key = any (v_free) then 'what batches have written is undone again each time; the row is passed over until failed rows are tried again'

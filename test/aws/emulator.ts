@@ -17,7 +17,7 @@ export interface Emulator {
   stop(): Promise<void>;
 }
 
-const python = join(venv, 'bin', 'python');
+export const python = join(venv, 'bin', 'python');
 
 /** Checks CloudFormation templates; installed once the emulator has started. */
 export const cfnLint = join(venv, 'bin', 'cfn-lint');

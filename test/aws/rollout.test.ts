@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { alarming } from './alarming.ts';
+import { decrypting } from './decrypting.ts';
 import { deploying } from './deploying.ts';
 import { operating, undoing } from './operating.ts';
 import { stopping } from './stopping.ts';
@@ -19,3 +20,4 @@ describe('back again', undoing);
 describe('from the console, and by an alarm', stopping);
 describe('alarms and templates', alarming);
 describe('from a pipeline', deploying);
+describe('in another language', decrypting);

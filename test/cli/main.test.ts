@@ -255,9 +255,7 @@ it('says what is wrong with the table, the login or the address', async () => {
   await database.client.query('create table public.appointments (id uuid primary key, email money)');
   const table = await rollout('install', '--database-url', database.url);
   expect(table.code).toBe(1);
-  expect(table.output).toMatch(
-    /column email of table public.appointments is of type money, .*\n/,
-  );
+  expect(table.output).toMatch(/column email of table public.appointments is of type money, .*\n/);
 
   const address = await rollout('install', '--database-url', 'postgresql://u:seekrit@127.0.0.1:1/x');
   expect(address.code).toBe(1);

@@ -235,7 +235,7 @@ it.each([
   expect(await keyNames()).toEqual([1]);
 });
 
-it('names no datum of a row that a trigger refuses as the batch commits', async () => {
+it('names no datum of rows that a deferred trigger refuses', async () => {
   await seedAppointments(database.client, 20);
   await one('select public.batch_encrypt_appointments()');
   await database.client.query(`
@@ -245,6 +245,7 @@ it('names no datum of a row that a trigger refuses as the batch commits', async 
       for each row execute function public.refuse()`);
   const { code, output } = await rotateKey('--yes');
   expect(code).toBe(1);
+  // Checked within the batch, so that each row is named by its key.
   expect(output).toContain('19 rows of public.appointments could not be written');
   expect(output).not.toMatch(/@example\.com|\+1555|Name\d/);
 });

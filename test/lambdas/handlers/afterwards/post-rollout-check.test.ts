@@ -206,7 +206,7 @@ describe('on day 30', () => {
     expect(measured['Write latency']).toMatch(/^[\d.]+ ms off, [\d.]+ ms on$/);
     expect(result.message).toContain('day 30 of 30');
     expect(result.message).toContain('# Rollout report: encryption of public.appointments');
-    expect(result.message).toContain('- **Day 30** GO');
+    expect(result.message).toContain('Day 30: all 16 criteria passed');
   });
 
   test('which another plan has on another day', async () => {
