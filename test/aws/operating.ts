@@ -76,7 +76,7 @@ export function operating(): void {
     );
     expect(code, stdout + stderr).toBe(0);
     expect(stdout).toMatch(/✓ Database backup/);
-    expect(stdout).toMatch(/2,380 rows to encrypt in \d+ batches/);
+    expect(stdout).toMatch(/2,380 rows to encrypt\n/);
     expect(stdout).toMatch(/GO {2}A rollout could begin. Nothing was written./);
     expect(await query(relations)).toEqual(before);
     expect(await query('select xmin, * from public.appointments order by id')).toEqual(before2);
@@ -161,7 +161,7 @@ export function operating(): void {
     await expect.poll(() => paged('updates'), waiting).toMatch(/Phase 3 Bulk Migration.*a sale/s);
     const during = await batchesOf(3);
     const tuned = await rolloutJson('tune', '--batch-rows', '25', '--pause-seconds', '1', '--yes');
-    expect(tuned.status.tuned).toEqual({ batchRows: 25, pauseSeconds: 1 });
+    expect(tuned.status.tuned).toMatchObject({ batchRows: 25, pauseSeconds: 1 });
     expect(await batchesOf(3)).toBe(during);
     await rolloutJson('resume', '--yes');
     await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(during + 1);

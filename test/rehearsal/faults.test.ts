@@ -3,24 +3,39 @@ import { faults } from '../../rehearsal/faults.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import { Bench } from './process.ts';
 
-/** Where each fault must stop the rollout: the phase, and the criterion that the reason begins with or names. */
-const stops: Record<string, { phases: number; reason: RegExp }> = {
+/** Where each fault must stop the rollout: the phase, the criterion that the reason begins with or names, and the runbook's heading. */
+const stops: Record<string, { phases: number; reason: RegExp; heading: string }> = {
   'decryption-failure': {
     phases: 2,
     reason: /^Phase 2 .*: Gate: public\.appointments: Decryption matches plaintext: expected/,
+    heading: 'DecryptionFailures',
   },
   'error-spike': {
     phases: 3,
     reason: /^Phase 3 .*: CheckVitals: public\.appointments: Error rate: expected not above 1 %/,
+    heading: 'BatchErrorRate',
   },
   'lock-contention': {
     phases: 3,
     reason: /^Phase 3 .*: (EncryptBatch: public\.appointments|CheckVitals): Database locks: expected/,
+    heading: 'DatabasePressure',
   },
-  'high-cpu': { phases: 3, reason: /^Phase 3 .*: CheckVitals: Database CPU: expected .* measured 95 %/ },
-  'customer-alarm': { phases: 3, reason: /^Phase 3 .*: Customer-facing alarms: .* booking-api-errors/ },
-  'trigger-failure': { phases: 4, reason: /^Phase 4 .*: Gate: .*Canary insert: .* not encrypted/ },
-  'wrong-key': { phases: 2, reason: /^Phase 2 .*: Encryption key: expected/ },
+  'high-cpu': {
+    phases: 3,
+    reason: /^Phase 3 .*: CheckVitals: Database CPU: expected .* measured 95 %/,
+    heading: 'DatabasePressure',
+  },
+  'customer-alarm': {
+    phases: 3,
+    reason: /^Phase 3 .*: Customer-facing alarms: .* booking-api-errors/,
+    heading: 'CustomerAlarms',
+  },
+  'trigger-failure': {
+    phases: 4,
+    reason: /^Phase 4 .*: Gate: .*Canary insert: .* not encrypted/,
+    heading: 'TriggerFailures',
+  },
+  'wrong-key': { phases: 2, reason: /^Phase 2 .*: Encryption key: expected/, heading: 'KeyAccessFailures' },
 };
 
 const bench = new Bench();
@@ -40,7 +55,7 @@ it('are all expected somewhere', () => {
 
 it.each(Object.entries(stops))(
   '%s stops the rollout, which then resumes',
-  async (fault, { phases, reason }) => {
+  async (fault, { phases, reason, heading }) => {
     const options = ['--rows', '600', '--database-url', database.url, '--yes'];
     const stopped = bench.start(...options, '--fault', fault);
     expect(await stopped.exit(), stopped.output).toBe(2);
@@ -55,6 +70,19 @@ it.each(Object.entries(stops))(
     // The table may break the sentence at any space.
     expect(stopped.output.replaceAll(/\s+/g, ' ')).toContain(report.reason.split(': expected')[0]);
     expect(stopped.output).toContain(faults[fault]?.repair);
+    // The page, once: what, where and why; whom it harms; until when it can wait; where to look, and what to do.
+    const pages = stopped.output.split('✉ ').filter((page) => page.startsWith('EncryptionRollout: stopped'));
+    expect(pages).toHaveLength(1);
+    expect(pages[0]).toMatch(/^EncryptionRollout: stopped: public\.appointments, phase \d: \w/);
+    for (const part of [
+      'Customers: ',
+      'Until morning: ',
+      'Execution: https://',
+      'Dashboard: https://',
+      'Log: https://',
+    ])
+      expect(pages[0]).toContain(`\n  ${part}`);
+    expect(pages[0]).toContain(`npm run rollout -- runbook ${heading})`);
     expect(stopped.output).toMatch(/its commands work there\. The report is in .*\nTo resume .*: npm start/);
     expect(report.phases).toHaveLength(phases);
     expect(report.phases.map(({ verdict }) => verdict)).toEqual([...Array(phases - 1).fill('GO'), 'NO_GO']);
