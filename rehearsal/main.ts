@@ -9,7 +9,7 @@ try {
   if (options) {
     // Loaded late: the CDK takes a second, and a typo should not.
     const { rehearse } = await import('./rehearse.ts');
-    process.exitCode = await rehearse(options, new Display());
+    process.exitCode = await rehearse(options, new Display(process.stdout, options.verbose === true));
   }
 } catch (error) {
   process.exitCode = 1;

@@ -17,6 +17,8 @@ export interface Options {
   readonly config?: string;
   /** What pg_dump wrote, for the embedded PostgreSQL. */
   readonly load?: string;
+  /** Every criterion of every gate. */
+  readonly verbose?: true;
   /** Nobody is asked. */
   readonly yes?: true;
   readonly fault?: string;
@@ -97,6 +99,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     .addOption(
       new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
     )
+    .option('--verbose', 'show every criterion of every gate, not only those that did not pass')
     .option('--json <file>', 'write the report to this file as JSON')
     .option(
       '--assembly <dir>',

@@ -5,9 +5,8 @@ import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
 import { hoursInWords } from '../lambdas/core/telling/hints.ts';
 import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
+import { widthOf, wrapped } from './text.ts';
 
-/** Columns that everything fits into. */
-const width = 100;
 /** Between two lines of progress where there is no terminal. */
 const plainIntervalMs = 2_000;
 
@@ -76,8 +75,12 @@ export class Display {
   private bar: SingleBar | undefined;
   private lastPlain = 0;
 
-  constructor(out: NodeJS.WriteStream = process.stdout) {
+  private readonly verbose: boolean;
+
+  /** `verbose`: every criterion of every gate, not only those that did not pass. */
+  constructor(out: NodeJS.WriteStream = process.stdout, verbose = false) {
     this.out = out;
+    this.verbose = verbose;
   }
 
   line(text = ''): void {
@@ -143,14 +146,24 @@ export class Display {
   judgement(judgement: Judgement, virtualSeconds: number): void {
     const { gate, verdict, criteria } = textOf(judgement, visible);
     const colour = verdict === 'GO' ? pc.green : verdict === 'NO_GO' ? pc.red : pc.yellow;
-    this.line();
-    this.line(`${pc.bold(gate)}  ${colour(pc.bold(verdict))}  ${pc.dim(clock(virtualSeconds))}`);
-    this.criteria(criteria);
+    const open = criteria.filter(({ passed }) => passed !== true);
+    const shown = this.verbose ? criteria : open;
+    const passed = `${criteria.length - open.length} of ${criteria.length} criteria passed`;
+    if (this.verbose) this.line();
+    this.line(
+      `${pc.bold(gate)}  ${colour(pc.bold(verdict))}  ${pc.dim(`${passed} · ${clock(virtualSeconds)}`)}`,
+    );
+    if (shown.length > 0) this.criteria(shown);
   }
 
   /** Under the name of the table that they are about, where several have criteria. */
   criteria(criteria: readonly Criterion[]): void {
-    const [forMark, forName, forExpected] = [3, 34, 36];
+    const width = widthOf(this.out);
+    const forMark = 3;
+    const [forName, forExpected] = [0.35, 0.371].map((share) => Math.round((width - forMark) * share)) as [
+      number,
+      number,
+    ];
     const forMeasured = width - forMark - forName - forExpected;
     const table = openTable(
       [forMark, forName, forExpected, forMeasured],
@@ -165,7 +178,7 @@ export class Display {
       const found = fitted(measured, forMeasured);
       table.push([
         mark(passed),
-        name,
+        fitted(name, forName),
         fitted(expected, forExpected),
         passed === false ? pc.red(found) : found,
       ]);
@@ -176,12 +189,18 @@ export class Display {
   notification(subject: string, message: string): void {
     this.line();
     this.line(`${pc.cyan('✉')} ${pc.bold(subject || 'Notification')}`);
-    for (const text of onScreen(message).split('\n')) this.line(`  ${text}`);
+    const indented = onScreen(message)
+      .split('\n')
+      .map((text) => `  ${text}`)
+      .join('\n');
+    // A pipe gets lines as they were sent.
+    this.line(this.out.isTTY ? wrapped(indented, widthOf(this.out), 0) : indented);
   }
 
   /** What was proven: name, value, and whether it is as it should be (null = neither good nor bad). */
   proof(rows: readonly (readonly [name: string, value: string, good: boolean | null])[]): void {
-    const table = openTable([3, 36, width - 3 - 36]);
+    const forName = Math.round((widthOf(this.out) - 3) * 0.371);
+    const table = openTable([3, forName, widthOf(this.out) - 3 - forName]);
     for (const [name, value, good] of rows) table.push([good === null ? '' : mark(good), name, value]);
     this.line(table.toString());
   }

@@ -1,6 +1,6 @@
 import { PassThrough } from 'node:stream';
 import { stripVTControlCharacters } from 'node:util';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Display } from '../../terminal/display.ts';
 
 test('names that are longer than their column are told to the end, and broken between their parts', () => {
@@ -44,4 +44,40 @@ test('criteria of several tables stand under their names', () => {
     '✓ Database CPU 0 0',
     '',
   ]);
+});
+
+describe('a gate', () => {
+  const judgement = {
+    gate: 'Phase 2 Expanded Batch: Gate',
+    verdict: 'NO_GO',
+    reason: '',
+    criteria: [
+      { name: 'Missing IVs', expected: '0', measured: '0', passed: true },
+      {
+        name: 'Rows verified outside the database',
+        expected: 'every row, each equal to its plaintext, as the key from Secrets Manager opens it',
+        measured: '9,608 verified, 3 mismatched, whose keys are in the records of the run',
+        passed: false,
+      },
+    ],
+  } as const;
+  const shown = (verbose: boolean, columns: number | undefined) => {
+    let text = '';
+    const out = { isTTY: columns !== undefined, columns, write: (part: string) => (text += part) };
+    new Display(out as unknown as NodeJS.WriteStream, verbose).judgement(judgement, 0);
+    return stripVTControlCharacters(text);
+  };
+
+  test('is one line, and what did not pass; every criterion when that is wanted', () => {
+    const brief = shown(false, undefined);
+    expect(brief).toMatch(/^Phase 2 Expanded Batch: Gate {2}NO_GO {2}1 of 2 criteria passed · day 1 00:00\n/);
+    expect(brief).not.toContain('Missing IVs');
+    expect(brief).toMatch(/✗ {2}Rows verified outside/);
+    expect(shown(true, undefined)).toContain('Missing IVs');
+  });
+
+  test.each([80, 120])('fits a window of %d columns', (columns) => {
+    const lines = shown(true, columns).split('\n');
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(columns);
+  });
 });
