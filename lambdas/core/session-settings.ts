@@ -4,7 +4,7 @@
  * By name. Not among them is TimeZone: the application's triggers fire in batches, and may write the time of the day into
  * columns without a zone; what is ours names its zone. Nor search_path, for the same reason: see examine_target in sql/.
  */
-export const sessionSettings = {
+const sessionSettings = {
   // A '\' in plain quotes would end a quotation elsewhere than we think.
   standard_conforming_strings: 'on',
   // What is read back, and what is sealed, is text: always the same for the same value.
@@ -40,7 +40,7 @@ interface Session {
 }
 
 /** Who answered is no server process of PostgreSQL's. */
-export class PoolerInTheWay extends Error {
+class PoolerInTheWay extends Error {
   constructor() {
     super(
       'Found a connection pooler, expected PostgreSQL itself: settings and locks of our session would be handed on to others.',
