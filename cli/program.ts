@@ -29,6 +29,7 @@ import { hasKey, install, putKeys, uninstall } from './engine.ts';
 import { addInitCommand } from './init.ts';
 import { createKeyFile, readKeyFile } from './key-file.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
+import { addTargetCommands } from './target.ts';
 import { addVerifyCommand } from './verify.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
@@ -186,6 +187,7 @@ Example:
     .action(uninstallCommand);
   addVerifyCommand(program);
   addRotateKeyCommand(program);
+  addTargetCommands(program);
   for (const command of program.commands)
     command.showHelpAfterError(`See npm run rollout -- ${command.name()} --help`);
   return program;

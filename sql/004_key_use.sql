@@ -99,7 +99,7 @@ end
 $$;
 
 -- What sealing takes, derived once per batch or row: [header, then per column: MAC key, AES key, start of its AAD].
-create function encryption_rollout.sealing_keys(p_target text, p_columns text[], p_number integer, p_key bytea)
+create function encryption_rollout.sealing_keys(p_labels text[], p_number integer, p_key bytea)
 returns bytea[]
 language plpgsql
 immutable
@@ -108,12 +108,12 @@ as $$
 declare
   v_header bytea := '\x01'::bytea || substr(int4send(p_number), 3, 2);
   v_keys bytea[] := array[v_header];
-  v_column text;
+  v_label text;
   v_name bytea;
   v_derived bytea;
 begin
-  foreach v_column in array p_columns loop
-    v_name := convert_to(p_target || '.' || encryption_rollout.label_part(v_column), 'UTF8');
+  foreach v_label in array p_labels loop
+    v_name := convert_to(v_label, 'UTF8');
     v_derived := encryption_rollout.hkdf_expand(p_key, 'encryption-rollout/1/'::bytea || v_name);
     v_keys := v_keys || array[
       substr(v_derived, 1, 32),

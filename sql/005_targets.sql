@@ -10,15 +10,22 @@ create table encryption_rollout.targets (
   key_columns text[] not null check (cardinality(key_columns) > 0),
   key_types text[] not null check (cardinality(key_types) = cardinality(key_columns)),
   columns text[] not null,
-  -- The ciphertext of a column is beside it, under its name with this at the end.
+  -- Of each of them, what its values are bound to: <schema>.<table>.<column>, each as label_part gives it, as they were when the
+  -- column was registered. It stays when they are renamed, so that what is sealed opens.
+  labels text[] not null check (cardinality(labels) = cardinality(columns)),
+  -- Where its ciphertext is: a column of its name with the suffix at the end.
+  sealed_columns text[] not null check (cardinality(sealed_columns) = cardinality(columns)),
   suffix text not null default '_encrypted',
   -- Of a row's initialization vector, one for all its values.
   iv_column text not null default 'pii_iv',
+  -- Columns of those names that are there already are for the engine, as long as they are empty.
+  adopts boolean not null default false,
   trigger_name text not null,
   -- The table and, in the order of column_uses, its columns as they were registered: numbers stay when names change. Not so in
   -- a dump that is restored, where the names count until the next registration.
   table_oid oid,
   attnums smallint[],
+  types text[],
   priority text,
   created_at_column text,
   -- Under which the application's own triggers fire when the engine writes: the installing role's default.
@@ -27,6 +34,44 @@ create table encryption_rollout.targets (
   -- When its table got columns and triggers. Before that it is announced: nothing of the table's has been changed.
   prepared_at timestamptz
 );
+
+-- The target by the names that its table and columns have now; by those that it was registered with where what they meant is
+-- not there any more.
+create function encryption_rollout.present(p_target encryption_rollout.targets)
+returns encryption_rollout.targets
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_table record;
+  v_names text[];
+  v_keys integer := cardinality(p_target.key_columns);
+  v_columns integer := cardinality(p_target.columns);
+begin
+  select n.nspname, c.relname into v_table
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where c.oid = p_target.table_oid and c.relkind in ('r', 'p');
+  if not found then
+    return p_target;
+  end if;
+  p_target.schema_name := v_table.nspname;
+  p_target.table_name := v_table.relname;
+  v_names := array(
+    select coalesce(a.attname, u.name)
+    from encryption_rollout.column_uses(p_target) as u
+    left join pg_attribute as a
+      on a.attrelid = p_target.table_oid and a.attnum = p_target.attnums[u.n] and not a.attisdropped
+    order by u.n
+  );
+  p_target.key_columns := v_names[:v_keys];
+  p_target.columns := v_names[v_keys + 1:v_keys + v_columns];
+  p_target.sealed_columns := v_names[v_keys + v_columns + 1:v_keys + 2 * v_columns];
+  p_target.iv_column := v_names[v_keys + 2 * v_columns + 1];
+  return p_target;
+end
+$$;
 
 create function encryption_rollout.require_target(p_target text)
 returns encryption_rollout.targets
@@ -43,7 +88,7 @@ begin
       coalesce((select string_agg(name, ', ' order by name) from encryption_rollout.targets), '(none is registered)')
       using errcode = 'ER007', hint = 'Register it with encryption_rollout.register_target.';
   end if;
-  return v_target;
+  return encryption_rollout.present(v_target);
 end
 $$;
 
@@ -115,10 +160,20 @@ as $$
     union all
     select 'plain', c.nth, c.name from unnest(p_target.columns) with ordinality as c (name, nth)
     union all
-    select 'sealed', c.nth, c.name || p_target.suffix from unnest(p_target.columns) with ordinality as c (name, nth)
+    select 'sealed', c.nth, c.name from unnest(p_target.sealed_columns) with ordinality as c (name, nth)
     union all
     select 'iv', 1, p_target.iv_column
   ) as u (purpose, nth, name)
+$$;
+
+-- How long a text may be does not matter.
+create function encryption_rollout.type_name(p_type oid, p_modifier integer)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format_type(p_type, case when p_type = 'varchar'::regtype then -1 else p_modifier end)
 $$;
 
 -- Writes down which table and columns a target's names mean now.
@@ -128,14 +183,14 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
   update encryption_rollout.targets
-  set table_oid = to_regclass(encryption_rollout.table_sql(p_target)),
-    attnums = array(
-      select a.attnum
-      from encryption_rollout.column_uses(p_target) as u
-      join pg_attribute as a
-        on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = u.name and not a.attisdropped
-      order by u.n
-    )
+  set table_oid = found.table_oid, attnums = found.attnums, types = found.types
+  from (
+    select min(a.attrelid::bigint)::oid as table_oid, array_agg(a.attnum order by u.n) as attnums,
+      array_agg(encryption_rollout.type_name(a.atttypid, a.atttypmod) order by u.n) as types
+    from encryption_rollout.column_uses(p_target) as u
+    join pg_attribute as a
+      on a.attrelid = to_regclass(encryption_rollout.table_sql(p_target)) and a.attname = u.name and not a.attisdropped
+  ) as found
   where name = p_target.name
-  returning *
+  returning targets.*
 $$;

@@ -136,7 +136,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
-    format(p_piece, p_prefix || quote_ident(c), p_prefix || quote_ident(c || p_target.suffix), n),
+    format(p_piece, p_prefix || quote_ident(c), p_prefix || quote_ident(p_target.sealed_columns[n]), n),
     p_separator
     order by n
   )

@@ -37,7 +37,7 @@ as $$
   from unnest(p_target.key_columns || p_target.columns) with ordinality as columns (c, n)
 $$;
 
--- True for an update with other ciphertext than the row's. A batch says that it brings some (see try_rows); an
+-- True for an update with other ciphertext than the row's. A batch says that it brings some (see walk); an
 -- application that saves whole rows may bring that of an older value or key.
 create function encryption_rollout.brought_sql(p_target encryption_rollout.targets)
 returns text
@@ -46,11 +46,11 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    E'((new.%1$I is distinct from old.%1$I\n  or %2$s)\n  and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on'')',
+    E'((new.%1$I is distinct from old.%1$I\n  or %2$s)\n  and current_setting(''encryption_rollout.batch'', true) is distinct from ''on'')',
     p_target.iv_column,
     (
-      select string_agg(format('new.%1$I is distinct from old.%1$I', c || p_target.suffix), E'\n  or ' order by n)
-      from unnest(p_target.columns) with ordinality as columns (c, n)
+      select string_agg(format('new.%1$I is distinct from old.%1$I', c), E'\n  or ' order by n)
+      from unnest(p_target.sealed_columns) with ordinality as columns (c, n)
     )
   )
 $$;
@@ -192,7 +192,7 @@ begin
       return new;
     end if;
     v_row_key := %7$s;
-    select encryption_rollout.sealing_keys(%8$L, %9$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+    select encryption_rollout.sealing_keys(%9$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
 %10$s
 into v_sealed;
     perform encryption_rollout.log_trigger(%1$s);
@@ -213,7 +213,7 @@ end
       encryption_rollout.clear_sql(p_target),
       encryption_rollout.row_key_sql(p_target, 'new.'),
       p_target.name,
-      p_target.columns,
+      p_target.labels,
       encryption_rollout.sealing_query(
         p_target,
         'v_keys',
@@ -226,7 +226,7 @@ end
       encryption_rollout.per_column(p_target, '%2$s := v_sealed.s%3$s;', ' ', 'new.'),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        '%1$s or (%2$s) and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on''',
+        '%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on''',
         format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key, v_sqlstate);', p_target.name)
       )
     ))

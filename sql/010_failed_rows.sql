@@ -2,7 +2,7 @@
 
 -- Rows that could not be encrypted, passed over until forget_failed_rows.
 create table encryption_rollout.failed_rows (
-  target text not null references encryption_rollout.targets (name),
+  target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
   row_key text not null,
   sqlstate text not null,
   failed_at timestamptz not null default clock_timestamp(),
@@ -111,8 +111,6 @@ as $$
 begin
   -- For the application's triggers; the statement itself depends on none. It ends with this function.
   perform set_config('search_path', p_target.search_path, true);
-  -- By which our triggers know who brings ciphertext. (Part of the function's declaration it could only be for a superuser.)
-  perform pg_catalog.set_config('encryption_rollout.sealing', 'on', true);
   execute pg_catalog.format(
     'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished) from written',
     p_sql
@@ -120,7 +118,6 @@ begin
   into finished, unfinished
   using p_keys, p_tids;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  perform set_config('encryption_rollout.sealing', 'off', true);
   if finished < cardinality(p_tids) then
     unfinished := nullif(
       coalesce(unfinished, '{}') || encryption_rollout.unfinished_rows(p_leaf, p_unfinished, p_tids), '{}'

@@ -4,7 +4,7 @@
 -- that finds nothing is the end.
 
 create table encryption_rollout.cursors (
-  target text not null references encryption_rollout.targets (name),
+  target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
   -- Rows are encrypted, or cleared.
   purpose text not null check (purpose in ('encrypt', 'clear')),
   leaf oid not null,
@@ -102,8 +102,8 @@ where t.ctid operator(pg_catalog.=) s.tid
 returning t.ctid as tid, %5$s as unfinished$sql$,
     p_leaf,
     (
-      select string_agg(format('%I = s.s%s', c || p_target.suffix, n), ', ')
-      from unnest(p_target.columns) with ordinality as columns (c, n)
+      select string_agg(format('%I = s.s%s', c, n), ', ')
+      from unnest(p_target.sealed_columns) with ordinality as columns (c, n)
     ),
     encryption_rollout.sealing_query(
       p_target,
@@ -223,7 +223,7 @@ begin
   end if;
   -- What the application checks when a transaction commits is checked row by row, so that the one at fault is found.
   set constraints all immediate;
-  -- By which its triggers can tell our updates from those of its users. Until the walk ends.
+  -- By which its triggers, and ours, can tell our updates from those of its users. Until the walk ends.
   perform set_config('encryption_rollout.batch', 'on', true);
   perform from encryption_rollout.targets where name = p_target.name for no key update;
   perform encryption_rollout.follow_leaves(p_target, p_purpose);
@@ -341,13 +341,13 @@ set enable_mergejoin = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_key record;
 begin
   if p_key_check is not null then
     perform encryption_rollout.check_key(p_key_check);
   end if;
-  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key) as keys
+  select k.number, encryption_rollout.sealing_keys(v_target.labels, k.number, k.key) as keys
   into v_key
   from encryption_rollout.read_key() as k;
   select w.written, w.failed, w.skipped, w.exhausted

@@ -83,8 +83,10 @@ begin
   for v_target in
     select t.name, encryption_rollout.table_sql(t) as table_sql,
       encryption_rollout.per_column(t, format('substr(%%2$s, 1, 3) = %s', encryption_rollout.header_sql(p_number)), ' or ') as condition
-    from encryption_rollout.targets as t
-    where t.prepared_at is not null
+    from encryption_rollout.targets as r
+    cross join lateral encryption_rollout.present(r) as t
+    -- A table that was dropped holds no value any more.
+    where t.prepared_at is not null and to_regclass(encryption_rollout.table_sql(t)) is not null
     order by t.id
   loop
     execute format('select count(*) from %s where %s', v_target.table_sql, v_target.condition)
@@ -135,7 +137,8 @@ begin
           select l.virtualtransaction
           from pg_locks l
           join (
-            select p.relation from encryption_rollout.targets as t cross join lateral encryption_rollout.partition_tree(t) as p
+            select p.relation from encryption_rollout.targets as t
+            cross join lateral encryption_rollout.partition_tree(encryption_rollout.present(t)) as p
           ) as ours using (relation)
           where l.locktype = 'relation'
             and l.database = (select oid from pg_database where datname = current_database())
@@ -223,7 +226,7 @@ set standard_conforming_strings = on
 set jit = off
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_ids bigint[];
   v_rows text[];
   v_number integer;
@@ -246,7 +249,7 @@ begin
   if v_ids is null then
     return 0;
   end if;
-  select k.number, encryption_rollout.sealing_keys(v_target.name, v_target.columns, k.number, k.key)
+  select k.number, encryption_rollout.sealing_keys(v_target.labels, k.number, k.key)
   into v_number, v_keys
   from encryption_rollout.read_key() as k;
   -- As in a batch, for the application's triggers.

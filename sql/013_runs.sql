@@ -38,7 +38,7 @@ where
 -- The tables of a run. One that was added to the settings since the last attempt joins with the next.
 create table encryption_rollout.run_targets (
   run_id uuid not null references encryption_rollout.runs (id),
-  target text not null references encryption_rollout.targets (name),
+  target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
   -- The latest that includes the table, and the first.
   attempt integer not null,
   joined integer not null default 1,
@@ -78,7 +78,7 @@ create table encryption_rollout.phases (
   left_lap bigint,
   left_at timestamptz,
   primary key (run_id, target, number),
-  foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target)
+  foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target) on update cascade on delete cascade
 );
 
 create table encryption_rollout.batches (
@@ -183,5 +183,5 @@ create table encryption_rollout.paces (
   limited_by text not null,
   updated_at timestamptz not null default clock_timestamp(),
   primary key (run_id, target),
-  foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target)
+  foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target) on update cascade on delete cascade
 );

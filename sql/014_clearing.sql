@@ -65,8 +65,8 @@ returning t.ctid as tid, %6$s as unfinished$sql$,
     p_leaf,
     encryption_rollout.ciphertext_only_sql(p_target),
     (
-      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', c || p_target.suffix, c), E',\n  ')
-      from unnest(p_target.columns) as c
+      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', p_target.sealed_columns[n], c), E',\n  ' order by n)
+      from unnest(p_target.columns) with ordinality as columns (c, n)
     ),
     encryption_rollout.clearable_sql(p_target),
     p_target.iv_column,
@@ -87,7 +87,7 @@ set enable_mergejoin = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_run record;
 begin
   -- Whoever opens a run takes this lock, exclusively, before looking at the runs.

@@ -2,7 +2,7 @@
 
 -- The last exact count of each table, whoever made it.
 create table encryption_rollout.counts (
-  target text primary key references encryption_rollout.targets (name),
+  target text primary key references encryption_rollout.targets (name) on update cascade on delete cascade,
   -- When Monitor, or a look in a soak, began to read the whole table last, and how long that took. While it is under way,
   -- and when it was cut off, the longest that it may take.
   tried_at timestamptz,
@@ -10,7 +10,9 @@ create table encryption_rollout.counts (
   -- When the counting began whose result is here. Before the first result: since when one is awaited.
   counted_at timestamptz not null default clock_timestamp(),
   readable_percentage numeric,
-  missing_iv_count bigint
+  missing_iv_count bigint,
+  -- That hold personal data and are encrypted with no key in use; without those that were passed over.
+  unsealed_rows bigint
 );
 
 -- When Monitor last published what it had measured, so that the next one counts errors from there: none twice, and none
@@ -25,8 +27,9 @@ create table encryption_rollout.measurements (
 -- Exact, by one scan of the table, with all of its partitions. Triggers are enabled when they are in all of these. encryption_percentage: of the rows that hold PII, cut off after two decimals so that
 -- 100 means all; 100 when no row holds any. failed_rows: passed over by batches and still unencrypted.
 -- Encrypted means: with the current key. `readable` counts rows under any key in use, which is more during a rotation only.
--- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DEGRADED (errors
--- within the hour, or failed rows), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
+-- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DRIFTED (the table is not
+-- any more what was registered, see drift; without counts, when it cannot be counted), DEGRADED (errors within the hour, or
+-- failed rows), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
 -- HEALTHY.
 create function encryption_rollout.health(p_target text)
 returns table (
@@ -55,6 +58,16 @@ declare
   v_unreadable bigint;
 begin
   perform encryption_rollout.record_decryption_failures();
+  trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
+  guard_enabled := encryption_rollout.guard_is_enabled(v_target);
+  select count(*) into errors_last_hour
+  from encryption_rollout.errors as e
+  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour' and e.resolved_at is null;
+  if exists (select from encryption_rollout.drift(p_target) where is_in_the_way) then
+    health_status := 'DRIFTED';
+    return next;
+    return;
+  end if;
   execute format(
     $sql$
 select
@@ -82,14 +95,12 @@ from %6$s
   encryption_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * encrypted_rows / rows_with_pii, 2) end;
   readable_rows := case when cardinality(v_keys) > 1 then rows_with_pii - v_unreadable else encrypted_rows end;
   readable_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * readable_rows / rows_with_pii, 2) end;
-  trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
-  guard_enabled := encryption_rollout.guard_is_enabled(v_target);
-  select count(*) into errors_last_hour
-  from encryption_rollout.errors as e
-  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour' and e.resolved_at is null;
   health_status := case
     when missing_iv_count > 0 or not guard_enabled then 'CRITICAL'
+    when exists (select from encryption_rollout.drift(p_target) as d where d.what not like 'rows of %') then 'DRIFTED'
     when errors_last_hour > 0 or failed_rows > 0 then 'DEGRADED'
+    -- Written past the trigger.
+    when readable_rows < rows_with_pii and encryption_rollout.is_complete(v_target) then 'DRIFTED'
     when readable_rows < rows_with_pii then 'IN_PROGRESS'
     when unencrypted_rows > 0 then 'ROTATING'
     else 'HEALTHY'
@@ -107,7 +118,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
 begin
   if v_target.created_at_column is null then
     raise exception 'target % is registered without a column for the time of creation', p_target

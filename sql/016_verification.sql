@@ -28,7 +28,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_table text := encryption_rollout.table_sql(v_target);
   v_pages bigint := (
     select sum(pg_relation_size(relation)) / current_setting('block_size')::bigint
@@ -135,7 +135,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_rows bigint;
 begin
   execute format(
@@ -171,7 +171,7 @@ set timezone = 'UTC'
 set intervalstyle = 'postgres'
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_order text;
   v_is_equal text[];
   v_is_greater text[];
@@ -217,7 +217,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_table text := encryption_rollout.table_sql(v_target);
   v_columns text;
   v_unknown text;

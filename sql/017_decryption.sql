@@ -37,8 +37,10 @@ begin
     select * into v_key from encryption_rollout.read_key(encryption_rollout.key_number_of(p_ciphertext));
     v_sealed := substr(p_ciphertext, 4);
     foreach v_target in array p_targets loop
-      foreach v_column in array v_target.columns loop
-        v_name := convert_to(v_target.name || '.' || encryption_rollout.label_part(v_column), 'UTF8');
+      for v_column, v_name in
+        select c.name, convert_to(v_target.labels[c.n], 'UTF8')
+        from unnest(v_target.columns) with ordinality as c (name, n) order by c.n
+      loop
         v_column_key := encryption_rollout.hkdf_expand(v_key.key, 'encryption-rollout/1/'::bytea || v_name);
         v_aad := substr(p_ciphertext, 1, 3) || v_name || '\x00'::bytea || convert_to(p_row_key, 'UTF8');
         if encryption_rollout.aead_tag(substr(v_sealed, 1, octet_length(v_sealed) - 32), v_column_key, p_iv, v_aad)

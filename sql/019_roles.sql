@@ -34,10 +34,10 @@ $$;
 -- Functions that stay with the installing role, and what they are for: they work on the tables to encrypt, whose owner or
 -- owners' member that role is. Callers need no right to the tables.
 create view encryption_rollout.table_functions as
-select p.oid::regprocedure as function, p.proname = 'health' as is_for_readers
+select p.oid::regprocedure as function, p.proname in ('health', 'drift') as is_for_readers
 from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
-  and p.proname in ('encrypt_batch', 'seal_missed_writes', 'health', 'set_trigger', 'new_rows')
+  and p.proname in ('encrypt_batch', 'seal_missed_writes', 'health', 'drift', 'set_trigger', 'new_rows')
 union all
 select f.function, f.purpose = 'health'
 from encryption_rollout.created_functions as f

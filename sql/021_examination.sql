@@ -21,7 +21,9 @@ as $examination$
       array(select jsonb_array_elements_text($1::jsonb -> 'columns')) as columns,
       coalesce($1::jsonb ->> 'suffix', '_encrypted') as suffix,
       coalesce($1::jsonb ->> 'ivColumn', 'pii_iv') as iv_column,
-      $1::jsonb ->> 'createdAt' as created_at_column
+      $1::jsonb ->> 'createdAt' as created_at_column,
+      coalesce(($1::jsonb ->> 'adoptColumns')::boolean, false) as adopts,
+      array(select jsonb_array_elements_text($1::jsonb -> 'ownColumns')) as own_columns
   ),
   found as (
     select t.*, c.oid as table_oid, c.relispartition, c.relowner,
@@ -273,8 +275,16 @@ as $examination$
           and (w.name = any (f.columns || f.key_columns || f.created_at_column) or octet_length(w.name) not between 1 and 63)
         then
           format('initialization vector of table %s found to go to column "%s", a column of its own expected', f.name, w.name)
+        -- The mark that the engine's own have; its records say the same, as far as they are about this table.
+        when a.attnum is not null and not f.adopts and quote_ident(w.name) <> all (f.own_columns)
+          and col_description(f.table_oid, a.attnum) is distinct from 'created by encryption_rollout'
+        then
+          format('column %s of table %s found, which the engine did not create', w.name, f.name)
+        when a.nullability <> 'nullable' or a.attgenerated <> '' then
+          format('column %s of table %s found to be not null, or generated; one that may be null expected', w.name, f.name)
       end as problem,
-      'The engine stores ciphertext there: rename the existing column, or choose another suffix or ivColumn.' as hint, 'ER002' as code
+      'The engine stores ciphertext there: choose another suffix or ivColumn, or rename the existing column. When it was added for the engine, and is empty: adoptColumns.' as hint,
+      'ER002' as code
     from found as f
     cross join lateral (
       select each || f.suffix as name, n from unnest(f.columns) with ordinality as given (each, n)
@@ -338,6 +348,14 @@ begin
   v_target.key_columns := encryption_rollout.texts_of(p_target -> 'key');
   v_target.columns := encryption_rollout.texts_of(p_target -> 'columns');
   v_target.suffix := coalesce(p_target ->> 'suffix', '_encrypted');
+  v_target.sealed_columns := array(
+    select c || v_target.suffix from unnest(v_target.columns) with ordinality as columns (c, n) order by n
+  );
+  v_target.labels := array(
+    select v_target.name || '.' || encryption_rollout.label_part(c)
+    from unnest(v_target.columns) with ordinality as columns (c, n) order by n
+  );
+  v_target.adopts := coalesce((p_target ->> 'adoptColumns')::boolean, false);
   v_target.iv_column := coalesce(p_target ->> 'ivColumn', 'pii_iv');
   v_target.trigger_name := p_target ->> 'trigger';
   v_target.priority := p_target ->> 'priority';
@@ -351,7 +369,9 @@ begin
       using errcode = 'ER002', hint = 'Complete the target in the settings.';
   end if;
 
-  select * into v_line from encryption_rollout.examine(p_target) as e where e.problem is not null order by e.line limit 1;
+  select * into v_line from encryption_rollout.examine(
+    p_target || jsonb_build_object('ownColumns', encryption_rollout.own_columns(v_target))
+  ) as e where e.problem is not null order by e.line limit 1;
   if found then
     raise exception using message = v_line.problem, errcode = v_line.code, hint = v_line.hint;
   end if;
@@ -393,6 +413,26 @@ as $$
   select array(select jsonb_array_elements_text(case jsonb_typeof(p_json) when 'array' then p_json else '[]' end))
 $$;
 
+-- Names, as SQL, of those columns of the table that the records say the engine has made. Not of another table that has got
+-- the name since; but of one that was restored, which has another number, and may have lost the comments.
+create function encryption_rollout.own_columns(p_target encryption_rollout.targets)
+returns text[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select o.name
+    from encryption_rollout.created_objects as o
+    where o.kind = 'column' and o.parent = encryption_rollout.table_sql(p_target)
+      and exists (
+        select from encryption_rollout.targets as t
+        where t.name = p_target.name
+          and (t.table_oid = to_regclass(o.parent) or not exists (select from pg_class as c where c.oid = t.table_oid))
+      )
+  )
+$$;
+
 -- Names of the columns that the engine works with besides the table's own.
 create function encryption_rollout.added_columns(p_target encryption_rollout.targets)
 returns text[]
@@ -400,7 +440,5 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select array(
-    select c || p_target.suffix from unnest(p_target.columns) with ordinality as columns (c, n) order by n
-  ) || p_target.iv_column
+  select p_target.sealed_columns || p_target.iv_column
 $$;

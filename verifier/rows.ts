@@ -3,7 +3,7 @@ import pg from 'pg';
 import type { Findings } from './findings.ts';
 import { columnKey, flawOf, ivBytes, keyNumberOf, open } from './format.ts';
 import type { Keys } from './keys.ts';
-import { columnList, labelOf, stream, type Target } from './targets.ts';
+import { columnList, stream, type Target } from './targets.ts';
 
 export interface Counts {
   rows: number;
@@ -100,7 +100,7 @@ function checkPresence(
 
 /** Checks the ciphertexts of one row after the other; derives each column's key once. */
 function valueChecker(target: Target, keys: Keys, findings: Findings) {
-  const names = target.columns.map((column) => labelOf(target, column));
+  const names = target.labels;
   const columnKeys = new Map(
     [...keys.proven].map(([number, key]) => [number, names.map((name) => columnKey(key, name))]),
   );

@@ -13,6 +13,8 @@ export interface Target {
   /** SQL of the row's key as text, as it is authenticated. */
   readonly keyText: string;
   readonly columns: readonly string[];
+  /** What each column's values are bound to: `<schema>.<table>.<column>`, as they were called when it was registered. */
+  readonly labels: readonly string[];
   /** SQL of each column's text, as it is sealed. */
   readonly texts: readonly string[];
   /** What a ciphertext column's name has after its column's. */
@@ -51,6 +53,7 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
       table,
       keyText: keyOf(row.key_columns.map(textOf)),
       columns: row.columns,
+      labels: row.labels,
       texts: row.columns.map(textOf),
       suffix: row.suffix,
       ivColumn: row.iv_column,
@@ -95,11 +98,6 @@ function keyOf([text = '', ...others]: readonly string[]): string {
 /** A name as it is, or quoted when it holds a dot or a quotation mark: so names that are joined by dots stay apart. */
 function named(name: string): string {
   return /[."]/.test(name) ? pg.escapeIdentifier(name) : name;
-}
-
-/** `<schema>.<table>.<column>`, which each value of the column is bound to. */
-export function labelOf(target: Target, column: string): string {
-  return `${target.name}.${named(column)}`;
 }
 
 /** Column names for SQL: the plaintext's or, with the target's suffix, the ciphertext's. */

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
+import { labelsOf, Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
 import { firstNames, type Sample, samples } from './samples.ts';
@@ -144,7 +144,7 @@ export async function verifyLiveRows(
        ${columns.map(({ plain, sealed }, n) => `${plain} as p${n}, ${sealed} as s${n}`).join(', ')}
      from ${table} where ${sample.isLive} and (${holds})`,
   );
-  const verifies = rowVerifier(target, new Map([[1, masterKey]]));
+  const verifies = rowVerifier(labelsOf(target), new Map([[1, masterKey]]));
   const live = rows.filter(({ rowKey, iv, ...row }) =>
     verifies({
       rowKey,

@@ -28,7 +28,7 @@ begin
   or new.email_encrypted is distinct from old.email_encrypted
   or new.e164_encrypted is distinct from old.e164_encrypted
   or new.first_name_encrypted is distinct from old.first_name_encrypted)
-  and current_setting('encryption_rollout.sealing', true) is distinct from 'on')
+  and current_setting('encryption_rollout.batch', true) is distinct from 'on')
       then
         return new;
       end if;
@@ -38,7 +38,7 @@ begin
       return new;
     end if;
     v_row_key := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
-    select encryption_rollout.sealing_keys('public.appointments', '{email,e164,first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
+    select encryption_rollout.sealing_keys('{public.appointments.email,public.appointments.e164,public.appointments.first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
 
 select r.tid, r.iv,
   (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
@@ -124,7 +124,7 @@ into v_sealed;
     into v_names
     from present as p;
     if tg_op = 'UPDATE' then
-      execute format('select ' || '%1$s or (%2$s) and current_setting(''encryption_rollout.sealing'', true) is distinct from ''on''', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+      execute format('select ' || '%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on''', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
     end if;
     if v_is_stale then
       new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rolledBack } from '../../lambdas/adapters/postgres/database.ts';
 import { auditRows, insertCanary, readHealth } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
+import { labelsOf, Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import {
   appointments,
   freshDatabase,
@@ -44,7 +44,7 @@ const denied = async (sql: string, client = customer) =>
 /** Every row that holds personal data opens outside the database, with the real key, and no error was recorded. */
 async function expectAllSealed(target = Target.parse({}), count = 38) {
   const rows = await auditRows(owner, targetName(target), null, 1000, '3');
-  const verifies = rowVerifier(target, new Map([[testKey.number, testKey.key]]));
+  const verifies = rowVerifier(labelsOf(target), new Map([[testKey.number, testKey.key]]));
   expect(rows.filter((row) => row.iv !== null)).toHaveLength(count);
   expect(rows.filter((row) => !verifies(row))).toEqual([]);
   expect((await owner.query('select * from public.encryption_errors')).rows).toEqual([]);

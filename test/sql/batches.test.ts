@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target } from '../../lambdas/core/plan/settings.ts';
+import { labelsOf, Target } from '../../lambdas/core/plan/settings.ts';
 import {
   appointments,
   freshDatabase,
@@ -57,7 +57,7 @@ const unencrypted = 'pii_iv is null and coalesce(email, e164, first_name) is not
 
 /** Verifies every row outside the database. Returns how many there were. */
 async function verifyAll(): Promise<number> {
-  const verify = rowVerifier(Target.parse({}), new Map([[testKey.number, testKey.key]]));
+  const verify = rowVerifier(labelsOf(Target.parse({})), new Map([[testKey.number, testKey.key]]));
   const { rows } = await client.query(
     "select * from encryption_rollout.audit_rows('public.appointments', null, 1000000)",
   );

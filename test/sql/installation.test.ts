@@ -160,7 +160,7 @@ describe('uninstall', () => {
       insert into public.app_config values ('theme', 'dark');
       create extension pgcrypto;
       create table public.appointments (id uuid primary key, email text, e164 text, first_name text, is_vip boolean,
-        created_at timestamptz, email_encrypted bytea);
+        created_at timestamptz);
       insert into public.appointments values (gen_random_uuid(), 'a@example.com')`);
     const before = await inventory();
     await migrate(client);

@@ -339,7 +339,9 @@ describe('batches', () => {
   test('do not take a table that is not there for one without partitions', async () => {
     await encryptAll();
     await client.query('alter table crm.people rename to persons');
-    await expect(batch(10)).rejects.toMatchObject({ code: '42P01' });
+    expect(await batch(10)).toMatchObject({ encrypted: 0, exhausted: true });
+    await client.query('drop table crm.persons');
+    await expect(batch(10)).rejects.toMatchObject({ code: 'ER013' });
   });
 
   test('of a table without partitions are done at once', async () => {

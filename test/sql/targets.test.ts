@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
-import { Target, targetName } from '../../lambdas/core/plan/settings.ts';
+import { labelsOf, Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -52,9 +52,10 @@ describe('register_target', () => {
   test('refuses a registration that contradicts the first', async () => {
     await client.query('create table public.people (id int primary key, email text, phone text)');
     await register(people);
-    await expect(register({ ...people, columns: ['email', 'phone'] })).rejects.toMatchObject({
+    await expect(register({ ...people, suffix: '_sealed' })).rejects.toMatchObject({
       code: 'ER002',
-      message: expect.stringMatching(/columns \{email,phone\}.* but is registered with .*columns \{email\}/),
+      message: expect.stringMatching(/suffix _sealed.* but is registered with .*suffix _encrypted/),
+      hint: expect.stringContaining('remove-table public.people'),
     });
   });
 
@@ -338,7 +339,7 @@ describe('any table', () => {
       health_status: 'HEALTHY',
       trigger_enabled: true,
     });
-    const verify = rowVerifier(target, new Map([[testKey.number, testKey.key]]));
+    const verify = rowVerifier(labelsOf(target), new Map([[testKey.number, testKey.key]]));
     const sealedRow = (row: { row_key: string; iv: Buffer; plaintexts: string[]; sealed: Buffer[] }) => ({
       rowKey: row.row_key,
       iv: row.iv,

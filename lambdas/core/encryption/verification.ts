@@ -1,4 +1,3 @@
-import { labelPart, type Target, targetName } from '../plan/settings.ts';
 import { type AeadKey, AuthenticationFailed, columnKey, keyNumberOf, openValue } from './aead.ts';
 
 /** A row as the database hands it out for verification; the arrays are in the order of the target's columns. */
@@ -15,10 +14,12 @@ export type Keyring = ReadonlyMap<number, Buffer>;
 /** True when every value of the row is there exactly when its plaintext is, and opens to it. */
 export type RowVerifier = (row: SealedRow) => boolean;
 
-/** A verifier for the target's rows: opens each value with the key that it names; derives the column keys once. */
-export function rowVerifier(target: Target, keyring: Keyring): RowVerifier {
-  const columns = target.columns.map((column) => {
-    const name = `${targetName(target)}.${labelPart(column)}`;
+/**
+ * A verifier for a table's rows: opens each value with the key that it names; derives the column keys once.
+ * @param labels what the values of each column are bound to, in the order of the target's columns
+ */
+export function rowVerifier(labels: readonly string[], keyring: Keyring): RowVerifier {
+  const columns = labels.map((name) => {
     const keys = new Map<number, AeadKey>();
     for (const [number, masterKey] of keyring) keys.set(number, columnKey(masterKey, name));
     return { name, keys };

@@ -116,6 +116,18 @@ export function alertsOf(plan: Plan): Alert[] {
       stopsRollout: true,
     },
     {
+      name: 'TableDrifted',
+      severity: 'tomorrow',
+      metric: 'Drift',
+      statistic: 'Maximum',
+      comparison: 'GreaterThanThreshold',
+      threshold: 0,
+      periodMinutes: 5,
+      whenMissing: 'notBreaching',
+      story:
+        'A table is not any more what was registered: renamed, retyped or dropped, it or a column; a trigger is gone; or rows were written past it. No write of the application fails; new values may be stored in plaintext only.',
+    },
+    {
       name: 'KeyAccessFailures',
       severity: 'page',
       toldByStopRollout: true,

@@ -45,6 +45,8 @@ export const metrics = {
   DecryptionFailures: 'Count',
   MissingIvs: 'Count',
   TriggerFailures: 'Count',
+  /** Findings about a table that is not any more what was registered. */
+  Drift: 'Count',
   KeyAccessFailures: 'Count',
   /** 1 for every execution that was stopped. */
   RolloutStopped: 'Count',

@@ -60,6 +60,8 @@ const GivenTarget = z.strictObject({
     .default(null),
   /** Of the columns that hold the ciphertext: `email` has its in `email_encrypted`. */
   suffix: z.string().min(1).default('_encrypted'),
+  /** Columns of those names that are there already, and empty, are for the engine: a migration has added them. */
+  adoptColumns: z.boolean().default(false),
   /** Column of the row's initialization vector. */
   ivColumn: z.string().min(1).default('pii_iv'),
 });
@@ -92,8 +94,13 @@ export function targetName({ schema, table }: { readonly schema: string; readonl
 }
 
 /** A name as part of a longer one whose parts are joined by dots: as it is, unless it holds a dot or a quotation mark. */
-export function labelPart(name: string): string {
+function labelPart(name: string): string {
   return /[."]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
+}
+
+/** What the values of each column are bound to when the table is registered. A rename that is followed later does not change it. */
+export function labelsOf(target: Pick<Target, 'schema' | 'table' | 'columns'>): string[] {
+  return target.columns.map((column) => `${targetName(target)}.${labelPart(column)}`);
 }
 
 /** The tables of a deployment, in the order in which they are worked on. */

@@ -16,6 +16,7 @@ import type { WholeMeasurements } from '../../core/afterwards/success-metrics.ts
 import type { SpotCheck } from '../../core/gates/criteria.ts';
 import { judge } from '../../core/gates/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from '../../core/payloads.ts';
+import { targetName } from '../../core/plan/settings.ts';
 import { type Check, checkNames } from '../../core/telling/report.ts';
 import { readVitals, spotCheck, timeCanaries } from '../pressure/measurements.ts';
 import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
@@ -29,12 +30,14 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const found = await findRun(client, run);
     const { endedAt: completedAt, endedExactly: completion } = found ?? {};
     // Its schedules end by themselves; until then there is nothing to check of a run that is no more.
-    if (!completedAt || !completion || found?.status !== 'COMPLETED' || found.tables.length === 0) {
+    // One that was taken out of the configuration since is nobody's to check.
+    const tables =
+      found?.tables.filter((table) => step.settings.targets.map(targetName).includes(table)) ?? [];
+    if (!completedAt || !completion || found?.status !== 'COMPLETED' || tables.length === 0) {
       const reason = `${gate}: not made, because run ${run.id} is ${found === undefined ? 'unknown' : found.status !== 'COMPLETED' ? found.status : 'not the latest of any table'}`;
       const subject = `Encryption rollout: ${gate} not made`;
       return { gate, verdict: 'GO', reason, criteria: [], subject, message: reason };
     }
-    const { tables } = found;
     const keys = await step.key();
     await mendKeys(client, async () => keys);
     // The spot checks come first: what they find is among the errors that are counted.

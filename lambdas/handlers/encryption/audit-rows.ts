@@ -1,6 +1,10 @@
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
-import { auditRows, recordDecryptionFailures } from '../../adapters/postgres/encryption/engine.ts';
+import {
+  auditRows,
+  readLabels,
+  recordDecryptionFailures,
+} from '../../adapters/postgres/encryption/engine.ts';
 import { holdAudit, recordAudit } from '../../adapters/postgres/gates/judgements.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { holdWork } from '../../adapters/postgres/runs/runs.ts';
@@ -22,7 +26,7 @@ export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, batc
     let mismatched = 0;
     let finished = true;
     for (const { name } of await readRunTables(client, run)) {
-      const verifies = rowVerifier(step.target(name), keyring);
+      const verifies = rowVerifier(await readLabels(client, name), keyring);
       let mismatchedHere = 0;
       for (finished = false; hasTime && !finished; ) {
         const result = await auditSlice(client, run, name, verifies);

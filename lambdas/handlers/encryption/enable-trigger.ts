@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { rolledBack } from '../../adapters/postgres/database.ts';
-import { insertCanary, setTrigger } from '../../adapters/postgres/encryption/engine.ts';
+import { insertCanary, readLabels, setTrigger } from '../../adapters/postgres/encryption/engine.ts';
 import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { politely } from '../../adapters/postgres/migrations.ts';
 import { lastWriteLatency, recordEvent } from '../../adapters/postgres/runs/events.ts';
@@ -53,7 +53,7 @@ async function enable(
     onMilliseconds,
     canaryEncrypted: canary?.sealed.some((value) => value !== null) ?? false,
     canaryHasIv: canary !== undefined && canary.iv !== null,
-    canaryDecrypts: canary !== undefined && rowVerifier(target, keyring)(canary),
+    canaryDecrypts: canary !== undefined && rowVerifier(await readLabels(client, name), keyring)(canary),
   };
   await recordEvent(client, run, 'TRIGGER_TESTED', { ...test }, name);
 }

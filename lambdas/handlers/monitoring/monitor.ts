@@ -2,7 +2,13 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { isTriggerEnabled, readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import {
+  type Drift,
+  driftInWords,
+  isTriggerEnabled,
+  readDrift,
+  readHealth,
+} from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
 import {
@@ -39,7 +45,7 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
   return step.database(unattachedSession, async (client): Promise<MonitorOutput> => {
     if (!(await hasRun(client))) {
       // Zeros, so that only the alarm of the coverage is without data when preflight looks.
-      await publish(null, { Heartbeat: 1, RunHours: 0, MissingIvs: 0 });
+      await publish(null, { Heartbeat: 1, RunHours: 0, MissingIvs: 0, Drift: 0 });
       return { outcome: 'NOT_STARTED' };
     }
     if (await mendKeys(client, async () => keys))
@@ -49,13 +55,17 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
     for (const target of settings.targets) {
       const name = targetName(target);
       // One that was added to the configuration since is nobody's yet.
-      if (await isPrepared(client, name))
-        tables.push({ name, target, completed: await isEncrypted(client, name) });
+      if (!(await isPrepared(client, name))) continue;
+      const drift = await readDrift(client, name);
+      for (const each of drift) logger.warn(driftInWords(each), { table: name });
+      tables.push({ name, target, completed: await isEncrypted(client, name), drift });
     }
     await measure(client, keys, tables, active, step);
     const started = performance.now();
     let counts = 0;
-    for (const { name, completed } of tables) {
+    for (const { name, completed, drift } of tables) {
+      await publish(name, { Drift: drift.length });
+      if (isInTheWay(drift)) continue;
       const hasTime = performance.now() - started < COUNTS_MILLISECONDS;
       if (hasTime && (await count(client, name, active !== undefined, step)) !== undefined) counts += 1;
       // What this call has counted, or another one before.
@@ -77,7 +87,12 @@ interface WatchedTable {
   readonly target: Target;
   /** It is meant to be encrypted, all of it. */
   readonly completed: boolean;
+  /** What no longer fits of what was registered. */
+  readonly drift: readonly Drift[];
 }
+
+/** It can be neither counted nor looked at by samples; the others can. */
+const isInTheWay = (drift: readonly Drift[]) => drift.some((each) => each.isInTheWay);
 
 /** The exact count, when it is due. */
 async function count(
@@ -100,7 +115,7 @@ async function measure(
   active: Awaited<ReturnType<typeof activeRun>>,
   step: Step,
 ): Promise<void> {
-  for (const { target } of tables)
+  for (const { target } of tables.filter(({ drift }) => !isInTheWay(drift)))
     await within(client, SPOT_CHECK.milliseconds / tables.length, () =>
       spotCheck(step, client, target, keys.keyring, SPOT_CHECK.pages),
     );

@@ -4,6 +4,7 @@ import { readAlarms, readDatabaseMetrics } from '../../adapters/aws/cloudwatch.t
 import { rolledBack } from '../../adapters/postgres/database.ts';
 import {
   insertCanary,
+  readLabels,
   recordDecryptionFailures,
   sampleRows,
   tableSql,
@@ -102,7 +103,7 @@ export async function spotCheck(
 ): Promise<SpotCheck> {
   const table = targetName(target);
   const rows = await sampleRows(client, table, step.plan.spotCheckRows, mostPages);
-  const verifies = rowVerifier(target, keyring);
+  const verifies = rowVerifier(await readLabels(client, table), keyring);
   const mismatchedKeys = rows.filter((row) => !verifies(row)).map(({ rowKey }) => rowKey);
   await recordDecryptionFailures(client, table, mismatchedKeys);
   return { checked: rows.length, mismatchedKeys };

@@ -9,7 +9,7 @@ import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { auditRows, readHealth, sampleRows } from '../../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../../lambdas/core/encryption/verification.ts';
-import type { Target } from '../../../lambdas/core/plan/settings.ts';
+import { labelsOf, type Target } from '../../../lambdas/core/plan/settings.ts';
 import { verify } from '../../../verifier/verify.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../../support/database.ts';
 import { withSection } from '../../support/sections.ts';
@@ -64,7 +64,10 @@ test('tables of every shape are encrypted, verified, restored as text and opened
   }
 
   for (const shape of shapes) {
-    const verifies = rowVerifier(shape.target as unknown as Target, new Map([[testKey.number, testKey.key]]));
+    const verifies = rowVerifier(
+      labelsOf(shape.target as unknown as Target),
+      new Map([[testKey.number, testKey.key]]),
+    );
     const seen = new Set<string>();
     // Five at a time, so that the order and the key's way through text are tried.
     for (let after: readonly string[] | null = null; ; ) {

@@ -17,16 +17,32 @@ export async function isInstalled(client: Client): Promise<boolean> {
 }
 
 /** A table as the engine knows it. */
-export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix' | 'ivColumn'>;
+export type Registration = Pick<Target, 'schema' | 'table' | 'columns' | 'suffix' | 'ivColumn'> & {
+  /** Of each column's ciphertext, when that is not its name and the suffix. */
+  readonly sealedColumns?: readonly string[];
+};
 
-/** The tables of these names that the engine has prepared, in the order in which they were registered. */
+/**
+ * The tables of these names that the engine has prepared, in the order in which they were registered, by what they and their columns
+ * are called now.
+ */
 export async function readRegistrations(client: Client, names: readonly string[]): Promise<Registration[]> {
   const { rows } = await client.query<Registration>(
-    `select schema_name as schema, table_name as table, columns, suffix, iv_column as "ivColumn"
-     from encryption_rollout.targets where name = any ($1) and prepared_at is not null order by id`,
+    `select p.schema_name as schema, p.table_name as table, p.columns, p.sealed_columns as "sealedColumns", p.suffix,
+       p.iv_column as "ivColumn"
+     from encryption_rollout.targets as t cross join lateral encryption_rollout.present(t) as p
+     where t.name = any ($1) and t.prepared_at is not null order by t.id`,
     [names],
   );
   return rows;
+}
+
+/** What the values of each of the target's columns are bound to, in the order of the arrays of its sealed rows. */
+export async function readLabels(client: Client, target: string): Promise<string[]> {
+  const { rows } = await client.query('select labels from encryption_rollout.targets where name = $1', [
+    target,
+  ]);
+  return rows[0]?.labels ?? [];
 }
 
 /** Validates and registers the table, and changes nothing of it unless it was prepared before. */
@@ -73,12 +89,23 @@ export async function readHealth(client: Client, target: string): Promise<Health
   const started = performance.now();
   const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
   const row = rows[0];
+  if (row.total_rows === null) {
+    const [finding] = await readDrift(client, target);
+    throw new UnusableTarget(finding === undefined ? `${target} cannot be counted.` : driftInWords(finding));
+  }
   await client.query(
-    `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count)
-     values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4)
+    `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count, unsealed_rows)
+     values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4, $5)
      on conflict (target) do update set counted_at = excluded.counted_at,
-       readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count`,
-    [target, performance.now() - started, row.readable_percentage, row.missing_iv_count],
+       readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count,
+       unsealed_rows = excluded.unsealed_rows`,
+    [
+      target,
+      performance.now() - started,
+      row.readable_percentage,
+      row.missing_iv_count,
+      row.rows_with_pii - row.readable_rows - row.failed_rows,
+    ],
   );
   return {
     totalRows: row.total_rows,
@@ -95,6 +122,30 @@ export async function readHealth(client: Client, target: string): Promise<Health
   };
 }
 
+/** Something about a table that is not any more what was registered. */
+export interface Drift {
+  readonly what: string;
+  readonly found: string;
+  readonly expected: string;
+  readonly remedy: string;
+  /** The table cannot be worked on, or counted. */
+  readonly isInTheWay: boolean;
+}
+
+/** What no longer fits, what is in the way first. Reads the catalogue, and of rows what was counted last. */
+export async function readDrift(client: Client, target: string): Promise<Drift[]> {
+  const { rows } = await client.query<Drift>(
+    `select what, found, expected, remedy, is_in_the_way as "isInTheWay" from encryption_rollout.drift($1)
+     order by is_in_the_way desc`,
+    [target],
+  );
+  return rows;
+}
+
+export function driftInWords({ what, found, expected, remedy }: Drift): string {
+  return `${what}: ${found} found, ${expected} expected. ${remedy}`;
+}
+
 /** Switches the encryption of new and changed rows; false when it was so already. */
 export async function setTrigger(client: Client, target: string, enabled: boolean): Promise<boolean> {
   const { rows } = await client.query('select encryption_rollout.set_trigger($1, $2) as changed', [
@@ -107,7 +158,7 @@ export async function setTrigger(client: Client, target: string, enabled: boolea
 /** Whether new and changed rows are encrypted. */
 export async function isTriggerEnabled(client: Client, target: string): Promise<boolean> {
   const { rows } = await client.query(
-    `select encryption_rollout.trigger_is_enabled(t, t.trigger_name) as enabled
+    `select encryption_rollout.trigger_is_enabled(encryption_rollout.present(t), t.trigger_name) as enabled
      from encryption_rollout.targets as t where name = $1`,
     [target],
   );
@@ -214,11 +265,11 @@ export function treeSql(oid: string): string {
  * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
  * sealed, which asks for columns that only a prepared table has.
  */
-export function columnsSql({ columns, suffix, ivColumn }: Registration) {
+export function columnsSql({ columns, sealedColumns, suffix, ivColumn }: Registration) {
   const iv = pg.escapeIdentifier(ivColumn);
-  const named = columns.map((column) => ({
+  const named = columns.map((column, n) => ({
     plain: pg.escapeIdentifier(column),
-    sealed: pg.escapeIdentifier(`${column}${suffix}`),
+    sealed: pg.escapeIdentifier(sealedColumns?.[n] ?? `${column}${suffix}`),
   }));
   const any = (condition: (column: { plain: string; sealed: string }) => string) =>
     named.map(condition).join(' or ');

@@ -121,7 +121,7 @@ async function readTables(
   attempt: number,
 ): Promise<Pick<TableStatus, 'name' | 'purpose' | 'triggerEnabled'>[]> {
   const { rows } = await client.query(
-    `select t.name, r.purpose, encryption_rollout.trigger_is_enabled(t, t.trigger_name) as "triggerEnabled"
+    `select t.name, r.purpose, encryption_rollout.trigger_is_enabled(encryption_rollout.present(t), t.trigger_name) as "triggerEnabled"
      from encryption_rollout.run_targets r join encryption_rollout.targets t on t.name = r.target
      where r.run_id = $1 and r.attempt = $2 order by t.id`,
     [run, attempt],

@@ -73,7 +73,7 @@ export async function recordPurposes(client: Client, run: Run): Promise<void> {
   await client.query(
     `update encryption_rollout.run_targets as r
      set purpose = case
-       when not encryption_rollout.trigger_is_enabled(t, t.trigger_name) then 'encrypt'
+       when not encryption_rollout.trigger_is_enabled(encryption_rollout.present(t), t.trigger_name) then 'encrypt'
        when r.purpose = 'rotate' or cardinality(encryption_rollout.keys_in_use()) > 1 then 'rotate'
        when r.purpose = 'verify' or exists (
            select from encryption_rollout.run_targets as before join encryption_rollout.runs as done on done.id = before.run_id

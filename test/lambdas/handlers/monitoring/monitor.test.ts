@@ -65,6 +65,7 @@ const quiet = {
   EncryptionErrors: 0,
   DecryptionFailures: 0,
   MissingIvs: 0,
+  Drift: 0,
   TriggerFailures: 0,
   KeyAccessFailures: 0,
   RunHours: 0,
@@ -74,7 +75,7 @@ const quiet = {
 
 describe('Monitor', () => {
   test('before the first rollout it gives the alarms the zeros that they would wait for', async () => {
-    expect(await published()).toEqual({ RunHours: 0, MissingIvs: 0 });
+    expect(await published()).toEqual({ RunHours: 0, MissingIvs: 0, Drift: 0 });
   });
 
   describe('after a crash of the server, which empties the table of the keys', () => {
@@ -257,6 +258,29 @@ describe('Monitor', () => {
     await world.client.query('update public.appointments set pii_iv = null; reset session_replication_role');
     await countIsDue();
     expect((await published()).MissingIvs).toBe(95);
+  });
+
+  test('tells what no longer fits of a table, and measures the others', async () => {
+    await complete();
+    await world.client.query('alter table public.appointments rename email to mail');
+    expect(await published()).toMatchObject({ Drift: 1, DecryptionFailures: 0, EncryptionPercentage: 100 });
+    await world.client.query('drop table public.appointments');
+    const found = await published();
+    expect(found).toMatchObject({ Drift: 1, TriggerFailures: 1 });
+    expect(found).not.toHaveProperty('EncryptionPercentage');
+  });
+
+  test('tells of rows that were written past the trigger', async () => {
+    await complete();
+    await world.client.query(
+      `set session_replication_role = replica;
+       insert into public.appointments (organization_id, start_at, end_at, email)
+       values (gen_random_uuid(), now(), now(), 'past@example.com');
+       reset session_replication_role`,
+    );
+    await countIsDue();
+    await published();
+    expect(await published()).toMatchObject({ Drift: 1, TriggerFailures: 0 });
   });
 
   test('reports a value that did not open for the application', async () => {

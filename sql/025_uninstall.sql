@@ -6,16 +6,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_run record;
   v_object record;
 begin
-  -- Nobody opens a run from here on.
-  lock table encryption_rollout.runs in share row exclusive mode;
-  select id, status into v_run from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING') limit 1;
-  if found then
-    raise exception 'run % found to be %, no active run expected', v_run.id, v_run.status
-      using errcode = 'ER008', hint = 'Let the rollout complete, or stop its execution, then uninstall.';
-  end if;
+  perform encryption_rollout.refuse_while_active();
+  -- What was renamed since is removed as well.
+  perform encryption_rollout.adopt_names(t) from encryption_rollout.targets as t;
 
   if encryption_rollout.app_config_is_fit() then
     delete from public.app_config where key = 'encryption_rollout.key';
