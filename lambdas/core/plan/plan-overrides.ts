@@ -47,7 +47,7 @@ const schema = z.strictObject({
       mode: z.enum(['plan', 'adaptive']),
       ...pace,
       // Well inside the function's time-out, whatever the last batch takes.
-      callSeconds: rows.max(300),
+      callSeconds: positive.max(300),
       vcpus: rows.nullable(),
     })
     .partial(),
