@@ -105,8 +105,34 @@ as $$
   on conflict do nothing
 $$;
 
--- Creates, or creates again, a function outside the engine's schema; for its owner alone. Raises ER002 when somebody
--- else's is in the way.
+-- Whether what has this name in schema public is the application's: it is there, and not recorded, or of an owner who is not ours.
+create function encryption_rollout.is_taken(p_kind text, p_name text)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_owner oid;
+begin
+  if p_kind = 'function' then
+    select proowner into v_owner from pg_proc where oid = to_regprocedure(p_name);
+  else
+    select relowner into v_owner from pg_class where oid = to_regclass(p_name);
+  end if;
+  return v_owner is not null
+    and (
+      not exists (select from encryption_rollout.created_objects where kind = p_kind and name = p_name)
+      or not (
+        pg_has_role(v_owner, 'usage')
+        or v_owner = (select nspowner from pg_namespace where nspname = 'encryption_rollout')
+      )
+    );
+end
+$$;
+
+-- Creates, or creates again, a function outside the engine's schema; for its owner alone. It is thin, and runs with its caller's
+-- rights: whoever it is granted to can do no more than before. Where the name is the application's there is none.
 create function encryption_rollout.create_public_function(
   p_signature text,
   p_sql text,
@@ -118,11 +144,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if to_regprocedure(p_signature) is not null
-    and not exists (select from encryption_rollout.created_objects where kind = 'function' and name = p_signature)
-  then
-    raise exception 'function % found, which the engine did not create', p_signature
-      using errcode = 'ER002', hint = format('If it is not needed: drop function %s; otherwise rename it.', p_signature);
+  if encryption_rollout.is_taken('function', p_signature) then
+    raise notice 'function % found, which the engine did not create: it goes without', p_signature;
+    return;
   end if;
   execute p_sql;
   execute format('revoke all on function %s from public', p_signature);

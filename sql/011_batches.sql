@@ -365,6 +365,7 @@ $$;
 create function encryption_rollout.encrypt_up_to(p_target text, p_rows integer)
 returns integer
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

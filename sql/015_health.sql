@@ -145,6 +145,32 @@ where %I >= $1
 end
 $$;
 
+create function encryption_rollout.key_access_stats(p_interval interval)
+returns table (
+  accessed_by text,
+  purpose text,
+  target text,
+  access_count bigint,
+  values_used bigint,
+  failure_count bigint,
+  last_access timestamptz
+)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform encryption_rollout.record_decryption_failures();
+  return query
+    select a.accessed_by, a.purpose, a.target, count(*), sum(a.uses)::bigint,
+      coalesce(sum(a.uses) filter (where not a.succeeded), 0)::bigint, max(a.accessed_at)
+    from encryption_rollout.key_access as a
+    where a.accessed_at > clock_timestamp() - p_interval
+    group by a.accessed_by, a.purpose, a.target
+    order by count(*) desc;
+end
+$$;
+
 select encryption_rollout.create_public_function(
   'public.get_key_access_stats(interval)',
   $sql$
@@ -159,20 +185,10 @@ returns table (
   failure_count bigint,
   last_access timestamptz
 )
-language plpgsql
-security definer
+language sql
 set search_path = pg_catalog, pg_temp
 as $function$
-begin
-  perform encryption_rollout.record_decryption_failures();
-  return query
-    select a.accessed_by, a.purpose, a.target, count(*), sum(a.uses)::bigint,
-      coalesce(sum(a.uses) filter (where not a.succeeded), 0)::bigint, max(a.accessed_at)
-    from encryption_rollout.key_access as a
-    where a.accessed_at > clock_timestamp() - p_interval
-    group by a.accessed_by, a.purpose, a.target
-    order by count(*) desc;
-end
+  select * from encryption_rollout.key_access_stats(p_interval)
 $function$
   $sql$,
   'statistics'

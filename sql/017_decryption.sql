@@ -111,6 +111,7 @@ $$;
 create function encryption_rollout.decrypt_logged_by_key(p_key_types text[], p_ciphertext bytea, p_iv bytea, p_row_key text)
 returns text
 language sql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select encryption_rollout.open_logged(

@@ -1,8 +1,8 @@
--- The functions that people call by hand, in schema public: for every target its own, and those that serve several. Who may
--- call them follows from their purpose (see grant_rights).
+-- The functions that people call by hand, in schema public: for every target its own, and those that serve several. Each calls
+-- one of the engine's schema with its caller's rights: who has none there gets nothing, whatever is granted on these.
 
 -- Qualified name of a target's own function: the one that it has; else with the table's name or, where an earlier target has
--- that, with schema and table. Identifiers end at 63 bytes. Raises ER002 when both are taken.
+-- that, with schema and table. Identifiers end at 63 bytes. Raises ER002 when other targets have both.
 create function encryption_rollout.public_name(
   p_target encryption_rollout.targets,
   p_purpose text,
@@ -58,7 +58,6 @@ as $$
 create or replace function %s(n integer default null)
 returns integer
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as %s
     $sql$,
@@ -84,7 +83,6 @@ as $$
 create or replace function %s(ciphertext bytea, iv bytea, %s)
 returns text
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as %s
     $sql$,
@@ -102,6 +100,33 @@ as %s
       ))
     ))
   )
+$$;
+
+create function encryption_rollout.health_summary()
+returns table (
+  total bigint,
+  encrypted bigint,
+  unencrypted bigint,
+  encryption_percentage numeric,
+  missing_iv_count bigint,
+  trigger_enabled boolean,
+  errors_last_hour bigint,
+  health_status text,
+  failed_rows bigint,
+  guard_enabled boolean,
+  encrypted_with_current_key bigint,
+  target text
+)
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
+    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
+  from encryption_rollout.targets as t
+  cross join lateral encryption_rollout.health(t.name) as h
+  where t.prepared_at is not null
+  order by t.id
 $$;
 
 -- One row per target, in the order of registration. The plan names its columns after the first target's table, for ever:
@@ -131,15 +156,9 @@ returns table (
   target text
 )
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
-    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
-  from encryption_rollout.targets as t
-  cross join lateral encryption_rollout.health(t.name) as h
-  where t.prepared_at is not null
-  order by t.id
+  select * from encryption_rollout.health_summary()
 $function$
     $sql$,
     ('total_' || p_first.table_name)::name,

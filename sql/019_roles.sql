@@ -31,17 +31,16 @@ begin
 end
 $$;
 
--- Functions that stay with the installing role, and what they are for: they work on the tables to encrypt, whose owner or
--- owners' member that role is. Callers need no right to the tables.
+-- Functions that stay with the installing role: they work on the tables to encrypt, whose owner or owners' member that role is.
+-- Callers need no right to the tables.
 create view encryption_rollout.table_functions as
-select p.oid::regprocedure as function, p.proname in ('health', 'drift') as is_for_readers
+select p.oid::regprocedure as function, p.proname in ('health', 'health_summary', 'drift') as is_for_readers
 from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
-  and p.proname in ('encrypt_batch', 'seal_missed_writes', 'health', 'drift', 'set_trigger', 'new_rows')
-union all
-select f.function, f.purpose = 'health'
-from encryption_rollout.created_functions as f
-where f.purpose in ('batch', 'health');
+  and p.proname in (
+    'encrypt_batch', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'set_trigger',
+    'new_rows'
+  );
 
 -- Gives what there is to the owner role and grants the others theirs, as far as there are such roles. Can be called at any
 -- time: registering a target does, so roles that were created later are used from then on.
@@ -56,7 +55,7 @@ begin
   exception when insufficient_privilege or undefined_object then
     raise notice 'the engine belongs to %, not to encryption_rollout_owner: %', current_user, sqlerrm;
   end;
-  perform encryption_rollout.grant_rights();
+  perform encryption_rollout.set_grants();
 end
 $$;
 
@@ -137,82 +136,177 @@ begin
 end
 $$;
 
-create function encryption_rollout.grant_rights()
-returns void
+-- What is the engine's, with the rights that there are to it. (app_config is left to the application, which may have begun to use
+-- it, and holds nothing secret.)
+create view encryption_rollout.own_objects as
+select 'schema' as kind, n.oid as object, 0 as column_number, quote_ident(n.nspname) as name, n.nspowner as owner,
+  coalesce(n.nspacl, acldefault('n', n.nspowner)) as acl
+from pg_namespace as n
+where n.nspname = 'encryption_rollout'
+union all
+select case c.relkind when 'S' then 'sequence' else 'table' end, c.oid, 0, c.oid::regclass::text, c.relowner,
+  coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's'::"char" else 'r'::"char" end, c.relowner))
+from pg_class as c
+where c.relkind in ('r', 'v', 'S')
+  and (
+    c.relnamespace = 'encryption_rollout'::regnamespace
+    or c.oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind = 'view')
+  )
+union all
+select 'column', a.attrelid, a.attnum, format('(%I) on table %s', a.attname, a.attrelid::regclass), c.relowner, a.attacl
+from pg_attribute as a
+join pg_class as c on c.oid = a.attrelid
+where c.relnamespace = 'encryption_rollout'::regnamespace and a.attacl is not null and not a.attisdropped
+union all
+select 'function', p.oid, 0, p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+from pg_proc as p
+where (
+    p.pronamespace = 'encryption_rollout'::regnamespace
+    or p.oid in (select f.function from encryption_rollout.created_functions as f)
+  )
+  and not exists (
+    select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+  );
+
+-- The rights that are meant to be, as far as there are such roles; besides the owners nobody has any other.
+create view encryption_rollout.intended_grants as
+with
+  records as (
+    -- The records of runs: the tables that refer to them, and to their tables.
+    select 'encryption_rollout.runs'::regclass::oid as oid
+    union
+    select conrelid
+    from pg_constraint
+    where contype = 'f' and confrelid in ('encryption_rollout.runs'::regclass, 'encryption_rollout.run_targets'::regclass)
+  ),
+  intended (kind, object, column_number, privilege, roles) as (
+    select 'schema', 'encryption_rollout'::regnamespace::oid, 0, 'USAGE', array['operator', 'reader', 'decryptor']
+    union all
+    select 'table', oid, 0, 'SELECT', array['operator', 'reader']
+    from records
+    where oid <> 'encryption_rollout.holds'::regclass
+    union all
+    -- Never the token of a waiting execution, which answers for anybody.
+    select 'column', attrelid, attnum::integer, 'SELECT', array['operator', 'reader']
+    from pg_attribute
+    where attrelid = 'encryption_rollout.holds'::regclass and attnum > 0 and not attisdropped and attname <> 'task_token'
+    union all
+    select 'table', oid, 0, 'SELECT', array['operator', 'reader']
+    from pg_class
+    where oid = 'encryption_rollout.errors'::regclass
+      or oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind = 'view')
+    union all
+    -- The owner role as well: its members need not be the one that installed.
+    select 'function', function::oid, 0, 'EXECUTE',
+      array['operator', 'owner'] || case when is_for_readers then array['reader'] end
+    from encryption_rollout.table_functions
+    union all
+    select 'function', p.oid, 0, 'EXECUTE',
+      case p.proname
+        when 'forget_failed_rows' then array['operator']
+        when 'key_access_stats' then array['operator', 'reader']
+        else array['decryptor']
+      end
+    from pg_proc as p
+    where p.pronamespace = 'encryption_rollout'::regnamespace
+      and p.proname in ('forget_failed_rows', 'key_access_stats', 'decrypt_logged', 'decrypt_logged_by_key', 'pinned_text')
+    union all
+    select 'function', function::oid, 0, 'EXECUTE',
+      case purpose
+        when 'batch' then array['operator']
+        when 'decryption' then array['decryptor']
+        else array['operator', 'reader']
+      end
+    from encryption_rollout.created_functions
+  )
+select i.kind, i.object, i.column_number, i.privilege, r.oid as grantee
+from intended as i
+join pg_roles as r on r.rolname in (select 'encryption_rollout_' || name from unnest(i.roles) as name);
+
+-- Where rights differ from those that are meant to be, and the statement that ends it.
+create function encryption_rollout.wrong_grants()
+returns table (finding text, fix text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    format('%s has %s on %s %s', grantee.name, g.privilege_type, o.kind, o.name),
+    case o.kind
+      when 'column' then format('revoke %s %s from %s cascade;', g.privilege_type, o.name, grantee.name)
+      else format('revoke %s on %s %s from %s cascade;', g.privilege_type, o.kind, o.name, grantee.name)
+    end
+  from encryption_rollout.own_objects as o
+  cross join aclexplode(o.acl) as g
+  cross join lateral (select case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as grantee (name)
+  where g.grantee <> o.owner
+    and (
+      g.is_grantable
+      or (o.kind, o.object, o.column_number, g.privilege_type, g.grantee) not in (
+        select i.kind, i.object, i.column_number, i.privilege, i.grantee from encryption_rollout.intended_grants as i
+      )
+    )
+  union all
+  select
+    format('%s has no %s on %s %s', i.grantee::regrole, i.privilege, i.kind, named.name),
+    case i.kind
+      when 'column' then format('grant %s %s to %s;', i.privilege, named.name, i.grantee::regrole)
+      else format('grant %s on %s %s to %s;', i.privilege, i.kind, named.name, i.grantee::regrole)
+    end
+  from encryption_rollout.intended_grants as i
+  cross join lateral (
+    select case i.kind
+      when 'schema' then i.object::regnamespace::text
+      when 'table' then i.object::regclass::text
+      when 'function' then i.object::regprocedure::text
+      else (
+        select format('(%I) on table %s', attname, attrelid::regclass)
+        from pg_attribute where attrelid = i.object and attnum = i.column_number
+      )
+    end
+  ) as named (name)
+  where not exists (
+    select
+    from encryption_rollout.own_objects as o
+    cross join aclexplode(o.acl) as g
+    where (o.kind, o.object, o.column_number) = (i.kind, i.object, i.column_number)
+      and (o.owner = i.grantee or (g.grantee, g.privilege_type) = (i.grantee, i.privilege))
+  )
+  and not exists (
+    select from encryption_rollout.own_objects as o
+    where i.kind = 'column' and o.kind = 'table' and o.object = i.object and o.owner = i.grantee
+  )
+$$;
+
+-- Revokes what somebody has granted, and default privileges have, and grants what is missing. Returns how many statements.
+create function encryption_rollout.set_grants()
+returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_readers text;
-  v_operators text;
-  v_grant text;
+  v_fixes text[] := array(select fix from encryption_rollout.wrong_grants() order by fix like 'grant %');
+  v_fix text;
 begin
-  select string_agg(rolname::regrole::text, ', ') into v_readers
-  from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_reader');
-  if v_readers is not null then
-    execute format('grant usage on schema encryption_rollout to %s', v_readers);
-    execute format('grant select on encryption_rollout.errors to %s', v_readers);
-    if exists (select from encryption_rollout.created_objects where kind = 'view' and name = 'public.encryption_errors')
-      and to_regclass('public.encryption_errors') is not null
-    then
-      execute format('grant select on public.encryption_errors to %s', v_readers);
-    end if;
-    -- The records of runs: the tables that refer to them, and to their tables.
-    for v_grant in
-      select format(
-        'grant select %s on %s',
-        -- Never the token of a waiting execution, which answers for anybody.
-        case when bool_or(attname = 'task_token') then
-          format('(%s)', string_agg(quote_ident(attname), ', ') filter (where attname <> 'task_token'))
-        end,
-        attrelid::regclass
-      )
-      from pg_attribute
-      where attnum > 0
-        and not attisdropped
-        and attrelid in (
-          select 'encryption_rollout.runs'::regclass
-          union all
-          select conrelid
-          from pg_constraint
-          where contype = 'f'
-            and confrelid in ('encryption_rollout.runs'::regclass, 'encryption_rollout.run_targets'::regclass)
-        )
-      group by attrelid
-      union all
-      select format('grant execute on function %s', function) from encryption_rollout.table_functions where is_for_readers
-      union all
-      select format('grant execute on function %s', function)
-      from encryption_rollout.created_functions
-      where purpose = 'statistics'
-    loop
-      execute format('%s to %s', v_grant, v_readers);
-    end loop;
-  end if;
+  foreach v_fix in array v_fixes loop
+    execute v_fix;
+  end loop;
+  return cardinality(v_fixes);
+end
+$$;
 
-  -- The owner role as well: its members need not be the one that installed.
-  select string_agg(rolname::regrole::text, ', ') into v_operators
-  from pg_roles where rolname in ('encryption_rollout_operator', 'encryption_rollout_owner');
-  if v_operators is not null then
-    for v_grant in
-      select format('grant execute on function %s', function) from encryption_rollout.table_functions
-      union all
-      select 'grant execute on function encryption_rollout.forget_failed_rows(text)'
-    loop
-      execute format('%s to %s', v_grant, v_operators);
-    end loop;
+-- Tables of ours are written by their owner, and by functions of ours. Row-level security would stop a member of
+-- pg_write_all_data as well, but every dump by a member of pg_read_all_data with it.
+create function encryption_rollout.refuse_strangers()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not pg_has_role((select relowner from pg_class where oid = tg_relid), 'usage') then
+    raise exception 'role % may not write to %', current_user, tg_relid::regclass
+      using errcode = '42501', hint = 'It is written by the functions of the engine alone.';
   end if;
-
-  if exists (select from pg_roles where rolname = 'encryption_rollout_decryptor') then
-    grant usage on schema encryption_rollout to encryption_rollout_decryptor;
-    grant execute on function encryption_rollout.decrypt_logged(text, bytea, bytea, text) to encryption_rollout_decryptor;
-    for v_grant in
-      select format('grant execute on function %s', function)
-      from encryption_rollout.created_functions
-      where purpose = 'decryption'
-    loop
-      execute format('%s to encryption_rollout_decryptor', v_grant);
-    end loop;
-  end if;
+  return null;
 end
 $$;

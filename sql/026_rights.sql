@@ -1,17 +1,16 @@
--- The end of the installation. Functions are everybody's by default: the schema is closed to others as well, this is the
--- second lock. Then everything goes to whom it belongs.
+-- The end of the installation: what is written is written by ours, and everything goes to whom it belongs.
 
 do $$
 declare
-  v_function regprocedure;
+  v_table regclass;
 begin
-  for v_function in
-    select p.oid
-    from pg_proc p
-    where p.pronamespace = 'encryption_rollout'::regnamespace
-      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+  for v_table in
+    select oid from pg_class where relnamespace = 'encryption_rollout'::regnamespace and relkind = 'r'
   loop
-    execute format('revoke all on function %s from public', v_function);
+    execute format(
+      'create trigger refuse_strangers before insert or update or delete or truncate on %s execute function encryption_rollout.refuse_strangers()',
+      v_table
+    );
   end loop;
 end
 $$;

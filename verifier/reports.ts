@@ -80,14 +80,12 @@ export type Summary = ReadonlyMap<string, Record<string, unknown>>;
 
 /** It counts every table of the database: to be called once. */
 export async function readSummary(client: pg.ClientBase): Promise<Summary> {
-  const { rows, fields } = await client.query('select * from public.get_encryption_health_summary()');
-  // Its first three columns carry the first table's name: total_appointments, encrypted_appointments, unencrypted_appointments.
-  const names = fields.map(
-    ({ name }, index) => [name, ['total_rows', 'encrypted_rows', 'unencrypted_rows'][index] ?? name] as const,
+  // What public.get_encryption_health_summary() passes on, where the application has not that name itself.
+  const { rows } = await client.query(
+    `select total as total_rows, encrypted as encrypted_rows, unencrypted as unencrypted_rows, s.*
+     from encryption_rollout.health_summary() as s`,
   );
-  return new Map(
-    rows.map((row) => [row.target, Object.fromEntries(names.map(([name, meaning]) => [meaning, row[name]]))]),
-  );
+  return new Map(rows.map((row) => [row.target, row]));
 }
 
 /** What health() and get_encryption_health_summary() report about the table. */
@@ -138,7 +136,7 @@ export async function checkCoverage(
   // For the rollout, which moves rows to the current key.
   compare('encryption_rollout.health', counts.withCurrentKey, health.rows[0]);
 
-  const source = 'public.get_encryption_health_summary';
+  const source = 'encryption_rollout.health_summary';
   const summary = (await readReports()).get(target.name);
   if (summary === undefined)
     findings.violated('coverage', `${source} of ${target.name}`, 'no row for the table');

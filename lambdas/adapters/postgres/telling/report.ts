@@ -233,7 +233,7 @@ export async function readKeyAccess(
   const { rows } = await client.query(
     `select target as "table", accessed_by as by, purpose, access_count as accesses, values_used as uses,
        failure_count as failures, last_access as last
-     from public.get_key_access_stats(clock_timestamp() - $2::timestamptz)
+     from encryption_rollout.key_access_stats(clock_timestamp() - $2::timestamptz)
      where target is null or target = any ($1) order by access_count desc limit 50`,
     [tables, since],
   );
