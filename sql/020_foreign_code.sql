@@ -1,46 +1,197 @@
--- Whose code, besides the table's owner's, would run in a batch and so with the engine's rights: triggers fire as the role
--- that writes. Each finding with the statement that ends it; a trigger that comes with an extension is the superuser's.
-create function encryption_rollout.foreign_code(p_target text)
+-- Whose code, besides the table's owner's, would run in a batch, a trigger or a canary, and so with the engine's rights; and what
+-- else breaks the boundary around key, plaintext and records. Each finding with the statement that ends it.
+
+-- Of these relations: triggers and who may create them, and the functions that constraints, indexes, defaults, generated columns,
+-- partitioning, rules, policies and the columns' types call. What comes with an extension is the superuser's. Needs nothing of the
+-- engine, so that a table can be judged before there is one.
+create function encryption_rollout.foreign_code_of(p_relations oid[])
 returns table (finding text, fix text)
-language plpgsql
+language sql
 stable
 set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_target constant encryption_rollout.targets := encryption_rollout.require_target(p_target);
-begin
-  return query
-    select
-      format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, c.oid::regclass),
-      format('revoke trigger on %s from %s;', c.oid::regclass, case g.grantee when 0 then 'public' else g.grantee::regrole::text end)
-    from encryption_rollout.partition_tree(v_target) as r
-    join pg_class as c on c.oid = r.relation
-    cross join aclexplode(c.relacl) as g
-    where g.privilege_type = 'TRIGGER'
-      and (g.grantee = 0 or not encryption_rollout.is_trusted(g.grantee, c.relowner))
-    union all
-    select
-      format('trigger %I of %s calls %s, which belongs to %s', t.tgname, c.oid::regclass, p.oid::regprocedure, p.proowner::regrole),
-      format('alter function %s owner to %s;', p.oid::regprocedure, c.relowner::regrole)
-    from encryption_rollout.partition_tree(v_target) as r
-    join pg_class as c on c.oid = r.relation
-    join pg_trigger as t on t.tgrelid = c.oid
-    join pg_proc as p on p.oid = t.tgfoid
-    where not t.tgisinternal
+as $foreign_code$
+  with recursive
+    relation as (
+      select c.oid, c.relowner, c.relacl, c.oid::regclass::text as name
+      from pg_class as c
+      where c.oid = any ($1::oid[])
+    ),
+    -- The types of columns, and what these consist of.
+    type (relation, oid) as (
+      select r.oid, a.atttypid
+      from relation as r
+      join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+      union
+      select t.relation, part.oid
+      from type as t
+      join pg_type as y on y.oid = t.oid
+      cross join lateral (
+        select y.typbasetype
+        union all
+        select y.typelem
+        union all
+        select a.atttypid from pg_attribute as a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
+        union all
+        select g.rngsubtype from pg_range as g where g.rngtypid = y.oid
+      ) as part (oid)
+      where part.oid <> 0
+    ),
+    place (relation, class, object, name) as (
+      select t.tgrelid, 'pg_trigger'::regclass, t.oid, format('trigger %I', t.tgname)
+      from relation as r
+      join pg_trigger as t on t.tgrelid = r.oid
       -- Not again in every partition.
-      and t.tgparentid = 0
-      and not encryption_rollout.is_trusted(p.proowner, c.relowner);
-end
-$$;
+      where not t.tgisinternal and t.tgparentid = 0
+      union all
+      select r.oid, 'pg_attrdef', d.oid, format('default of column %I', a.attname)
+      from relation as r
+      join pg_attrdef as d on d.adrelid = r.oid
+      join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+      union all
+      select r.oid, 'pg_constraint', o.oid, format('constraint %I', o.conname)
+      from relation as r
+      join pg_constraint as o on o.conrelid = r.oid
+      union all
+      select r.oid, 'pg_class', i.indexrelid, format('index %s', i.indexrelid::regclass)
+      from relation as r
+      join pg_index as i on i.indrelid = r.oid
+      union all
+      select r.oid, 'pg_class', r.oid, 'partitioning'
+      from relation as r
+      union all
+      select r.oid, 'pg_rewrite', w.oid, format('rule %I', w.rulename)
+      from relation as r
+      join pg_rewrite as w on w.ev_class = r.oid
+      union all
+      select r.oid, 'pg_policy', p.oid, format('policy %I', p.polname)
+      from relation as r
+      join pg_policy as p on p.polrelid = r.oid
+      union all
+      select t.relation, 'pg_type', t.oid, format('type %s', t.oid::regtype)
+      from type as t
+      union all
+      select t.relation, 'pg_constraint', o.oid, format('constraint %I of type %s', o.conname, t.oid::regtype)
+      from type as t
+      join pg_constraint as o on o.contypid = t.oid
+    ),
+    code (relation, name, function) as (
+      select p.relation, p.name, f.oid
+      from place as p
+      join pg_depend as d on d.classid = p.class and d.objid = p.object
+      left join pg_operator as o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+      join pg_proc as f on f.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end
+      union
+      -- What a function with a body that was parsed when it was made calls itself.
+      select c.relation, c.name, d.refobjid
+      from code as c
+      join pg_depend as d on d.classid = 'pg_proc'::regclass and d.objid = c.function and d.refclassid = 'pg_proc'::regclass
+    ),
+    trusted (relation, role) as (
+      select r.oid, o.oid
+      from relation as r
+      join pg_roles as o
+        on o.rolsuper or o.rolname = current_user or pg_has_role(o.oid, r.relowner, 'member')
+          or o.oid in (select nspowner from pg_namespace where nspname = 'encryption_rollout')
+    )
+  select format('%s may create triggers on %s', grantee.name, r.name), format('revoke trigger on %s from %s;', r.name, grantee.name)
+  from relation as r
+  cross join aclexplode(r.relacl) as g
+  cross join lateral (select case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as grantee (name)
+  where g.privilege_type = 'TRIGGER'
+    and (r.oid, g.grantee) not in (select t.relation, t.role from trusted as t)
+  union all
+  select distinct
+    format('%s of %s calls %s, which belongs to %s', c.name, r.name, f.oid::regprocedure, f.proowner::regrole),
+    format('alter function %s owner to %s;', f.oid::regprocedure, r.relowner::regrole)
+  from code as c
+  join relation as r on r.oid = c.relation
+  join pg_proc as f on f.oid = c.function
+  where (r.oid, f.proowner) not in (select t.relation, t.role from trusted as t)
+$foreign_code$;
 
-create function encryption_rollout.is_trusted(p_role oid, p_table_owner oid)
-returns boolean
+create function encryption_rollout.foreign_code(p_target text)
+returns table (finding text, fix text)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select rolsuper or pg_has_role(oid, p_table_owner, 'member')
-    or oid in (select nspowner from pg_namespace where nspname = 'encryption_rollout')
-  from pg_roles
-  where oid = p_role
+  select f.finding, f.fix
+  from encryption_rollout.foreign_code_of(array(
+    select relation from encryption_rollout.partition_tree(encryption_rollout.require_target(p_target))
+  )) as f
+$$;
+
+-- Whatever lets somebody else reach key, plaintext or records, or has it carried out; besides foreign code on the targets.
+create function encryption_rollout.breaches()
+returns table (finding text, fix text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with ours as (
+    select c.oid, c.relowner, c.relpersistence, c.relrowsecurity, c.oid::regclass::text as name
+    from pg_class as c
+    where c.relkind = 'r' and c.relnamespace = 'encryption_rollout'::regnamespace
+  )
+  select w.finding, w.fix from encryption_rollout.wrong_grants() as w
+  union all
+  select
+    format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole),
+    format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
+  from encryption_rollout.own_objects as o
+  join pg_namespace as n on n.nspname = 'encryption_rollout'
+  where o.kind <> 'column'
+    and not pg_has_role(o.owner, n.nspowner, 'member')
+  union all
+  select format('trigger %I of %s is not ours', t.tgname, o.name), format('drop trigger %I on %s;', t.tgname, o.name)
+  from ours as o
+  join pg_trigger as t on t.tgrelid = o.oid
+  where not t.tgisinternal and t.tgfoid <> 'encryption_rollout.refuse_strangers()'::regprocedure
+  union all
+  select
+    format('members of pg_write_all_data may write to %s', o.name),
+    format(
+      'create or replace trigger refuse_strangers before insert or update or delete or truncate on %1$s execute function encryption_rollout.refuse_strangers(); alter table %1$s enable trigger refuse_strangers;',
+      o.name
+    )
+  from ours as o
+  where not exists (
+    select from pg_trigger where tgrelid = o.oid and tgname = 'refuse_strangers' and tgenabled in ('O', 'A')
+  )
+  union all
+  select format('rule %I of %s is not ours', w.rulename, w.ev_class::regclass), format('drop rule %I on %s;', w.rulename, w.ev_class::regclass)
+  from pg_rewrite as w
+  join pg_class as c on c.oid = w.ev_class
+  where c.relnamespace = 'encryption_rollout'::regnamespace and w.rulename <> '_RETURN'
+  union all
+  select
+    format('%s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass),
+    format('alter table %s no inherit %s;', i.inhrelid::regclass, i.inhparent::regclass)
+  from pg_inherits as i
+  where exists (select from ours as o where o.oid in (i.inhrelid, i.inhparent))
+  union all
+  select format('policy %I of %s is not ours', p.polname, o.name), format('drop policy %I on %s;', p.polname, o.name)
+  from ours as o
+  join pg_policy as p on p.polrelid = o.oid
+  union all
+  select 'members of pg_read_all_data may read the keys', 'alter table encryption_rollout.key_material enable row level security;'
+  from ours as o
+  where o.name = 'encryption_rollout.key_material' and not o.relrowsecurity
+  union all
+  select format('publication %I publishes the keys', p.pubname), 'select encryption_rollout.keep_keys(false);'
+  from pg_publication_tables as p
+  where (p.schemaname, p.tablename) = ('encryption_rollout', 'key_material')
+  union all
+  select format('logical slot %I streams the keys', s.slot_name), 'select encryption_rollout.keep_keys(false);'
+  from pg_replication_slots as s
+  join ours as o on o.name = 'encryption_rollout.key_material' and o.relpersistence = 'p'
+  where s.slot_type = 'logical' and s.database = current_database()
+  union all
+  -- Whoever passes a literal of no type, or leaves out an argument, may reach it in place of ours.
+  select format('function %s has a name of ours', p.oid::regprocedure), format('drop function %s;', p.oid::regprocedure)
+  from pg_proc as p
+  join pg_proc as ours on ours.proname = p.proname and ours.pronamespace = p.pronamespace
+  join encryption_rollout.created_functions as f on f.function = ours.oid
+  where p.oid not in (select c.function from encryption_rollout.created_functions as c)
+    and not pg_has_role(p.proowner, ours.proowner, 'member')
 $$;

@@ -13,6 +13,7 @@ export const invariants = {
   key: 'The key is the registered one',
   trigger: 'Encryption trigger enabled',
   guard: 'Guard trigger enabled',
+  boundary: 'Nobody else reaches key, plaintext or records',
   phases: 'Batches add up to their phases',
   work: 'Recorded work covers the encrypted rows',
   completion: 'Completed runs passed every phase and the audit',

@@ -88,6 +88,22 @@ export async function readSummary(client: pg.ClientBase): Promise<Summary> {
   return new Map(rows.map((row) => [row.target, row]));
 }
 
+/** What the engine says of who else could reach it, and whose code the table runs. */
+export async function checkBoundary(
+  client: pg.ClientBase,
+  target: Target,
+  findings: Findings,
+): Promise<void> {
+  const { rows } = await client.query<{ finding: string; fix: string }>(
+    `select finding, fix from encryption_rollout.breaches()
+     union all
+     select finding, fix from encryption_rollout.foreign_code($1)`,
+    [target.name],
+  );
+  findings.check('boundary');
+  for (const { finding, fix } of rows) findings.violated('boundary', target.name, `${finding}; ${fix}`);
+}
+
 /** What health() and get_encryption_health_summary() report about the table. */
 export async function checkCoverage(
   client: pg.ClientBase,

@@ -7,7 +7,7 @@ import { CannotVerify } from './cannot-verify.ts';
 import { Findings, type Result, type Violation } from './findings.ts';
 import { readKeys } from './keys.ts';
 import { checkCompletion, checkPhases, checkWork, latestRun } from './records.ts';
-import { checkCoverage, checkTriggers, readSummary, type Summary } from './reports.ts';
+import { checkBoundary, checkCoverage, checkTriggers, readSummary, type Summary } from './reports.ts';
 import { type Counts, checkIvReuse, checkRows } from './rows.ts';
 import { compareSnapshot, writeSnapshot } from './snapshot.ts';
 import { readTargets, type Target } from './targets.ts';
@@ -89,6 +89,7 @@ async function verifyTarget(
     await compareSnapshot(client, target, options.plaintextBefore, findings);
   const triggers = await checkTriggers(client, target, complete, findings);
   await checkCoverage(client, target, counts, triggers, reports, findings);
+  await checkBoundary(client, target, findings);
   await checkPhases(client, target, findings);
   await checkWork(client, target, counts, findings);
   await checkCompletion(client, target, findings);

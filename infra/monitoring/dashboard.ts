@@ -198,9 +198,12 @@ function howItCameToThis(names: Names, rowsPerSecond: MathExpression): IWidget[]
             'MissingIvs',
             'TriggerFailures',
             'KeyAccessFailures',
+            'Breaches',
             'RolloutStopped',
           ] as const
-        ).map((name) => metricOf(names, name, name === 'MissingIvs' ? 'Maximum' : 'Sum', 5)),
+        ).map((name) =>
+          metricOf(names, name, name === 'MissingIvs' || name === 'Breaches' ? 'Maximum' : 'Sum', 5),
+        ),
         width: 24,
       }),
     ],

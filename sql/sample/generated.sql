@@ -320,7 +320,6 @@ returning t.ctid as tid, ((t.email is not null and t.email_encrypted is not null
 create or replace function public.batch_encrypt_appointments(n integer default null)
 returns integer
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $body$
   select encryption_rollout.encrypt_up_to('public.appointments', n)
@@ -343,21 +342,14 @@ returns table (
   target text
 )
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
-    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
-  from encryption_rollout.targets as t
-  cross join lateral encryption_rollout.health(t.name) as h
-  where t.prepared_at is not null
-  order by t.id
+  select * from encryption_rollout.health_summary()
 $function$;
 
 create or replace function public.decrypt_appointments_pii_with_iv_logged(ciphertext bytea, iv bytea, id uuid)
 returns text
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $body$
   select encryption_rollout.decrypt_logged('public.appointments', $1, $2, (case when $3 is not null then pg_catalog.concat($3) end) collate pg_catalog."C")
@@ -366,7 +358,6 @@ $body$;
 create or replace function public.decrypt_pii_with_iv_logged(ciphertext bytea, iv bytea, id uuid)
 returns text
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $body$
   select encryption_rollout.decrypt_logged_by_key('{uuid}', $1, $2, (case when $3 is not null then pg_catalog.concat($3) end) collate pg_catalog."C")

@@ -341,6 +341,110 @@ describe('whose code runs with the rights of the engine', () => {
     for (const { fix } of found) await owner.query(fix);
     expect(await findings()).toEqual([]);
   });
+
+  /** Every place from which a table runs code, with a function of the application's in it. */
+  const places: Record<string, string> = {
+    'a constraint': 'alter table public.appointments add constraint mine check (public.helper(note))',
+    'an operator in a constraint':
+      'create operator public.=== (leftarg = text, rightarg = text, function = public.two); alter table public.appointments add constraint mine check (note === note)',
+    'an index on an expression': 'create index mine on public.appointments (public.helper(note))',
+    'an index on some rows': 'create index mine on public.appointments (id) where public.helper(note)',
+    'a unique index': 'create unique index mine on public.appointments ((public.helper(note)), id)',
+    'an exclusion constraint':
+      'alter table public.appointments add constraint mine exclude ((public.helper(note)) with =, id with =) where (false)',
+    'a default': 'alter table public.appointments add mine boolean default public.helper(null)',
+    'a generated column':
+      'alter table public.appointments add mine boolean generated always as (public.helper(note)) stored',
+    'a domain':
+      'create domain public.mine as text check (public.helper(value)); alter table public.appointments add m public.mine',
+    'a domain over a domain': `create domain public.below as text check (public.helper(value)); create domain public.mine as public.below;
+      alter table public.appointments add m public.mine`,
+    'an array of a domain':
+      'create domain public.mine as text check (public.helper(value)); alter table public.appointments add m public.mine[]',
+    'a composite type with a domain': `create domain public.below as text check (public.helper(value)); create type public.mine as (part public.below);
+      alter table public.appointments add m public.mine`,
+    'the default of a domain':
+      'create domain public.mine as boolean default public.helper(null); alter table public.appointments add m public.mine',
+    'a rule':
+      'create rule mine as on update to public.appointments where public.helper(new.note) do also select 1',
+    'a policy': 'create policy mine on public.appointments using (public.helper(note))',
+    'the condition of a trigger':
+      'create trigger mine before update on public.appointments for each row when (public.helper(new.note)) execute function suppress_redundant_updates_trigger()',
+    'a function of the owner’s that names it': `create function public.outer(text) returns boolean immutable language sql return public.helper($1);
+      alter table public.appointments add constraint mine check (public.outer(note))`,
+  };
+  test.each(Object.entries(places))('a function of the application’s in %s is found', async (_, sql) => {
+    await customer.query(`
+      create function public.helper(text) returns boolean immutable language plpgsql as $$ begin return true; end $$;
+      create function public.two(text, text) returns boolean immutable language plpgsql as $$ begin return true; end $$`);
+    await owner.query(sql);
+    const found = await findings();
+    expect(found.length).toBeGreaterThan(0);
+    for (const { finding, fix } of found) {
+      expect(finding).toMatch(new RegExp(`public\\.(helper|two)\\(.*, which belongs to ${role}`));
+      await owner.query(fix);
+    }
+    expect(await findings()).toEqual([]);
+  });
+});
+
+describe('what breaks the boundary', () => {
+  const breaches = async () =>
+    (await owner.query('select finding, fix from encryption_rollout.breaches()')).rows;
+  test.each([
+    [
+      'a trigger on a record',
+      `create function public.spy() returns trigger language plpgsql as $$ begin return new; end $$;
+       create trigger spy before insert on encryption_rollout.key_material for each row execute function public.spy()`,
+      'trigger spy of encryption_rollout.key_material is not ours',
+    ],
+    [
+      'our own trigger switched off',
+      'alter table encryption_rollout.targets disable trigger refuse_strangers',
+      'members of pg_write_all_data may write to encryption_rollout.targets',
+    ],
+    [
+      'a rule on a record',
+      'create rule spy as on insert to encryption_rollout.key_access do also select 1',
+      'rule spy of encryption_rollout.key_access is not ours',
+    ],
+    [
+      'a table that inherits',
+      'create table public.spy () inherits (encryption_rollout.errors)',
+      'public.spy inherits from encryption_rollout.errors',
+    ],
+    [
+      'a policy on the keys',
+      'create policy spy on encryption_rollout.key_material using (true)',
+      'policy spy of encryption_rollout.key_material is not ours',
+    ],
+    [
+      'no row-level security',
+      'alter table encryption_rollout.key_material disable row level security',
+      'members of pg_read_all_data may read the keys',
+    ],
+    [
+      'the keys in a publication',
+      'create publication spy for all tables; select encryption_rollout.keep_keys(true)',
+      'publication spy publishes the keys',
+    ],
+  ])('%s is found, and the fix helps', async (_, sql, finding) => {
+    expect(await breaches()).toEqual([]);
+    await owner.query(sql);
+    const found = await breaches();
+    expect(found.map((each) => each.finding)).toContain(finding);
+    for (const { fix } of found) await owner.query(fix);
+    expect(await breaches()).toEqual([]);
+  });
+
+  test('a function of the application’s under a name of ours is found', async () => {
+    await customer.query(
+      "create function public.get_key_access_stats(text) returns int language sql as 'select 1'",
+    );
+    expect((await breaches()).map(({ finding }) => finding)).toEqual([
+      'function public.get_key_access_stats(text) has a name of ours',
+    ]);
+  });
 });
 
 describe('names', () => {

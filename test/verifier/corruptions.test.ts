@@ -273,7 +273,7 @@ describe('what is switched off or recorded wrongly', () => {
           (name) => `encryption_rollout.health.${name} of ${target}`,
         ),
         ...[...names, 'encrypted_with_current_key'].map(
-          (name) => `public.get_encryption_health_summary.${name} of ${target}`,
+          (name) => `encryption_rollout.health_summary.${name} of ${target}`,
         ),
       ].sort(),
     });

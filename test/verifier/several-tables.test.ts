@@ -121,11 +121,11 @@ test('a table that was added later is under way, while the other one is complete
 
 test('a table that the summary leaves out', async () => {
   const { rows } = await client.query(
-    "select pg_get_functiondef('public.get_encryption_health_summary()'::regprocedure) as sql",
+    "select pg_get_functiondef('encryption_rollout.health_summary()'::regprocedure) as sql",
   );
   await client.query(rows[0].sql.replace('order by t.id', 'and t.id = 1'));
   expect(await found()).toEqual({
     [target]: {},
-    [staff]: { coverage: [`public.get_encryption_health_summary of ${staff}`] },
+    [staff]: { coverage: [`encryption_rollout.health_summary of ${staff}`] },
   });
 });

@@ -85,6 +85,21 @@ export function keyCriterion(matches: boolean): Criterion {
   );
 }
 
+/** What lets others than those it should reach key, plaintext or records, with the statement that ends it. */
+export interface Breach {
+  readonly finding: string;
+  readonly fix: string;
+}
+
+export function boundaryCriterion(breaches: readonly Breach[]): Criterion {
+  return criterion(
+    'Boundary around key and plaintext',
+    ['holds', ...breaches.map(({ fix }) => fix)].join(': ').replace(/;: /g, '; '),
+    breaches.map(({ finding }) => finding).join('; ') || 'holds',
+    breaches.length === 0,
+  );
+}
+
 /** @param expectedOfNone what is expected of a table without an encrypted row */
 export function spotCheckCriterion(
   { checked, mismatchedKeys }: SpotCheck,

@@ -8,7 +8,9 @@ import {
   type AuditResult,
   auditCriterion,
   auditReachCriterion,
+  type Breach,
   batchTimeCriteria,
+  boundaryCriterion,
   type ErrorCounts,
   errorPercent,
   keyCriterion,
@@ -47,6 +49,7 @@ export interface GateMeasurements {
   readonly tables: readonly TableMeasurements[];
   /** Secrets Manager's key is the one that the database encrypts with. */
   readonly keyMatches: boolean;
+  readonly breaches: readonly Breach[];
   readonly vitals: Vitals;
 }
 
@@ -55,6 +58,7 @@ export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Cri
   return [
     ...m.tables.flatMap((each) => about(each.table, tableCriteria(plan, phase, each))),
     keyCriterion(m.keyMatches),
+    boundaryCriterion(m.breaches),
     ...vitalsCriteria(plan, m.vitals),
   ];
 }

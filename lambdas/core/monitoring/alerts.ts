@@ -141,6 +141,18 @@ export function alertsOf(plan: Plan): Alert[] {
         'The encryption key could not be read, or it is not the key that this database is encrypted with. Nothing is written until it is right.',
     },
     {
+      name: 'BoundaryBroken',
+      metric: 'Breaches',
+      severity: 'page',
+      statistic: 'Maximum',
+      comparison: 'GreaterThanThreshold',
+      threshold: 0,
+      periodMinutes: 5,
+      whenMissing: 'ignore',
+      story:
+        'Somebody else may reach the key, open values or write into the records of the rollout, or code of somebody else runs with the engine’s rights. The next gate will not pass.',
+    },
+    {
       name: 'BatchErrorRate',
       severity: 'page',
       toldByStopRollout: true,

@@ -48,6 +48,8 @@ export const metrics = {
   /** Findings about a table that is not any more what was registered. */
   Drift: 'Count',
   KeyAccessFailures: 'Count',
+  /** What lets others than those it should reach key, plaintext or records. */
+  Breaches: 'Count',
   /** 1 for every execution that was stopped. */
   RolloutStopped: 'Count',
 } as const;

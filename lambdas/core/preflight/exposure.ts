@@ -1,4 +1,5 @@
 /** Whether the database server would show keys or personal data to others than those it should. Pure. */
+import { type Breach, boundaryCriterion } from '../gates/criteria.ts';
 import type { Criterion } from '../gates/judgement.ts';
 
 /** A setting of PostgreSQL that logs what our functions compute inside the database, as one scope has it. */
@@ -15,7 +16,9 @@ export interface ServerSetting {
 export interface Exposure {
   readonly settings: readonly ServerSetting[];
   /** Code of other roles that would run with the engine's rights, each with the statement that ends it. */
-  readonly foreignCode: readonly { readonly finding: string; readonly fix: string }[];
+  readonly foreignCode: readonly Breach[];
+  /** What else breaks the boundary; nothing, where there is no engine yet. */
+  readonly breaches: readonly Breach[];
 }
 
 const isOn = (value: string) => /^(on|true|t|yes|y|1)$/i.test(value);
@@ -59,7 +62,7 @@ const leaks: readonly Leak[] = [
 export const judgedSettings = [...leaks, ...autoExplain, ...pgaudit].map(({ name }) => name);
 
 /** One criterion on the server's logging and one on the code that runs with the engine's rights. */
-export function exposureCriteria({ settings, foreignCode }: Exposure): Criterion[] {
+export function exposureCriteria({ settings, foreignCode, breaches }: Exposure): Criterion[] {
   const valuesOf = (wanted: string) => settings.filter(({ name }) => name === wanted);
   const active = leaks.filter(
     ({ unless }) =>
@@ -85,10 +88,11 @@ export function exposureCriteria({ settings, foreignCode }: Exposure): Criterion
     },
     {
       name: 'No foreign code in batches',
-      expected: `triggers of the table's owner alone${foreignCode.length > 0 ? `: ${foreignCode.map(({ fix }) => fix).join(' ')}` : ''}`,
+      expected: `functions of the table's owner alone, wherever the table calls any${foreignCode.length > 0 ? `: ${foreignCode.map(({ fix }) => fix).join(' ')}` : ''}`,
       measured: foreignCode.map(({ finding }) => finding).join('; ') || 'none',
       passed: foreignCode.length === 0,
     },
+    boundaryCriterion(breaches),
   ];
 }
 

@@ -11,6 +11,7 @@ export const headings = {
   MissingIvs: ['Missing IVs', 'New rows without IV'],
   TriggerFailures: ['Trigger failures', 'Canary insert', 'New rows encrypted by the trigger', 'Trigger'],
   KeyAccessFailures: ['Key access failures', 'Encryption key', 'WrongKey', 'KeyUnavailable'],
+  BoundaryBroken: ['Boundary around key and plaintext'],
   BatchErrorRate: ['Error rate'],
   EncryptionErrors: ['Encryption errors', 'Rows encrypted', 'Encryption percentage', 'Unencrypted rows'],
   BatchesSlow: ['Batch time per row', 'Write latency'],

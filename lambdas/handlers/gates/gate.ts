@@ -6,6 +6,7 @@ import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engi
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, readAuditReach, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
+import { readBreaches } from '../../adapters/postgres/preflight/exposure.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
@@ -71,6 +72,7 @@ async function measure(
   return {
     tables,
     keyMatches: (await compareKeys(client, keys)) === 'same',
+    breaches: await readBreaches(client),
     vitals: await readVitals(
       step,
       client,

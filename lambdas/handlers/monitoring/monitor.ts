@@ -17,6 +17,7 @@ import {
   stalledMinutes,
 } from '../../adapters/postgres/monitoring/monitoring.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
+import { readBreaches } from '../../adapters/postgres/preflight/exposure.ts';
 import { isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { activeRun, hasRun, isEncrypted, isWatched } from '../../adapters/postgres/runs/run-status.ts';
 import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
@@ -121,6 +122,8 @@ async function measure(
     );
   await writeDownFailedDecryptions(client);
   const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
+  const breaches = await readBreaches(client);
+  for (const { finding, fix } of breaches) step.logger.warn('the boundary is broken', { finding, fix });
   const { hoursLeft, rows, phase } = await readStatus(client, step.settings);
   await publish(null, {
     Heartbeat: 1,
@@ -130,6 +133,7 @@ async function measure(
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
+    Breaches: breaches.length,
   });
   // Nobody may know the table of a value that did not open; and one may have been taken out of the configuration.
   const others = errors.besides(tables.map(({ name }) => name));

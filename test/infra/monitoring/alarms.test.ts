@@ -117,7 +117,13 @@ describe('alarms', () => {
 
   test('an end is told of levels alone: that a failure is not repeated does not mend it', () => {
     const told = all.map(({ name }) => name).filter((name) => alarmOf(name).OKActions !== undefined);
-    expect(told).toEqual(['CoverageBelow99', 'MissingIvs', 'RolloutOverdue', 'MonitorSilent']);
+    expect(told).toEqual([
+      'CoverageBelow99',
+      'MissingIvs',
+      'BoundaryBroken',
+      'RolloutOverdue',
+      'MonitorSilent',
+    ]);
   });
 
   test('the numbers in the stories are those of the plan', () => {

@@ -1,31 +1,27 @@
 import type pg from 'pg';
+import type { Breach } from '../../../core/gates/criteria.ts';
 import type { Target } from '../../../core/plan/settings.ts';
 import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.ts';
-import { tableSql, treeSql } from '../encryption/engine.ts';
+import { isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
+import { readSql } from '../migrations.ts';
 
-/** What encryption_rollout.foreign_code will find, whose owner will be the role that installs. */
-const foreignCodeBeforeInstallation = `
-  with wanted as (
-    select c.oid, c.relacl, c.relowner, c.oid::regclass::text as name
-    from (${treeSql('$1::regclass::oid')}) as part join pg_class as c on c.oid = part.oid
-  ), strangers as (
-    select w.oid as to, r.oid from pg_roles as r, wanted as w
-    where not r.rolsuper and not pg_has_role(r.oid, w.relowner, 'member') and r.rolname <> current_user
-    union all
-    -- Everybody.
-    select w.oid, 0 from wanted as w
-  )
-  select format('%s may create triggers on %s', case g.grantee when 0 then 'everybody' else g.grantee::regrole::text end, w.name) as finding,
-    format('revoke trigger on %s from %s;', w.name, case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as fix
-  from wanted as w, aclexplode(w.relacl) as g
-  where g.privilege_type = 'TRIGGER' and (w.oid, g.grantee) in (select s.to, s.oid from strangers as s)
-  union all
-  select format('trigger %I of %s calls %s, which belongs to %s', t.tgname, w.name, p.oid::regprocedure, p.proowner::regrole),
-    format('alter function %s owner to %s;', p.oid::regprocedure, w.relowner::regrole)
-  from wanted as w
-  join pg_trigger as t on t.tgrelid = w.oid
-  join pg_proc as p on p.oid = t.tgfoid
-  where not t.tgisinternal and t.tgparentid = 0 and (w.oid, p.proowner) in (select s.to, s.oid from strangers as s)`;
+/** The body of encryption_rollout.foreign_code_of, which needs no engine. */
+async function foreignCodeText(): Promise<string> {
+  const [, text] = (await readSql('020_foreign_code.sql')).split('$foreign_code$');
+  if (text === undefined) throw new Error('020_foreign_code.sql has no text between $foreign_code$ marks');
+  return text;
+}
+
+/** Takes back what was granted, then tells what else breaks the boundary: of the engine, and foreign code on all of its tables. */
+export async function readBreaches(client: pg.ClientBase): Promise<Breach[]> {
+  await client.query('select encryption_rollout.set_grants()');
+  const { rows } = await client.query<Breach>(
+    `select finding, fix from encryption_rollout.breaches()
+     union all
+     select f.finding, f.fix from encryption_rollout.targets as t cross join lateral encryption_rollout.foreign_code(t.name) as f`,
+  );
+  return rows;
+}
 
 /**
  * Reads what preflight judges: settings as every scope has them, and foreign code on the tables.
@@ -55,8 +51,15 @@ export async function readExposure(
     const { rows } =
       typeof table === 'string'
         ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [table])
-        : await client.query(foreignCodeBeforeInstallation, [tableSql(table)]);
+        : await client.query(await foreignCodeText(), [
+            (await client.query<{ oid: number }>(treeSql('$1::regclass::oid'), [tableSql(table)])).rows.map(
+              ({ oid }) => oid,
+            ),
+          ]);
     foreignCode.push(...rows);
   }
-  return { settings: settings.rows, foreignCode };
+  const breaches = (await isInstalled(client))
+    ? (await client.query<Breach>('select finding, fix from encryption_rollout.breaches()')).rows
+    : [];
+  return { settings: settings.rows, foreignCode, breaches };
 }

@@ -21,18 +21,19 @@ type Change = (m: Measured) => Measured;
 const covered = (percent: number) => ({ encryptionPercentage: percent, encryptedRows: 100 * percent });
 
 function verdictOf(phase: PhaseNumber, change: Change = (m) => m) {
-  const { vitals, keyMatches, ...table } = change({
+  const { vitals, keyMatches, breaches, ...table } = change({
     ...healthy(coverageAt[phase]),
     vitals: calm,
     keyMatches: true,
+    breaches: [],
   });
-  return verdictOfAll(phase, [table], { vitals, keyMatches });
+  return verdictOfAll(phase, [table], { vitals, keyMatches, breaches });
 }
 
 function verdictOfAll(
   phase: PhaseNumber,
   tables: readonly TableMeasurements[],
-  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true },
+  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true, breaches: [] },
 ) {
   return judge('gate', gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), { tables, ...shared }));
 }

@@ -56,7 +56,7 @@ const ready: Omit<ChecklistMeasurements, 'tables'> = {
   slots: [],
   dashboardExists: true,
   subscribers: 1,
-  exposure: { settings: [], foreignCode: [] },
+  exposure: { settings: [], foreignCode: [], breaches: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
 /** Of the table, and of what concerns all. */

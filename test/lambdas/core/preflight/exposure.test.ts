@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { exposureCriteria, type ServerSetting } from '../../../../lambdas/core/preflight/exposure.ts';
 
 const setting = (name: string, value: string, scope = 'server'): ServerSetting => ({ name, value, scope });
-const judged = (...settings: ServerSetting[]) => exposureCriteria({ settings, foreignCode: [] })[0];
+const judged = (...settings: ServerSetting[]) =>
+  exposureCriteria({ settings, foreignCode: [], breaches: [] })[0];
 
 describe('the server log keeps secrets', () => {
   test.each([
@@ -56,7 +57,7 @@ describe('the server log keeps secrets', () => {
 
 test('foreign code is refused, with the statement that ends it', () => {
   const foreignCode = [{ finding: 'app may create triggers on t', fix: 'revoke trigger on t from app;' }];
-  expect(exposureCriteria({ settings: [], foreignCode })[1]).toMatchObject({
+  expect(exposureCriteria({ settings: [], foreignCode, breaches: [] })[1]).toMatchObject({
     passed: false,
     measured: 'app may create triggers on t',
     expected: expect.stringContaining('revoke trigger on t from app;'),

@@ -195,6 +195,7 @@ describe('the cause of a stop', () => {
         gateCriteria(defaultPlan, phase, {
           tables: [healthy(phase.aimPercent)],
           keyMatches: true,
+          breaches: [],
           vitals: calm,
         }),
       )

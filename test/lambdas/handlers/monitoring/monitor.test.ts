@@ -68,6 +68,7 @@ const quiet = {
   Drift: 0,
   TriggerFailures: 0,
   KeyAccessFailures: 0,
+  Breaches: 0,
   RunHours: 0,
   StalledMinutes: 0,
   CountAgeHours: expect.closeTo(0, 1),
