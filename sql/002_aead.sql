@@ -2,7 +2,8 @@
 -- These are the reference: plain, callable and tested with the RFCs' vectors. Batches and triggers use the same
 -- construction written as one inline expression (encryption_rollout.sealing_query), because nested calls cost more than
 -- the cryptography. Bodies that begin with "return" are parsed when they are created, so no search_path can change what
--- they mean, and they are inlined where they are called.
+-- they mean, and they are inlined where they are called. Those that call pgcrypto are the only ones that know its schema,
+-- and go with it when somebody moves it (alter extension ... set schema), since what is parsed refers to functions, not to names.
 
 do $do$
 declare
@@ -16,6 +17,30 @@ language sql
 immutable strict parallel safe
 return %1$I.hmac(p_data, p_key, 'sha512'::text);
 
+create function encryption_rollout.encrypt_aes_cbc(p_data bytea, p_key bytea, p_iv bytea)
+returns bytea
+language sql
+immutable strict parallel safe
+return %1$I.encrypt_iv(p_data, p_key, p_iv, 'aes-cbc/pad:pkcs'::text);
+
+-- With its padding.
+create function encryption_rollout.decrypt_aes_cbc(p_data bytea, p_key bytea, p_iv bytea)
+returns bytea
+language sql
+immutable strict parallel safe
+return %1$I.decrypt_iv(p_data, p_key, p_iv, 'aes-cbc/pad:none'::text);
+
+create function encryption_rollout.random_iv()
+returns bytea
+language sql
+volatile parallel safe
+return %1$I.gen_random_bytes(16);
+    $sql$,
+    v_pgcrypto
+  );
+end
+$do$;
+
 -- Key: 64 bytes, the first 32 for the MAC, the last 32 for AES. Returns ciphertext || tag (32 bytes).
 create function encryption_rollout.aead_encrypt(plaintext bytea, key bytea, iv bytea, aad bytea)
 returns bytea
@@ -27,7 +52,7 @@ declare
   v_ciphertext bytea;
 begin
   perform encryption_rollout.require_lengths(key, iv);
-  v_ciphertext := %1$I.encrypt_iv(plaintext, substr(key, 33, 32), iv, 'aes-cbc/pad:pkcs'::text);
+  v_ciphertext := encryption_rollout.encrypt_aes_cbc(plaintext, substr(key, 33, 32), iv);
   return v_ciphertext || encryption_rollout.aead_tag(v_ciphertext, key, iv, aad);
 end
 $$;
@@ -47,7 +72,7 @@ begin
   perform encryption_rollout.require_lengths(key, iv);
   -- One block of ciphertext is the least there can be. substr refuses a negative length, hence the check first.
   if octet_length(sealed) < 48 then
-    raise exception 'sealed value of %% bytes found, at least 48 expected', octet_length(sealed)
+    raise exception 'sealed value of % bytes found, at least 48 expected', octet_length(sealed)
       using errcode = 'ER006', hint = 'The value was cut off, or is not one of ours.';
   end if;
   v_ciphertext := substr(sealed, 1, octet_length(sealed) - 32);
@@ -56,8 +81,8 @@ begin
       using errcode = 'ER006', hint = 'It was altered, moved to another row or column, or sealed under another key.';
   end if;
   -- Of padding that is wrong pgcrypto says one thing in PostgreSQL 14 and another since.
-  if octet_length(v_ciphertext) %% 16 = 0 then
-    v_padded := %1$I.decrypt_iv(v_ciphertext, substr(key, 33, 32), iv, 'aes-cbc/pad:none'::text);
+  if octet_length(v_ciphertext) % 16 = 0 then
+    v_padded := encryption_rollout.decrypt_aes_cbc(v_ciphertext, substr(key, 33, 32), iv);
     v_padding := get_byte(v_padded, octet_length(v_padded) - 1);
     if v_padding between 1 and 16
       and substr(v_padded, octet_length(v_padded) - v_padding + 1) = decode(repeat(lpad(to_hex(v_padding), 2, '0'), v_padding), 'hex')
@@ -69,11 +94,6 @@ begin
     using errcode = 'ER006', hint = 'It was not sealed by the engine, but by something that has the key.';
 end
 $$;
-    $sql$,
-    v_pgcrypto
-  );
-end
-$do$;
 
 create function encryption_rollout.aead_tag(p_ciphertext bytea, p_key bytea, p_iv bytea, p_aad bytea)
 returns bytea

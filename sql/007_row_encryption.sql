@@ -220,8 +220,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-    %1$s.encrypt_iv(pg_catalog.convert_to(r.p%2$s, 'UTF8'), (%3$s)[%4$s], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c%2$s$sql$,
-    quote_ident(encryption_rollout.pgcrypto_schema()),
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p%1$s, 'UTF8'), (%2$s)[%3$s], r.iv) as c%1$s$sql$,
     p_column,
     p_keys,
     3 * p_column
@@ -236,15 +235,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-  (%1$s)[1] %6$s r.c%2$s %6$s pg_catalog.substr(%3$s.hmac(
-    %5$s %6$s r.row_key %6$s r.iv %6$s r.c%2$s
-      %6$s pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(%5$s) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    %4$s,
-    'sha512'::pg_catalog.text
+  (%1$s)[1] %5$s r.c%2$s %5$s pg_catalog.substr(encryption_rollout.hmac_sha512(
+    %4$s %5$s r.row_key %5$s r.iv %5$s r.c%2$s
+      %5$s pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(%4$s) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
+    %3$s
   ), 1, 32) as s%2$s$sql$,
     p_keys,
     p_column,
-    quote_ident(encryption_rollout.pgcrypto_schema()),
     format('(%s)[%s]', p_keys, 3 * p_column - 1),
     format('(%s)[%s]', p_keys, 3 * p_column + 1),
     'operator(pg_catalog.||)'
@@ -266,8 +263,8 @@ from (
   select r.*,%2$s
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
-      case when coalesce(%3$s) is not null then %4$s.gen_random_bytes(16) end as iv
-    from (%5$s) as r
+      case when coalesce(%3$s) is not null then encryption_rollout.random_iv() end as iv
+    from (%4$s) as r
     offset 0
   ) as r
   offset 0
@@ -275,7 +272,6 @@ from (
     string_agg(encryption_rollout.sealed_sql(p_keys, n), ',' order by n),
     string_agg(encryption_rollout.ciphertext_sql(p_keys, n), ',' order by n),
     string_agg(format('r.p%s', n), ', ' order by n),
-    quote_ident(encryption_rollout.pgcrypto_schema()),
     p_source
   )
   from generate_subscripts(p_target.columns, 1) as n

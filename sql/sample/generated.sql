@@ -41,32 +41,29 @@ begin
     select encryption_rollout.sealing_keys('{public.appointments.email,public.appointments.e164,public.appointments.first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
 
 select r.tid, r.iv,
-  (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     (v_keys)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[2],
-    'sha512'::pg_catalog.text
+    (v_keys)[2]
   ), 1, 32) as s1,
-  (v_keys)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  (v_keys)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     (v_keys)[7] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c2
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[7]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[5],
-    'sha512'::pg_catalog.text
+    (v_keys)[5]
   ), 1, 32) as s2,
-  (v_keys)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  (v_keys)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     (v_keys)[10] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c3
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[10]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[8],
-    'sha512'::pg_catalog.text
+    (v_keys)[8]
   ), 1, 32) as s3
 from (
   select r.*,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p1, 'UTF8'), (v_keys)[3], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c1,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p2, 'UTF8'), (v_keys)[6], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c2,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p3, 'UTF8'), (v_keys)[9], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c3
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p1, 'UTF8'), (v_keys)[3], r.iv) as c1,
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p2, 'UTF8'), (v_keys)[6], r.iv) as c2,
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p3, 'UTF8'), (v_keys)[9], r.iv) as c3
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
-      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
+      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.random_iv() end as iv
     from (select null::pg_catalog.tid as tid, v_row_key as row_key, case when new.email is not null then pg_catalog.concat(new.email) end as p1, case when new.e164 is not null then pg_catalog.concat(new.e164) end as p2, case when new.first_name is not null then pg_catalog.concat(new.first_name) end as p3) as r
     offset 0
   ) as r
@@ -253,32 +250,29 @@ update only public.appointments as t
 set pii_iv = s.iv, email_encrypted = s.s1, e164_encrypted = s.s2, first_name_encrypted = s.s3
 from (
 select r.tid, r.iv,
-  ($1)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  ($1)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     ($1)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    ($1)[2],
-    'sha512'::pg_catalog.text
+    ($1)[2]
   ), 1, 32) as s1,
-  ($1)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  ($1)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     ($1)[7] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c2
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[7]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    ($1)[5],
-    'sha512'::pg_catalog.text
+    ($1)[5]
   ), 1, 32) as s2,
-  ($1)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac(
+  ($1)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     ($1)[10] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c3
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[10]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    ($1)[8],
-    'sha512'::pg_catalog.text
+    ($1)[8]
   ), 1, 32) as s3
 from (
   select r.*,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p1, 'UTF8'), ($1)[3], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c1,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p2, 'UTF8'), ($1)[6], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c2,
-    encryption_rollout.encrypt_iv(pg_catalog.convert_to(r.p3, 'UTF8'), ($1)[9], r.iv, 'aes-cbc/pad:pkcs'::pg_catalog.text) as c3
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p1, 'UTF8'), ($1)[3], r.iv) as c1,
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p2, 'UTF8'), ($1)[6], r.iv) as c2,
+    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p3, 'UTF8'), ($1)[9], r.iv) as c3
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
-      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.gen_random_bytes(16) end as iv
+      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.random_iv() end as iv
     from (
       select ctid as tid, (case when id is not null then pg_catalog.concat(id) end) collate pg_catalog."C" as row_key, case when email is not null then pg_catalog.concat(email) end as p1, case when e164 is not null then pg_catalog.concat(e164) end as p2, case when first_name is not null then pg_catalog.concat(first_name) end as p3
       from only public.appointments

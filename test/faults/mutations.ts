@@ -12,14 +12,14 @@ export const mutations: readonly Mutation[] = [
   {
     defect: 'Leave the row’s key out of the AAD',
     file: 'sql/007_row_encryption.sql',
-    search: '%5$s %6$s r.row_key %6$s r.iv',
-    replace: '%5$s %6$s r.iv',
+    search: '%4$s %5$s r.row_key %5$s r.iv',
+    replace: '%4$s %5$s r.iv',
     caughtBy: 'test/lambdas/handlers/gates/gate.test.ts',
   },
   {
     defect: 'Use one IV for every row',
     file: 'sql/007_row_encryption.sql',
-    search: '%4$s.gen_random_bytes(16) end as iv',
+    search: 'encryption_rollout.random_iv() end as iv',
     replace: "'\\x000102030405060708090a0b0c0d0e0f'::pg_catalog.bytea end as iv",
     caughtBy: 'test/sql/batches.test.ts',
   },

@@ -198,6 +198,33 @@ describe('uninstall', () => {
   });
 });
 
+test('pgcrypto may be moved to another schema: triggers, batches and openings go on, and registering again', async () => {
+  await client.query('create extension pgcrypto');
+  await migrate(client);
+  await createSampleTable(client);
+  await register();
+  await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
+  await client.query("select encryption_rollout.set_trigger('public.appointments', true)");
+  await seedAppointments(client, 20);
+  await client.query('create schema extensions; alter extension pgcrypto set schema extensions');
+
+  const opened = async () =>
+    (
+      await rowsOf(`select count(*)::integer as n from public.appointments
+        where public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) = email`)
+    )[0]?.n;
+  expect(await opened()).toBe(17);
+  await seedAppointments(client, 20);
+  expect(await opened()).toBe(34);
+  await client.query('update public.appointments set pii_iv = null, email_encrypted = null');
+  await client.query('select public.batch_encrypt_appointments()');
+  expect(await opened()).toBe(34);
+  await register();
+  await seedAppointments(client, 20);
+  expect(await opened()).toBe(51);
+  expect(await rowsOf('select * from encryption_rollout.errors')).toEqual([]);
+});
+
 describe('politely', () => {
   test('gives way, tries again, and gets there', async () => {
     await client.query('create table public.busy (id int)');

@@ -29,6 +29,8 @@ export interface TableChecklist {
   readonly priority: { readonly condition: string; readonly rows: number } | null;
   /** Empty when the canary row can be inserted (and was rolled back); otherwise what the database said. null = not inserted, and nothing is known against it. */
   readonly canaryProblem: string | null;
+  /** Empty when the trigger could be switched, and has sealed the canary; otherwise what is against it. Undefined = not tried. */
+  readonly triggerProblem?: string | undefined;
   readonly otherTriggers: readonly OtherTrigger[];
 }
 
@@ -166,6 +168,16 @@ function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[
           : m.canaryProblem || 'can be inserted',
       passed: !m.canaryProblem,
     },
+    ...(m.triggerProblem === undefined
+      ? []
+      : [
+          {
+            name: 'Trigger tried',
+            expected: 'can be made, switched on and off, and seals the canary (all rolled back)',
+            measured: m.triggerProblem || 'it can, and does',
+            passed: m.triggerProblem === '',
+          },
+        ]),
     triggersCriterion(m.otherTriggers, acknowledgedTriggers),
   ];
 }

@@ -21,6 +21,7 @@ import type { Target } from '../../core/plan/settings.ts';
 import { checklistCriteria, type TableChecklist } from '../../core/preflight/checklist.ts';
 import { handlerOf, sessionName } from '../step.ts';
 import { readReadiness } from './readiness.ts';
+import { tryTrigger } from './try-trigger.ts';
 
 /**
  * The pre-rollout checklist. GO adds columns and triggers to the tables. NO_GO closes the run: nothing was changed, so
@@ -41,6 +42,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
       const ready = readiness.tables.find(({ table }) => table === name);
       // Never left out: what is not checked here would be encrypted all the same.
       if (ready === undefined) throw new InvalidInput(`The run is about ${name}, the input is not.`);
+      const refusedCanary = await tryCanary(client, target);
       tables.push({
         ...ready,
         health: await healthOf(client, target),
@@ -51,7 +53,8 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
             : resumeAt === 5 || (await mayHaveEnabledTrigger(client, name))
               ? 'any'
               : 'disabled',
-        canaryProblem: await tryCanary(client, target),
+        canaryProblem: refusedCanary,
+        triggerProblem: refusedCanary === '' ? await tryTrigger(client, target, keys.keyring) : undefined,
       });
     }
     const criteria = checklistCriteria(plan, {

@@ -54,9 +54,23 @@ async function connectAs(name: string): Promise<pg.Client> {
   return client;
 }
 
+/** A run as the log-in opens it, not as the tests' superuser helps along. */
+async function begin(execution = 'one') {
+  world.running.add(execution);
+  return world.invoke('prepare-database', { input: {}, execution });
+}
+
+/** Preflight adds what is missing to the table. */
+async function prepared() {
+  const run = await begin();
+  const { verdict } = await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } });
+  expect(verdict).toBe('GO');
+  return run;
+}
+
 describe('a rotation by alternating users', () => {
   test('in the middle of a rollout and after it: whoever has begun, the other goes on', async () => {
-    const run = await world.prepare();
+    const run = await begin();
     let calls = 0;
     const summary = await rollOut(world, run, {
       async afterStep() {
@@ -69,13 +83,13 @@ describe('a rotation by alternating users', () => {
     for (const name of [user, clone]) {
       logInAs(name);
       expect(await world.invoke('monitor', {})).toBeDefined();
-      expect(await world.prepare(`again-${name}`)).toMatchObject({ resumeAt: 5 });
+      expect(await begin(`again-${name}`)).toMatchObject({ resumeAt: 5 });
       world.running.clear();
     }
   });
 
   test('before a rollback: the trigger is switched off, and a batch of the other is fenced', async () => {
-    const run = await world.prepare();
+    const run = await prepared();
     await world.encrypt(run, 1);
     await world.invoke('enable-trigger', { run });
     // A batch's session of the other user is at work, which this one may not end.
@@ -93,7 +107,7 @@ describe('a rotation by alternating users', () => {
 
 test('another log-in is told whom it must be a member of, by the rollout and by the dry run', async () => {
   logInAs(user);
-  const run = await world.prepare();
+  const run = await prepared();
   const stranger = `${user}_x`;
   await database.client.query(`create role ${stranger} login password 'test'`);
   logInAs(stranger);

@@ -59,6 +59,44 @@ describe('Preflight', () => {
     expect(rows).toEqual([]);
   });
 
+  describe('tries the trigger', () => {
+    const trial = (judgement: { criteria: { name: string; measured: string }[] }) =>
+      judgement.criteria.find(({ name }) => name === 'Trigger tried')?.measured;
+
+    test('and leaves no trace of it', async () => {
+      expect(trial(await preflight())).toBe('it can, and does');
+      const { rows } = await world.client.query(
+        `select tgenabled::text as enabled, (select count(*)::integer from encryption_rollout.errors) as errors,
+           (select count(*)::integer from public.appointments) as appointments
+         from pg_trigger where tgname = 'encrypt_appointment_pii'`,
+      );
+      expect(rows).toEqual([{ enabled: 'D', errors: 0, appointments: 100 }]);
+    });
+
+    test('and is refused where an event trigger would forbid the switch, to the rollback as well', async () => {
+      await world.client.query(`
+        create function public.no_ddl() returns event_trigger language plpgsql as
+          $$ begin raise exception 'no changes before the holidays'; end $$;
+        create event trigger no_ddl on ddl_command_start when tag in ('ALTER TABLE') execute function public.no_ddl()`);
+      const judgement = await preflight();
+      expect(failed(judgement)).toEqual(['Trigger tried']);
+      expect(trial(judgement)).toMatch(/^refused with SQLSTATE P0001: an event trigger/);
+      await world.client.query('drop event trigger no_ddl');
+    });
+
+    test('and is refused where a right is missing that the trigger would need', async () => {
+      // As a database is hardened: nothing for PUBLIC that was not asked for.
+      await world.client.query(
+        `do $$ begin
+           execute format('revoke execute on function %s from public', (select oid::regprocedure from pg_proc where proname = 'encrypt_iv'));
+         end $$`,
+      );
+      const judgement = await preflight();
+      expect(failed(judgement)).toEqual(['Trigger tried']);
+      expect(trial(judgement)).toBe('the canary was written as plaintext, because of SQLSTATE 42501');
+    });
+  });
+
   test('refuses when the trigger is on before the start', async () => {
     await world.client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
     expect(failed(await preflight())).toEqual(['Trigger before the start']);
