@@ -268,7 +268,7 @@ describe("for somebody else's account", () => {
   test('docs/configuration.md has a row for every setting', () => {
     const page = readFileSync('docs/configuration.md', 'utf8');
     const documented = [...page.matchAll(/^\|([^|]*)\|/gm)].flatMap(([, cell = '']) =>
-      [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
+      [...cell.matchAll(/`([$\w]+)`/g)].map(([, name]) => name),
     );
     for (const setting of [...settingNames, ...targetSettings])
       expect(documented, setting).toContain(setting);
