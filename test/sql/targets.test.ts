@@ -236,15 +236,16 @@ describe('register_target', () => {
     });
   });
 
-  test('refuses to replace a function that is not its own', async () => {
+  test('leaves a function alone that is not its own, and does without', async () => {
     await client.query('create table public.people (id int primary key, email text)');
     await client.query(
-      "create function public.get_encryption_health_summary() returns text language sql as 'select null'",
+      "create function public.get_encryption_health_summary() returns text language sql as $$ select 'theirs' $$",
     );
-    await expect(register(people)).rejects.toMatchObject({
-      code: 'ER002',
-      hint: expect.stringContaining('drop function public.get_encryption_health_summary()'),
-    });
+    await register(people);
+    const { rows } = await client.query('select public.get_encryption_health_summary() as said');
+    expect(rows).toEqual([{ said: 'theirs' }]);
+    await client.query('select encryption_rollout.uninstall()');
+    expect((await client.query('select public.get_encryption_health_summary() as said')).rows).toEqual(rows);
   });
 });
 
