@@ -112,7 +112,9 @@ test('--help of every command on AWS has a description, --json, an example, and 
   const { stdout: all } = await cloud.rollout(['--help']);
   const [, onAws = ''] = /^On AWS.*:\n((?: .*\n)+)/m.exec(all) ?? [];
   const names = [...onAws.matchAll(/^ {2}([a-z-]+)/gm)].map(([, name = '']) => name);
-  expect(names.sort()).toEqual([...new Set([...changing.map(([name]) => name), 'status', 'report', 'runbook'])].sort());
+  expect(names.sort()).toEqual(
+    [...new Set([...changing.map(([name]) => name), 'status', 'report', 'runbook'])].sort(),
+  );
   for (const name of names) {
     const { code, stdout: help } = await cloud.rollout([name, '--help']);
     expect(code).toBe(0);

@@ -102,6 +102,8 @@ export const table: readonly Fault[] = [
     async prepare(client) {
       await client.query(`
         create table public.visits (like public.appointments including defaults, primary key (id)) partition by hash (id);
+        alter table public.visits drop column if exists email_encrypted, drop column if exists e164_encrypted,
+          drop column if exists first_name_encrypted, drop column if exists pii_iv;
         create table public.visits_0 partition of public.visits for values with (modulus 2, remainder 0);
         create table public.visits_1 partition of public.visits for values with (modulus 2, remainder 1) partition by hash (id);
         create table public.visits_1a partition of public.visits_1 for values with (modulus 4, remainder 1);

@@ -296,7 +296,7 @@ describe('the final audit', () => {
   test('stops on a breach, and says which', async () => {
     const { ending, calls } = await rollOut({
       ...during('BREACH'),
-      GatherEvidence: ({ reason }) => ({ summary: JSON.stringify(reason) }),
+      GatherEvidence: ({ reason }) => ({ subject: 'stopped', summary: JSON.stringify(reason) }),
     });
     expect(ending).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
     expect((ending as { cause: string }).cause).toContain('CPU at 95 %');

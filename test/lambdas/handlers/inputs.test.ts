@@ -39,6 +39,7 @@ describe('the samples of inputs', () => {
       'defaults',
       'dry-run',
       'one-phase',
+      'pace',
       'priority',
       'resume',
       'tables',
@@ -63,6 +64,20 @@ describe('the samples of inputs', () => {
       verdict: 'GO',
       forecast: { rowsToEncrypt: 190 },
     });
+  });
+
+  test('pace', async () => {
+    const { run } = await start(sample('pace'));
+    const { rows } = await world.client.query('select pace from encryption_rollout.runs');
+    expect(rows).toEqual([{ pace: { share: 0.5, batchMilliseconds: 500 } }]);
+    const { pauseSeconds } = await world.invoke('encrypt-batch', {
+      run,
+      phase: 1,
+      target: 'public.appointments',
+      execution: 'e',
+      batch: 0,
+    });
+    expect(pauseSeconds).toBe(0);
   });
 
   test('one-phase, then resume', async () => {
@@ -207,7 +222,7 @@ describe('an input that is wrong', () => {
     [{ priority: 'true); update public.appointments set email = null; select (true' }, 'priority'],
     [
       { untilphase: 2 },
-      'input: found untilphase, expected some of dryRun, untilPhase, tables, priority, acknowledgedTriggers, attestations',
+      'input: found untilphase, expected some of dryRun, untilPhase, tables, priority, pace, acknowledgedTriggers, attestations',
     ],
   ])('fails at once with the name of the field, and nothing has happened: %j', async (input, field) => {
     await expect(world.invoke('prepare-database', { input, execution: 'one' })).rejects.toMatchObject({

@@ -166,6 +166,7 @@ describe('from the cause to batch ended and trigger off', () => {
     await batchUnderWay();
     const cause = await now();
     await world.invoke('stop-rollout', {
+      id: 'c4c1c1c9-6542-e61b-6ef0-8c4d36933a92',
       'detail-type': 'CloudWatch Alarm State Change',
       detail: { alarmName: 'api-5xx', state: { value: 'ALARM' } },
     });

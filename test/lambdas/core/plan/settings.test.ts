@@ -19,6 +19,7 @@ describe('the targets of a deployment', () => {
         createdAt: 'created_at',
         suffix: '_encrypted',
         ivColumn: 'pii_iv',
+        adoptColumns: false,
         priority: null,
         canary: { email: 'Canary@Example.com' },
       },
@@ -35,6 +36,7 @@ describe('the targets of a deployment', () => {
         createdAt: 'created_at',
         suffix: '_encrypted',
         ivColumn: 'pii_iv',
+        adoptColumns: false,
         priority: null,
       },
     ]);
@@ -45,6 +47,7 @@ describe('the targets of a deployment', () => {
       trigger: 'seal',
       suffix: '_sealed',
       ivColumn: 'sealed_iv',
+      adoptColumns: true,
     };
     expect(Targets.parse([{ ...given, createdAt: null }])).toEqual([
       { ...given, createdAt: null, priority: null },

@@ -108,8 +108,8 @@ describe('ListWork of several tables', () => {
 
   test('lists so many at a time as one Map takes; the next round has the rest', async () => {
     await world.client.query(
-      `insert into encryption_rollout.targets (name, schema_name, table_name, key_columns, key_types, columns, trigger_name, search_path)
-       select 'public.t' || n, 'public', 't' || n, key_columns, key_types, columns, trigger_name, search_path
+      `insert into encryption_rollout.targets (name, schema_name, table_name, key_columns, key_types, columns, labels, sealed_columns, trigger_name, search_path)
+       select 'public.t' || n, 'public', 't' || n, key_columns, key_types, columns, labels, sealed_columns, trigger_name, search_path
        from encryption_rollout.targets, generate_series(1, $1) as n where name = 'public.staff' order by n`,
       [tablesPerRound],
     );

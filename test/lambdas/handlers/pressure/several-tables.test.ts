@@ -73,7 +73,7 @@ test.each(['trigger', 'decryption'])(
 
 test('an initialization vector that is missing in one of them', async () => {
   for (const table of [appointments, staff, suppliers]) await world.encrypt(run, 1, table);
-  await world.client.query('update shop.suppliers set pii_iv = null where contact_sealed is not null');
+  await world.client.query('update shop.suppliers set sealed_iv = null where contact_sealed is not null');
   await world.client.query('update encryption_rollout.counts set tried_at = null');
   const { outcome, reason } = await soak();
   expect(outcome).toBe('BREACH');
