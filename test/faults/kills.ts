@@ -102,6 +102,10 @@ async function oneRound(
   }
   if (inTime) tally.inTime += 1;
   await batch;
+  // A crash of the server empties the table of the key: the look before the next batch puts it back.
+  await untilConnected(() =>
+    scene.call('CheckVitals', { run, phase: 5, target: request.target, during: 'batch' }),
+  );
   await untilConnected(() => expectNoViolation(server));
   // Again, as the machine would, until it is served.
   await untilConnected(() => scene.call('EncryptBatch', request));
