@@ -189,7 +189,47 @@ const messages: Sample = {
   remove: 'delete from public.messages where id = $1::uuid',
 };
 
+/** Partitioned, in two levels. */
+const calls: Sample = {
+  target: {
+    schema: 'support',
+    table: 'calls',
+    columns: ['caller', 'summary'],
+    createdAt: 'began_at',
+    canary: { queue: 1, caller: '+15551234567', summary: 'CanaryTest' },
+  },
+  create: (client) =>
+    client.query(`
+      create schema if not exists support;
+      create table if not exists support.calls (
+        id uuid primary key default gen_random_uuid(),
+        queue integer not null,
+        caller text,
+        summary text,
+        began_at timestamptz not null default now()
+      ) partition by hash (id);
+      create table if not exists support.calls_0 partition of support.calls for values with (modulus 2, remainder 0);
+      create table if not exists support.calls_1 partition of support.calls for values with (modulus 2, remainder 1)
+        partition by hash (id);
+      create table if not exists support.calls_1a partition of support.calls_1 for values with (modulus 4, remainder 1);
+      create table if not exists support.calls_1b partition of support.calls_1 for values with (modulus 4, remainder 3)`),
+  isLive: 'queue = 0',
+  seed: `
+    insert into support.calls (queue, caller, summary, began_at)
+    select
+      case when n <= $2 then 0 else 1 + n % 30 end,
+      case when n % 30 > 0 then '+1' || (201 + n % 700) || '55501' || lpad((n % 100)::text, 2, '0') end,
+      case when n % 30 > 1 then 'Call ' || n || ' of ' || ($3::text[])[1 + n % cardinality($3::text[])] end,
+      now() - interval '300 days' + n * (interval '290 days' / $1::integer)
+    from generate_series(1, $1::integer) n`,
+  insert: `
+    insert into support.calls (queue, caller, summary) values (0, '+12025550123', 'Lively ' || $1::text)
+    returning id::text as key`,
+  edit: `update support.calls set summary = 'Edited ' || $2::text where id = $1::uuid`,
+  remove: 'delete from support.calls where id = $1::uuid',
+};
+
 /** In the order in which a rehearsal takes them. */
-export const samples: readonly Sample[] = [appointments, customers, invoices, messages];
+export const samples: readonly Sample[] = [appointments, customers, invoices, messages, calls];
 
 export { firstNames };
