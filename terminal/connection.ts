@@ -132,9 +132,23 @@ function tlsHint(message: string, code = ''): string {
 /** PostgreSQL's refusals by what there is and who asks, not by a row: their words quote no value. Its appendix A. */
 const ofNoRow = /^(0A|25|2B|3D|3F|40|42|5[3-8])/;
 
+/** What to do next, by SQLSTATE. */
+const nextSteps: readonly (readonly [RegExp, string])[] = [
+  [
+    /^(55P03|57014)/,
+    'Somebody holds a lock that this has to wait for; it gave up rather than keep others waiting behind it, and what it had begun is undone.\nTo see who: select pid, state, xact_start, query from pg_stat_activity where xact_start is not null order by xact_start;\nThen try again.',
+  ],
+  [/^40/, 'It met another transaction, and is undone. Try again.'],
+  [
+    /^57P/,
+    'The server was shut down, or ended the session; what had begun is undone. Try again when it is back.',
+  ],
+  [/^53/, 'The server lacks room, memory or connections. Give it some, then try again.'],
+];
+
 /**
  * What PostgreSQL, or the engine in it, refused, for the user: message and hint; where a row's values may be among the
- * words, as of a constraint or a trigger, the SQLSTATE alone. Other errors pass as they are.
+ * words, as of a constraint or a trigger, the SQLSTATE alone. Errors that are not PostgreSQL's pass as they are.
  */
 export function explained(error: unknown): unknown {
   const { code = '', message, hint } = error as { code?: string; message: string; hint?: string };
@@ -151,5 +165,9 @@ export function explained(error: unknown): unknown {
       `PostgreSQL refused: SQLSTATE ${code}${place && ` (${place})`}. The full message, which may quote a row, is in the server's log.`,
     );
   }
+  if (error instanceof pg.DatabaseError)
+    return new UsageError(
+      `PostgreSQL refused: ${message} (SQLSTATE ${code}).\n${nextSteps.find(([codes]) => codes.test(code))?.[1] ?? 'Mend what it says, then try again.'}`,
+    );
   return error;
 }

@@ -238,6 +238,23 @@ it.each([
   expect(output).not.toMatch(/seekrit/);
 });
 
+it('says in sentences that a lock is in the way, and what to do, and has changed nothing', async () => {
+  await database.client.query(
+    'create table public.appointments (id uuid primary key, email text, e164 text, first_name text)',
+  );
+  const before = await catalogue();
+  const other = await database.connect();
+  await other.query('begin; lock table public.appointments in access share mode');
+  const { code, output } = await rollout('install', '--database-url', database.url);
+  await other.query('rollback');
+  expect(code).toBe(1);
+  expect(output).toMatch(
+    /PostgreSQL refused: canceling statement due to lock timeout \(SQLSTATE 55P03\)\.\n.*what it had begun is undone/,
+  );
+  expect(output).not.toMatch(/at async|node_modules|severity|routine/);
+  expect(await catalogue()).toEqual(before);
+});
+
 it('says what is wrong with the table, the login or the address', async () => {
   const role = `limited_cli_${process.pid}`;
   await database.client.query(`create role ${role} login password 'seekrit'`);
