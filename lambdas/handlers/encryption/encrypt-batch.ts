@@ -1,49 +1,28 @@
-import { setTimeout } from 'node:timers/promises';
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { isLockTimeout } from '../../adapters/postgres/database.ts';
 import { recordKeyFailure } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { type BatchResult, encryptBatch, readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
-import { readPause, readTuning } from '../../adapters/postgres/operating/requests.ts';
+import { readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
-import {
-  readPaceStates,
-  readSessions,
-  readUtilization,
-  savePaceState,
-} from '../../adapters/postgres/pressure/paces.ts';
 import { giveUp, noticeLap } from '../../adapters/postgres/runs/laps.ts';
 import {
   beginPhase,
   endWork,
-  findBatch,
   readProgress,
-  recordBatch,
   recountPhase,
   type TableProgress,
 } from '../../adapters/postgres/runs/phases.ts';
-import { holdWork } from '../../adapters/postgres/runs/runs.ts';
-import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { KeyUnavailable, WrongKey } from '../../core/errors.ts';
 import { breach } from '../../core/gates/judgement.ts';
 import type { MetricName } from '../../core/monitoring/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
-import {
-  firstPace,
-  nextPace,
-  type Pace,
-  type PaceState,
-  pauseMilliseconds,
-} from '../../core/pressure/pace.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
-
-type Input = { run: Run; target: string; request: string; phase: Phase };
-
-const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+import { adaptiveBatches, batchOf, type Done, oneBatch, type Watched, type Work } from './batches.ts';
 
 /**
  * Encrypts a batch, or at the adaptive pace as many as fit into a call, each recorded in its own transaction. Delivered twice,
@@ -77,7 +56,7 @@ interface Outcome {
   readonly reason: string;
 }
 
-async function work({ run, target, phase, request }: Input, step: Step): Promise<Outcome> {
+async function work({ run, target, phase, request }: Work, step: Step): Promise<Outcome> {
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
     await mendKeys(client, async () => key);
@@ -92,7 +71,7 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
         withLockRetry(step, () => lockWatch(observer, client, limit, batch));
       return tuning.pace === null
         ? oneBatch(tuning.batchRows ?? phase.batchRows, request, one, watched)
-        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step, client, one, watched);
+        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step.plan, client, one, watched);
     });
     // The batches are committed; the scan that may follow is not their work, and takes no lock that anybody minds.
     await client.query('reset lock_timeout');
@@ -108,106 +87,6 @@ async function work({ run, target, phase, request }: Input, step: Step): Promise
       done: isDone,
       reason: '',
     };
-  });
-}
-
-/** What one call has done, in one batch or in many. `batchMilliseconds`: of each. */
-interface Done extends BatchResult {
-  readonly batchMilliseconds: number;
-  readonly batches: number;
-}
-
-type Watched = <T>(batch: () => Promise<T>) => Promise<T>;
-/** One batch; `null`: none, because somebody has paused the run. `within`: at the end of its transaction. */
-type OneBatch = (rows: number, request: string, within?: () => Promise<void>) => ReturnType<typeof batchOf>;
-
-async function oneBatch(rows: number, request: string, one: OneBatch, watched: Watched): Promise<Done> {
-  const started = performance.now();
-  const result = (await watched(() => one(rows, request))) ?? nothing;
-  return { ...result, batchMilliseconds: performance.now() - started, batches: 1 };
-}
-
-/**
- * Batches one after the other, each a transaction of its own with its own fence, at the adaptive pace: until the time of a
- * call is over, nothing is left, somebody has paused the run, or a row has failed, which the next look at the vitals judges.
- */
-async function adaptiveBatches(
-  { run, target, phase, request }: Input,
-  wanted: Pace,
-  { plan }: Step,
-  client: pg.Client,
-  one: OneBatch,
-  watched: Watched,
-): Promise<Done> {
-  const vitals = await readUtilization(client, run);
-  const governed = { throttle: plan.throttle, vcpus: plan.pace.vcpus };
-  let state: PaceState =
-    (await readPaceStates(client, run)).find(({ table }) => table === target) ??
-    firstPace(phase.batchRows, wanted);
-  const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
-  let workMilliseconds = 0;
-  const ends = performance.now() + plan.pace.callSeconds * 1_000;
-  for (let batches = 0; ; ) {
-    const started = performance.now();
-    let sessions = { waitingSessions: 0, activeSessions: 0 };
-    let worked = started;
-    const result = await watched(() =>
-      one(state.rows, `${request}/${batches + 1}`, async () => {
-        await savePaceState(client, run, target, state);
-        sessions = await readSessions(client);
-        worked = performance.now();
-      }),
-    );
-    const milliseconds = performance.now() - started;
-    const mean = () => workMilliseconds / Math.max(1, batches);
-    if (result === null) return { ...total, batches, batchMilliseconds: mean() };
-    batches += 1;
-    workMilliseconds += milliseconds;
-    total.encrypted += result.encrypted;
-    total.failed += result.failed;
-    total.skipped += result.skipped;
-    total.exhausted = result.exhausted;
-    // A request that was served before has measured nothing now.
-    if (worked > started)
-      state = nextPace(state, governed, wanted, {
-        rows: result.encrypted + result.failed,
-        milliseconds,
-        commitMilliseconds: started + milliseconds - worked,
-        ...sessions,
-        vitals,
-      });
-    const pause = pauseMilliseconds(milliseconds, state.share);
-    const isOver = performance.now() + pause >= ends;
-    if (result.exhausted || result.failed > 0 || result.reached || isOver)
-      return { ...total, batches, batchMilliseconds: mean() };
-    await setTimeout(pause);
-  }
-}
-
-/** One batch and its record, in one transaction. */
-function batchOf(
-  { run, target, phase, request }: Input,
-  rows: number,
-  checkValue: Buffer,
-  client: pg.Client,
-  within: () => Promise<void> = async () => {},
-): Promise<(BatchResult & { readonly reached: boolean }) | null> {
-  return inTransaction(client, async () => {
-    const started = performance.now();
-    await holdWork(client, run);
-    const progress = await beginPhase(client, run, target, phase.number);
-    const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
-    const reaches = (rows: number) => phase.aimPercent < 100 && rows >= missing;
-    const served = await findBatch(client, run, target, request);
-    if (served) return { ...served, reached: reaches(0) };
-    // Since the look at the vitals somebody was told that no further batch begins.
-    if (await readPause(client, run)) return null;
-    // The last phase encrypts whatever there is, the count being only what it was at the start.
-    const limit = phase.aimPercent === 100 ? rows : Math.min(rows, missing);
-    const batch: BatchResult = limit > 0 ? await encryptBatch(client, target, limit, checkValue) : nothing;
-    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
-    await within();
-    return { ...batch, reached: reaches(batch.encrypted) };
   });
 }
 

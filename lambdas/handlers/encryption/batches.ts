@@ -1,0 +1,138 @@
+/** Batches of a table: one, or at the adaptive pace as many as fit into a call; each with its record in a transaction of its own. */
+import { setTimeout } from 'node:timers/promises';
+import type pg from 'pg';
+import { type BatchResult, encryptBatch } from '../../adapters/postgres/encryption/engine.ts';
+import { readPause } from '../../adapters/postgres/operating/requests.ts';
+import {
+  readPaceStates,
+  readSessions,
+  readUtilization,
+  savePaceState,
+} from '../../adapters/postgres/pressure/paces.ts';
+import { beginPhase, findBatch, recordBatch } from '../../adapters/postgres/runs/phases.ts';
+import { holdWork } from '../../adapters/postgres/runs/runs.ts';
+import { inTransaction } from '../../adapters/postgres/transaction.ts';
+import type { Run } from '../../core/payloads.ts';
+import type { Phase, Plan } from '../../core/plan/plan.ts';
+import { aimRows } from '../../core/plan/progress.ts';
+import {
+  firstPace,
+  nextPace,
+  type Pace,
+  type PaceState,
+  pauseMilliseconds,
+} from '../../core/pressure/pace.ts';
+
+/** `request` identifies the work: delivered twice, it is done once. */
+export type Work = { run: Run; target: string; request: string; phase: Phase };
+
+const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+
+/** What one call has done, in one batch or in many. `batchMilliseconds`: of each. */
+export interface Done extends BatchResult {
+  readonly batchMilliseconds: number;
+  readonly batches: number;
+}
+
+export type Watched = <T>(batch: () => Promise<T>) => Promise<T>;
+/** One batch; `null`: none, because somebody has paused the run. `within`: at the end of its transaction. */
+export type OneBatch = (
+  rows: number,
+  request: string,
+  within?: () => Promise<void>,
+) => ReturnType<typeof batchOf>;
+
+export async function oneBatch(
+  rows: number,
+  request: string,
+  one: OneBatch,
+  watched: Watched,
+): Promise<Done> {
+  const started = performance.now();
+  const result = (await watched(() => one(rows, request))) ?? nothing;
+  return { ...result, batchMilliseconds: performance.now() - started, batches: 1 };
+}
+
+/**
+ * Batches one after the other, each a transaction of its own with its own fence, at the adaptive pace: until the time of a
+ * call is over, nothing is left, somebody has paused the run, or a row has failed, which the next look at the vitals judges.
+ */
+export async function adaptiveBatches(
+  { run, target, phase, request }: Work,
+  wanted: Pace,
+  plan: Plan,
+  client: pg.Client,
+  one: OneBatch,
+  watched: Watched,
+): Promise<Done> {
+  const vitals = await readUtilization(client, run);
+  const governed = { throttle: plan.throttle, vcpus: plan.pace.vcpus };
+  let state: PaceState =
+    (await readPaceStates(client, run)).find(({ table }) => table === target) ??
+    firstPace(phase.batchRows, wanted);
+  const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
+  let workMilliseconds = 0;
+  const ends = performance.now() + plan.pace.callSeconds * 1_000;
+  for (let batches = 0; ; ) {
+    const started = performance.now();
+    let sessions = { waitingSessions: 0, activeSessions: 0 };
+    let worked = started;
+    const result = await watched(() =>
+      one(state.rows, `${request}/${batches + 1}`, async () => {
+        await savePaceState(client, run, target, state);
+        sessions = await readSessions(client);
+        worked = performance.now();
+      }),
+    );
+    const milliseconds = performance.now() - started;
+    const mean = () => workMilliseconds / Math.max(1, batches);
+    if (result === null) return { ...total, batches, batchMilliseconds: mean() };
+    batches += 1;
+    workMilliseconds += milliseconds;
+    total.encrypted += result.encrypted;
+    total.failed += result.failed;
+    total.skipped += result.skipped;
+    total.exhausted = result.exhausted;
+    // A request that was served before has measured nothing now.
+    if (worked > started)
+      state = nextPace(state, governed, wanted, {
+        rows: result.encrypted + result.failed,
+        milliseconds,
+        commitMilliseconds: started + milliseconds - worked,
+        ...sessions,
+        vitals,
+      });
+    const pause = pauseMilliseconds(milliseconds, state.share);
+    const isOver = performance.now() + pause >= ends;
+    if (result.exhausted || result.failed > 0 || result.reached || isOver)
+      return { ...total, batches, batchMilliseconds: mean() };
+    await setTimeout(pause);
+  }
+}
+
+/** One batch and its record, in one transaction. */
+export function batchOf(
+  { run, target, phase, request }: Work,
+  rows: number,
+  checkValue: Buffer,
+  client: pg.Client,
+  within: () => Promise<void> = async () => {},
+): Promise<(BatchResult & { readonly reached: boolean }) | null> {
+  return inTransaction(client, async () => {
+    const started = performance.now();
+    await holdWork(client, run);
+    const progress = await beginPhase(client, run, target, phase.number);
+    const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
+    const reaches = (rows: number) => phase.aimPercent < 100 && rows >= missing;
+    const served = await findBatch(client, run, target, request);
+    if (served) return { ...served, reached: reaches(0) };
+    // Since the look at the vitals somebody was told that no further batch begins.
+    if (await readPause(client, run)) return null;
+    // The last phase encrypts whatever there is, the count being only what it was at the start.
+    const limit = phase.aimPercent === 100 ? rows : Math.min(rows, missing);
+    const batch: BatchResult = limit > 0 ? await encryptBatch(client, target, limit, checkValue) : nothing;
+    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
+    await within();
+    return { ...batch, reached: reaches(batch.encrypted) };
+  });
+}
