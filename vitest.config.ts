@@ -1,6 +1,10 @@
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
+// Tests read what commands print. A pipeline's CI or FORCE_COLOR would put colours into it, and Node warns of both at once.
+delete process.env.FORCE_COLOR;
+process.env.NO_COLOR = '1';
+
 /** Whole rehearsals take the longest, minutes a file: begun last, one core would wait for them. */
 class RehearsalsFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

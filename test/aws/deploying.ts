@@ -27,7 +27,7 @@ export function deploying(): void {
       'bash .github/refuse-while-running "$STACK_NAME"',
       [],
     ]);
-    const env = { ...process.env, ROLLOUT_CONFIG: join(theWorld().directory, 'config.json'), NO_COLOR: '1' };
+    const env = { ...process.env, ROLLOUT_CONFIG: join(theWorld().directory, 'config.json') };
     const saidBy = async (command = '') => {
       const { stdout, stderr } = await run('bash', ['-c', command], { env, maxBuffer: 32 * 1024 * 1024 });
       return stdout + stderr;

@@ -279,7 +279,6 @@ export async function rollout(
   const tsx = ['--import', import.meta.resolve('tsx'), 'cli/main.ts'];
   const child = spawn(process.execPath, [...tsx, ...args, '--stack', stackName], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, NO_COLOR: '1' },
   });
   const said = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {

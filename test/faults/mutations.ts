@@ -48,9 +48,9 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Commit the cursor and the rows before the batch’s record',
-    file: 'lambdas/handlers/encryption/encrypt-batch.ts',
+    file: 'lambdas/handlers/encryption/batches.ts',
     search: 'await recordBatch(client, run,',
-    replace: "await client.query('commit');\n        await recordBatch(client, run,",
+    replace: "await client.query('commit');\n    await recordBatch(client, run,",
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
   },
   {
@@ -83,7 +83,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Do a batch again that was delivered twice',
-    file: 'lambdas/handlers/encryption/encrypt-batch.ts',
+    file: 'lambdas/handlers/encryption/batches.ts',
     search: 'if (served) return { ...served, reached: reaches(0) };',
     replace: '',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',

@@ -54,8 +54,7 @@ export class Bench {
     const child = spawn(
       process.execPath,
       ['--import', import.meta.resolve('tsx'), path.join(root, 'rehearsal/main.ts'), ...common, ...options],
-      // A pipeline's variables would have it print in colour.
-      { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, NO_COLOR: '1' } },
+      { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     this.running.add(child);
     child.once('close', () => this.running.delete(child));

@@ -36,7 +36,6 @@ function verify(...flags: string[]): Promise<Ended> {
     execFile(
       process.execPath,
       ['--import', 'tsx', 'cli/main.ts', 'verify', ...flags],
-      { env: { ...process.env, NO_COLOR: '1' } },
       (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
     );
   });
