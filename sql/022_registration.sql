@@ -163,7 +163,6 @@ begin
   perform encryption_rollout.generate_triggers(p_target);
   perform encryption_rollout.generate_public_functions(p_target);
   perform encryption_rollout.assign_rights();
-  perform encryption_rollout.assign_rights();
 end
 $$;
 

@@ -158,14 +158,10 @@ begin
   where kind = 'column' and parent = encryption_rollout.table_sql(v_target)
     and name in (select quote_ident(v_target.sealed_columns[n]) from generate_subscripts(v_target.columns, 1) as n where n <> all (v_kept));
   execute format('alter table %s %s', encryption_rollout.table_sql(encryption_rollout.present(v_target)), v_drop);
-  v_target.attnums := array(
-    select v_target.attnums[u.n] from encryption_rollout.column_uses(v_target) as u
-    where u.purpose not in ('plain', 'sealed') or u.nth = any (v_kept) order by u.n
-  );
-  v_target.types := array(
-    select v_target.types[u.n] from encryption_rollout.column_uses(v_target) as u
-    where u.purpose not in ('plain', 'sealed') or u.nth = any (v_kept) order by u.n
-  );
+  select array_agg(v_target.attnums[u.n] order by u.n), array_agg(v_target.types[u.n] order by u.n)
+  into v_target.attnums, v_target.types
+  from encryption_rollout.column_uses(v_target) as u
+  where u.purpose not in ('plain', 'sealed') or u.nth = any (v_kept);
   update encryption_rollout.targets
   set columns = array(select v_target.columns[n] from unnest(v_kept) as n),
     labels = array(select v_target.labels[n] from unnest(v_kept) as n),
