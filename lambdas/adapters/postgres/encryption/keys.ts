@@ -100,10 +100,12 @@ export async function mendKeys(client: Client, readKeys: () => Promise<Encryptio
   const { rows } = await client.query<{ numbers: number[] }>(
     'select encryption_rollout.lost_keys() as numbers',
   );
-  const lost = (await knownKeys(client)).filter(({ number }) => rows[0]?.numbers.includes(number));
+  const lost = rows[0]?.numbers ?? [];
   if (lost.length > 0) {
     const keys = await readKeys();
-    const found = lost.map((each) => held(keys, each));
+    const found = (await knownKeys(client))
+      .filter(({ number }) => lost.includes(number))
+      .map((each) => held(keys, each));
     await inTransaction(client, () => withKeys(client, found, installation));
   }
   await sealMissedWrites(client);
