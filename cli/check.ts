@@ -24,8 +24,8 @@ import {
 import { type Addition, type Notice, unseen } from '../lambdas/core/preflight/notices.ts';
 import {
   type Connection,
-  connect,
   connectionOf,
+  connectToRead,
   databaseUrlOption,
   UsageError,
 } from '../terminal/connection.ts';
@@ -92,11 +92,8 @@ async function run(flags: Flags): Promise<void> {
     throw new UsageError('Found --columns, expected one --table beside it, whose columns they are.');
   const connection = connectionOf(flags.databaseUrl);
   const given = flags.config === undefined ? undefined : readTables(flags.config);
-  const client = await connect(connection, 'encryption-rollout check');
+  const client = await connectToRead(connection, 'encryption-rollout check');
   try {
-    await client.query(
-      "set default_transaction_read_only = on; set search_path = pg_catalog, pg_temp; set lock_timeout = '5s'",
-    );
     const checked = await check(
       client,
       connection,

@@ -17,7 +17,7 @@ import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/trigge
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { demandTerminal } from '../terminal/asking.ts';
-import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
+import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
 import { collect } from './aws/command.ts';
@@ -66,11 +66,8 @@ async function run({ databaseUrl, table, output, yes }: Flags): Promise<void> {
     throw new UsageError(
       `Found a file ${output}, expected none: nothing is overwritten. Name another: --output FILE.`,
     );
-  const client = await connect(connection, 'encryption-rollout init');
+  const client = await connectToRead(connection, 'encryption-rollout init');
   try {
-    await client.query(
-      "set default_transaction_read_only = on; set search_path = pg_catalog, pg_temp; set lock_timeout = '5s'",
-    );
     const proposals = await chosen(await propose(client, table?.map(tableNameOf)), yes === true);
     const targets: object[] = [];
     const acknowledged = new Set<string>();

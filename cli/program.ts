@@ -7,6 +7,7 @@ import type pg from 'pg';
 import { counted } from '../lambdas/core/gates/judgement.ts';
 import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { onScreen } from '../lambdas/core/telling/text.ts';
+import { demandTerminal } from '../terminal/asking.ts';
 import {
   type Connection,
   connect,
@@ -93,12 +94,10 @@ async function uninstallCommand({ databaseUrl, yes }: { databaseUrl?: string; ye
   const client = await connect(connection, 'encryption-rollout uninstall');
   try {
     if (!yes) {
-      if (!process.stdin.isTTY) {
-        throw new UsageError(
-          `Found no terminal to ask on, and no --yes. This removes ciphertext, key, triggers and all records of the rollout from ${named(connection)}. ` +
-            'Plaintext stays. Add --yes if that is what you want.',
-        );
-      }
+      demandTerminal(
+        `This removes ciphertext, key, triggers and all records of the rollout from ${named(connection)}. Plaintext stays.`,
+        '--yes',
+      );
       const message = `Remove ciphertext, key, triggers and all records of the rollout from ${named(connection)}? Plaintext stays.`;
       if (!(await confirm({ message, default: false }))) {
         say('Nothing was removed.');

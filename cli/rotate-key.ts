@@ -21,6 +21,7 @@ import { politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
 import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { verify } from '../verifier/verify.ts';
 import { readKeyFile, replaceKeyFile } from './key-file.ts';
@@ -129,10 +130,7 @@ async function usableKeys(client: pg.Client): Promise<[number, ...number[]]> {
 
 async function agreed(number: number, resuming: boolean, place: string): Promise<boolean> {
   const what = resuming ? `Go on with the rotation to key ${number}` : `Make a new key ${number}`;
-  if (!process.stdin.isTTY)
-    throw new UsageError(
-      `Found no terminal to ask on, and no --yes. ${what} in ${place}? Every row is written once, also those not yet encrypted. Add --yes if that is what you want.`,
-    );
+  demandTerminal(`${what} in ${place}? Every row is written once, also those not yet encrypted.`, '--yes');
   return confirm({
     message: `${what} in ${place}, and write every row once, also those not yet encrypted?`,
     default: true,

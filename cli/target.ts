@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type pg from 'pg';
 import { driftInWords, isInstalled, readDrift } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { politely } from '../lambdas/adapters/postgres/migrations.ts';
+import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 
 interface Flags {
@@ -144,10 +145,7 @@ async function run(
       return;
     }
     if (!yes) {
-      if (!process.stdin.isTTY)
-        throw new UsageError(
-          `Found no terminal to ask on, and no --yes. The question is: ${intent.message} Add --yes if that is what you want.`,
-        );
+      demandTerminal(`The question is: ${intent.message}`, '--yes');
       if (!(await confirm({ message: intent.message, default: false }))) {
         say('Nothing was changed.');
         return;

@@ -120,6 +120,15 @@ export async function connect(connection: Connection, name: string): Promise<pg.
   );
 }
 
+/** A session that cannot write, and keeps nobody waiting. @throws UsageError */
+export async function connectToRead(connection: Connection, name: string): Promise<pg.Client> {
+  const client = await connect(connection, name);
+  await client.query(
+    "set default_transaction_read_only = on; set search_path = pg_catalog, pg_temp; set lock_timeout = '5s'",
+  );
+  return client;
+}
+
 /** What to do when the server speaks no TLS, or shows a certificate of an authority that nobody has told us of. */
 function tlsHint(message: string, code = ''): string {
   if (/does not support SSL/.test(message))

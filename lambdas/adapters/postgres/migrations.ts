@@ -61,13 +61,20 @@ export async function migrate(client: pg.ClientBase): Promise<string[]> {
 
 /** Creates `public.appointments` where there is none, for trying things out; uninstall leaves it. */
 export async function createSampleTable(client: pg.ClientBase): Promise<void> {
-  const sql = await readFile(join(sqlDirectory(), 'sample', 'appointments.sql'), 'utf8');
+  const sql = await readSql('sample/appointments.sql');
   await inTransaction(client, () => client.query(sql));
 }
 
 /** A file of sql/. */
-export function readSql(name: string): Promise<string> {
+function readSql(name: string): Promise<string> {
   return readFile(join(sqlDirectory(), name), 'utf8');
+}
+
+/** The body of the one function in a file of sql/ that stands between these dollar marks: a query that needs no engine. */
+export async function readSqlBody(name: string, mark: string): Promise<string> {
+  const [, text] = (await readSql(name)).split(`$${mark}$`);
+  if (text === undefined) throw new Error(`${name} has no text between $${mark}$ marks`);
+  return text;
 }
 
 /** Fills the sample table, creating it where there is none; returns the number of rows, 0 when it held some already. */

@@ -2,12 +2,15 @@
 import type pg from 'pg';
 import { about, type Criterion } from '../../../core/gates/judgement.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
-import { readSql } from '../migrations.ts';
+import { readSqlBody } from '../migrations.ts';
 
 /** Every line, met or not; one that is not met says in `expected` what to do. Reads catalogs alone. */
 export async function examineTable(client: pg.ClientBase, target: Target): Promise<Criterion[]> {
   const { canary: _, ...registration } = target;
-  const { rows } = await client.query(await examinationText(), [registration]);
+  // The body of encryption_rollout.examine.
+  const { rows } = await client.query(await readSqlBody('021_examination.sql', 'examination'), [
+    registration,
+  ]);
   return about(
     targetName(target),
     rows.map(({ name, expected, measured, problem, hint }) => ({
@@ -17,11 +20,4 @@ export async function examineTable(client: pg.ClientBase, target: Target): Promi
       passed: problem === null,
     })),
   );
-}
-
-/** The body of encryption_rollout.examine. */
-async function examinationText(): Promise<string> {
-  const [, text] = (await readSql('021_examination.sql')).split('$examination$');
-  if (text === undefined) throw new Error('021_examination.sql has no text between $examination$ marks');
-  return text;
 }

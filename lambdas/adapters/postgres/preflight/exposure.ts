@@ -3,14 +3,7 @@ import type { Breach } from '../../../core/gates/criteria.ts';
 import type { Target } from '../../../core/plan/settings.ts';
 import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.ts';
 import { isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
-import { readSql } from '../migrations.ts';
-
-/** The body of encryption_rollout.foreign_code_of, which needs no engine. */
-async function foreignCodeText(): Promise<string> {
-  const [, text] = (await readSql('020_foreign_code.sql')).split('$foreign_code$');
-  if (text === undefined) throw new Error('020_foreign_code.sql has no text between $foreign_code$ marks');
-  return text;
-}
+import { readSqlBody } from '../migrations.ts';
 
 /** Takes back what was granted, then tells what else breaks the boundary: of the engine, and foreign code on all of its tables. */
 export async function readBreaches(client: pg.ClientBase): Promise<Breach[]> {
@@ -51,7 +44,8 @@ export async function readExposure(
     const { rows } =
       typeof table === 'string'
         ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [table])
-        : await client.query(await foreignCodeText(), [
+        : // The body of encryption_rollout.foreign_code_of.
+          await client.query(await readSqlBody('020_foreign_code.sql', 'foreign_code'), [
             (await client.query<{ oid: number }>(treeSql('$1::regclass::oid'), [tableSql(table)])).rows.map(
               ({ oid }) => oid,
             ),

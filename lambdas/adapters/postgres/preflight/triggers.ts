@@ -2,6 +2,7 @@ import type pg from 'pg';
 import type { Target } from '../../../core/plan/settings.ts';
 import type { OtherTrigger } from '../../../core/preflight/checklist.ts';
 import { tableSql, treeSql } from '../encryption/engine.ts';
+import { addedColumns } from './additions.ts';
 
 /**
  * Triggers of others on the table, and on single partitions of it, that matter to a rollout. A batch updates the columns of initialization
@@ -23,11 +24,7 @@ export async function readOtherTriggers(client: pg.ClientBase, target: Target): 
        and p.pronamespace <> coalesce(to_regnamespace('encryption_rollout'), 0)
      group by tgname
      order by tgname`,
-    [
-      tableSql(target),
-      [target.ivColumn, ...target.columns.map((column) => `${column}${target.suffix}`)],
-      target.trigger,
-    ],
+    [tableSql(target), addedColumns(target), target.trigger],
   );
   return rows.filter(({ firedByBatches, changesRowsAfterOurs }) => firedByBatches || changesRowsAfterOurs);
 }
