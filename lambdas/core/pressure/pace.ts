@@ -91,7 +91,7 @@ export function firstPace(batchRows: number, { share }: Pace): PaceState {
 /** The state after a batch. */
 export function nextPace(
   before: PaceState,
-  { throttle, vcpus }: Pick<Plan, 'throttle'> & { readonly vcpus: number | null },
+  { throttle, pace: { vcpus } }: Pick<Plan, 'throttle' | 'pace'>,
   wanted: Pace,
   measured: BatchMeasurement,
 ): PaceState {

@@ -28,29 +28,25 @@ export type Work = { run: Run; target: string; request: string; phase: Phase };
 
 const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
-/** What one call has done, in one batch or in many. `batchMilliseconds`: of each. */
+/** What one call has done, in one batch or in many. `milliseconds`: of all of them, without the pauses. */
 export interface Done extends BatchResult {
-  readonly batchMilliseconds: number;
+  readonly milliseconds: number;
   readonly batches: number;
 }
 
-export type Watched = <T>(batch: () => Promise<T>) => Promise<T>;
-/** One batch; `null`: none, because somebody has paused the run. `within`: at the end of its transaction. */
+/**
+ * One batch, watched for locks; `null`: none, because somebody has paused the run. `within`: at the end of its transaction.
+ */
 export type OneBatch = (
   rows: number,
   request: string,
   within?: () => Promise<void>,
 ) => ReturnType<typeof batchOf>;
 
-export async function oneBatch(
-  rows: number,
-  request: string,
-  one: OneBatch,
-  watched: Watched,
-): Promise<Done> {
+export async function oneBatch(rows: number, request: string, one: OneBatch): Promise<Done> {
   const started = performance.now();
-  const result = (await watched(() => one(rows, request))) ?? nothing;
-  return { ...result, batchMilliseconds: performance.now() - started, batches: 1 };
+  const result = (await one(rows, request)) ?? nothing;
+  return { ...result, milliseconds: performance.now() - started, batches: 1 };
 }
 
 /**
@@ -63,39 +59,33 @@ export async function adaptiveBatches(
   plan: Plan,
   client: pg.Client,
   one: OneBatch,
-  watched: Watched,
 ): Promise<Done> {
   const vitals = await readUtilization(client, run);
-  const governed = { throttle: plan.throttle, vcpus: plan.pace.vcpus };
   let state: PaceState =
     (await readPaceStates(client, run)).find(({ table }) => table === target) ??
     firstPace(phase.batchRows, wanted);
-  const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
-  let workMilliseconds = 0;
+  const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false, milliseconds: 0, batches: 0 };
   const ends = performance.now() + plan.pace.callSeconds * 1_000;
-  for (let batches = 0; ; ) {
+  for (;;) {
     const started = performance.now();
     let sessions = { waitingSessions: 0, activeSessions: 0 };
     let worked = started;
-    const result = await watched(() =>
-      one(state.rows, `${request}/${batches + 1}`, async () => {
-        await savePaceState(client, run, target, state);
-        sessions = await readSessions(client);
-        worked = performance.now();
-      }),
-    );
+    const result = await one(state.rows, `${request}/${total.batches + 1}`, async () => {
+      await savePaceState(client, run, target, state);
+      sessions = await readSessions(client);
+      worked = performance.now();
+    });
     const milliseconds = performance.now() - started;
-    const mean = () => workMilliseconds / Math.max(1, batches);
-    if (result === null) return { ...total, batches, batchMilliseconds: mean() };
-    batches += 1;
-    workMilliseconds += milliseconds;
+    if (result === null) return total;
+    total.batches += 1;
+    total.milliseconds += milliseconds;
     total.encrypted += result.encrypted;
     total.failed += result.failed;
     total.skipped += result.skipped;
     total.exhausted = result.exhausted;
     // A request that was served before has measured nothing now.
     if (worked > started)
-      state = nextPace(state, governed, wanted, {
+      state = nextPace(state, plan, wanted, {
         rows: result.encrypted + result.failed,
         milliseconds,
         commitMilliseconds: started + milliseconds - worked,
@@ -104,8 +94,7 @@ export async function adaptiveBatches(
       });
     const pause = pauseMilliseconds(milliseconds, state.share);
     const isOver = performance.now() + pause >= ends;
-    if (result.exhausted || result.failed > 0 || result.reached || isOver)
-      return { ...total, batches, batchMilliseconds: mean() };
+    if (result.exhausted || result.failed > 0 || result.reached || isOver) return total;
     await setTimeout(pause);
   }
 }

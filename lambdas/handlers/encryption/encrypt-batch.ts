@@ -22,7 +22,7 @@ import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
-import { adaptiveBatches, batchOf, type Done, oneBatch, type Watched, type Work } from './batches.ts';
+import { adaptiveBatches, batchOf, type Done, type OneBatch, oneBatch, type Work } from './batches.ts';
 
 /**
  * Encrypts a batch, or at the adaptive pace as many as fit into a call, each recorded in its own transaction. Delivered twice,
@@ -62,16 +62,18 @@ async function work({ run, target, phase, request }: Work, step: Step): Promise<
     await mendKeys(client, async () => key);
     await beginPhase(client, run, target, phase.number);
     const tuning = await readTuning(client, run);
-    const one = (rows: number, request: string, within?: () => Promise<void>) =>
-      batchOf({ run, target, phase, request }, rows, key.checkValue, client, within);
     const limit = step.plan.abort.lockWaitMilliseconds;
     await client.query(`set lock_timeout = ${limit}`);
     const done = await step.database(unattachedSession, (observer) => {
-      const watched: Watched = (batch) =>
-        withLockRetry(step, () => lockWatch(observer, client, limit, batch));
+      const one: OneBatch = (rows, request, within) =>
+        withLockRetry(step, () =>
+          lockWatch(observer, client, limit, () =>
+            batchOf({ run, target, phase, request }, rows, key.checkValue, client, within),
+          ),
+        );
       return tuning.pace === null
-        ? oneBatch(tuning.batchRows ?? phase.batchRows, request, one, watched)
-        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step.plan, client, one, watched);
+        ? oneBatch(tuning.batchRows ?? phase.batchRows, request, one)
+        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step.plan, client, one);
     });
     // The batches are committed; the scan that may follow is not their work, and takes no lock that anybody minds.
     await client.query('reset lock_timeout');
@@ -104,21 +106,21 @@ async function progressOfAll(client: pg.Client, run: Run): Promise<number> {
 /** What a call tells the alarms and the dashboard. */
 function measurements(
   { plan }: Step,
-  { encrypted, failed, batches, batchMilliseconds }: Done,
+  { encrypted, failed, batches, milliseconds }: Done,
   progress: { rowsWithPii: number; rowsEncryptedNow: number },
 ): Partial<Record<MetricName, number>> {
   const attempted = encrypted + failed;
   return {
     RowsEncrypted: encrypted,
     EncryptionErrors: failed,
-    BatchMilliseconds: batchMilliseconds,
+    BatchMilliseconds: milliseconds / Math.max(1, batches),
     ProgressPercent: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
     // A handful of rows says nothing about a rate, or about speed.
     ...(attempted < plan.abort.errorPercentMinRows
       ? {}
       : {
           ErrorPercent: (100 * failed) / attempted,
-          MillisecondsPerRow: (batches * batchMilliseconds) / Math.max(1, encrypted),
+          MillisecondsPerRow: milliseconds / Math.max(1, encrypted),
         }),
   };
 }
