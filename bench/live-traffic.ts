@@ -9,6 +9,7 @@ import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import type { Kind, Operation } from './live-traffic-load.ts';
 import { measureTraffic } from './measure-traffic.ts';
 import { atLeast } from './options.ts';
+import { percentile } from './percentile.ts';
 
 const { rows, sessions, rate } = new Command('npm run bench:traffic --')
   .description('Measures the latency of live traffic with and without a rollout, in turn')
@@ -66,8 +67,6 @@ try {
 }
 
 function statistics(operations: readonly Operation[]): string[] {
-  const sorted = operations.map(({ milliseconds }) => milliseconds).sort((a, b) => a - b);
-  const at = (share: number) =>
-    (sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN).toFixed(1);
-  return [String(sorted.length), at(0.5), at(0.95), at(0.99), at(1)];
+  const at = (share: number) => (percentile(operations, share) ?? Number.NaN).toFixed(1);
+  return [String(operations.length), at(0.5), at(0.95), at(0.99), at(1)];
 }

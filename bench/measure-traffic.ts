@@ -14,7 +14,7 @@ import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import { AwsStandIn } from '../rehearsal/aws/aws.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
 import { Functions } from '../rehearsal/machines/functions.ts';
-import { StateMachines } from '../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../rehearsal/machines/state-machines.ts';
 import { synthesize } from '../rehearsal/synthesis.ts';
 import { connect, connectionOf } from '../terminal/connection.ts';
 import { verify } from '../verifier/verify.ts';
@@ -84,7 +84,7 @@ export async function measureTraffic(options: TrafficOptions): Promise<TrafficRe
     const machines = new StateMachines({
       definitions: new Map(Object.entries(rollout.machines)),
       invoke: (name, input) => turns.work(() => functions.invoke(name, input)),
-      listener: quiet,
+      listener: silent,
     });
     const load = startLoad(options);
     const waits = watchWaits(watcher);
@@ -118,14 +118,6 @@ export async function measureTraffic(options: TrafficOptions): Promise<TrafficRe
     rmSync(assembly, { recursive: true, force: true });
   }
 }
-
-const quiet = {
-  beforeFunction: async () => undefined,
-  afterFunction: () => undefined,
-  functionFailed: () => undefined,
-  notified: () => undefined,
-  waited: () => undefined,
-};
 
 /** Work for some time, rest for some time. An invocation that has begun is let through to its end. */
 class Turns {

@@ -60,7 +60,7 @@ export class Model {
   private state: PaceState | undefined;
 
   constructor(plan: Plan, pace: Pace | null, server: Server, rows: number) {
-    this.plan = plan;
+    this.plan = { ...plan, pace: { ...plan.pace, vcpus: server.vcpus } };
     this.pace = pace;
     this.server = server;
     this.rows = rows;
@@ -142,7 +142,7 @@ export class Model {
     this.encrypted += rows;
     this.spend('batches', milliseconds);
     if (this.pace === null) return;
-    this.state = nextPace(state, { throttle: this.plan.throttle, vcpus }, this.pace, {
+    this.state = nextPace(state, this.plan, this.pace, {
       rows,
       milliseconds,
       commitMilliseconds: 2 * crowd,

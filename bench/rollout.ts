@@ -15,6 +15,7 @@ import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
 import { measureTraffic } from './measure-traffic.ts';
 import { atLeast } from './options.ts';
+import { percentile } from './percentile.ts';
 
 interface Options {
   readonly rows: number;
@@ -57,10 +58,6 @@ try {
     plan: { pace: { mode: pace, vcpus: availableParallelism() } },
   });
   const phases = await withClient(server.url, readBatches);
-  const p99 = (operations: readonly { readonly milliseconds: number }[]) => {
-    const sorted = operations.map(({ milliseconds }) => milliseconds).sort((a, b) => a - b);
-    return sorted[Math.floor(0.99 * (sorted.length - 1))] ?? null;
-  };
   const failedWrites = [...traffic.during, ...traffic.without].filter(
     ({ failed }) => failed !== undefined,
   ).length;
@@ -73,7 +70,10 @@ try {
     rowsPerSecond: phases.rowsPerSecond,
     ofBackToBack: phases.rowsPerSecond / baselines.encryptBatch,
     lastTenthOverFirst: phases.lastTenthOverFirst,
-    p99Milliseconds: { atRest: p99(traffic.without), atWork: p99(traffic.during) },
+    p99Milliseconds: {
+      atRest: percentile(traffic.without, 0.99) ?? null,
+      atWork: percentile(traffic.during, 0.99) ?? null,
+    },
     failedWrites,
     violated: traffic.violated,
   };

@@ -1,7 +1,7 @@
 /** A rollout of any size in seconds, without a database: the synthesized machines against a model. */
 import { defaultPlan, type Plan } from '../lambdas/core/plan/plan.ts';
 import { charges } from '../lambdas/core/preflight/cost.ts';
-import { StateMachines } from '../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../rehearsal/machines/state-machines.ts';
 import { Model, type Moment } from './model.ts';
 
 export interface Simulated {
@@ -34,10 +34,7 @@ export async function simulate(definitions: ReadonlyMap<string, unknown>, given:
     definitions,
     invoke: async (name, input) => model.invoke(name, input as never),
     listener: {
-      beforeFunction: async () => {},
-      afterFunction: () => {},
-      functionFailed: () => {},
-      notified: () => {},
+      ...silent,
       waited: (_state, seconds) => {
         model.seconds += seconds;
       },

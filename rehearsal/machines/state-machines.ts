@@ -41,6 +41,15 @@ export interface Listener {
   waited(state: string, seconds: number): void;
 }
 
+/** Whom nothing is told. */
+export const silent: Listener = {
+  beforeFunction: async () => undefined,
+  afterFunction: () => undefined,
+  functionFailed: () => undefined,
+  notified: () => undefined,
+  waited: () => undefined,
+};
+
 export interface Machines {
   /** Definitions by the name that they have in ARNs. */
   readonly definitions: ReadonlyMap<string, unknown>;

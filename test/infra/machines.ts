@@ -6,7 +6,7 @@ import { type CaughtError, explained, explainReason } from '../../lambdas/core/e
 import { defaultPlan, type PhaseNumber, phaseOf, roundsPerExecution } from '../../lambdas/core/plan/plan.ts';
 import { allStates } from '../../rehearsal/machines/definitions.ts';
 import { InvocationError } from '../../rehearsal/machines/functions.ts';
-import { StateMachines } from '../../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../../rehearsal/machines/state-machines.ts';
 
 export interface State {
   readonly Type: string;
@@ -125,14 +125,11 @@ export const stateMachines = new StateMachines({
     return output;
   },
   listener: {
-    beforeFunction: async () => {},
-    afterFunction: () => {},
-    functionFailed: () => {},
+    ...silent,
     notified: (subject, message, topic) => {
       notes.push(`${subject}: ${message}`);
       topics.push(topic);
     },
-    waited: () => {},
   },
   answerMs: 100,
 });

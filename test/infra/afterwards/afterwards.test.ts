@@ -7,7 +7,7 @@ import { parseConfig } from '../../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../../infra/synthesis.ts';
 import { toldBy } from '../../../lambdas/core/telling/chat.ts';
 import { InvocationError } from '../../../rehearsal/machines/functions.ts';
-import { StateMachines } from '../../../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../../../rehearsal/machines/state-machines.ts';
 
 const example = JSON.parse(readFileSync('config/example.json', 'utf8'));
 const told = {
@@ -39,11 +39,8 @@ const machinesOf = ({ machines }: typeof rollout) =>
     definitions: new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition])),
     invoke: async (name) => answers[name]?.(),
     listener: {
-      beforeFunction: async () => {},
-      afterFunction: () => {},
-      functionFailed: () => {},
+      ...silent,
       notified: (subject, message, topic) => notes.push(`${topic}: ${subject}: ${message}`),
-      waited: () => {},
     },
   });
 const machines = machinesOf(rollout);

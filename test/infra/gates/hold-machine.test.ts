@@ -4,7 +4,7 @@ import { readConfig } from '../../../infra/config.ts';
 import { fileOf } from '../../../infra/functions/handler-files.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { StateMachines } from '../../../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../../../rehearsal/machines/state-machines.ts';
 import { type TestWorld, testWorld } from '../../lambdas/world.ts';
 
 // What the handlers print, where a test can read it. Set before they are imported.
@@ -40,17 +40,15 @@ const stateMachines = new StateMachines({
     return output;
   },
   listener: {
+    ...silent,
     // Between the page and the wait: the quickest that a person can be.
     beforeFunction: async (name) => {
       if (name === 'AwaitDecision') await onPage(holdOf(pages.at(-1) ?? ''));
     },
-    afterFunction: () => {},
-    functionFailed: () => {},
     notified: (subject, message) => {
       pages.push(`${subject}\n${message}`);
       printed.push(message);
     },
-    waited: () => {},
   },
   answerMs: 500,
 });

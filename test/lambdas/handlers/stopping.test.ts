@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../../infra/synthesis.ts';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { StateMachines } from '../../../rehearsal/machines/state-machines.ts';
+import { StateMachines, silent } from '../../../rehearsal/machines/state-machines.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
 const allowedMilliseconds = 45_000;
@@ -43,13 +43,7 @@ beforeEach(async () => {
   stateMachines = new StateMachines({
     definitions: new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition])),
     invoke: (name, input) => world.invoke(kebab(name), input),
-    listener: {
-      beforeFunction: async () => {},
-      afterFunction: () => {},
-      functionFailed: () => {},
-      notified: () => {},
-      waited: () => {},
-    },
+    listener: silent,
   });
   traffic = await writeAllTheTime();
 });

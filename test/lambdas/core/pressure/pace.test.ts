@@ -14,7 +14,7 @@ import {
 import { calm } from '../healthy.ts';
 
 const wanted = { share: 0.9, batchMilliseconds: 500 };
-const governed = { throttle: defaultPlan.throttle, vcpus: 4 };
+const governed = { ...defaultPlan, pace: { ...defaultPlan.pace, vcpus: 4 } };
 const idle = { utilization: 0, limitedBy: '' };
 const begun = firstPace(5_000, wanted);
 
@@ -88,7 +88,7 @@ describe('gives way to', () => {
   });
 
   test('active sessions only where the number of vCPUs is known', () => {
-    const state = nextPace(begun, { ...governed, vcpus: null }, wanted, {
+    const state = nextPace(begun, defaultPlan, wanted, {
       ...quiet(begun),
       activeSessions: 99,
     });
