@@ -1,5 +1,5 @@
 /** Fictitious rows for tables that nobody has described: they satisfy constraints as far as the catalogs tell what these ask. */
-import type pg from 'pg';
+import pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { type Refusal, refusals } from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { type Kind, personalColumns } from './personal.ts';
@@ -121,12 +121,14 @@ export class Fictions {
    * The n-th row: personal data, and what the table asks for.
    * @param wanted columns that are to have a value in any case
    * @param parents whether rows of parents may be looked up, for their keys
+   * @param given values that the row has in any case
    */
-  async row(n: number, wanted: readonly string[], parents: boolean): Promise<Fiction> {
-    const row: Row = {};
+  async row(n: number, wanted: readonly string[], parents: boolean, given: Row = {}): Promise<Fiction> {
+    const row: Row = { ...given };
     const problems: string[] = [];
     for (const column of this.columns) {
-      if (column.computed || !(column.required || wanted.includes(column.name))) continue;
+      if (column.name in given || column.computed || !(column.required || wanted.includes(column.name)))
+        continue;
       const value = await this.allowed(column, n);
       if (value === undefined)
         problems.push(`column ${column.name}: no value was found of type ${column.type}`);
@@ -134,18 +136,18 @@ export class Fictions {
     }
     const refused = (): Promise<Refusal[]> => refusals(this.client, this.name, row);
     // Each round mends one constraint; one that cannot be mended is told.
-    const given = new Set<string>();
+    const told = new Set<string>();
     for (let round = 0; round < 20; round++) {
       const open = (
         await refused().catch((error: { code?: string }) => {
           problems.push(`a value is none of its column's (SQLSTATE ${error.code})`);
           return [];
         })
-      ).filter(({ name }) => !given.has(name));
+      ).filter(({ name }) => !told.has(name));
       const [first] = open;
       if (first === undefined) break;
-      if (!(await this.mend(row, first, n, parents))) {
-        given.add(first.name);
+      if (!(await this.mend(row, first, n, parents, given))) {
+        told.add(first.name);
         problems.push(inWords(first, parents));
       }
     }
@@ -165,7 +167,13 @@ export class Fictions {
   private async allowed(column: Column, n: number): Promise<unknown> {
     const value = this.valueOf(column, n);
     if (column.domain === '') return value;
-    const refusal = { name: '', kind: 'check', columns: [], definition: column.domain } as const;
+    const refusal = {
+      name: '',
+      kind: 'check',
+      columns: [],
+      definition: column.domain,
+      parent: null,
+    } as const;
     for (const candidate of [value, ...candidates(column, refusal, n)])
       if (
         candidate !== null &&
@@ -179,9 +187,9 @@ export class Fictions {
   }
 
   /** Changes the row until this constraint accepts it, without another that it did accept refusing it. */
-  private async mend(row: Row, refusal: Refusal, n: number, parents: boolean): Promise<boolean> {
+  private async mend(row: Row, refusal: Refusal, n: number, parents: boolean, given: Row): Promise<boolean> {
     if (refusal.kind === 'parent') {
-      if (!parents) return false;
+      if (!parents || refusal.columns.some((name) => name in given)) return false;
       const key = await this.parentOf(refusal, n);
       if (key === undefined) return false;
       Object.assign(row, key);
@@ -190,7 +198,7 @@ export class Fictions {
     const before = (await refusals(this.client, this.name, row)).length;
     for (const name of refusal.columns) {
       const column = this.columns.find((each) => each.name === name);
-      if (column === undefined || !(name in row)) continue;
+      if (column === undefined || !(name in row) || name in given) continue;
       const value = row[name];
       for (const candidate of candidates(column, refusal, n)) {
         row[name] = candidate;
@@ -204,15 +212,14 @@ export class Fictions {
   }
 
   /** The key of one of the parent's rows, under the names of the columns that refer to it. */
-  private async parentOf({ definition, columns }: Refusal, n: number): Promise<Row | undefined> {
-    const [, parent, keys] = /REFERENCES (.+?)\((.+?)\)/.exec(definition) ?? [];
-    if (parent === undefined || keys === undefined) return undefined;
+  private async parentOf({ parent, columns }: Refusal, n: number): Promise<Row | undefined> {
+    if (parent === null) return undefined;
+    const keys = parent.columns.map((key) => pg.escapeIdentifier(key));
+    const table = tableSql(parent);
     const { rows } = await this.client.query(
-      `select array[${keys
-        .split(', ')
-        .map((key) => `${key}::text`)
-        .join(', ')}] as key
-       from ${parent} order by ${keys} limit 1 offset (select $1::bigint % greatest(count(*), 1) from (select from ${parent} limit 1000) as known)`,
+      `select array[${keys.map((key) => `${key}::text`).join(', ')}] as key
+       from ${table} order by ${keys.join(', ')}
+       limit 1 offset (select $1::bigint % greatest(count(*), 1) from (select from ${table} limit 1000) as known)`,
       [n],
     );
     if (rows[0] === undefined) return undefined;

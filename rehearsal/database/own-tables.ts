@@ -1,9 +1,10 @@
 /** Tables of the user's own in a rehearsal: as they are configured, with the rows that they have, or with fictitious ones. */
 import { readFileSync } from 'node:fs';
 import type pg from 'pg';
-import { Fictions } from '../../inspection/fiction.ts';
+import { Fictions, type Row } from '../../inspection/fiction.ts';
 import type { TableName } from '../../inspection/proposals.ts';
 import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import { refusals } from '../../lambdas/adapters/postgres/preflight/canary.ts';
 import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
@@ -12,6 +13,8 @@ import type { RehearsedTable } from './sample-tables.ts';
 
 /** Of a table that others refer to. */
 const parentRows = 20;
+/** Of a row that only a canary refers to: no other has it. */
+const parentNumber = 4_654_320;
 
 /** @throws UsageError when the file cannot be read */
 export async function loadFile(client: pg.Client, file: string, say: (text: string) => void): Promise<void> {
@@ -42,7 +45,7 @@ export async function takeTables(
   fill: number | null,
   say: (text: string) => void,
 ): Promise<RehearsedTable[]> {
-  const tables: RehearsedTable[] = [];
+  const filled = new Set<Target>();
   for (const target of targets) {
     const { rows: found } = await client.query('select to_regclass($1) is not null as there', [
       tableSql(target),
@@ -51,23 +54,39 @@ export async function takeTables(
       throw new UsageError(
         `Found no table ${targetName(target)} in the database, expected the one of the configuration. Check --config and what was loaded.`,
       );
-    const fresh = fill !== null && (await isEmpty(client, target));
-    if (fresh) {
-      say(`Making ${count(fill)} fictitious rows for ${targetName(target)} …`);
-      await fillTable(client, target, target.columns, fill, say, new Set());
-    }
+    if (fill === null || !(await isEmpty(client, target))) continue;
+    say(`Making ${count(fill)} fictitious rows for ${targetName(target)} …`);
+    await fillTable(client, target, target.columns, fill, say, new Set());
+    filled.add(target);
+  }
+  if (fill !== null) for (const target of targets) await bringParents(client, target, target.canary);
+  const tables: RehearsedTable[] = [];
+  for (const target of targets) {
     const { rows } = await client.query(
       `select count(*)::float8 as rows, count(*) filter (where ${columnsSql(target).holds})::float8 as with_pii from ${tableSql(target)}`,
     );
     tables.push({
       target,
-      fresh,
+      fresh: filled.has(target),
       live: null,
       rows: rows[0].rows,
       rowsWithPii: rows[0].with_pii,
     });
   }
   return tables;
+}
+
+/** What the row refers to, where it is not there: a canary names rows of the database that it was proposed for. */
+async function bringParents(client: pg.Client, name: TableName, row: Row): Promise<void> {
+  const wanting = await refusals(client, name, row).catch(() => []);
+  for (const { parent, columns } of wanting) {
+    if (parent === null) continue;
+    const key = Object.fromEntries(parent.columns.map((column, at) => [column, row[columns[at] ?? '']]));
+    const { row: made } = await (await Fictions.of(client, parent, [])).row(parentNumber, [], true, key);
+    await bringParents(client, parent, made);
+    // One that cannot be made is found wanting by the preflight.
+    await insert(client, parent, made).catch(() => undefined);
+  }
 }
 
 async function isEmpty(client: pg.Client, name: TableName): Promise<boolean> {
@@ -127,7 +146,7 @@ async function insert(
   await client.query(
     columns === ''
       ? `insert into ${tableSql(name)} default values`
-      : `insert into ${tableSql(name)} (${columns}) select ${columns} from jsonb_populate_record(null::${tableSql(name)}, $1)`,
+      : `insert into ${tableSql(name)} (${columns}) overriding system value select ${columns} from jsonb_populate_record(null::${tableSql(name)}, $1)`,
     columns === '' ? [] : [row],
   );
 }

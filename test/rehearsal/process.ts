@@ -50,10 +50,19 @@ export class Bench {
   /** Starts `npm start -- <options>`. */
   start(...options: string[]): Rehearsal {
     const json = path.join(this.directory, `report-${++this.reports}.json`);
-    const common = ['--assembly', path.join(this.directory, 'assembly'), '--json', json];
+    const assembly = path.join(this.directory, 'assembly');
+    return this.run('rehearsal/main.ts', ['--assembly', assembly, '--json', json, ...options], json);
+  }
+
+  /** Starts `npm run rollout -- <words>`. */
+  rollout(...words: string[]): Rehearsal {
+    return this.run('cli/main.ts', words);
+  }
+
+  private run(script: string, args: readonly string[], json = ''): Rehearsal {
     const child = spawn(
       process.execPath,
-      ['--import', import.meta.resolve('tsx'), path.join(root, 'rehearsal/main.ts'), ...common, ...options],
+      ['--import', import.meta.resolve('tsx'), path.join(root, script), ...args],
       { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     this.running.add(child);

@@ -51,6 +51,8 @@ export interface Refusal {
   readonly columns: readonly string[];
   /** As it is defined. */
   readonly definition: string;
+  /** Of a foreign key: the table that it refers to, and the columns there in the order of `columns`; else null. */
+  readonly parent: (Pick<Target, 'schema' | 'table'> & { readonly columns: readonly string[] }) | null;
 }
 
 const words: Readonly<Record<Refusal['kind'], string>> = {
@@ -83,7 +85,14 @@ export async function refusals(
            join pg_attribute as a on a.attrelid = conrelid and a.attnum = k.attnum
            join pg_attribute as p on p.attrelid = confrelid and p.attnum = k.parent
          ))
-       end as condition
+       end as condition,
+       case contype when 'f' then (
+         select json_build_object('schema', n.nspname, 'table', p.relname, 'columns', array(
+           select attname from unnest(confkey) with ordinality as k (attnum, n)
+           join pg_attribute as a on a.attrelid = confrelid and a.attnum = k.attnum order by k.n
+         ))
+         from pg_class as p join pg_namespace as n on n.oid = p.relnamespace where p.oid = confrelid
+       ) end as parent
      from pg_constraint as c
      where conrelid = to_regclass($1) and contype in ('c', 'f')
        and not exists (
@@ -93,7 +102,8 @@ export async function refusals(
      union all
      select i.indexrelid::regclass::text, 'unique', pg_get_indexdef(i.indexrelid), array_agg(a.attname::text),
        format('not exists (select from %s as other where %s)', i.indrelid::regclass,
-         string_agg(format('other.%1$I = candidate.%1$I', a.attname), ' and '))
+         string_agg(format('other.%1$I = candidate.%1$I', a.attname), ' and ')),
+       null
      from pg_index as i
      join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
      where i.indrelid = to_regclass($1) and i.indisunique and i.indpred is null and i.indexprs is null
