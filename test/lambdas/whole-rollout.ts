@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan/plan.ts';
 import { tablesOf } from './tables.ts';
-import type { TestWorld } from './world.ts';
+import { type TestWorld, worldsAfter } from './world.ts';
 
 interface Walk {
   /** Deliveries of each request. */
@@ -71,3 +71,11 @@ export async function rollOut(
     if (number >= run.resumeAt) await walkPhase(world, run, number, walk);
   return (await deliver(world, times, 'complete-rollout', { run })).summary;
 }
+
+/** Worlds of `rows` appointments that execution `one` has encrypted, each with that run. */
+export const completedWorlds = (rows: number) =>
+  worldsAfter(rows, async (world) => {
+    const run = await world.prepare('one');
+    await rollOut(world, run);
+    return run;
+  });

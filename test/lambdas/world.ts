@@ -12,7 +12,13 @@ import { attestations } from '../../lambdas/core/plan/plan.ts';
 import type { Settings } from '../../lambdas/core/plan/settings.ts';
 
 import { AwsStandIn } from '../../rehearsal/aws/aws.ts';
-import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
+import {
+  type FrozenDatabase,
+  freshDatabase,
+  seedAppointments,
+  type TestDatabase,
+  testKey,
+} from '../support/database.ts';
 
 const databaseSecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:database';
 const keySecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key';
@@ -57,6 +63,27 @@ const aws = await AwsStandIn.start({
   snapshotAt: new Date(),
   isRunning: async (execution) => running.has(execution),
 });
+
+/**
+ * Worlds that all begin where `make` has led a first one, of `rows` appointments: what takes seconds is done once for the
+ * test file. What `make` tells AWS or the settings is not copied. Returns the world and what `make` has made.
+ */
+export function worldsAfter<Made>(
+  rows: number,
+  make: (world: TestWorld) => Promise<Made>,
+): () => Promise<[TestWorld, Made]> {
+  let first: Promise<[FrozenDatabase, Made]> | undefined;
+  const begin = async (): Promise<[FrozenDatabase, Made]> => {
+    const database = await freshDatabase({ template: 'appointments' });
+    const made = await make(await testWorld(rows, database));
+    return [await database.freeze(), made];
+  };
+  return async () => {
+    first ??= begin();
+    const [template, made] = await first;
+    return [await testWorld(0, await freshDatabase({ template })), made];
+  };
+}
 
 /** A world with `rows` seeded appointments: in a copy of the template, or in a database with the sample table. */
 export async function testWorld(rows: number, given?: TestDatabase): Promise<TestWorld> {

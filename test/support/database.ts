@@ -17,6 +17,16 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
+/** One to which nobody is connected, as PostgreSQL demands of what is copied. */
+export interface FrozenDatabase {
+  readonly name: string;
+}
+
+export interface FreshDatabase extends TestDatabase {
+  /** Closes the connections: from now on the database is there to be copied, until the server ends. */
+  freeze(): Promise<FrozenDatabase>;
+}
+
 export const testKey = { number: 1, key: Buffer.from('0f'.repeat(32), 'hex') } as const;
 
 /** What settings.ts describes by default, as `register_target` takes it. */
@@ -32,12 +42,17 @@ export const appointments = {
 
 /** @param options.encoding of an empty database, if it is not UTF8 */
 export async function freshDatabase(
-  options: { template?: Template; encoding?: 'LATIN1' | 'SQL_ASCII' } = {},
-): Promise<TestDatabase> {
+  options: { template?: Template | FrozenDatabase; encoding?: 'LATIN1' | 'SQL_ASCII' } = {},
+): Promise<FreshDatabase> {
   const template = options.template ?? 'engine';
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   await onServer(async (server) => {
-    const source = template === 'empty' ? 'template0' : await prepareTemplate(server, template);
+    const source =
+      template === 'empty'
+        ? 'template0'
+        : typeof template === 'string'
+          ? await prepareTemplate(server, template)
+          : template.name;
     const encoding =
       options.encoding === undefined ? '' : ` encoding '${options.encoding}' lc_collate 'C' lc_ctype 'C'`;
     await server.query(`create database ${name} template ${source}${encoding}${await byFile(server)}`);
@@ -49,12 +64,17 @@ export async function freshDatabase(
     clients.push(client);
     return client;
   };
+  const disconnect = () => Promise.all(clients.map((client) => client.end()));
   return {
     url: urlOf(name),
     client: await connect(),
     connect,
+    async freeze() {
+      await disconnect();
+      return { name };
+    },
     async drop() {
-      await Promise.all(clients.map((client) => client.end()));
+      await disconnect();
       await onServer((server) => server.query(`drop database if exists ${name} with (force)`));
     },
   };

@@ -1,15 +1,14 @@
 /** A rollout that is started once more over a table that an earlier one has completed. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { rollOut } from '../whole-rollout.ts';
-import { type TestWorld, testWorld } from '../world.ts';
+import { completedWorlds } from '../whole-rollout.ts';
+import type { TestWorld } from '../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const completed = completedWorlds(200);
 beforeEach(async () => {
-  world = await testWorld(200);
-  await rollOut(world, await world.prepare('first'));
-  world.running.clear();
+  [world] = await completed();
   run = await world.prepare('second');
   expect(await world.invoke('preflight', { run, input: {}, onCall: { subscribers: 1 } })).toMatchObject({
     verdict: 'GO',

@@ -13,7 +13,7 @@ import {
   staff,
   suppliers,
 } from '../tables.ts';
-import { rollOut, walkPhase } from '../whole-rollout.ts';
+import { completedWorlds, rollOut, walkPhase } from '../whole-rollout.ts';
 import { type TestWorld, testWorld } from '../world.ts';
 
 const first = { number: 1, key: testKey.key.toString('hex') };
@@ -55,12 +55,8 @@ async function expectAllSealed() {
   expect(summary).toMatchObject({ encryption_percentage: 100, missing_iv_count: 0, trigger_enabled: true });
 }
 
-/** A table that a rollout has completed. */
-async function completedWorld(rows: number) {
-  world = await testWorld(rows);
-  await rollOut(world, await world.prepare('first'));
-  world.running.delete('first');
-}
+/** Whose table a rollout has completed. */
+const completedWorld = completedWorlds(200);
 
 /** A table that was encrypted by hand, which takes a tenth of the time. */
 async function encryptedWorld(rows: number) {
@@ -99,7 +95,7 @@ function liveTraffic(client: pg.Client) {
 
 describe('a secret with a new key and the one before it', () => {
   test('rotates through every phase under live writes: all of it opens at every step, and the old key is retired', async () => {
-    await completedWorld(400);
+    [world] = await completedWorld();
     world.setKey(rotation);
     const stop = liveTraffic(await world.connect());
     const run = await world.prepare('second');
@@ -121,7 +117,7 @@ describe('a secret with a new key and the one before it', () => {
   });
 
   test('is no reason to leave the table unchecked meanwhile', async () => {
-    await completedWorld(200);
+    [world] = await completedWorld();
     const [completed] = await query('select id, attempt from encryption_rollout.runs');
     world.setKey(rotation);
     const run = await world.prepare('second');
@@ -281,7 +277,7 @@ describe('a secret with a new key and the one before it', () => {
   });
 
   test('Monitor: no alarm for a new key in the secret, nor while rows move to it', async () => {
-    await completedWorld(100);
+    [world] = await completedWorld();
     const last = (name: string) => world.aws.metrics.filter((metric) => metric.name === name).at(-1)?.value;
     world.setKey(rotation);
     await world.invoke('monitor', {});

@@ -1,17 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { appointments, createStaff, deploy, staff } from '../../tables.ts';
-import { rollOut } from '../../whole-rollout.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { completedWorlds, rollOut } from '../../whole-rollout.ts';
+import type { TestWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
 
+const completed400 = completedWorlds(400);
 beforeEach(async () => {
-  world = await testWorld(400);
-  run = await world.prepare('one');
-  await rollOut(world, run);
-  world.running.delete('one');
+  [world, run] = await completed400();
 });
 afterEach(() => world.stop());
 

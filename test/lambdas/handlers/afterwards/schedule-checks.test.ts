@@ -1,16 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { rollOut } from '../../whole-rollout.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { completedWorlds, rollOut } from '../../whole-rollout.ts';
+import type { TestWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
 
+const completed = completedWorlds(400);
 beforeEach(async () => {
-  world = await testWorld(400);
+  [world, run] = await completed();
   world.aws.schedules.clear();
-  run = await world.prepare('one');
-  await rollOut(world, run);
 });
 afterEach(() => world.stop());
 

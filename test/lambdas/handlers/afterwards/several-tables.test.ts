@@ -3,16 +3,21 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { appointments, createStaff, deploy, failures, rollBack, staff } from '../../tables.ts';
 import { rollOut } from '../../whole-rollout.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { type TestWorld, worldsAfter } from '../../world.ts';
 
 let world: TestWorld;
 let both: PrepareDatabaseOutput;
+const completed = worldsAfter(400, async (first) => {
+  await createStaff(first, 100);
+  deploy(first, [appointments, staff]);
+  const run = await first.prepare('both');
+  await rollOut(first, run);
+  return run;
+});
 beforeEach(async () => {
-  world = await testWorld(400);
-  world.aws.schedules.clear();
-  await createStaff(world, 100);
+  [world, both] = await completed();
   deploy(world, [appointments, staff]);
-  both = await complete('both');
+  world.aws.schedules.clear();
 });
 afterEach(() => world.stop());
 
