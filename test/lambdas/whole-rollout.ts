@@ -77,5 +77,6 @@ export const completedWorlds = (rows: number) =>
   worldsAfter(rows, async (world) => {
     const run = await world.prepare('one');
     await rollOut(world, run);
+    world.running.delete('one');
     return run;
   });

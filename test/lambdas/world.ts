@@ -12,13 +12,7 @@ import { attestations } from '../../lambdas/core/plan/plan.ts';
 import type { Settings } from '../../lambdas/core/plan/settings.ts';
 
 import { AwsStandIn } from '../../rehearsal/aws/aws.ts';
-import {
-  type FrozenDatabase,
-  freshDatabase,
-  seedAppointments,
-  type TestDatabase,
-  testKey,
-} from '../support/database.ts';
+import { freshDatabase, seedAppointments, type TestDatabase, testKey } from '../support/database.ts';
 
 const databaseSecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:database';
 const keySecret = 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key';
@@ -66,24 +60,29 @@ const aws = await AwsStandIn.start({
 
 /**
  * Worlds that all begin where `make` has led a first one, of `rows` appointments: what takes seconds is done once for the
- * test file. What `make` tells AWS or the settings is not copied. Returns the world and what `make` has made.
+ * test file. What `make` tells AWS or the settings is not copied, but for executions that run. Returns the world and what `make` has made.
  */
 export function worldsAfter<Made>(
   rows: number,
   make: (world: TestWorld) => Promise<Made>,
 ): () => Promise<[TestWorld, Made]> {
-  let first: Promise<[FrozenDatabase, Made]> | undefined;
-  const begin = async (): Promise<[FrozenDatabase, Made]> => {
+  const begin = async () => {
     const database = await freshDatabase({ template: 'appointments' });
     const made = await make(await testWorld(rows, database));
-    return [await database.freeze(), made];
+    return { made, atWork: [...running], template: await database.freeze() };
   };
+  let first: ReturnType<typeof begin> | undefined;
   return async () => {
     first ??= begin();
-    const [template, made] = await first;
-    return [await testWorld(0, await freshDatabase({ template })), made];
+    const { made, atWork, template } = await first;
+    const world = await testWorld(0, await freshDatabase({ template }));
+    for (const execution of atWork) running.add(execution);
+    return [world, made];
   };
 }
+
+/** Worlds of `rows` appointments in which execution `one` is about to begin, each with its run. */
+export const begunWorlds = (rows: number) => worldsAfter(rows, (world) => world.prepare('one'));
 
 /** A world with `rows` seeded appointments: in a copy of the template, or in a database with the sample table. */
 export async function testWorld(rows: number, given?: TestDatabase): Promise<TestWorld> {
@@ -142,7 +141,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     running.add(execution);
     const run = await invoke('prepare-database', { input, execution });
     await database.client.query(
-      'select encryption_rollout.prepare_target(name) from encryption_rollout.targets order by id',
+      'select encryption_rollout.prepare_target(name) from encryption_rollout.targets where prepared_at is null order by id',
     );
     return run;
   };

@@ -14,7 +14,7 @@ import {
   suppliers,
 } from '../tables.ts';
 import { completedWorlds, rollOut, walkPhase } from '../whole-rollout.ts';
-import { type TestWorld, testWorld } from '../world.ts';
+import { type TestWorld, testWorld, worldsAfter } from '../world.ts';
 
 const first = { number: 1, key: testKey.key.toString('hex') };
 const second = { number: 2, key: '02'.repeat(32) };
@@ -361,12 +361,15 @@ describe('over two tables', () => {
       `select get_byte(email_encrypted, 2) as key, count(*)::integer as rows
        from public.staff where email_encrypted is not null group by 1 order by 1`,
     );
+  const bothCompleted = worldsAfter(400, async (first) => {
+    await createStaff(first, 100);
+    deploy(first, [appointments, staff]);
+    await rollOut(first, await first.prepare('first'));
+    first.running.clear();
+  });
   beforeEach(async () => {
-    world = await testWorld(400);
-    await createStaff(world, 100);
+    [world] = await bothCompleted();
     deploy(world, [appointments, staff]);
-    await rollOut(world, await world.prepare('first'));
-    world.running.clear();
     world.setKey(rotation);
   });
 

@@ -2,13 +2,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { metricsOf } from '../../tables.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { begunWorlds, type TestWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const begun = begunWorlds(1_000);
 beforeEach(async () => {
-  world = await testWorld(1_000);
-  run = await world.prepare('one');
+  [world, run] = await begun();
 });
 afterEach(() => world.stop());
 

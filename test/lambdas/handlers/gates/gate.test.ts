@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { seedAppointments } from '../../../support/database.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { begunWorlds, type TestWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const begun = begunWorlds(400);
 beforeEach(async () => {
-  world = await testWorld(400);
-  run = await world.prepare('one');
+  [world, run] = await begun();
 });
 afterEach(() => world.stop());
 

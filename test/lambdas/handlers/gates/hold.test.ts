@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AskPersonOutput, PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { begunWorlds, type TestWorld } from '../../world.ts';
 
 const gate = 'Phase 1 Initial Batch: Gate';
 const token = 'AQC4AAAAKgAAAAMAAAAA-the-token-of-the-task';
@@ -10,9 +10,9 @@ let world: TestWorld;
 let run: PrepareDatabaseOutput;
 /** Answers that reached a waiting execution. */
 let answers: [string, unknown][];
+const begun = begunWorlds(400);
 beforeEach(async () => {
-  world = await testWorld(400);
-  run = await world.prepare('one');
+  [world, run] = await begun();
   answers = [];
   world.aws.world.succeedTask = (given, output) => {
     answers.push([given, output]);

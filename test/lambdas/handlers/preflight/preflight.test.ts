@@ -3,13 +3,13 @@ import { createSampleTable } from '../../../../lambdas/adapters/postgres/migrati
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { attestations } from '../../../../lambdas/core/plan/plan.ts';
 import { freshDatabase } from '../../../support/database.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { begunWorlds, type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const begun = begunWorlds(100);
 beforeEach(async () => {
-  world = await testWorld(100);
-  run = await world.prepare('one');
+  [world, run] = await begun();
 });
 afterEach(() => world.stop());
 

@@ -10,16 +10,19 @@ import {
   staff,
   suppliers,
 } from '../../tables.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { type TestWorld, worldsAfter } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const begun = worldsAfter(400, async (first) => {
+  await createStaff(first, 200);
+  await createSuppliers(first, 100);
+  deploy(first, [appointments, staff, suppliers]);
+  return first.prepare('one');
+});
 beforeEach(async () => {
-  world = await testWorld(400);
-  await createStaff(world, 200);
-  await createSuppliers(world, 100);
+  [world, run] = await begun();
   deploy(world, [appointments, staff, suppliers]);
-  run = await world.prepare('one');
 });
 afterEach(() => world.stop());
 

@@ -1,19 +1,22 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { appointments, createStaff, deploy, runTables, sealedRows, staff } from '../../tables.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { type TestWorld, worldsAfter } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-ClearCiphertext';
 const clears = machine.replace(':stateMachine:', ':execution:');
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const halfway = worldsAfter(200, async (first) => {
+  const one = await first.prepare('one');
+  for (const phase of [1, 2] as const) await first.encrypt(one, phase);
+  await first.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
+  return one;
+});
 beforeEach(async () => {
-  world = await testWorld(200);
+  [world, run] = await halfway();
   process.env.CLEAR_MACHINE_ARN = machine;
-  run = await world.prepare('one');
-  for (const phase of [1, 2] as const) await world.encrypt(run, phase);
-  await world.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
 });
 afterEach(() => world.stop());
 

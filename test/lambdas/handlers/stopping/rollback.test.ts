@@ -3,13 +3,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { appointments, createStaff, deploy, ofEach, staff, triggerIsOn } from '../../tables.ts';
-import { type TestWorld, testWorld } from '../../world.ts';
+import { begunWorlds, type TestWorld } from '../../world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
+const begun = begunWorlds(200);
 beforeEach(async () => {
-  world = await testWorld(200);
-  run = await world.prepare('one');
+  [world, run] = await begun();
 });
 afterEach(() => world.stop());
 
