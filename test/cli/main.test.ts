@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 
 const main = path.resolve('cli/main.ts');
@@ -53,9 +53,9 @@ afterEach(async () => {
 const one = async (sql: string) => (await database.client.query(sql)).rows[0];
 
 /** Everything that is in the database, by name. */
-const catalogue = async () =>
+const catalogue = async ({ client } = database) =>
   (
-    await database.client.query(`
+    await client.query(`
       select 'relation ' || oid::regclass as name from pg_class
       where relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
         and relkind <> 't' and relnamespace::regnamespace::text not like 'pg_toast%'
@@ -68,6 +68,23 @@ const catalogue = async () =>
       union all select 'trigger ' || tgname from pg_trigger where not tgisinternal
       order by name`)
   ).rows.map(({ name }) => name);
+
+/** An installation that tries for half a minute to get its locks: begun first, so that the others need not wait for it. */
+let kept: { database: TestDatabase; before: unknown; waiting: ReturnType<typeof rollout> };
+beforeAll(async () => {
+  const locked = await freshDatabase({ template: 'empty' });
+  await locked.client.query(
+    'create table public.appointments (id uuid primary key, email text, e164 text, first_name text)',
+  );
+  const before = await catalogue(locked);
+  const other = await locked.connect();
+  await other.query('begin; lock table public.appointments in access share mode');
+  kept = { database: locked, before, waiting: rollout('install', '--database-url', locked.url) };
+});
+afterAll(async () => {
+  await kept.waiting;
+  await kept.database.drop();
+});
 
 it('installs once, is told so the second time, and the SQL works', async () => {
   const first = await rollout('install', '--database-url', database.url);
@@ -239,20 +256,13 @@ it.each([
 });
 
 it('says in sentences that a lock is in the way, and what to do, and has changed nothing', async () => {
-  await database.client.query(
-    'create table public.appointments (id uuid primary key, email text, e164 text, first_name text)',
-  );
-  const before = await catalogue();
-  const other = await database.connect();
-  await other.query('begin; lock table public.appointments in access share mode');
-  const { code, output } = await rollout('install', '--database-url', database.url);
-  await other.query('rollback');
+  const { code, output } = await kept.waiting;
   expect(code).toBe(1);
   expect(output).toMatch(
     /PostgreSQL refused: canceling statement due to lock timeout \(SQLSTATE 55P03\)\.\n.*what it had begun is undone/,
   );
   expect(output).not.toMatch(/at async|node_modules|severity|routine/);
-  expect(await catalogue()).toEqual(before);
+  expect(await catalogue(kept.database)).toEqual(kept.before);
 });
 
 it('says what is wrong with the table, the login or the address', async () => {
