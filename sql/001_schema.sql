@@ -36,6 +36,23 @@ create table encryption_rollout.migrations (
   applied_at timestamptz not null default clock_timestamp()
 );
 
+-- What is done one after the other: whoever does it locks its row until the transaction ends. Nobody without rights to the
+-- engine can, as with an advisory lock, whose key anybody may take.
+create table encryption_rollout.turns (
+  what text primary key
+);
+insert into encryption_rollout.turns (what) values ('installation'), ('registration'), ('runs'), ('work'), ('updates');
+
+create function encryption_rollout.take_turn(p_what text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from encryption_rollout.turns where what = p_what for update;
+end
+$$;
+
 -- What was created outside this schema, so that uninstall removes that and nothing else.
 -- Names are SQL, quoted where they need it; `parent` is the table of a column or trigger.
 create table encryption_rollout.created_objects (

@@ -90,8 +90,8 @@ declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_run record;
 begin
-  -- Whoever opens a run takes this lock, exclusively, before looking at the runs.
-  perform pg_advisory_xact_lock_shared(hashtextextended('encryption_rollout.runs', 0));
+  -- Whoever opens a run locks this row, exclusively, before looking at the runs.
+  perform from encryption_rollout.turns where what = 'runs' for share;
   select id, status into v_run
   from encryption_rollout.runs where status in ('ACTIVE', 'STOPPING');
   if found then

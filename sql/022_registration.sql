@@ -25,7 +25,7 @@ declare
   v_known encryption_rollout.targets;
 begin
   -- Two installers at a time would both find things missing.
-  perform pg_advisory_xact_lock(hashtextextended('encryption_rollout/register_target', 0));
+  perform encryption_rollout.take_turn('registration');
   perform encryption_rollout.refuse_renamed(p_target);
   v_target := encryption_rollout.examine_target(p_target);
 
@@ -61,7 +61,7 @@ as $$
 declare
   v_known encryption_rollout.targets;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('encryption_rollout/register_target', 0));
+  perform encryption_rollout.take_turn('registration');
   perform encryption_rollout.require_target(p_target);
   select * into v_known from encryption_rollout.targets where name = p_target;
   perform encryption_rollout.add_columns(v_known);

@@ -13,9 +13,10 @@ const sessionSettings = {
   datestyle: 'ISO',
   intervalstyle: 'postgres',
   extra_float_digits: '1',
-  // Scans of whole tables take what they take. A call of a function has its own end, and locks have limits of their own.
+  // Scans of whole tables take what they take; a call of a function has its own end. No wait for a lock is for ever: what is
+  // not free by then is tried again.
   statement_timeout: '0',
-  lock_timeout: '0',
+  lock_timeout: '20s',
   idle_in_transaction_session_timeout: '0',
   idle_session_timeout: '0',
   // A rollback writes: it may not be stopped by the role that was made for reading.

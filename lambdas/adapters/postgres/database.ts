@@ -54,6 +54,10 @@ export function sessionName({ id, attempt }: { readonly id: string; readonly att
   return `encryption-rollout ${id} ${attempt}`;
 }
 
+/** True for a session of pg_stat_activity whose log-in has the engine's rights: its name alone is what anybody may take. */
+export const isOwnLogin =
+  "pg_has_role(usesysid, (select nspowner from pg_namespace where nspname = 'encryption_rollout'), 'member')";
+
 /**
  * Connects, does the work, disconnects. A Lambda may be frozen between calls, so no connection outlives one.
  * @throws DatabaseUnreachable (final), TransientError, or what the work throws, classified by classify().

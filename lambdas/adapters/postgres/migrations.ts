@@ -8,9 +8,6 @@ import pRetry from 'p-retry';
 import type pg from 'pg';
 import { inTransaction } from './transaction.ts';
 
-/** Any constant will do, as long as every installer uses the same. */
-const installationLock = 'encryption_rollout/migrations';
-
 /** Long enough for an idle table, short enough that a queue behind our waiting DDL goes unnoticed. */
 const lockTimeoutMilliseconds = 300;
 const lockRetries = 30;
@@ -21,15 +18,22 @@ const lockRetries = 30;
  * Throws when an applied file was changed since, or when the database has one that this version does not know.
  */
 export async function migrate(client: pg.ClientBase): Promise<string[]> {
+  try {
+    return await applyMissing(client);
+  } catch (error) {
+    // Two first installations at a time: the other one has made the schema meanwhile.
+    if (!isDuplicateSchema(error) || !(await isInstalled(client))) throw error;
+    return await applyMissing(client);
+  }
+}
+
+async function applyMissing(client: pg.ClientBase): Promise<string[]> {
   const directory = sqlDirectory();
   const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort();
   return politely(client, async () => {
     // Bodies and defaults are parsed now: others may be able to create objects in the schemas of the session's path.
     await client.query('set local search_path = pg_catalog, pg_temp');
-    // For another installer, for whom nobody queues.
-    await client.query('set local lock_timeout = 0');
-    await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [installationLock]);
-    await client.query(`set local lock_timeout = ${lockTimeoutMilliseconds}`);
+    if (await isInstalled(client)) await client.query("select encryption_rollout.take_turn('installation')");
     const known = await appliedMigrations(client);
     const unknown = [...known.keys()].find((name) => !names.includes(name));
     if (unknown) {
@@ -161,11 +165,21 @@ function isHeld(error: unknown): boolean {
   return ['55P03', '40P01'].includes((error as { code?: string } | undefined)?.code ?? '');
 }
 
-async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {
+/** Found there already, or, before the other one had committed, in the index. */
+function isDuplicateSchema(error: unknown): boolean {
+  const { code, constraint } = error as { code?: string; constraint?: string };
+  return code === '42P06' || constraint === 'pg_namespace_nspname_index';
+}
+
+async function isInstalled(client: pg.ClientBase): Promise<boolean> {
   const { rows } = await client.query<{ installed: boolean }>(
     `select to_regclass('encryption_rollout.migrations') is not null as installed`,
   );
-  if (!rows[0]?.installed) return new Map();
+  return rows[0]?.installed === true;
+}
+
+async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {
+  if (!(await isInstalled(client))) return new Map();
   const applied = await client.query<{ name: string; sha256: string }>(
     'select name, sha256 from encryption_rollout.migrations',
   );

@@ -10,7 +10,7 @@ import {
   savePaceState,
 } from '../../adapters/postgres/pressure/paces.ts';
 import { beginPhase, findBatch, recordBatch } from '../../adapters/postgres/runs/phases.ts';
-import { holdWork } from '../../adapters/postgres/runs/runs.ts';
+import { holdWork, ofOurRecords } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import type { Run } from '../../core/payloads.ts';
 import type { Phase, Plan } from '../../core/plan/plan.ts';
@@ -109,8 +109,8 @@ export function batchOf(
 ): Promise<(BatchResult & { readonly reached: boolean }) | null> {
   return inTransaction(client, async () => {
     const started = performance.now();
-    await holdWork(client, run);
-    const progress = await beginPhase(client, run, target, phase.number);
+    await ofOurRecords(holdWork(client, run));
+    const progress = await ofOurRecords(beginPhase(client, run, target, phase.number));
     const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
     const reaches = (rows: number) => phase.aimPercent < 100 && rows >= missing;
     const served = await findBatch(client, run, target, request);

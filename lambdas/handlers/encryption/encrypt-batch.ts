@@ -15,6 +15,7 @@ import {
   recountPhase,
   type TableProgress,
 } from '../../adapters/postgres/runs/phases.ts';
+import { ofOurRecords } from '../../adapters/postgres/runs/runs.ts';
 import { KeyUnavailable, WrongKey } from '../../core/errors.ts';
 import { breach } from '../../core/gates/judgement.ts';
 import type { MetricName } from '../../core/monitoring/metrics.ts';
@@ -60,10 +61,10 @@ async function work({ run, target, phase, request }: Work, step: Step): Promise<
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
     await mendKeys(client, async () => key);
-    await beginPhase(client, run, target, phase.number);
-    const tuning = await readTuning(client, run);
     const limit = step.plan.abort.lockWaitMilliseconds;
     await client.query(`set lock_timeout = ${limit}`);
+    await ofOurRecords(beginPhase(client, run, target, phase.number));
+    const tuning = await readTuning(client, run);
     const done = await step.database(unattachedSession, (observer) => {
       const one: OneBatch = (rows, request, within) =>
         withLockRetry(step, () =>

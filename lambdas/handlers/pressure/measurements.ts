@@ -1,7 +1,7 @@
 /** Measurements that several gates take: the world around the tables, and rows opened outside the database. */
 import type pg from 'pg';
 import { readAlarms, readDatabaseMetrics } from '../../adapters/aws/cloudwatch.ts';
-import { rolledBack } from '../../adapters/postgres/database.ts';
+import { isOwnLogin, rolledBack } from '../../adapters/postgres/database.ts';
 import {
   insertCanary,
   readLabels,
@@ -52,7 +52,7 @@ export async function readVitals(
           select xact_start as began
           from pg_stat_activity
           where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
-            and application_name not like $2 || '%'
+            and (application_name like $2 || '%' and ${isOwnLogin}) is not true
           union all
           select prepared from pg_prepared_xacts where database = current_database()
         ) as transactions) as oldest_transaction,

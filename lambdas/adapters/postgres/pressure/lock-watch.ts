@@ -6,7 +6,7 @@ const LOOK_MILLISECONDS = 100;
 
 /**
  * Runs `work` on `worker` while `observer` looks whether a session waits for it, or it for another, longer than `limit`
- * milliseconds; if so the worker's statement is cancelled, so `work` fails with SQLSTATE 57014. Both are connected, to
+ * milliseconds, unless for one of the engine's own records; if so the worker's statement is cancelled, so `work` fails with SQLSTATE 57014. Both are connected, to
  * the same server, by the same role.
  */
 export async function lockWatch<T>(
@@ -23,9 +23,15 @@ export async function lockWatch<T>(
       if (finished.signal.aborted) return;
       await observer.query(
         `select pg_cancel_backend($1) where exists (
-           select from pg_locks
+           select from pg_locks as waiting
            where not granted and (pid = $1 or $1 = any (pg_blocking_pids(pid)))
-             and clock_timestamp() - waitstart > make_interval(secs => $2::float8 / 1000))`,
+             and clock_timestamp() - waitstart > make_interval(secs => $2::float8 / 1000)
+             -- Not for a record of the engine's: of a row, whoever waits for its transaction has the row's own lock, or waits for that.
+             and not exists (
+               select from pg_locks as record
+               join pg_class as c on c.oid = record.relation and c.relnamespace = to_regnamespace('encryption_rollout')
+               where record.pid = waiting.pid and record.database = (select oid from pg_database where datname = current_database())
+                 and (record.locktype = 'tuple' or not record.granted)))`,
         [pid, limit],
       );
     }

@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { RunAlreadyActive, RunSuperseded, TransientError } from '../../../core/errors.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
+import { isLockTimeout } from '../database.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 import { activeRun } from './run-status.ts';
@@ -19,7 +20,7 @@ interface RunRow {
 
 /** Whoever opens, takes back or clears a run does so one after the other, until the transaction ends. */
 export async function lockRuns(client: Client): Promise<void> {
-  await client.query("select pg_advisory_xact_lock(hashtextextended('encryption_rollout.runs', 0))");
+  await client.query("select encryption_rollout.take_turn('runs')");
 }
 
 /**
@@ -148,10 +149,20 @@ export async function holdRun(client: Client, run: Run): Promise<void> {
  */
 export async function holdWork(client: Client, run: Run): Promise<void> {
   await holdRun(client, run);
-  const { rows } = await client.query('select pg_try_advisory_xact_lock(hashtextextended($1, 1)) as held', [
-    run.id,
-  ]);
-  if (!rows[0].held) throw new TransientError(`Another call is at work on run ${run.id}.`);
+  const { rowCount } = await client.query(
+    "select from encryption_rollout.turns where what = 'work' for update skip locked",
+  );
+  if (rowCount === 0) throw new TransientError(`Another call is at work on run ${run.id}.`);
+}
+
+/**
+ * Waits for records of ours. When another call keeps them, that says nothing of locks on the table.
+ * @throws TransientError then
+ */
+export async function ofOurRecords<T>(work: Promise<T>): Promise<T> {
+  return work.catch((error) => {
+    throw isLockTimeout(error) ? new TransientError('Another call keeps records of the run.') : error;
+  });
 }
 
 /** The phase after which this attempt is to end. */

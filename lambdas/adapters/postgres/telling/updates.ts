@@ -6,7 +6,7 @@ import type { Told } from '../../../core/telling/updates.ts';
 
 /** One update at a time: of two deliveries of a tick, the second finds what the first one told. In a transaction. */
 export async function lockUpdates(client: pg.ClientBase): Promise<void> {
-  await client.query("select pg_advisory_xact_lock(hashtextextended('encryption_rollout.updates', 0))");
+  await client.query("select encryption_rollout.take_turn('updates')");
 }
 
 /** What was told of the run. */
