@@ -52,13 +52,16 @@ class PoolerInTheWay extends Error {
 /**
  * Settles what a request for a connection cannot, once there is one. `replica`, under which no trigger fires, may be changed by
  * few: for others it stays, and the dry run says so.
- * @returns the encoding of the database, as PostgreSQL calls it
+ * @returns the encoding of the database, as PostgreSQL calls it, and whether its server is a standby, which takes no write
  * @throws PoolerInTheWay before the first setting, when it has dropped those that came with the request: it is known by the
  *   process that it names, no other than itself
  */
-export async function settleSession(session: Session): Promise<string> {
+export async function settleSession(
+  session: Session,
+): Promise<{ readonly encoding: string; readonly isStandby: boolean }> {
   const { rows } = await session.query(
     `select pg_catalog.pg_backend_pid() as pid, pg_catalog.getdatabaseencoding() as encoding,
+       pg_catalog.pg_is_in_recovery() as "isStandby",
        pg_catalog.current_setting('session_replication_role') <> 'origin' as "firesNoTriggers",
        pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions",
        -- Secrets Manager's rotation by alternating users makes of <user> a member, <user>_clone, and takes turns with them.
@@ -72,7 +75,7 @@ export async function settleSession(session: Session): Promise<string> {
   if (found?.firesNoTriggers) await session.query('set session_replication_role = origin').catch(() => {});
   // So the engine belongs to the same role whoever's turn it is, and whoever's it was at first.
   if (typeof found?.standsFor === 'string') await session.query(`set role ${found.standsFor}`);
-  return String(found?.encoding);
+  return { encoding: String(found?.encoding), isStandby: found?.isStandby === true };
 }
 
 /** PgBouncer: "unsupported startup parameter". Amazon RDS Proxy: "currently doesn't support command-line options". */

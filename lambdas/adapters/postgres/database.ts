@@ -87,7 +87,10 @@ export async function withDatabase<T>(
   client.on('error', () => {});
   try {
     await client.connect();
-    fitParameters(client, await settleSession(client));
+    const { encoding, isStandby } = await settleSession(client);
+    // Before it says otherwise that it takes no write: of the keys' table, which is not logged, a standby has nothing to read.
+    if (isStandby) throw Object.assign(new Error('a standby'), { code: '25006' });
+    fitParameters(client, encoding);
     // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
     await client.query('set search_path = pg_catalog, pg_temp');
   } catch (error) {
@@ -157,6 +160,11 @@ function connectionError(
   if (isPooler(error))
     return new DatabaseUnreachable(
       `Found a connection pooler at ${address}, expected PostgreSQL itself: settings and locks of a session of ours would be handed on to others. Put the database's own host and port into the secret, or into the settings databaseHost and databasePort; of RDS Proxy, the instance's or cluster's endpoint.`,
+      code,
+    );
+  if (code === '25006')
+    return new TransientError(
+      `PostgreSQL at ${address} is a standby (25006), expected the writer: a failover is under way, or the secret, or the setting databaseHost, names a replica.`,
       code,
     );
   if (TRANSIENT.has(code) || NETWORK.has(code) || /timeout|terminated unexpectedly/i.test(message))
