@@ -15,8 +15,9 @@ create table encryption_rollout.keys (
 );
 
 -- Who used the key, for what. A trigger's use is one row per transaction, a batch's one row per batch, a decryption's one
--- row per value. No index but a block range one: it must cost a live write next to nothing.
+-- row per value.
 create table encryption_rollout.key_access (
+  id bigint generated always as identity primary key,
   accessed_at timestamptz not null default clock_timestamp(),
   accessed_by text not null default session_user,
   purpose text not null check (purpose in ('install', 'rotate', 'retire', 'batch', 'trigger', 'decrypt')),

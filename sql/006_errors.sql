@@ -63,22 +63,25 @@ end
 $$;
 
 -- A decryption that fails raises, and a raise undoes what its transaction wrote. Sequences alone are exempt. Each target has
--- three, which hold how often that happened and, of the last time, when (microseconds since 1970) and who (role), until somebody asks
--- for health or statistics and it is written down as rows. The server's log has every single one.
+-- three of each kind, which hold how often that happened and, of the last time, when (microseconds since 1970) and who (role). Readers
+-- count them where they are; handlers write them down as rows, so that no reader locks anything. The server's log has every single one.
+-- failure: a row holds a value that does not open. mistake: a value that no row holds under this key; whoever passed it was wrong.
 -- Target 0: the table is one of several, and nobody can know which.
 create table encryption_rollout.recorded_failures (
-  target_id integer primary key,
-  decryptions bigint not null default 0
+  target_id integer not null,
+  kind text not null check (kind in ('failure', 'mistake')),
+  decryptions bigint not null default 0,
+  primary key (target_id, kind)
 );
 
--- name: failures, failure_at or failure_role.
-create function encryption_rollout.failure_sequence(p_name text, p_target_id integer)
+-- what: count, at or role.
+create function encryption_rollout.failure_sequence(p_kind text, p_what text, p_target_id integer)
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select format('encryption_rollout.decryption_%s_%s', p_name, p_target_id)
+  select format('encryption_rollout.decryption_%s_%s_%s', p_kind, p_what, p_target_id)
 $$;
 
 create function encryption_rollout.create_failure_sequences(p_target_id integer)
@@ -92,41 +95,76 @@ begin
   if exists (select from encryption_rollout.recorded_failures where target_id = p_target_id) then
     return;
   end if;
-  foreach v_name in array array['failures', 'failure_at', 'failure_role'] loop
-    execute format('create sequence %s', encryption_rollout.failure_sequence(v_name, p_target_id));
+  for v_name in
+    select encryption_rollout.failure_sequence(kind, what, p_target_id)
+    from unnest(array['failure', 'mistake']) as kind, unnest(array['count', 'at', 'role']) as what
+  loop
+    execute format('create sequence %s', v_name);
   end loop;
-  insert into encryption_rollout.recorded_failures (target_id) values (p_target_id);
+  insert into encryption_rollout.recorded_failures (target_id, kind) values (p_target_id, 'failure'), (p_target_id, 'mistake');
 end
 $$;
 
 select encryption_rollout.create_failure_sequences(0);
 
+create function encryption_rollout.drop_failure_sequences(p_target_id integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text;
+begin
+  for v_name in
+    select encryption_rollout.failure_sequence(kind, what, p_target_id)
+    from unnest(array['failure', 'mistake']) as kind, unnest(array['count', 'at', 'role']) as what
+  loop
+    execute format('drop sequence if exists %s', v_name);
+  end loop;
+  delete from encryption_rollout.recorded_failures where target_id = p_target_id;
+end
+$$;
+
 -- place: the row and its table, or tables, in words.
-create function encryption_rollout.count_decryption_failure(p_target_id integer, p_place text, p_reason text)
+create function encryption_rollout.count_decryption_failure(p_kind text, p_target_id integer, p_place text, p_reason text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform setval(
-    encryption_rollout.failure_sequence('failure_at', p_target_id)::regclass,
+    encryption_rollout.failure_sequence(p_kind, 'at', p_target_id)::regclass,
     (extract(epoch from clock_timestamp()) * 1000000)::bigint
   );
   perform setval(
-    encryption_rollout.failure_sequence('failure_role', p_target_id)::regclass,
+    encryption_rollout.failure_sequence(p_kind, 'role', p_target_id)::regclass,
     (select oid::bigint from pg_roles where rolname = session_user)
   );
-  perform nextval(encryption_rollout.failure_sequence('failures', p_target_id)::regclass);
-  raise log 'encryption_rollout: decryption for % of % failed: %', session_user, p_place, p_reason;
+  perform nextval(encryption_rollout.failure_sequence(p_kind, 'count', p_target_id)::regclass);
+  raise log 'encryption_rollout: decryption for % of % failed (%): %', session_user, p_place, p_kind, p_reason;
 end
 $$;
 
-create function encryption_rollout.counted_failures(p_target_id integer)
-returns bigint
+-- Those that are not written down yet.
+create function encryption_rollout.unrecorded_failures()
+returns table (target_id integer, kind text, target text, decryptions bigint, last_at timestamptz, last_by text)
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_sequence_last_value(encryption_rollout.failure_sequence('failures', p_target_id)::regclass), 0)
+  select f.target_id, f.kind, t.name, counted - f.decryptions,
+    to_timestamp(pg_sequence_last_value(encryption_rollout.failure_sequence(f.kind, 'at', f.target_id)::regclass) / 1000000.0),
+    coalesce(
+      (
+        select rolname
+        from pg_roles
+        where oid::bigint = pg_sequence_last_value(encryption_rollout.failure_sequence(f.kind, 'role', f.target_id)::regclass)
+      ),
+      '(dropped role)'
+    )
+  from encryption_rollout.recorded_failures as f
+  left join encryption_rollout.targets as t on t.id = f.target_id
+  cross join pg_sequence_last_value(encryption_rollout.failure_sequence(f.kind, 'count', f.target_id)::regclass) as counted
+  where counted > f.decryptions
 $$;
 
 create function encryption_rollout.record_decryption_failures()
@@ -136,46 +174,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_failures record;
-  v_more bigint;
-  v_at timestamptz;
-  v_by text;
 begin
-  if current_setting('transaction_read_only')::boolean then
+  if not exists (select from encryption_rollout.unrecorded_failures()) then
     return;
   end if;
-  for v_failures in
-    select f.target_id, (select t.name from encryption_rollout.targets as t where t.id = f.target_id) as target
-    from encryption_rollout.recorded_failures as f
-    where encryption_rollout.counted_failures(f.target_id) > f.decryptions
-    order by f.target_id
-  loop
-    select encryption_rollout.counted_failures(target_id) - decryptions into v_more
-    from encryption_rollout.recorded_failures
-    where target_id = v_failures.target_id
-    for update;
-    -- Somebody else has been faster.
-    continue when v_more <= 0;
-    v_at := to_timestamp(
-      pg_sequence_last_value(encryption_rollout.failure_sequence('failure_at', v_failures.target_id)::regclass) / 1000000.0
-    );
-    v_by := coalesce(
-      (
-        select rolname
-        from pg_roles
-        where oid::bigint
-          = pg_sequence_last_value(encryption_rollout.failure_sequence('failure_role', v_failures.target_id)::regclass)
-      ),
-      '(dropped role)'
-    );
-    insert into encryption_rollout.errors (error_timestamp, error_type, target, sqlstate, detail)
-    select v_at, 'decryption', v_failures.target, 'ER006', 'decrypt_pii_with_iv_logged; the server''s log names the row'
-    -- A thousand say as much as a million.
-    from generate_series(1, least(v_more, 1000));
+  -- One after the other, so that none is written down twice.
+  perform encryption_rollout.take_turn('failures');
+  for v_failures in select * from encryption_rollout.unrecorded_failures() as u order by u.target_id, u.kind loop
+    if v_failures.kind = 'failure' then
+      insert into encryption_rollout.errors (error_timestamp, error_type, target, sqlstate, detail)
+      select v_failures.last_at, 'decryption', v_failures.target, 'ER006', 'decrypt_pii_with_iv_logged; the server''s log names the row'
+      -- A thousand say as much as a million.
+      from generate_series(1, least(v_failures.decryptions, 1000));
+    end if;
     insert into encryption_rollout.key_access (accessed_at, accessed_by, purpose, target, uses, succeeded)
-    values (v_at, v_by, 'decrypt', v_failures.target, v_more, false);
+    values (v_failures.last_at, v_failures.last_by, 'decrypt', v_failures.target, v_failures.decryptions, false);
     update encryption_rollout.recorded_failures
-    set decryptions = decryptions + v_more
-    where target_id = v_failures.target_id;
+    set decryptions = decryptions + v_failures.decryptions
+    where target_id = v_failures.target_id and kind = v_failures.kind;
   end loop;
 end
 $$;

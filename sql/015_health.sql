@@ -57,12 +57,20 @@ declare
   v_keys integer[] := coalesce(nullif(encryption_rollout.keys_in_use(), '{}'), '{0}');
   v_unreadable bigint;
 begin
-  perform encryption_rollout.record_decryption_failures();
   trigger_enabled := encryption_rollout.trigger_is_enabled(v_target, v_target.trigger_name);
   guard_enabled := encryption_rollout.guard_is_enabled(v_target);
-  select count(*) into errors_last_hour
-  from encryption_rollout.errors as e
-  where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour' and e.resolved_at is null;
+  select
+    (
+      select count(*)
+      from encryption_rollout.errors as e
+      where e.target = v_target.name and e.error_timestamp > clock_timestamp() - interval '1 hour' and e.resolved_at is null
+    )
+    + (
+      select coalesce(sum(u.decryptions), 0)
+      from encryption_rollout.unrecorded_failures() as u
+      where u.target_id = v_target.id and u.kind = 'failure' and u.last_at > clock_timestamp() - interval '1 hour'
+    )
+  into errors_last_hour;
   if exists (select from encryption_rollout.drift(p_target) where is_in_the_way) then
     health_status := 'DRIFTED';
     return next;
@@ -160,11 +168,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform encryption_rollout.record_decryption_failures();
   return query
     select a.accessed_by, a.purpose, a.target, count(*), sum(a.uses)::bigint,
       coalesce(sum(a.uses) filter (where not a.succeeded), 0)::bigint, max(a.accessed_at)
-    from encryption_rollout.key_access as a
+    from (
+      select k.accessed_by, k.purpose, k.target, k.uses, k.succeeded, k.accessed_at from encryption_rollout.key_access as k
+      union all
+      select u.last_by, 'decrypt', u.target, u.decryptions, false, u.last_at from encryption_rollout.unrecorded_failures() as u
+    ) as a
     where a.accessed_at > clock_timestamp() - p_interval
     group by a.accessed_by, a.purpose, a.target
     order by count(*) desc;

@@ -39,7 +39,7 @@ from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
   and p.proname in (
     'encrypt_batch', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'set_trigger',
-    'new_rows'
+    'new_rows', 'places_of_value'
   );
 
 -- Gives what there is to the owner role and grants the others theirs, as far as there are such roles. Can be called at any

@@ -222,11 +222,7 @@ begin
   delete from encryption_rollout.created_objects
   where target = v_target.name or kind in ('column', 'trigger') and parent = encryption_rollout.table_sql(v_target);
   execute format('drop function if exists encryption_rollout.encrypt_row_%1$s(), encryption_rollout.clear_stale_%1$s()', v_target.id);
-  execute format(
-    'drop sequence if exists %s, %s, %s', encryption_rollout.failure_sequence('failures', v_target.id),
-    encryption_rollout.failure_sequence('failure_at', v_target.id), encryption_rollout.failure_sequence('failure_role', v_target.id)
-  );
-  delete from encryption_rollout.recorded_failures where target_id = v_target.id;
+  perform encryption_rollout.drop_failure_sequences(v_target.id);
   delete from encryption_rollout.batches where target = v_target.name;
   delete from encryption_rollout.audits where target = v_target.name;
   delete from encryption_rollout.clearings where target = v_target.name;

@@ -86,3 +86,30 @@ test('who waits for a record of the engine waits for no lock of the table', asyn
   await operator.query('rollback');
   expect(await batch(1)).toMatchObject({ outcome: 'DONE' });
 });
+
+test('a reader’s open transaction holds up nobody, after a decryption that failed as well', async () => {
+  await batch(0);
+  await world.client.query(
+    'update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 0)',
+  );
+  const open =
+    'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments where pii_iv is not null and email is not null';
+  await expect(world.client.query(open)).rejects.toMatchObject({ code: 'ER006' });
+  await world.client.query(`grant encryption_rollout_reader to ${name}`);
+  await stranger.query(`begin;
+    select * from public.get_key_access_stats('1 hour'); select * from public.get_encryption_health_summary()`);
+  // Whatever waited for the reader would wait for ever.
+  await world.invoke('monitor', {});
+  const { rows } = await world.client.query('select error_type from encryption_rollout.errors');
+  expect(rows).toContainEqual({ error_type: 'decryption' });
+  expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'NO_GO' });
+});
+
+test('a publication of all tables stops nothing', async () => {
+  const { rows } = await world.client.query(
+    `select c.relname from pg_class as c
+     where c.relnamespace = 'encryption_rollout'::regnamespace and c.relkind = 'r' and c.relpersistence = 'p'
+       and not exists (select from pg_index where indrelid = c.oid and indisprimary)`,
+  );
+  expect(rows).toEqual([]);
+});

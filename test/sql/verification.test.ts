@@ -149,24 +149,61 @@ describe('decrypt_pii_with_iv_logged', () => {
     expect(await rowsOf("select from encryption_rollout.key_access where purpose = 'decrypt'")).toEqual([]);
   });
 
-  test('records a failure although the raise undoes its transaction', async () => {
-    for (let n = 0; n < 3; n++)
-      await expect(decrypt('email_encrypted, pii_iv, gen_random_uuid()')).rejects.toMatchObject({
-        code: 'ER006',
-      });
-    const stats = await rowsOf(
+  const breakRows = (what: string) =>
+    client.query(`update public.appointments set ${what} where email is not null`);
+  const failures = () =>
+    rowsOf(
       "select accessed_by, target, failure_count from public.get_key_access_stats('1 hour') where failure_count > 0",
     );
-    expect(stats).toEqual([{ accessed_by: 'postgres', target: 'public.appointments', failure_count: '3' }]);
+  const refused = async (select: string, more: object = {}) =>
+    expect(decrypt(select)).rejects.toMatchObject({ code: 'ER006', ...more });
+
+  test('records a failure although the raise undoes its transaction', async () => {
+    await breakRows('email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)');
+    for (let n = 0; n < 3; n++) await refused('email_encrypted, pii_iv, id');
+    const three = [{ accessed_by: 'postgres', target: 'public.appointments', failure_count: '3' }];
+    expect(await failures()).toEqual(three);
+    expect(await health()).toMatchObject({ errors_last_hour: '3', health_status: 'DEGRADED' });
+    // Once, whoever writes it down.
+    for (let n = 0; n < 2; n++) await client.query('select encryption_rollout.record_decryption_failures()');
+    expect(await failures()).toEqual(three);
     expect(await rowsOf('select error_type, target, sqlstate from public.encryption_errors')).toEqual(
       Array(3).fill({ error_type: 'decryption', target: 'public.appointments', sqlstate: 'ER006' }),
     );
-    // Once.
     expect(await health()).toMatchObject({ errors_last_hour: '3', health_status: 'DEGRADED' });
-    await expect(decrypt('email_encrypted, pii_iv, gen_random_uuid()')).rejects.toMatchObject({
-      code: 'ER006',
-    });
+    await refused('email_encrypted, pii_iv, id');
     expect(await health()).toMatchObject({ errors_last_hour: '4' });
+  });
+
+  test('takes what no row holds for a mistake: in the audit, and no error of the table', async () => {
+    for (const select of Object.values(damages))
+      await refused(select, { hint: expect.stringContaining('No such row holds this value') });
+    await client.query('select encryption_rollout.record_decryption_failures()');
+    expect(await failures()).toMatchObject([{ failure_count: `${Object.keys(damages).length}` }]);
+    expect(await rowsOf('select from public.encryption_errors')).toEqual([]);
+    expect(await health()).toMatchObject({ errors_last_hour: '0', health_status: 'HEALTHY' });
+  });
+
+  test('refuses what was moved to another column of its row, and opens a copy of what is in its place', async () => {
+    await client.query(
+      'create table public.copies as select id, email_encrypted as e, pii_iv as iv from public.appointments where email is not null',
+    );
+    const open = 'select public.decrypt_pii_with_iv_logged(e, iv, id) from public.copies';
+    await client.query(open);
+    await breakRows('e164_encrypted = email_encrypted, email_encrypted = null');
+    const moved =
+      'it was sealed for email of public.appointments, and is found in e164 of public.appointments';
+    await refused('e164_encrypted, pii_iv, id', { message: expect.stringContaining(moved) });
+    expect(await health()).toMatchObject({ errors_last_hour: '1' });
+    const named = (column: string) =>
+      client.query(
+        `select encryption_rollout.decrypt_logged('public.appointments', e, iv, id::text, '${column}') from public.copies`,
+      );
+    await client.query('update public.appointments set e164_encrypted = null, pii_iv = null');
+    await named('email');
+    await expect(named('e164')).rejects.toMatchObject({ code: 'ER006' });
+    await expect(named('phone')).rejects.toMatchObject({ code: '42703' });
+    await client.query(open);
   });
 });
 

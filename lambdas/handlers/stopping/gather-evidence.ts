@@ -1,5 +1,9 @@
 import { publish } from '../../adapters/aws/cloudwatch.ts';
-import { countErrorsByType, readErrorKinds } from '../../adapters/postgres/encryption/encryption-errors.ts';
+import {
+  countErrorsByType,
+  readErrorKinds,
+  writeDownFailedDecryptions,
+} from '../../adapters/postgres/encryption/encryption-errors.ts';
 import { readHealth, readRegistrations, tableSql } from '../../adapters/postgres/encryption/engine.ts';
 import { readLastGates } from '../../adapters/postgres/gates/judgements.ts';
 import { readPlaintextProof, recordEvent } from '../../adapters/postgres/runs/events.ts';
@@ -38,6 +42,7 @@ export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({
       // Taken out of the configuration since.
       return target === undefined ? `Disable the encryption trigger of ${name}.` : switchOffByHand(target);
     };
+    await writeDownFailedDecryptions(client);
     let isStillOn = false;
     for (const { name, purpose } of runTables) {
       const health = await readHealth(client, name);

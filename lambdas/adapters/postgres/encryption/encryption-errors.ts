@@ -9,6 +9,7 @@ type Client = pg.ClientBase;
 
 /** Errors recorded for the table since a moment; one that may be any table's, as of a value that did not open, is each one's. */
 export async function countErrors(client: Client, table: string, since: Moment): Promise<ErrorCounts> {
+  await writeDownFailedDecryptions(client);
   const { rows } = await client.query(
     `select
        count(*) filter (where error_type = 'encryption') as encryption,
@@ -66,7 +67,7 @@ export async function recordKeyFailure(client: Client, target: string): Promise<
   ]);
 }
 
-/** Decryptions that failed in sessions which were rolled back become errors like any other. A count of the table does so, too. */
+/** Decryptions that failed in sessions which were rolled back become errors like any other. */
 export async function writeDownFailedDecryptions(client: Client): Promise<void> {
   await client.query('select encryption_rollout.record_decryption_failures()');
 }
