@@ -48,6 +48,8 @@ begin
   update encryption_rollout.audits set target = v_now.name where target = p_target.name and v_now.name <> target;
   update encryption_rollout.clearings set target = v_now.name where target = p_target.name and v_now.name <> target;
   update encryption_rollout.events set target = v_now.name where target = p_target.name and v_now.name <> target;
+  update encryption_rollout.errors set target = v_now.name where target = p_target.name and v_now.name <> target;
+  update encryption_rollout.key_access set target = v_now.name where target = p_target.name and v_now.name <> target;
   update encryption_rollout.targets
   set name = v_now.name, schema_name = v_now.schema_name, table_name = v_now.table_name, key_columns = v_now.key_columns,
     columns = v_now.columns, sealed_columns = v_now.sealed_columns, iv_column = v_now.iv_column

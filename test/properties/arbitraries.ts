@@ -3,6 +3,9 @@ import fc from 'fast-check';
 /** Runs of each property; `PROPERTY_RUNS=1000 npm test -- test/properties` looks longer. */
 export const runs = (normally: number) => Number(process.env.PROPERTY_RUNS ?? normally);
 
+/** How long the model of the tables runs, instead of a number of runs: `PROPERTY_MINUTES=60 npm run test:properties`. */
+export const minutes = Number(process.env.PROPERTY_MINUTES ?? 0);
+
 /** Any text that PostgreSQL can hold: of every plane of Unicode, but without the null character. */
 export const text = fc
   .oneof(

@@ -2,25 +2,26 @@ import fc from 'fast-check';
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { verify } from '../../verifier/verify.ts';
-import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { runs } from './arbitraries.ts';
-import { createVisits, installPoison, type Step, steps, tables, World } from './model.ts';
+import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
+import { type Step, steps, type Values } from './actions.ts';
+import { minutes, runs } from './arbitraries.ts';
+import { World } from './model.ts';
+import { createTables, shapes } from './shapes.ts';
 
 let database: TestDatabase;
 let connections: [pg.Client, pg.Client, pg.Client];
 beforeAll(async () => {
-  database = await freshDatabase({ template: 'appointments' });
-  await createVisits(database.client);
-  await installPoison(database.client);
+  database = await freshDatabase({ template: 'engine' });
+  await database.client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
   connections = [await database.connect(), await database.connect(), database.client];
   // A batch that waits for the application would wait for ever here: it fails instead.
-  await connections[1].query("set lock_timeout = '5s'");
+  await connections[1].query("set lock_timeout = '5s'; set application_name = 'batches'");
 });
 afterAll(() => database.drop());
 
 async function play(sequence: readonly Step[]): Promise<void> {
-  const worlds = tables.map((table) => new World(table, ...connections));
-  for (const world of worlds) await world.reset();
+  await createTables(database.client);
+  const worlds = shapes.map((shape) => new World(shape, ...connections));
   for (const { of = 0, ...action } of sequence) {
     // The fault is one for both tables.
     const concerned = action.do === 'poison' ? worlds : worlds.slice(of, of + 1);
@@ -29,7 +30,7 @@ async function play(sequence: readonly Step[]): Promise<void> {
   }
   for (const world of worlds) await world.finish();
   const verifications = await verify(database.client);
-  expect(verifications.map(({ target }) => target)).toEqual(tables);
+  expect(verifications.map(({ target }) => target)).toEqual(worlds.map(({ target }) => target));
   expect(verifications.flatMap(({ results }) => results.filter(({ violations }) => violations > 0))).toEqual(
     [],
   );
@@ -38,46 +39,55 @@ async function play(sequence: readonly Step[]): Promise<void> {
 test(
   'whatever the application, batches, the trigger and faults do: plaintext stays, nothing stale is left, coverage is true',
   async () => {
+    const seed = Date.now() % 2 ** 31;
+    const tell = (played: number) => process.stderr.write(`${played} runs, seed ${seed}\n`);
+    let played = 0;
     await fc.assert(
       fc.asyncProperty(steps, play).afterEach(async () => {
         // A run that failed in the middle may have left a transaction open.
         for (const client of connections) await client.query('rollback');
+        played += 1;
+        if (minutes > 0 && played % 100 === 0) tell(played);
       }),
-      { numRuns: runs(25) },
+      minutes > 0
+        ? { seed, numRuns: 1_000_000, interruptAfterTimeLimit: minutes * 60_000 }
+        : { seed, numRuns: runs(12) },
     );
+    if (minutes > 0) tell(played);
   },
-  Number(process.env.PROPERTY_RUNS ?? 100) * 1_500,
+  minutes > 0 ? (minutes + 30) * 60_000 : runs(100) * 3_000,
 );
 
-const pii = ['a@example.com', '+15555550100', 'Ann'] as const;
-const edited = ['b@example.com', null, 'Ann'] as const;
+const pii: Values = ['a@example.com', '+15555550100', 'Ann', 'allergic to cats'];
+const edited: Values = ['b@example.com', null, 'Ann', 'allergic to cats'];
+const poisoned: Values = ['a@example.com', null, 'poison', null];
 
 /** Interleavings that must be there in every run, whatever the seed. */
 test.each<[string, Step[]]>([
   [
     'an edit waits for a batch, then makes its ciphertext stale',
     [
-      { do: 'insert', values: pii },
+      { do: 'insert', part: 0, values: pii },
       { do: 'editDuringBatch', row: 0, values: edited, limit: 5, commit: true },
     ],
   ],
   [
     'a row is edited between batch and trigger, and again after it',
     [
-      { do: 'insert', values: pii },
+      { do: 'insert', part: 0, values: pii },
       { do: 'batch', limit: 5 },
       { do: 'edit', row: 0, values: edited },
       { do: 'trigger', on: true },
       { do: 'touch', row: 0 },
-      { do: 'edit', row: 0, values: [null, null, null] },
+      { do: 'edit', row: 0, values: [null, null, null, null] },
       { do: 'edit', row: 0, values: pii },
     ],
   ],
   [
     'a poisoned row is passed over, gets another key, and is reached after a resume',
     [
-      { do: 'insert', values: ['a@example.com', null, 'poison'] },
-      { do: 'insert', values: pii },
+      { do: 'insert', part: 0, values: poisoned },
+      { do: 'insert', part: 0, values: pii },
       { do: 'poison', on: true },
       { do: 'batch', limit: 5 },
       { do: 'changeKey', row: 0 },
@@ -88,17 +98,59 @@ test.each<[string, Step[]]>([
   [
     'batches of one table leave the other alone, also where its rows have the same keys',
     [
-      { do: 'insert', values: pii, of: 0 },
-      { do: 'insert', values: pii, of: 1 },
+      { do: 'insert', part: 0, values: pii, of: 0 },
+      { do: 'insert', part: 0, values: pii, of: 1 },
       { do: 'batch', limit: 5, of: 0 },
       { do: 'trigger', on: true, of: 1 },
       { do: 'edit', row: 0, values: edited, of: 1 },
       { do: 'poison', on: true },
-      { do: 'insert', values: ['a@example.com', null, 'poison'], of: 0 },
+      { do: 'insert', part: 0, values: poisoned, of: 0 },
       { do: 'batch', limit: 5, of: 1 },
       { do: 'batch', limit: 5, of: 0 },
       { do: 'resume', of: 1 },
       { do: 'batch', limit: 5, of: 0 },
     ],
   ],
+  [
+    'rows move between partitions, and partitions come and go',
+    [
+      { do: 'insert', values: pii, part: 0, of: 1 },
+      { do: 'insert', values: pii, part: 1, of: 1 },
+      { do: 'insert', values: pii, part: 2, of: 1 },
+      { do: 'batch', limit: 2, of: 1 },
+      { do: 'move', row: 0, part: 2, values: null, of: 1 },
+      { do: 'detach', part: 1, concurrently: true, of: 1 },
+      { do: 'batch', limit: 5, of: 1 },
+      { do: 'trigger', on: true, of: 1 },
+      { do: 'detach', part: 2, concurrently: false, of: 1 },
+      { do: 'attach', part: 1, of: 1 },
+      { do: 'move', row: 0, part: 0, values: edited, of: 1 },
+      { do: 'attach', part: 2, of: 1 },
+      { do: 'touch', row: 0, of: 1 },
+    ],
+  ],
+  ...[0, 1].map((of): [string, Step[]] => [
+    `names change, and a column is added (table ${of + 1})`,
+    [
+      { do: 'trigger', on: true, of },
+      { do: 'insert', values: pii, part: 0, of },
+      // Of the table's names these come first: those of its key.
+      { do: 'rename', name: 0, follow: false, of },
+      { do: 'touch', row: 0, of },
+      { do: 'edit', row: 0, values: edited, of },
+      { do: 'insert', values: pii, part: 1, of },
+      { do: 'addColumn', of },
+      { do: 'batch', limit: 5, of },
+      { do: 'rename', name: 2, follow: true, of },
+      { do: 'addColumn', of },
+      { do: 'edit', row: 0, values: pii, of },
+      { do: 'batch', limit: 5, of },
+      { do: 'trigger', on: false, of },
+      ...Array.from(
+        { length: 12 },
+        (_, name) => ({ do: 'rename', name, follow: name % 4 === 3, of }) as const,
+      ),
+      { do: 'edit', row: 1, values: edited, of },
+    ],
+  ]),
 ])('%s', (_, sequence) => play(sequence));

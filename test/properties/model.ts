@@ -1,169 +1,99 @@
 /**
- * A model of two encrypted tables, and a seeded interpreter of what can happen to them: each action is done to the real
- * table and to its model, then both must agree on every row of both: its plaintext, and whether it counts as encrypted.
+ * A model of two encrypted tables: each action is done to the real table and to its model, then both must agree on every
+ * row of both: its plaintext, and whether it counts as encrypted.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import fc from 'fast-check';
-import type pg from 'pg';
+import pg from 'pg';
 import { open, columnKey as verifierKey } from '../../verifier/format.ts';
-import { appointments, testKey } from '../support/database.ts';
-import { text } from './arbitraries.ts';
+import { testKey } from '../support/database.ts';
+import { type Action, poison, type Values } from './actions.ts';
+import type { Shape } from './shapes.ts';
 
-/** The second is like the first, and its rows have the same keys: no value of one may open in the other. */
-export const tables = ['public.appointments', 'public.visits'] as const;
-const columns = ['email', 'e164', 'first_name'] as const;
-
-type Value = string | null;
-type Values = readonly [Value, Value, Value];
-
-/** Batches fail on rows whose first name is this, while the fault is on. */
-const poison = 'poison';
-
-const value = fc.oneof({ weight: 1, arbitrary: fc.constant(null) }, { weight: 4, arbitrary: text });
-const firstName = fc.oneof({ weight: 1, arbitrary: fc.constant(poison) }, { weight: 3, arbitrary: value });
-const values: fc.Arbitrary<Values> = fc.tuple(value, value, firstName);
-/** Which row: modulo the number of rows. */
-const row = fc.nat(20);
-const limit = fc.integer({ min: 1, max: 6 });
-
-const kinds = {
-  insert: fc.record({ do: fc.constant('insert'), values }),
-  edit: fc.record({ do: fc.constant('edit'), row, values }),
-  editOne: fc.record({ do: fc.constant('editOne'), row, column: fc.nat(2), value }),
-  touch: fc.record({ do: fc.constant('touch'), row }),
-  writeSame: fc.record({ do: fc.constant('writeSame'), row }),
-  changeKey: fc.record({ do: fc.constant('changeKey'), row }),
-  remove: fc.record({ do: fc.constant('remove'), row }),
-  editAndRollBack: fc.record({ do: fc.constant('editAndRollBack'), row, values }),
-  batch: fc.record({ do: fc.constant('batch'), limit }),
-  interruptedBatch: fc.record({ do: fc.constant('interruptedBatch'), limit }),
-  batchDuringEdit: fc.record({
-    do: fc.constant('batchDuringEdit'),
-    row,
-    values,
-    limit,
-    commit: fc.boolean(),
-  }),
-  editDuringBatch: fc.record({
-    do: fc.constant('editDuringBatch'),
-    row,
-    values,
-    limit,
-    commit: fc.boolean(),
-  }),
-  trigger: fc.record({ do: fc.constant('trigger'), on: fc.boolean() }),
-  poison: fc.record({ do: fc.constant('poison'), on: fc.boolean() }),
-  resume: fc.record({ do: fc.constant('resume') }),
-  rewrite: fc.record({ do: fc.constant('rewrite') }),
-} as const;
-export type Action = {
-  [K in keyof typeof kinds]: (typeof kinds)[K] extends fc.Arbitrary<infer A> ? A : never;
-}[keyof typeof kinds];
-
-/** What happens, and to which of the tables. */
-export type Step = Action & { readonly of?: number };
-
-export const steps: fc.Arbitrary<Step[]> = fc.array(
-  fc
-    .tuple(fc.oneof(...Object.values(kinds)) as fc.Arbitrary<Action>, fc.nat(tables.length - 1))
-    .map(([action, of]) => ({ ...action, of })),
-  { minLength: 1, maxLength: 30, size: 'max' },
-);
+const { escapeIdentifier: quoted, escapeLiteral } = pg;
 
 interface ModelRow {
+  /** Of the key's columns. */
+  key: readonly string[];
   values: Values;
-  /** Whether it counts as encrypted. */
-  sealed: boolean;
+  /** How many of the columns its ciphertext is of; 0 = none. */
+  sealed: number;
 }
 
-const holdsPii = ({ values }: ModelRow) => values.some((each) => each !== null);
-
-/** Installs the fault into a database, switched off. */
-export async function installPoison(client: pg.Client): Promise<void> {
-  await client.query(`
-    create table public.faults (poison boolean not null);
-    insert into public.faults values (false);
-    create function public.poison() returns trigger language plpgsql as $$
-    begin
-      if current_setting('application_name') = 'batches' and new.first_name = '${poison}'
-        and (select f.poison from public.faults f)
-      then raise exception 'no'; end if;
-      return new;
-    end $$`);
-  for (const table of tables)
-    await client.query(
-      `create trigger poison before update on ${table} for each row execute function public.poison()`,
-    );
-}
-
-/** Makes the second table, and registers it. */
-export async function createVisits(client: pg.Client): Promise<void> {
-  await client.query(
-    `create table public.visits (
-       id uuid primary key default gen_random_uuid(), organization_id uuid not null, start_at timestamptz not null,
-       end_at timestamptz not null, email text, e164 text, first_name text, note text, updated_at timestamptz)`,
-  );
-  const { priority: _, createdAt: __, ...like } = appointments;
-  await client.query('select encryption_rollout.register_target($1)', [
-    { ...like, table: 'visits', trigger: 'encrypt_visit_pii' },
-  ]);
-}
+/** A key as one text. */
+const joined = (key: readonly string[]) =>
+  key.length === 1 ? (key[0] as string) : key.map((each) => each.replaceAll(/[\\,]/g, '\\$&')).join(',');
+/** A name as part of a longer one. */
+const labelPart = (name: string) => (/[."]/.test(name) ? quoted(name) : name);
 
 export class World {
-  readonly #table: string;
+  /** As it is registered. */
+  #target: string;
+  /** What it and its columns are called now. */
+  #table: string;
+  #key: string[];
+  #columns = ['email', 'e164', 'first_name', 'remark'];
+  #sealed = ['email_encrypted', 'e164_encrypted', 'first_name_encrypted', 'remark_encrypted'];
+  #iv = 'pii_iv';
+  readonly #labels: string[];
+  /** How many of the columns are to be encrypted. */
+  #width = 3;
+  /** Whether a name is not the registered one; and whether one that the triggers' functions need. */
+  #renamed = false;
+  #broken = false;
   readonly #rows = new Map<string, ModelRow>();
+  /** Rows of partitions that are detached, by the partition. */
+  readonly #detached = new Map<number, [string, ModelRow][]>();
   /** Keys that a batch failed on, and so passes over until it is told to try again. */
   readonly #failed = new Set<string>();
   #trigger = false;
   #poison = false;
-  #keys = 0;
+  #names = 0;
 
   /** Three connections: the application's, the batches' and one that watches. */
   constructor(
-    table: string,
+    private readonly shape: Shape,
     private readonly app: pg.Client,
     private readonly batches: pg.Client,
     private readonly watcher: pg.Client,
   ) {
-    this.#table = table;
+    this.#table = shape.table;
+    this.#target = `app.${shape.table}`;
+    this.#key = [...shape.key];
+    this.#labels = this.#columns.map((column) => `${this.#target}.${column}`);
   }
 
-  /** Empties the table and puts everything as after the installation. */
-  async reset(): Promise<void> {
-    await this.batches.query("set application_name = 'batches'");
-    await this.app.query(`
-      truncate ${this.#table}, encryption_rollout.errors, encryption_rollout.failed_rows, encryption_rollout.cursors;
-      update public.faults set poison = false;
-      select encryption_rollout.set_trigger('${this.#table}', false)`);
+  get target(): string {
+    return this.#target;
   }
 
   async apply(action: Action): Promise<void> {
     switch (action.do) {
       case 'insert': {
-        const key = `00000000-0000-4000-8000-${String(++this.#keys).padStart(12, '0')}`;
+        const key = this.#newKey(action.part);
+        if (key === undefined) return;
         await this.app.query(
-          `insert into ${this.#table} (id, organization_id, start_at, end_at, email, e164, first_name)
-           values ($1, '00000000-0000-4000-8000-000000000000', now(), now(), $2, $3, $4)`,
-          [key, ...action.values],
+          `insert into ${this.#sql} (${this.#list(this.#key)}, ${this.#list(this.#columns)})
+           values (${[...key, ...action.values].map((_, n) => `$${n + 1}`)})`,
+          [...key, ...action.values],
         );
-        this.#rows.set(key, { values: action.values, sealed: false });
-        this.#written(key);
+        this.#rows.set(joined(key), { key, values: action.values, sealed: 0 });
+        this.#written(joined(key));
         return;
       }
       case 'trigger':
-        await this.app.query('select encryption_rollout.set_trigger($1, $2)', [this.#table, action.on]);
+        await this.app.query('select encryption_rollout.set_trigger($1, $2)', [this.#target, action.on]);
         this.#trigger = action.on;
         return;
       case 'poison':
-        await this.app.query('update public.faults set poison = $1', [action.on]);
+        await this.app.query('update app.faults set poison = $1', [action.on]);
         this.#poison = action.on;
         return;
       case 'resume':
-        await this.app.query('select encryption_rollout.forget_failed_rows($1)', [this.#table]);
+        await this.app.query('select encryption_rollout.forget_failed_rows($1)', [this.#target]);
         this.#failed.clear();
         return;
       case 'rewrite':
-        await this.app.query(`vacuum full ${this.#table}`);
+        await this.app.query(`vacuum full ${this.#sql}`);
         return;
       case 'batch':
         await this.#batch(action.limit);
@@ -173,55 +103,71 @@ export class World {
         await this.#callBatch(action.limit);
         await this.batches.query('rollback');
         return;
+      case 'detach':
+        await this.#detach(action.part, action.concurrently);
+        return;
+      case 'attach':
+        await this.#attach(action.part);
+        return;
+      case 'rename':
+        await this.#rename(action.name);
+        if (action.follow) await this.#follow();
+        return;
+      case 'follow':
+        await this.#follow();
+        return;
+      case 'addColumn':
+        await this.#addColumn();
+        return;
     }
     const key = [...this.#rows.keys()][action.row % Math.max(1, this.#rows.size)];
     if (key === undefined) return;
     const known = this.#rows.get(key) as ModelRow;
     switch (action.do) {
       case 'edit':
-        await this.#edit(key, action.values);
+        await this.#edit(known, action.values);
         this.#changed(key, action.values);
         return;
       case 'editOne': {
         const values = known.values.with(action.column, action.value) as unknown as Values;
-        await this.app.query(`update ${this.#table} set ${columns[action.column]} = $2 where id = $1`, [
-          key,
-          action.value,
-        ]);
+        await this.app.query(
+          `update ${this.#sql} set ${quoted(this.#columns[action.column] as string)} = $1 where ${this.#is(known, 1)}`,
+          [action.value, ...known.key],
+        );
         this.#changed(key, values);
         return;
       }
       case 'touch':
-        await this.app.query(`update ${this.#table} set note = 'touched', updated_at = now() where id = $1`, [
-          key,
+        await this.app.query(`update ${this.#sql} set note = 'touched' where ${this.#is(known)}`, [
+          ...known.key,
         ]);
-        // Whatever is written of a row, the trigger looks at all of it.
-        if (this.#trigger) this.#written(key);
-        return;
-      case 'writeSame':
-        await this.#edit(key, known.values);
         this.#changed(key, known.values);
         return;
-      case 'changeKey': {
-        const other = `00000000-0000-4000-8000-${String(++this.#keys).padStart(12, '0')}`;
-        await this.app.query(`update ${this.#table} set id = $2 where id = $1`, [key, other]);
-        this.#rows.delete(key);
-        this.#rows.set(other, { ...known, sealed: false });
-        this.#written(other);
+      case 'writeSame':
+        await this.#edit(known, known.values);
+        this.#changed(key, known.values);
+        return;
+      case 'changeKey':
+        await this.#move(known, known.key.with(-1, this.#newId()), known.values);
+        return;
+      case 'move': {
+        const other = this.#newKey(action.part);
+        if (other === undefined || known.key.length === 1 || other[0] === known.key[0]) return;
+        await this.#move(known, [other[0] as string, known.key[1] as string], action.values ?? known.values);
         return;
       }
       case 'remove':
-        await this.app.query(`delete from ${this.#table} where id = $1`, [key]);
+        await this.app.query(`delete from ${this.#sql} where ${this.#is(known)}`, [...known.key]);
         this.#rows.delete(key);
         return;
       case 'editAndRollBack':
         await this.app.query('begin');
-        await this.#edit(key, action.values);
+        await this.#edit(known, action.values);
         await this.app.query('rollback');
         return;
       case 'batchDuringEdit':
         await this.app.query('begin');
-        await this.#edit(key, action.values);
+        await this.#edit(known, action.values);
         // It must not wait for the application, and leaves the row alone.
         await this.#batch(action.limit, key);
         await this.app.query(action.commit ? 'commit' : 'rollback');
@@ -231,7 +177,7 @@ export class World {
         await this.batches.query('begin');
         const before = await this.#sealedRows();
         const batch = await this.#callBatch(action.limit);
-        const edit = this.#edit(key, action.values);
+        const edit = this.#edit(known, action.values);
         await this.#blockedOrDone(edit);
         await this.batches.query(action.commit ? 'commit' : 'rollback');
         await edit;
@@ -254,67 +200,198 @@ export class World {
     const ivs = found.flatMap(({ iv }) => (iv ? [iv.toString('hex')] : []));
     expectEqual('number of different IVs', new Set(ivs).size, ivs.length);
     for (const { key, iv, values, sealed } of found) {
-      const counts = this.#rows.get(key)?.sealed;
+      const counts = this.#rows.get(key)?.sealed ?? 0;
       expectEqual(
         `ciphertexts of row ${key}`,
         { iv: iv !== null, sealed: sealed.map((each) => each !== null) },
-        { iv: counts, sealed: values.map((each) => counts && each !== null) },
+        { iv: counts > 0, sealed: sealed.map((_, n) => n < counts && values[n] !== null) },
       );
       for (const [n, ciphertext] of sealed.entries()) {
         if (ciphertext === null || iv === null) continue;
-        const column = `${this.#table}.${columns[n]}`;
-        const opened = open(ciphertext, iv, verifierKey(testKey.key, column), column, key)?.toString();
-        expectEqual(`what ${column} of row ${key} opens to`, opened, values[n]);
+        const label = this.#labels[n] as string;
+        const opened = open(ciphertext, iv, verifierKey(testKey.key, label), label, key)?.toString();
+        expectEqual(`what ${label} of row ${key} opens to`, opened, values[n]);
       }
     }
     const { rows } = await this.watcher.query(
       'select encrypted_rows::integer as encrypted, rows_with_pii::integer as held from encryption_rollout.health($1)',
-      [this.#table],
+      [this.#target],
     );
-    const held = [...this.#rows.values()].filter(holdsPii);
+    const held = [...this.#rows.values()].filter((row) => this.#holdsPii(row));
     expectEqual('health', rows[0], {
-      encrypted: held.filter(({ sealed }) => sealed).length,
+      encrypted: held.filter((row) => this.#isSealed(row)).length,
       held: held.length,
     });
   }
 
-  /** Without the fault and told to try again, batches must reach every row, and must end. */
+  /** Put together again, without the fault and told to try again, batches must reach every row, and must end. */
   async finish(): Promise<void> {
+    for (const part of this.shape.parts.keys()) await this.#attach(part);
+    await this.#follow();
     await this.apply({ do: 'poison', on: false });
     await this.apply({ do: 'resume' });
     for (let calls = 0; !(await this.#batch(5)).exhausted; calls++)
       if (calls > 50) throw new Error('batches do not end');
     for (const [key, each] of this.#rows)
-      if (holdsPii(each) && !each.sealed) throw new Error(`row ${key} is not encrypted at the end`);
+      if (!this.#isSealed(each)) throw new Error(`row ${key} is not encrypted at the end`);
     await this.check();
   }
 
-  #edit(key: string, values: Values) {
-    return this.app.query(`update ${this.#table} set email = $2, e164 = $3, first_name = $4 where id = $1`, [
-      key,
+  get #sql(): string {
+    return `app.${quoted(this.#table)}`;
+  }
+
+  #list(names: readonly string[]): string {
+    return names.map((name) => quoted(name)).join(', ');
+  }
+
+  /** SQL that is true for this row; the parts of its key are parameters after so many others. */
+  #is({ key }: ModelRow, after = 0): string {
+    return key.map((_, n) => `${quoted(this.#key[n] as string)} = $${after + n + 1}`).join(' and ');
+  }
+
+  #holdsPii({ values }: ModelRow): boolean {
+    return values.slice(0, this.#width).some((each) => each !== null);
+  }
+
+  #isSealed(row: ModelRow): boolean {
+    return (
+      !this.#holdsPii(row) ||
+      (row.sealed > 0 && row.values.slice(row.sealed, this.#width).every((each) => each === null))
+    );
+  }
+
+  #newId(): string {
+    return `00000000-0000-4000-8000-${String(++this.#names).padStart(12, '0')}`;
+  }
+
+  /** Undefined where its partition is not there. */
+  #newKey(part: number): string[] | undefined {
+    const { parts } = this.shape;
+    if (parts.length === 0) return [this.#newId()];
+    const n = part % parts.length;
+    return this.#detached.has(n) ? undefined : [parts[n] as string, this.#newId()];
+  }
+
+  #edit(row: ModelRow, values: Values) {
+    const set = this.#columns.map((column, n) => `${quoted(column)} = $${n + 1}`).join(', ');
+    return this.app.query(`update ${this.#sql} set ${set} where ${this.#is(row, values.length)}`, [
       ...values,
+      ...row.key,
     ]);
+  }
+
+  /** The row gets another key, and maybe into another partition. */
+  async #move(row: ModelRow, key: readonly string[], values: Values): Promise<void> {
+    const names = [...this.#columns, ...this.#key];
+    const set = names.map((name, n) => `${quoted(name)} = $${n + 1}`).join(', ');
+    await this.app.query(`update ${this.#sql} set ${set} where ${this.#is(row, names.length)}`, [
+      ...values,
+      ...key,
+      ...row.key,
+    ]);
+    this.#rows.delete(joined(row.key));
+    this.#rows.set(joined(key), { key, values, sealed: 0 });
+    this.#written(joined(key));
   }
 
   /** The application wrote these values to a row. */
   #changed(key: string, values: Values): void {
     const known = this.#rows.get(key) as ModelRow;
-    const same = values.every((each, n) => each === known.values[n]);
+    const same = values.slice(0, this.#width).every((each, n) => each === known.values[n]);
     known.values = values;
-    if (!same) known.sealed = false;
-    if (!same || !known.sealed) this.#written(key);
+    if (!same) known.sealed = 0;
+    this.#written(key);
   }
 
-  /** The trigger encrypts what is written; without it a changed row counts as unencrypted. */
+  /** Whatever is written of a row, the trigger encrypts what is not; without it a changed row counts as unencrypted. */
   #written(key: string): void {
     const known = this.#rows.get(key) as ModelRow;
-    known.sealed = this.#trigger && holdsPii(known);
+    if (this.#trigger && !this.#broken && this.#holdsPii(known) && !this.#isSealed(known))
+      known.sealed = this.#width;
+  }
+
+  async #detach(part: number, concurrently: boolean): Promise<void> {
+    const { parts } = this.shape;
+    const n = part % parts.length;
+    if (parts.length === 0 || this.#detached.has(n)) return;
+    await this.app.query(
+      `alter table ${this.#sql} detach partition app.part_${n}${concurrently ? ' concurrently' : ''}`,
+    );
+    const rows = [...this.#rows].filter(([, row]) => row.key[0] === parts[n]);
+    for (const [key] of rows) this.#rows.delete(key);
+    this.#detached.set(n, rows);
+  }
+
+  async #attach(part: number): Promise<void> {
+    const { parts } = this.shape;
+    const n = part % parts.length;
+    const rows = this.#detached.get(n);
+    if (rows === undefined) return;
+    await this.app.query(
+      `alter table ${this.#sql} attach partition app.part_${n} for values in (${escapeLiteral(parts[n] as string)})`,
+    );
+    for (const [key, row] of rows) this.#rows.set(key, row);
+    this.#detached.delete(n);
+  }
+
+  /** Of the table, or of a column that it uses. A partition that is detached would have to be altered as well. */
+  async #rename(which: number): Promise<void> {
+    if (this.#detached.size > 0) return;
+    const groups = [this.#key, this.#columns, this.#sealed.slice(0, this.#width), [this.#iv]];
+    const names = groups.flat();
+    const n = which % (names.length + 1);
+    const name = `name.${++this.#names}`;
+    const old = names[n];
+    this.#renamed = true;
+    if (old === undefined) {
+      await this.app.query(`alter table ${this.#sql} rename to ${quoted(name)}`);
+      this.#table = name;
+      return;
+    }
+    await this.app.query(`alter table ${this.#sql} rename ${quoted(old)} to ${quoted(name)}`);
+    for (const group of [this.#key, this.#columns, this.#sealed])
+      if (group.includes(old)) group[group.indexOf(old)] = name;
+    if (this.#iv === old) this.#iv = name;
+    // The one column is not yet of the target's.
+    if (this.#columns.indexOf(name) < this.#width) this.#broken = true;
+  }
+
+  async #follow(): Promise<void> {
+    const { rows } = await this.app.query('select encryption_rollout.follow($1) as name', [this.#target]);
+    this.#target = `app.${labelPart(this.#table)}`;
+    expectEqual('name of the target', rows[0].name, this.#target);
+    // Ciphertext is called after its column, wherever one of the two was renamed.
+    this.#sealed = this.#columns.map((column) => `${column}_encrypted`);
+    this.#renamed = false;
+    this.#broken = false;
+  }
+
+  async #addColumn(): Promise<void> {
+    if (this.#width === this.#columns.length || this.#detached.size > 0) return;
+    const name = this.#columns.at(-1) as string;
+    const add = this.app.query('select encryption_rollout.add_target_columns($1, $2)', [
+      this.#target,
+      [name],
+    ]);
+    if (this.#renamed) {
+      const refused = await add.then(
+        () => 'nothing',
+        ({ code }) => code,
+      );
+      expectEqual('what is said to a column that is added before a rename is followed', refused, 'ER013');
+      return;
+    }
+    await add;
+    this.#labels[this.#width] = `${this.#target}.${labelPart(name)}`;
+    this.#sealed[this.#width] = `${name}_encrypted`;
+    this.#width += 1;
   }
 
   async #callBatch(rows: number): Promise<Batch> {
     const { rows: answers } = await this.batches.query(
       'select * from encryption_rollout.encrypt_batch($1, $2)',
-      [this.#table, rows],
+      [this.#target, rows],
     );
     return answers[0];
   }
@@ -331,7 +408,7 @@ export class World {
   async #batchDone(before: Set<string>, batch: Batch, locked?: string, edited?: string): Promise<void> {
     const failed = await this.watcher.query(
       'select row_key from encryption_rollout.failed_rows where target = $1',
-      [this.#table],
+      [this.#target],
     );
     const newlyFailed = failed.rows.map(({ row_key }) => row_key).filter((key) => !this.#failed.has(key));
     expectEqual('rows recorded as failed', newlyFailed.length, batch.failed);
@@ -345,32 +422,38 @@ export class World {
       if (before.has(key) || key === edited) continue;
       encrypted += 1;
       const known = this.#rows.get(key) as ModelRow;
-      if (key === locked || this.#failed.has(key) || !holdsPii(known) || known.sealed)
+      if (key === locked || this.#failed.has(key) || this.#isSealed(known))
         throw new Error(`row ${key} was encrypted, but must not be`);
-      known.sealed = true;
+      known.sealed = this.#width;
     }
     if (edited === undefined) expectEqual('rows encrypted', batch.encrypted, encrypted);
     if (!batch.exhausted) return;
     for (const [key, each] of this.#rows)
-      if (key !== edited && holdsPii(each) && !each.sealed && !this.#failed.has(key))
+      if (key !== edited && !this.#isSealed(each) && !this.#failed.has(key))
         throw new Error(`exhausted, but row ${key} is not encrypted`);
   }
 
   async #stored() {
     const { rows } = await this.watcher.query<{
-      key: string;
+      key: string[];
       iv: Buffer | null;
       values: Values;
       sealed: (Buffer | null)[];
     }>(
-      `select id::text as key, pii_iv as iv, array[email, e164, first_name] as values,
-         array[email_encrypted, e164_encrypted, first_name_encrypted] as sealed from ${this.#table}`,
+      `select array[${this.#key.map((name) => `${quoted(name)}::text`)}] as key, ${quoted(this.#iv)} as iv,
+         array[${this.#list(this.#columns)}] as values, array[${this.#list(this.#sealed.slice(0, this.#width))}] as sealed
+       from ${this.#sql}`,
     );
-    return rows;
+    return rows.map((row) => ({ ...row, key: joined(row.key) }));
   }
 
+  /** Rows that are encrypted in all columns. */
   async #sealedRows(): Promise<Set<string>> {
-    return new Set((await this.#stored()).filter(({ iv }) => iv !== null).map(({ key }) => key));
+    const whole = (await this.#stored()).filter(
+      ({ iv, values, sealed }) =>
+        iv !== null && sealed.every((each, n) => each !== null || values[n] === null),
+    );
+    return new Set(whole.map(({ key }) => key));
   }
 
   /** The edit waits for the batch when that has encrypted the row, and else does not. */

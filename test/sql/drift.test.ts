@@ -169,6 +169,7 @@ describe('drift', () => {
 
 describe('a rename that is followed', () => {
   test('keeps what is sealed open, and encrypts under the same label', async () => {
+    await client.query("select encryption_rollout.record_trigger_error('public.staff', '1', 'XX000')");
     await client.query(
       'alter table public.staff rename email to mail; create schema hr; alter table public.staff set schema hr; alter table hr.staff rename to people',
     );
@@ -180,6 +181,15 @@ describe('a rename that is followed', () => {
     });
     expect(await value("select encryption_rollout.follow('public.staff')")).toBe('hr.people');
     expect(await drift('hr.people')).toEqual([]);
+    // What counts errors, or writes that want the key, and who compares work with rows, ask for the name of today.
+    for (const record of ['errors', 'key_access'])
+      expect(
+        await value(
+          `select count(*) filter (where target = 'public.staff') = 0 and count(*) filter (where target = 'hr.people') > 0
+           from encryption_rollout.${record}`,
+        ),
+        record,
+      ).toBe(true);
     await register({ ...staff, schema: 'hr', table: 'people', columns: ['mail'] });
     await client.query(
       "insert into hr.people (mail) values ('new@example.com'); update hr.people set mail = 'x' where id = 1",
