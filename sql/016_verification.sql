@@ -158,7 +158,8 @@ create type encryption_rollout.audited_row as (
   sealed bytea[]
 );
 
--- Every row, in the order of the key, after the row with this key (null: from the start). Each query is a range of the
+-- Rows in the order of the key, after the row with this key (null: from the start): so many at most, and fewer where their values
+-- are long, since whoever verifies them has them in memory. None when there is none left. Each query is a range of the
 -- index: first the rows that share all but the last column with that row, then those that share one less, and so on.
 create function encryption_rollout.audit_rows(p_target text, p_after text[], p_limit integer, p_since xid8 default null)
 returns setof encryption_rollout.audited_row
@@ -175,8 +176,11 @@ declare
   v_order text;
   v_is_equal text[];
   v_is_greater text[];
+  -- Of values, open and sealed.
+  v_most_bytes constant bigint := 16 * 1024 * 1024;
+  v_bytes bigint := 0;
   v_left bigint := p_limit;
-  v_found bigint;
+  v_row encryption_rollout.audited_row;
 begin
   select
     string_agg(format('%s using %s', k.expression, k.less), ', '),
@@ -189,7 +193,7 @@ begin
       using errcode = 'ER002', hint = 'Create it again: unique, btree, on these columns alone.';
   end if;
   for v_shared in reverse cardinality(v_is_equal) - 1 .. 0 loop
-    return query execute format(
+    for v_row in execute format(
       -- Qualified, since the bare name means the text that is selected, whose order is another.
       'select array[%s], %s, %s from %s as t %s order by %s limit $1',
       array_to_string(encryption_rollout.texts_sql(v_target, v_target.key_columns, 't.'), ', '),
@@ -201,9 +205,15 @@ begin
       end,
       v_order
     )
-    using v_left, p_since;
-    get diagnostics v_found = row_count;
-    v_left := v_left - v_found;
+    using v_left, p_since
+    loop
+      return next v_row;
+      v_left := v_left - 1;
+      v_bytes := v_bytes + pg_column_size(v_row.plaintexts) + pg_column_size(v_row.sealed);
+      if v_bytes >= v_most_bytes then
+        return;
+      end if;
+    end loop;
     exit when v_left <= 0 or p_after is null;
   end loop;
 end

@@ -13,7 +13,7 @@ import { holdsPersonalData, type RowVerifier, rowVerifier } from '../../core/enc
 import { AuditRowsInput, type AuditRowsOutput, type Run } from '../../core/payloads.ts';
 import { handlerOf, sessionName } from '../step.ts';
 
-/** Rows in memory at a time: a slice is fetched, verified and forgotten, whatever the length of its values. */
+/** Rows in memory at a time, fewer where their values are long: a slice is fetched, verified and forgotten. */
 const SLICE_ROWS = 2_000;
 
 /** Decrypts a stretch of rows outside the database and compares each with its plaintext, table after table, along durable cursors. */
@@ -55,7 +55,7 @@ async function auditSlice(client: pg.Client, run: Run, table: string, verifies: 
     const mismatched = rows.filter((row) => !verifies(row));
     const mismatches = mismatched.map(({ rowKey }) => rowKey);
     const verified = rows.filter((row) => holdsPersonalData(row) && !mismatched.includes(row));
-    const finished = rows.length < SLICE_ROWS;
+    const finished = rows.length === 0;
     await recordDecryptionFailures(client, table, mismatches);
     await recordAudit(client, run, table, {
       afterKey: rows.at(-1)?.key ?? audit.afterKey,

@@ -134,6 +134,10 @@ async function restore(): Promise<TestDatabase> {
   await copy('encryption_rollout.targets');
   await copy('encryption_rollout.created_objects');
   await copy('encryption_rollout.key_access');
+  // As a dump does.
+  await other.client.query(
+    "select setval(pg_get_serial_sequence('encryption_rollout.key_access', 'id'), max(id)) from encryption_rollout.key_access",
+  );
   for (const shape of shapes) {
     await other.client.query(createTable(shape));
     await copy(shape.table);

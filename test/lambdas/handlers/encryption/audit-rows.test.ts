@@ -50,3 +50,18 @@ test('AuditRows finds the one row that does not open, wherever it is in that ord
   );
   expect(found.rows).toEqual([{ row_key: rows[0].key }]);
 });
+
+test('AuditRows has no more in memory at a time than a few rows with values of a megabyte', async () => {
+  const { rows: long } = await world.client.query(
+    `update public.members set mail = repeat('x', 1000000) || org
+     where (login, org) in (select login, org from public.members order by login limit 40) returning org`,
+  );
+  expect(long).toHaveLength(40);
+  await world.client.query('select public.batch_encrypt_members()');
+  const { rows } = await world.client.query(
+    "select sum(octet_length(sealed[1]))::integer as bytes from encryption_rollout.audit_rows('public.members', null, 2000)",
+  );
+  expect(rows[0].bytes).toBeLessThan(10_000_000);
+  expect(rows[0].bytes).toBeGreaterThan(5_000_000);
+  expect(await audit()).toMatchObject({ outcome: 'DONE', verified: 6_000, mismatched: 0 });
+});
