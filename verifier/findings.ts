@@ -9,6 +9,7 @@ export const invariants = {
   keyNumber: 'Values name a registered key',
   opens: 'Values open to their plaintext under key, row and column',
   snapshot: 'Plaintext as in the snapshot',
+  names: 'Table and columns as registered',
   coverage: 'Coverage as reported',
   key: 'The key is the registered one',
   trigger: 'Encryption trigger enabled',

@@ -3,7 +3,7 @@ import pg from 'pg';
 import type { Findings } from './findings.ts';
 import { columnKey, flawOf, ivBytes, keyNumberOf, open } from './format.ts';
 import type { Keys } from './keys.ts';
-import { columnList, stream, type Target } from './targets.ts';
+import { stream, type Target } from './targets.ts';
 
 export interface Counts {
   rows: number;
@@ -15,6 +15,14 @@ export interface Counts {
   /** Rows with ciphertext, but no IV. */
   missingIv: number;
 }
+
+export const noRows = (): Counts => ({
+  rows: 0,
+  withPii: 0,
+  encrypted: 0,
+  withCurrentKey: 0,
+  missingIv: 0,
+});
 
 interface Value {
   /** Position in the target's columns. */
@@ -36,13 +44,13 @@ export async function checkRows(
   findings: Findings,
   onRow: (rows: number) => void,
 ): Promise<Counts> {
-  const counts: Counts = { rows: 0, withPii: 0, encrypted: 0, withCurrentKey: 0, missingIv: 0 };
+  const counts = noRows();
   const checkValues = valueChecker(target, keys, findings);
   const selected = [
     target.keyText,
     pg.escapeIdentifier(target.ivColumn),
     ...target.texts,
-    ...columnList(target, target.suffix),
+    ...target.sealedColumns.map((name) => pg.escapeIdentifier(name)),
   ];
   const sql = `select ${selected.join(', ')} from ${target.table}`;
   for await (const [key, iv, ...fields] of stream<[string, Buffer | null, ...unknown[]]>(client, sql)) {

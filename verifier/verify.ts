@@ -8,7 +8,7 @@ import { Findings, type Result, type Violation } from './findings.ts';
 import { readKeys } from './keys.ts';
 import { checkCompletion, checkPhases, checkWork, latestRun } from './records.ts';
 import { checkBoundary, checkCoverage, checkTriggers, readSummary, type Summary } from './reports.ts';
-import { type Counts, checkIvReuse, checkRows } from './rows.ts';
+import { type Counts, checkIvReuse, checkRows, noRows } from './rows.ts';
 import { compareSnapshot, writeSnapshot } from './snapshot.ts';
 import { readTargets, type Target } from './targets.ts';
 
@@ -77,9 +77,14 @@ async function verifyTarget(
   options: Options,
 ): Promise<Verification> {
   const findings = new Findings((violation) => options.onViolation?.(target.name, violation));
-  if (options.snapshot !== undefined) await writeSnapshot(client, target, options.snapshot);
   const run = await latestRun(client, target);
   const complete = options.complete === true || run?.completed === true;
+  const runStatus = run?.status ?? null;
+  findings.check('names');
+  for (const { subject, detail } of target.changes) findings.violated('names', subject, detail);
+  if (target.unreadable)
+    return { target: target.name, complete, runStatus, counts: noRows(), results: findings.results() };
+  if (options.snapshot !== undefined) await writeSnapshot(client, target, options.snapshot);
   const keys = await readKeys(client, options.keyFiles ?? [], findings);
   const counts = await checkRows(client, target, keys, complete, findings, (rows) =>
     options.onRow?.(target.name, rows),
@@ -96,7 +101,7 @@ async function verifyTarget(
   return {
     target: target.name,
     complete,
-    runStatus: run?.status ?? null,
+    runStatus,
     counts,
     results: findings.results(),
   };

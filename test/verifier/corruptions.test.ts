@@ -54,6 +54,7 @@ test('an untouched rollout: everything is checked, nothing is found', async () =
     [invariants.keyNumber]: 57,
     [invariants.opens]: 57,
     [invariants.snapshot]: 0,
+    [invariants.names]: 1,
     [invariants.coverage]: 18,
     [invariants.key]: 1,
     [invariants.trigger]: 1,
@@ -61,6 +62,42 @@ test('an untouched rollout: everything is checked, nothing is found', async () =
     [invariants.phases]: 5,
     [invariants.work]: 2,
     [invariants.completion]: 1,
+  });
+});
+
+describe('what is called otherwise, or gone', () => {
+  test.each([
+    ['alter table appointments rename to visits', 'table public.appointments', 'renamed to public.visits'],
+    [
+      'alter table appointments rename email to mail',
+      'column email of public.appointments',
+      'renamed to mail, its name expected. npm run rollout -- follow public.appointments',
+    ],
+    ['alter table appointments rename id to no', 'column id of public.appointments', 'renamed to no'],
+    [
+      'alter table appointments rename e164_encrypted to phone',
+      'column e164_encrypted of public.appointments',
+      'renamed to phone',
+    ],
+    ['alter table appointments rename pii_iv to iv', 'column pii_iv of public.appointments', 'renamed to iv'],
+  ])('%s: a finding, and every row is checked all the same', async (ddl, subject, detail) => {
+    await client.query(ddl);
+    const [verification] = await verify(client);
+    expect(subjects(verification)).toEqual({ names: [subject] });
+    const names = verification?.results.find(({ invariant }) => invariant === invariants.names);
+    expect(names?.first[0]?.detail).toContain(detail);
+    expect(verification?.counts).toMatchObject({ rows: 60, encrypted: 57 });
+  });
+
+  test.each([
+    ['drop table appointments cascade', 'table public.appointments'],
+    ['alter table appointments drop column email', 'column email of public.appointments'],
+    ['alter table appointments drop column pii_iv cascade', 'column pii_iv of public.appointments'],
+  ])('%s: a finding, and no row can be checked', async (ddl, subject) => {
+    await client.query(ddl);
+    const [verification] = await verify(client);
+    expect(subjects(verification)).toMatchObject({ names: expect.arrayContaining([subject]) });
+    expect(verification?.counts.rows).toBe(0);
   });
 });
 
