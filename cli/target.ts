@@ -2,8 +2,9 @@
 import { confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import type pg from 'pg';
-import { driftInWords, isInstalled, readDrift } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { isInstalled, readDrift } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { politely } from '../lambdas/adapters/postgres/migrations.ts';
+import { driftInWords } from '../lambdas/core/preflight/drift.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 

@@ -39,6 +39,9 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
           ...(waitOf(status.waiting.for) === 'person' ? [`  ${place.commandLine('resume')}`] : []),
         ]),
     ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
+    ...tables.flatMap(({ drift }) =>
+      drift.map((sentence) => pc.yellow(`No longer as registered: ${sentence}`)),
+    ),
     ...status.accepted.map(
       ({ criteria, by, until }) =>
         `May be unknown, on the word of ${by}, for ${duration((Date.parse(until) - now.getTime()) / 1_000)} more in this phase: ${criteria.join(', ')}`,

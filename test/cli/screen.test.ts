@@ -75,6 +75,14 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
     );
   });
 
+  test('tells what is not any more as it was registered', () => {
+    const drift = ['column email of public.users: renamed to mail found, its name expected. Follow it.'];
+    const tables = ofSeveral.tables.map((table, n) => (n === 1 ? { ...table, drift } : table));
+    expect(plain(statusScreen({ ...ofSeveral, tables }, place, now))).toContain(
+      '\nNo longer as registered: column email of public.users: renamed to mail found, its name expected. Follow it.\n',
+    );
+  });
+
   test('shows nothing that would move the cursor', () => {
     const waiting = { for: 'Paused by R. Roe: \u001b[2J\u0007sale', since: status.run?.startedAt ?? '' };
     const screen = statusScreen({ ...status, waiting }, place, now);

@@ -47,6 +47,7 @@ export const status: RolloutStatus = {
       rows: { withPersonalData: 1_000_000, encrypted: 612_000, percentage: 61.2 },
       triggerEnabled: false,
       errors: { encryption: 3 },
+      drift: [],
     },
   ],
 };
@@ -62,6 +63,7 @@ export const ofSeveral: RolloutStatus = {
       rows: { withPersonalData: 1_000_000, encrypted: 1_000_000, percentage: 100 },
       triggerEnabled: true,
       errors: {},
+      drift: [],
     },
     {
       name: 'billing.users',
@@ -69,7 +71,8 @@ export const ofSeveral: RolloutStatus = {
       rows: { withPersonalData: 60_500, encrypted: 60_400, percentage: 99.83 },
       triggerEnabled: false,
       errors: { encryption: 3, trigger: 1 },
+      drift: [],
     },
-    { name: 'public.orders', purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {} },
+    { name: 'public.orders', purpose: 'encrypt', rows: null, triggerEnabled: null, errors: {}, drift: [] },
   ],
 };

@@ -118,6 +118,8 @@ export interface TableStatus {
   readonly triggerEnabled: boolean | null;
   /** Since the attempt began, by type. */
   readonly errors: Readonly<Record<string, number>>;
+  /** What is not any more as it was registered, and what to do: a sentence for each. */
+  readonly drift: readonly string[];
 }
 
 /** `execution`: the ARN of what was started. */

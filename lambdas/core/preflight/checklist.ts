@@ -4,6 +4,7 @@ import { about, type Criterion, counted, number } from '../gates/judgement.ts';
 import { type AttestationName, attestations, type Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
+import { type Drift, driftCriterion } from './drift.ts';
 import { type Exposure, exposureCriteria } from './exposure.ts';
 import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
 
@@ -32,6 +33,8 @@ export interface TableChecklist {
   /** Empty when the trigger could be switched, and has sealed the canary; otherwise what is against it. Undefined = not tried. */
   readonly triggerProblem?: string | undefined;
   readonly otherTriggers: readonly OtherTrigger[];
+  /** Undefined in a dry run, which looks at it first of all. */
+  readonly drift?: readonly Drift[];
 }
 
 export interface ChecklistMeasurements {
@@ -126,6 +129,7 @@ function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[
       measured: `${m.health.healthStatus}, ${counted(m.health.missingIvCount, 'missing IV')}`,
       passed: m.health.missingIvCount === 0,
     },
+    ...(m.drift === undefined ? [] : [driftCriterion(m.drift)]),
     {
       name: 'Trigger before the start',
       expected: { disabled: 'disabled', any: 'any (switched on by this rollout)', enabled: 'enabled' }[

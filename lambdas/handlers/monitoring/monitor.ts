@@ -2,13 +2,7 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import {
-  type Drift,
-  driftInWords,
-  isTriggerEnabled,
-  readDrift,
-  readHealth,
-} from '../../adapters/postgres/encryption/engine.ts';
+import { isTriggerEnabled, readDrift, readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
 import {
@@ -23,6 +17,7 @@ import { activeRun, hasRun, isEncrypted, isWatched } from '../../adapters/postgr
 import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
 import type { Health } from '../../core/plan/progress.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
+import { type Drift, driftInWords } from '../../core/preflight/drift.ts';
 import { spotCheck } from '../pressure/measurements.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { isInstalled } from '../../adapters/postgres/encryption/engine.ts';
+import { isInstalled, readDrift, tableSql } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, keysInUse } from '../../adapters/postgres/encryption/keys.ts';
 import { readAdditions } from '../../adapters/postgres/preflight/additions.ts';
 import { canaryProblem } from '../../adapters/postgres/preflight/canary.ts';
@@ -12,7 +12,7 @@ import {
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { about, type Criterion, judge } from '../../core/gates/judgement.ts';
 import { DryRunInput, type DryRunOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
@@ -21,6 +21,7 @@ import {
   checklistCriteria,
   type TableChecklist,
 } from '../../core/preflight/checklist.ts';
+import { driftCriterion } from '../../core/preflight/drift.ts';
 import type { Addition, Notice } from '../../core/preflight/notices.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 import { readReadiness } from './readiness.ts';
@@ -41,7 +42,7 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
     const additions: Addition[] = [];
     const notices: Notice[] = [];
     for (const target of targets) {
-      prerequisites.push(...(await examineTable(client, target)));
+      prerequisites.push(...(await examineDrift(client, target)), ...(await examineTable(client, target)));
       additions.push(...(await readAdditions(client, target)));
       notices.push(...(await readNotices(client, target, mostNotices)));
     }
@@ -73,6 +74,18 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
     return { ...judgement, forecast: readiness.forecast, additions, notices };
   });
 });
+
+/** Of a table that the engine has prepared under these names, or under others that it had then. */
+async function examineDrift(client: pg.Client, target: Target): Promise<Criterion[]> {
+  if (!(await isInstalled(client))) return [];
+  const { rows } = await client.query<{ name: string }>(
+    'select name from encryption_rollout.targets where prepared_at is not null and (name = $1 or table_oid = to_regclass($2))',
+    [targetName(target), tableSql(target)],
+  );
+  const criteria: Criterion[] = [];
+  for (const { name } of rows) criteria.push(driftCriterion(await readDrift(client, name)));
+  return about(targetName(target), criteria);
+}
 
 /** Each by its name where the engine knows it. */
 async function asKnown(client: pg.Client, targets: readonly Target[]): Promise<(string | Target)[]> {

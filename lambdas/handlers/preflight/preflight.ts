@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { rolledBack } from '../../adapters/postgres/database.ts';
-import { insertCanary, prepareTarget } from '../../adapters/postgres/encryption/engine.ts';
+import { insertCanary, prepareTarget, readDrift } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readRefusal, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
@@ -53,6 +53,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
             : resumeAt === 5 || (await mayHaveEnabledTrigger(client, name))
               ? 'any'
               : 'disabled',
+        drift: await readDrift(client, name),
         canaryProblem: refusedCanary,
         triggerProblem: refusedCanary === '' ? await tryTrigger(client, target, keys.keyring) : undefined,
       });

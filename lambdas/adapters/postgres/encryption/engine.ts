@@ -6,6 +6,7 @@ import { UnusableTarget } from '../../../core/errors.ts';
 import type { NewRows } from '../../../core/gates/criteria.ts';
 import type { Health } from '../../../core/plan/progress.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
+import { type Drift, driftInWords } from '../../../core/preflight/drift.ts';
 import type { Moment } from '../moment.ts';
 
 type Client = pg.ClientBase;
@@ -122,16 +123,6 @@ export async function readHealth(client: Client, target: string): Promise<Health
   };
 }
 
-/** Something about a table that is not any more what was registered. */
-export interface Drift {
-  readonly what: string;
-  readonly found: string;
-  readonly expected: string;
-  readonly remedy: string;
-  /** The table cannot be worked on, or counted. */
-  readonly isInTheWay: boolean;
-}
-
 /** What no longer fits, what is in the way first. Reads the catalogue, and of rows what was counted last. */
 export async function readDrift(client: Client, target: string): Promise<Drift[]> {
   const { rows } = await client.query<Drift>(
@@ -140,10 +131,6 @@ export async function readDrift(client: Client, target: string): Promise<Drift[]
     [target],
   );
   return rows;
-}
-
-export function driftInWords({ what, found, expected, remedy }: Drift): string {
-  return `${what}: ${found} found, ${expected} expected. ${remedy}`;
 }
 
 /** Switches the encryption of new and changed rows; false when it was so already. */

@@ -4,9 +4,10 @@ import type { RolloutStatus, RowsStatus, TableStatus } from '../../../core/opera
 import { type PhaseNumber, type Plan, phaseOf } from '../../../core/plan/plan.ts';
 import { percentage } from '../../../core/plan/progress.ts';
 import { planOf, type Settings, targetName } from '../../../core/plan/settings.ts';
+import { driftInWords } from '../../../core/preflight/drift.ts';
 import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
 import { countErrorsByType } from '../encryption/encryption-errors.ts';
-import { isInstalled } from '../encryption/engine.ts';
+import { isInstalled, readDrift } from '../encryption/engine.ts';
 import { readPaceStates } from '../pressure/paces.ts';
 import { readProgress, type TableProgress } from '../runs/phases.ts';
 import { type PhaseBegun, readHoursLeft } from './time-left.ts';
@@ -41,6 +42,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
       rows: rowsOf(progress.filter(({ table, begun }) => table === name && begun)),
       triggerEnabled,
       errors: await countErrorsByType(client, run, name),
+      drift: (await readDrift(client, name)).map(driftInWords),
     });
   return {
     run: {
@@ -88,6 +90,7 @@ function nothing(tables: readonly string[]): RolloutStatus {
       rows: null,
       triggerEnabled: null,
       errors: {},
+      drift: [],
     })),
     phase: null,
     rows: null,

@@ -28,6 +28,7 @@ const table: TableChecklist = {
   expectedTrigger: 'disabled',
   priority: null,
   canaryProblem: '',
+  drift: [],
 };
 /** Each table as large as the other. */
 function forecastOf(names: readonly string[], walBytes = 3 * 2 ** 30): Forecast {
@@ -84,6 +85,21 @@ describe('the pre-rollout checklist', () => {
     ['an alarm is missing', 'Alerting rules set up', { missingAlarms: ['MissingIvs'] }],
     ['nobody is paged', 'Somebody is paged', { subscribers: 0 }],
     ['there is no dashboard', 'Monitoring dashboard configured', { dashboardExists: false }],
+    [
+      'a column was renamed',
+      'As it was registered',
+      {
+        drift: [
+          {
+            what: 'column email',
+            found: 'renamed to mail',
+            expected: 'its name',
+            remedy: 'Follow it.',
+            isInTheWay: false,
+          },
+        ],
+      },
+    ],
     ['the trigger is on', 'Trigger before the start', { health: { ...table.health, triggerEnabled: true } }],
     [
       'the guard is off',

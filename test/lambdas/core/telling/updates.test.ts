@@ -14,6 +14,7 @@ const table = {
   rows,
   triggerEnabled: false,
   errors: {},
+  drift: [],
 } satisfies TableStatus;
 
 const inPhase = (number: PhaseNumber): RolloutStatus => ({

@@ -134,6 +134,7 @@ describe('status', () => {
         rows: { withPersonalData: 380, encrypted: 19, percentage: 5 },
         triggerEnabled: false,
         errors: {},
+        drift: [],
       },
       {
         name: staff,
@@ -141,10 +142,18 @@ describe('status', () => {
         rows: { withPersonalData: 100, encrypted: 5, percentage: 5 },
         triggerEnabled: true,
         errors: { trigger: 2 },
+        drift: [],
       },
     ]);
     expect(found.rows).toEqual({ withPersonalData: 480, encrypted: 24, percentage: 5 });
     expect(found.phase).toMatchObject({ number: 1 });
+    await world.client.query('alter table public.staff rename email to mail');
+    expect((await status()).tables.map(({ drift }) => drift)).toEqual([
+      [],
+      expect.arrayContaining([
+        'column email of public.staff: renamed to mail found, its name expected. npm run rollout -- follow public.staff',
+      ]),
+    ]);
   });
 
   test('of a run that is over', async () => {

@@ -53,6 +53,7 @@ describe('status', () => {
         rows: null,
         triggerEnabled: false,
         errors: expect.anything(),
+        drift: [],
       },
       {
         name: staff,
@@ -60,6 +61,7 @@ describe('status', () => {
         rows: { withPersonalData: 100, encrypted: 5, percentage: 5 },
         triggerEnabled: false,
         errors: expect.objectContaining({ encryption: 1 }),
+        drift: [],
       },
     ]);
     expect(begun.tables[0]?.errors).not.toHaveProperty('encryption');

@@ -186,6 +186,39 @@ describe('DryRun on a database with the engine', () => {
     );
   });
 
+  test('a rename that nobody has followed, by the old name and by the new one', async () => {
+    world = await testWorld(200);
+    await world.client.query('alter table public.appointments rename email to mail');
+    const renamed = await withoutTrace(() => dryRun());
+    expect(renamed.verdict).toBe('NO_GO');
+    expect(renamed.criteria).toContainEqual(
+      expect.objectContaining({
+        name: 'As it was registered',
+        passed: false,
+        measured: expect.stringContaining('npm run rollout -- follow public.appointments'),
+      }),
+    );
+    await world.client.query('alter table public.appointments rename to visits');
+    world.configure({
+      targets: [
+        {
+          table: 'visits',
+          canary: {
+            organization_id: '00000000-0000-4000-8000-000000000000',
+            start_at: '2030-01-01T00:00:00Z',
+            end_at: '2030-01-01T00:30:00Z',
+            mail: 'Canary@Example.com',
+          },
+          columns: ['mail', 'e164', 'first_name'],
+          trigger: 'encrypt_appointment_pii',
+        },
+      ],
+    });
+    expect(failed(await dryRun())).toContain('As it was registered');
+    await world.client.query("select encryption_rollout.follow('public.appointments')");
+    expect(failed(await dryRun())).not.toContain('As it was registered');
+  });
+
   test('another key than that of the database', async () => {
     world = await testWorld(20);
     await world.prepare('one');
