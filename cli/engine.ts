@@ -1,7 +1,7 @@
 /** Installing and removing the engine by hand. */
 import type pg from 'pg';
 import type { EncryptionKeys } from '../lambdas/adapters/aws/secrets.ts';
-import { announceTarget, prepareTarget } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { announceTarget, prepareTarget, tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { mendKeys, putKeysInPlace } from '../lambdas/adapters/postgres/encryption/keys.ts';
 import { createSampleTable, migrate, politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
@@ -12,24 +12,34 @@ export interface Installed {
   readonly migrations: readonly string[];
   /** The sample table was created now. */
   readonly sampleTable: boolean;
+  /** Those that are registered now. */
+  readonly tables: readonly string[];
 }
 
-/** Installs or updates the engine and registers public.appointments, which is created when it does not exist. */
-export async function install(client: pg.Client): Promise<Installed> {
+/**
+ * Installs or updates the engine and registers tables.
+ * @param given undefined = public.appointments, which is created when it does not exist
+ */
+export async function install(client: pg.Client, given?: readonly Target[]): Promise<Installed> {
   const fresh = !(await exists(client, "pg_catalog.to_regnamespace('encryption_rollout') is not null"));
   try {
     const migrations = await migrate(client);
-    const sampleTable = !(await exists(client, "pg_catalog.to_regclass('public.appointments') is not null"));
+    const sampleTable =
+      given === undefined && !(await isThere(client, { schema: 'public', table: 'appointments' }));
     if (sampleTable) await createSampleTable(client);
-    const target = Target.parse({
-      priority: (await hasColumn(client, 'is_vip')) ? 'is_vip' : null,
-      createdAt: (await hasColumn(client, 'created_at')) ? 'created_at' : null,
-    });
+    const targets = given ?? [
+      Target.parse({
+        priority: (await hasColumn(client, 'is_vip')) ? 'is_vip' : null,
+        createdAt: (await hasColumn(client, 'created_at')) ? 'created_at' : null,
+      }),
+    ];
     await politely(client, async () => {
-      await announceTarget(client, target);
-      await prepareTarget(client, targetName(target));
+      for (const target of targets) {
+        await announceTarget(client, target);
+        await prepareTarget(client, targetName(target));
+      }
     });
-    return { migrations, sampleTable };
+    return { migrations, sampleTable, tables: targets.map(targetName) };
   } catch (error) {
     // Nothing half-done: an engine without a table to work on is taken away again. The first error is what is told.
     if (fresh) await uninstall(client).catch(() => undefined);
@@ -46,6 +56,11 @@ export async function putKeys(client: pg.Client, keys: EncryptionKeys): Promise<
 /** Whether the database has ever had a key. */
 export function hasKey(client: pg.Client): Promise<boolean> {
   return exists(client, 'exists (select from encryption_rollout.keys)');
+}
+
+export async function isThere(client: pg.Client, table: Pick<Target, 'schema' | 'table'>): Promise<boolean> {
+  const { rows } = await client.query('select to_regclass($1) is not null as there', [tableSql(table)]);
+  return rows[0].there;
 }
 
 function hasColumn(client: pg.Client, column: string): Promise<boolean> {

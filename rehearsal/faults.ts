@@ -1,6 +1,6 @@
 /**
  * What can go wrong, as data. A fault is injected from outside, by means that exist in real life; no handler knows of
- * it. Each must stop the rollout; its repair is what an operator would do before starting again.
+ * it. Each must stop the rollout, unless a person who is asked lets it go on; its repair is what an operator would do before starting again.
  */
 import { randomBytes } from 'node:crypto';
 import type pg from 'pg';
@@ -20,6 +20,8 @@ export interface Fault {
   readonly before: { readonly phase: PhaseNumber; readonly state?: string };
   /** What must stop the rollout, for the reader. */
   readonly stoppedBy: string;
+  /** Everything is well again before the first invocation here; without it, after the stop. */
+  readonly until?: Fault['before'];
   /** Breaks something and returns its repair. */
   inject(scene: Scene): Promise<() => Promise<unknown>>;
   /** What the operator does after the stop, for the reader. */
@@ -90,6 +92,19 @@ export const faults: Readonly<Record<string, Fault>> = {
       };
     },
     repair: 'The other work ended and the CPU came down.',
+  },
+  'no-metric': {
+    story: 'While phase 3 encrypts, CloudWatch has no reading of the CPU, and a person is asked',
+    before: { phase: 3 },
+    until: { phase: 3, state: 'Gate' },
+    stoppedBy: 'whoever was asked, by no-go or by no answer; with go it goes on',
+    async inject({ world }) {
+      world.silentMinutes = 60;
+      return async () => {
+        world.silentMinutes = 0;
+      };
+    },
+    repair: 'The readings are back.',
   },
   'customer-alarm': {
     story: 'From phase 3 on an alarm of a customer-facing service is in ALARM',

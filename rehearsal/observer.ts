@@ -1,4 +1,5 @@
 /** Watches the executions: shows what happens, measures the phases, and injects the fault at its place. */
+import { setTimeout } from 'node:timers/promises';
 import type { Judgement } from '../lambdas/core/gates/judgement.ts';
 import type {
   AuditRowsOutput,
@@ -9,6 +10,7 @@ import type {
   ProvePlaintextOutput,
 } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan/plan.ts';
+import { waitOf } from '../lambdas/core/pressure/throttle.ts';
 import { count, type Display, duration } from '../terminal/display.ts';
 import type { Fault } from './faults.ts';
 import type { Listener, StateMachines } from './machines/state-machines.ts';
@@ -17,6 +19,12 @@ import type { Listener, StateMachines } from './machines/state-machines.ts';
 interface Call {
   readonly seconds: number;
   readonly rows: number;
+}
+
+interface Injected {
+  readonly about: Fault;
+  inject(): Promise<void>;
+  repair(): unknown;
 }
 
 interface Stretch {
@@ -31,8 +39,16 @@ const phaseOfState: Readonly<Record<string, PhaseNumber>> = {
   CompleteRollout: 5,
 };
 
+/** Between two looks while a person has paused it, of wall time: nothing else slows the machine down. */
+const pausedLookMs = 250;
+
 /** States of the rollback, in which no phase goes on. */
 const rollbackStates = new Set(['CancelBatches', 'DisableTrigger', 'ProvePlaintext', 'GatherEvidence']);
+
+/** Whether it has come to this place; a resumed rollout may begin beyond it. */
+function isAt({ phase: there, state }: Fault['before'], phase: PhaseNumber, name: string): boolean {
+  return phase > there || (phase === there && (state === undefined || name === state));
+}
 
 export class Observer implements Listener {
   readonly phaseSeconds = new Map<PhaseNumber, Stretch>();
@@ -44,7 +60,7 @@ export class Observer implements Listener {
   /** Set before the first execution. */
   machines: StateMachines | undefined;
   private readonly display: Display;
-  private readonly fault: { readonly about: Fault; inject(): Promise<void> } | undefined;
+  private readonly fault: Injected | undefined;
   /** By table. */
   private readonly rowsWithPii: ReadonlyMap<string, number>;
   private readonly encrypted = new Map<string, number>();
@@ -56,15 +72,11 @@ export class Observer implements Listener {
   private called = 0;
   private verified = 0;
   private looks = 0;
-  /** The latest line about a wait: told once. */
+  /** Why it waits, as it was last said: told once. */
   private waiting = '';
 
   /** @param rowsWithPii by table */
-  constructor(
-    display: Display,
-    rowsWithPii: ReadonlyMap<string, number>,
-    fault?: { about: Fault; inject(): Promise<void> },
-  ) {
+  constructor(display: Display, rowsWithPii: ReadonlyMap<string, number>, fault?: Injected) {
     this.display = display;
     this.rowsWithPii = rowsWithPii;
     this.fault = fault;
@@ -80,16 +92,15 @@ export class Observer implements Listener {
     const phase = phaseOfState[name] ?? (input as { phase?: PhaseNumber }).phase;
     if (phase !== undefined && phase !== this.phase) this.enter(phase);
     if (rollbackStates.has(name) && this.phase !== undefined) this.leave();
-    if (this.fault && !this.faultInjected && phase !== undefined) {
-      const { before, story } = this.fault.about;
-      // A resumed rollout may begin beyond the place.
-      const there = phase > before.phase || before.state === undefined || name === before.state;
-      if (phase >= before.phase && there) {
+    if (this.fault && phase !== undefined) {
+      const { before, until, story } = this.fault.about;
+      if (!this.faultInjected && isAt(before, phase, name)) {
         this.faultInjected = true;
         this.display.heading(`Fault: ${story}.`);
         await this.fault.inject();
-      }
+      } else if (until !== undefined && isAt(until, phase, name)) await this.fault.repair();
     }
+    if (name === 'CheckVitals' && waitOf(this.waiting) === 'person') await setTimeout(pausedLookMs);
     this.called = performance.now();
   }
 
@@ -146,7 +157,9 @@ export class Observer implements Listener {
 
   notified(subject: string, message: string): void {
     this.display.endProgress();
-    this.display.notification(subject, message);
+    // Answered here, not on AWS.
+    const here = message.replaceAll(/npm run rollout -- (?:decide|status)\b[^\n)]*/g, '$& --rehearsal');
+    this.display.notification(subject, here);
   }
 
   waited(): void {}
@@ -185,12 +198,11 @@ export class Observer implements Listener {
       return;
     }
     if (outcome === 'HOLD' || outcome === 'WAIT') {
-      const line = outcome === 'HOLD' ? `  A person is asked. ${reason}` : `  Batches wait. ${reason}`;
-      if (line !== this.waiting) {
+      if (reason !== this.waiting) {
         this.display.endProgress();
-        this.display.line(line);
+        this.display.line(`  ${outcome === 'HOLD' ? 'A person is asked' : 'Batches wait'}. ${reason}`);
       }
-      this.waiting = line;
+      this.waiting = reason;
       return;
     }
     this.waiting = '';

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { defaultPlan } from '../lambdas/core/plan/plan.ts';
 import { connectionOf, UsageError, withoutUrls } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
 import { samples } from './database/samples.ts';
@@ -22,6 +23,10 @@ export interface Options {
   /** Nobody is asked. */
   readonly yes?: true;
   readonly fault?: string;
+  /** Phases that begin only when a person has said so. */
+  readonly approvals: readonly number[];
+  /** Waits leave time to type commands. */
+  readonly slowly?: true;
   readonly json?: string;
   readonly fresh: boolean;
   /** Where the synthesized app is kept; undefined = it is synthesized each time. */
@@ -43,6 +48,12 @@ function parseTables(text: string): number {
   const tables = Number(text);
   if (Number.isInteger(tables) && tables >= 1 && tables <= samples.length) return tables;
   throw new InvalidArgumentError(`Expected a whole number from 1 to ${samples.length}.`);
+}
+
+function parsePhases(text: string): number[] {
+  const phases = text.split(',').map(Number);
+  if (phases.every((phase) => defaultPlan.phases.some(({ number }) => number === phase))) return phases;
+  throw new InvalidArgumentError('Expected numbers of phases, e.g. --approvals 2,4.');
 }
 
 /** The report is written at the end: what keeps it from that should be known before. */
@@ -99,6 +110,12 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     .addOption(
       new Option('--fault <name>', 'something that goes wrong on the way').choices(Object.keys(faults)),
     )
+    .addOption(
+      new Option('--approvals <phases>', 'phases that begin only when you say so, like 2,4').argParser(
+        parsePhases,
+      ),
+    )
+    .option('--slowly', 'every wait takes a second, to leave time to operate it')
     .option('--verbose', 'show every criterion of every gate, not only those that did not pass')
     .option('--json <file>', 'write the report to this file as JSON')
     .option(
@@ -114,6 +131,9 @@ ${Object.entries(faults)
   .map(([name, { story }]) => `  ${name.padEnd(20)} ${story}`)
   .join('\n')}
 
+It is operated as a deployment is, from another window: npm run rollout -- status --rehearsal; likewise pause, resume, tune,
+decide, abort and report. A question waits ten minutes for an answer.
+
 Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or was used wrongly.`,
     )
     .allowExcessArguments(false)
@@ -128,7 +148,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     // commander has said it on stderr.
     throw new UsageError('');
   }
-  const options: Options = { fresh: false, tables: 1, ...command.opts<Partial<Options>>() };
+  const options: Options = { fresh: false, tables: 1, approvals: [], ...command.opts<Partial<Options>>() };
   if (options.databaseUrl !== undefined) connectionOf(options.databaseUrl);
   if (options.json !== undefined) checkFile(options.json);
   checkTables(options);

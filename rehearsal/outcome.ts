@@ -40,7 +40,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
   if (fault) {
     display.line(
       completed
-        ? `The fault did not stop the rollout. It should have been ${fault.stoppedBy}.`
+        ? `The fault did not stop the rollout. ${fault.until === undefined ? `It should have been ${fault.stoppedBy}.` : 'A person has said go.'}`
         : `The fault was made good: ${fault.repair}`,
     );
   }

@@ -32,6 +32,7 @@ import { executionLives, holdExecution } from './liveness.ts';
 import { Functions } from './machines/functions.ts';
 import { executionArn, StateMachines } from './machines/state-machines.ts';
 import { Observer } from './observer.ts';
+import { Operation } from './operation.ts';
 import { defaultOwnRows, defaultRows, type Options } from './options.ts';
 import { resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
@@ -41,6 +42,10 @@ import { keptKey, keyFileFor, takeWorkplace } from './workplace.ts';
 const machine = 'EncryptionRollout';
 /** Normal for a database at work. */
 const calmCpuPercent = 31;
+/** A person answers, or nobody is there: what the plan gives them, but not for days. */
+const answerMs = 10 * 60_000;
+/** Time to type a command. */
+const slowWaitMs = 1_000;
 const handlerLog = path.resolve('.rehearsal', 'functions.log');
 
 export type ExitCode = 0 | 1 | 2;
@@ -113,7 +118,7 @@ async function run(
     assembly,
     connection.tls,
     tables.map(({ target }) => target),
-    place.given,
+    { ...place.given, approvals: options.approvals },
   );
   interruption.throwIfAborted();
 
@@ -151,14 +156,21 @@ async function run(
         cleanups.push(() => client.end());
         repair = await fault.inject({ client, world, keySecretArn: rollout.keySecretArn });
       },
+      repair: () => repair?.(),
     },
   );
   const machines = new StateMachines({
     definitions: new Map(Object.entries(rollout.machines)),
     invoke: (functionName, input) => functions.invoke(functionName, input),
     listener: observer,
+    answerMs,
+    ...(options.slowly ? { waitMs: slowWaitMs } : {}),
   });
   observer.machines = machines;
+  const operation = new Operation(aws, functions, machines);
+  cleanups.push(await operation.open());
+  if (options.slowly)
+    display.line('Operate it from another window: npm run rollout -- status --rehearsal --watch');
   world.succeedTask = (token, output) => machines.succeedTask(token, output);
   interruption.addEventListener('abort', () => machines.abort());
 
@@ -171,11 +183,20 @@ async function run(
     await traffic.start(clientConfig(connection), lively, writesPerSecond(lively));
     cleanups.push(() => traffic.stop());
   }
+  const execution = executionArn(machine, name);
   const ending = await machines.execute(machine, name, {});
   display.endProgress();
   interruption.throwIfAborted();
 
-  const stopped = ending.status !== 'SUCCEEDED' && /^Rollout(Stopped|Refused)$/.test(ending.error);
+  const aborted = operation.causeOf(execution);
+  if (aborted !== undefined) {
+    observer.reason = aborted;
+    display.problem(`  ${aborted}`);
+    await operation.rollBack(execution);
+  }
+  const stopped =
+    aborted !== undefined ||
+    (ending.status !== 'SUCCEEDED' && /^Rollout(Stopped|Refused)$/.test(ending.error));
   if (ending.status !== 'SUCCEEDED' && !stopped) {
     await admin.query('select').catch(() => {
       throw new UsageError(
@@ -196,7 +217,7 @@ async function run(
     tables,
     masterKey: Buffer.from(keptKey(place.keyFile).key, 'hex'),
     outcome: stopped ? 'STOPPED' : 'COMPLETED',
-    reason: observer.reason || (stopped ? ending.cause : ''),
+    reason: observer.reason || (ending.status === 'SUCCEEDED' ? '' : ending.cause),
     phaseSeconds: observer.phaseSeconds,
     liveTraffic,
     rollback: observer.rollback,

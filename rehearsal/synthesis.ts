@@ -36,14 +36,19 @@ export async function synthesize(
   outdir: string,
   tls: boolean,
   targets: readonly Target[],
-  given: Partial<Pick<GivenTables, 'plan' | 'acknowledgedTriggers'>> = {},
+  given: Partial<Pick<GivenTables, 'plan' | 'acknowledgedTriggers'>> & { approvals?: readonly number[] } = {},
 ): Promise<Rollout> {
-  const { plan = {}, acknowledgedTriggers = [] } = given;
+  const { plan = {}, acknowledgedTriggers = [], approvals = [] } = given;
   const kept = path.join(outdir, 'rehearsal.json');
   if (existsSync(kept)) {
     const rollout = JSON.parse(readFileSync(kept, 'utf8')) as Rollout;
     const { settings } = rollout;
-    if (isDeepStrictEqual([settings.targets, settings.acknowledgedTriggers], [targets, acknowledgedTriggers]))
+    if (
+      isDeepStrictEqual(
+        [settings.targets, settings.acknowledgedTriggers, settings.approvals],
+        [targets, acknowledgedTriggers, approvals],
+      )
+    )
       return rollout;
   }
   // Loaded here, because the CDK takes a second.
@@ -60,6 +65,7 @@ export async function synthesize(
       customerAlarms: [customerAlarm],
       targets,
       acknowledgedTriggers,
+      approvals,
       plan: { ...onThisMachine, ...plan },
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },

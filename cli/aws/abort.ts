@@ -68,7 +68,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const started = performance.now();
   for (const execution of executions) {
     await stopRollout(execution, `Aborted by ${deployment.caller}: ${reason}`);
-    tell(`Stopped ${execution}\n${executionLink(execution)}`);
+    tell(`Stopped ${execution}${deployment.isRehearsal ? '' : `\n${executionLink(execution)}`}`);
   }
   const { status, touched } = await untilStopped(deployment, started, executions);
   const milliseconds = Math.round(performance.now() - started);

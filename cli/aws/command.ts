@@ -17,6 +17,7 @@ export function awsCommand(
     .option('--stack <name>', 'the stack, as its setting stackName has it', defaultStackName)
     .option('--profile <name>', 'AWS profile (default: AWS_PROFILE, then the default one)')
     .option('--region <region>', "AWS region (default: AWS_REGION, AWS_DEFAULT_REGION, then the profile's)")
+    .option('--rehearsal', 'the rehearsal under way in this directory (npm start), instead of a stack')
     .option('--json', 'one JSON document on stdout; everything else goes to stderr');
   return changes ? command.option('--yes', 'do not ask') : command;
 }

@@ -1,14 +1,18 @@
 /** Finds the deployed stack, and who asks, the way every AWS tool does: AWS_PROFILE, AWS_REGION, ~/.aws. */
+import { readFileSync } from 'node:fs';
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
 import { UsageError } from '../../terminal/connection.ts';
+import { type RehearsalAddress, rehearsalFile } from '../../terminal/rehearsal-address.ts';
 
 /** Options that every command against AWS has. */
 export interface AwsOptions {
   readonly stack: string;
   readonly profile?: string;
   readonly region?: string;
+  /** The one under way on this machine, in place of the stack. */
+  readonly rehearsal?: true;
   /** stdout gets one JSON document, and nothing else. */
   readonly json?: true;
   readonly yes?: true;
@@ -22,6 +26,8 @@ export interface Deployment {
   readonly caller: string;
   readonly stateMachineArn: string;
   readonly operateFunctionName: string;
+  /** Runs on this machine, and has no console. */
+  readonly isRehearsal?: true;
   /** All outputs of the stack. */
   readonly outputs: Readonly<Record<string, string>>;
   /** A command of `npm run rollout`, as it is typed in the same shell to reach the same stack. */
@@ -33,16 +39,19 @@ export function placeOf({
   stack,
   account,
   region,
-}: Pick<Deployment, 'stack' | 'account' | 'region'>): string {
-  return `stack ${stack} (account ${account}, ${region})`;
+  isRehearsal,
+}: Pick<Deployment, 'stack' | 'account' | 'region' | 'isRehearsal'>): string {
+  return isRehearsal ? 'rehearsal on this machine' : `stack ${stack} (account ${account}, ${region})`;
 }
 
 /**
  * Looks up the stack. From here on every client of the SDK in this process uses the profile and region asked for.
  * @throws UsageError when region, credentials or stack are missing
  */
-export async function findDeployment({ stack, profile, region }: AwsOptions): Promise<Deployment> {
-  if (profile !== undefined) {
+export async function findDeployment(options: AwsOptions): Promise<Deployment> {
+  const { stack, profile, region } = options;
+  if (options.rehearsal) useRehearsal();
+  else if (profile !== undefined) {
     process.env.AWS_PROFILE = profile;
     // Who names a profile means it, whatever the shell has set; as the AWS CLI has it.
     for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'])
@@ -63,7 +72,7 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
       throw new UsageError(
         `Found no usable AWS credentials${profile === undefined ? '' : ` in the profile ${profile}`} (${error.message}), expected those of an operator. Log in (aws sso login), or name a profile with --profile or AWS_PROFILE.`,
       );
-    throw explainedAws(error);
+    throw options.rehearsal ? noRehearsal() : explainedAws(error);
   });
   const found = await new CloudFormationClient()
     .send(new DescribeStacksCommand({ StackName: stack }))
@@ -90,8 +99,33 @@ export async function findDeployment({ stack, profile, region }: AwsOptions): Pr
     stateMachineArn: StateMachineArn,
     operateFunctionName: OperateFunctionName,
     outputs,
-    commandLine: (words) => commandLine({ stack, profile, region }, words),
+    ...(options.rehearsal
+      ? { isRehearsal: true, commandLine: (words) => `${commandLine({ stack }, words)} --rehearsal` }
+      : { commandLine: (words) => commandLine({ stack, profile, region }, words) }),
   };
+}
+
+/** From here on every client of the SDK in this process speaks to the rehearsal. @throws UsageError when there is none */
+function useRehearsal(): void {
+  let address: RehearsalAddress;
+  try {
+    address = JSON.parse(readFileSync(rehearsalFile, 'utf8'));
+  } catch {
+    throw noRehearsal();
+  }
+  for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: address.url,
+    AWS_REGION: 'us-east-1',
+    AWS_ACCESS_KEY_ID: address.accessKey,
+    AWS_SECRET_ACCESS_KEY: 'rehearsal',
+  });
+}
+
+function noRehearsal(): UsageError {
+  return new UsageError(
+    'Found no rehearsal under way in this directory, expected one. Begin it in another window: npm start -- --slowly',
+  );
 }
 
 function missing(stack: string, account: string | undefined, region: string): UsageError {

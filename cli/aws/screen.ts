@@ -15,7 +15,7 @@ import { type Deployment, placeOf } from './deployment.ts';
 const barCells = 40;
 const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLETED: pc.green };
 
-export type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'commandLine'>;
+export type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'isRehearsal' | 'commandLine'>;
 
 /** The screen of `status`. `place`: where the stack is. */
 export function statusScreen(records: RolloutStatus, place: Place, now: Date): string {

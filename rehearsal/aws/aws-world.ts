@@ -38,6 +38,8 @@ export interface World {
   isRunning(executionArn: string): Promise<boolean>;
   /** Answers the task that waits with this token; false when none does. Nobody waits when it is not given. */
   succeedTask?: ((token: string, output: unknown) => boolean) | undefined;
+  /** Carries out what a handler has asked to start; it is noted alone when this is not given. */
+  startExecution?: ((executionArn: string, input: unknown) => void) | undefined;
   /** Before every answer: may be slow, or throw an error of the name that AWS gives it. */
   disturb?: ((operation: string) => Promise<void> | void) | undefined;
 }

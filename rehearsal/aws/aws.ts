@@ -173,7 +173,9 @@ export class AwsStandIn {
         if (this.executions.has(arn)) {
           throw new AwsError('ExecutionAlreadyExists', `Execution Already Exists: '${arn}'`);
         }
-        this.executions.set(arn, { input: JSON.parse(input.input ?? '{}'), status: 'RUNNING' });
+        const started: RequestedExecution = { input: JSON.parse(input.input ?? '{}'), status: 'RUNNING' };
+        this.executions.set(arn, started);
+        this.world.startExecution?.(arn, started.input);
         return { executionArn: arn, startDate: 0 };
       }
       case 'StopExecution':

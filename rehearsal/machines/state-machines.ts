@@ -58,30 +58,36 @@ export interface Machines {
   readonly listener: Listener;
   /** Wall time that an answer to a waiting task may take, in milliseconds, in place of the task's own time-out. */
   readonly answerMs?: number;
+  /** Wall time that every wait takes, in milliseconds. */
+  readonly waitMs?: number;
 }
 
 /** Nobody is there to answer a rehearsal, but a function may, which takes a few milliseconds. */
 const defaultAnswerMs = 1_000;
 /** Stands for the token in the context, which is the same for the whole execution; each task gets one of its own. */
 const tokenPlaceholder = 'TOKEN-OF-THIS-TASK';
-/** Wall time that every wait and every retry's pause takes. */
-const compressedMs = 2;
+/** Wall time that every wait and every retry's pause takes, where nothing else is asked for. */
+const defaultWaitMs = 2;
 /** What AWS allows between two states. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html */
 const maxPayloadBytes = 262_144;
 
-const account = 'us-east-1:123456789012';
+export const region = 'us-east-1';
+export const account = '123456789012';
 
 /** ARN of an execution, e.g. to ask DescribeExecution about it. */
 export function executionArn(machine: string, name: string): string {
-  return `arn:aws:states:${account}:execution:${machine}:${name}`;
+  return `arn:aws:states:${region}:${account}:execution:${machine}:${name}`;
 }
 
 export class StateMachines {
   readonly executions: ExecutionRecord[] = [];
   /** Seconds that would have passed on AWS in waits and in retries' pauses. */
   waitedSeconds = 0;
+  /** When each began, by its ARN. */
+  readonly started = new Map<string, Date>();
   private readonly machines: Machines;
-  private readonly aborts = new Set<() => void>();
+  /** Of those under way, by ARN, parents before their children. */
+  private readonly aborts = new Map<string, () => void>();
   /** Of tasks that wait for an answer, by token. */
   private readonly waiting = new Map<string, (output: unknown) => void>();
   private stopped = false;
@@ -109,32 +115,52 @@ export class StateMachines {
           (input: Json) => Promise<Json>
         >,
         waitTimeOverrides: Object.fromEntries(
-          named(states, (state) => state.Type === 'Wait').map((state) => [state, compressedMs]),
+          named(states, (state) => state.Type === 'Wait').map((state) => [
+            state,
+            this.machines.waitMs ?? defaultWaitMs,
+          ]),
         ),
         retryIntervalOverrides: Object.fromEntries(
-          named(states, (state) => state.Retry !== undefined).map((state) => [state, compressedMs]),
+          named(states, (state) => state.Retry !== undefined).map((state) => [state, defaultWaitMs]),
         ),
       },
       context: {
         Execution: { Id: executionArn(machineName, name), Name: name },
-        StateMachine: { Id: `arn:aws:states:${account}:stateMachine:${machineName}`, Name: machineName },
+        StateMachine: {
+          Id: `arn:aws:states:${region}:${account}:stateMachine:${machineName}`,
+          Name: machineName,
+        },
         Task: { Token: tokenPlaceholder },
       },
     });
-    this.aborts.add(abort);
+    const arn = executionArn(machineName, name);
+    this.started.set(arn, new Date());
+    this.aborts.set(arn, abort);
     try {
       // The log ends when the execution does. Reading it also releases its memory.
       const [ending] = await Promise.all([settled(result), this.follow(eventLogs, states, record)]);
       return ending;
     } finally {
-      this.aborts.delete(abort);
+      this.aborts.delete(arn);
     }
   }
 
   /** Ends every running execution as StopExecution would. Functions in flight are the caller's to stop. */
   abort(): void {
     this.stopped = true;
-    for (const abort of this.aborts) abort();
+    this.abortRunning();
+  }
+
+  /** The same, and others may begin: what they leave behind is rolled back by one. */
+  abortRunning(): void {
+    for (const abort of this.aborts.values()) abort();
+    // The runner's timers of these tasks, and ours, end with them.
+    for (const answer of this.waiting.values()) answer(null);
+  }
+
+  /** ARNs of the executions under way. */
+  running(): readonly string[] {
+    return [...this.aborts.keys()];
   }
 
   /** Answers the task that waits with this token, as SendTaskSuccess would; false when none does any more. */

@@ -79,7 +79,7 @@ beforeAll(async () => {
   const before = await catalogue(locked);
   const other = await locked.connect();
   await other.query('begin; lock table public.appointments in access share mode');
-  kept = { database: locked, before, waiting: rollout('install', '--database-url', locked.url) };
+  kept = { database: locked, before, waiting: rollout('install', '--yes', '--database-url', locked.url) };
 });
 afterAll(async () => {
   await kept.waiting;
@@ -87,10 +87,10 @@ afterAll(async () => {
 });
 
 it('installs once, is told so the second time, and the SQL works', async () => {
-  const first = await rollout('install', '--database-url', database.url);
+  const first = await rollout('install', '--yes', '--database-url', database.url);
   expect(first).toMatchObject({ code: 0 });
   expect(first.output).toMatch(
-    /Installed into .*: \d+ migrations, 001_schema.sql to \d+_\w+.sql.\nCreated the sample table.*\nRegistered/,
+    /Installed into .*: \d+ migrations,\s001_schema.sql to \d+_\w+.sql.\nCreated the sample table.*\nRegistered/,
   );
   expect(await one('select count(*)::integer as keys from encryption_rollout.key_material')).toEqual({
     keys: 0,
@@ -100,7 +100,7 @@ it('installs once, is told so the second time, and the SQL works', async () => {
     trigger_enabled: false,
   });
   const installed = await catalogue();
-  const second = await rollout('install', '--database-url', database.url);
+  const second = await rollout('install', '--yes', '--database-url', database.url);
   expect(second).toMatchObject({ code: 0 });
   expect(second.output).toMatch(/^Already installed/);
   expect(second.output).not.toContain('sample table');
@@ -110,7 +110,7 @@ it('installs once, is told so the second time, and the SQL works', async () => {
 it('makes a key once, keeps it in a file of its owner, never replaces or shows it, and takes it back', async () => {
   const key = "select encode(key, 'hex') as value from encryption_rollout.key_material";
   const file = path.join(directory, 'key.json');
-  const first = await rollout('install', '--database-url', database.url, '--generate-key', file);
+  const first = await rollout('install', '--yes', '--database-url', database.url, '--generate-key', file);
   expect(first).toMatchObject({ code: 0 });
   expect(first.output).toContain(`Made a key. ${file} has it`);
   const { value } = await one(key);
@@ -120,7 +120,7 @@ it('makes a key once, keeps it in a file of its owner, never replaces or shows i
   expect(await one('select public.batch_encrypt_appointments() as encrypted')).toEqual({ encrypted: 19 });
 
   const other = path.join(directory, 'other.json');
-  const second = await rollout('install', '--database-url', database.url, '--generate-key', other);
+  const second = await rollout('install', '--yes', '--database-url', database.url, '--generate-key', other);
   expect(second).toMatchObject({ code: 0 });
   expect(second.output).toContain('Kept the key that the database has.');
   expect(existsSync(other)).toBe(false);
@@ -130,7 +130,7 @@ it('makes a key once, keeps it in a file of its owner, never replaces or shows i
   await database.client.query("select encryption_rollout.set_trigger('public.appointments', true)");
   await database.client.query('delete from encryption_rollout.key_material');
   await seedAppointments(database.client, 1);
-  const third = await rollout('install', '--database-url', database.url, '--key-file', file);
+  const third = await rollout('install', '--yes', '--database-url', database.url, '--key-file', file);
   expect(third).toMatchObject({ code: 0, output: expect.stringContaining(`has the keys of ${file}`) });
   expect((await one(key)).value).toBe(value);
   expect(
@@ -141,7 +141,7 @@ it('makes a key once, keeps it in a file of its owner, never replaces or shows i
   });
 
   await database.client.query('select encryption_rollout.uninstall()');
-  const existing = await rollout('install', '--database-url', database.url, '--generate-key', file);
+  const existing = await rollout('install', '--yes', '--database-url', database.url, '--generate-key', file);
   expect(existing).toMatchObject({ code: 1, output: expect.stringContaining('expected a new name') });
   expect(first.output + second.output + third.output + existing.output).not.toContain(value);
 });
@@ -152,14 +152,45 @@ it.each([
 ])('refuses a key file %s', async (_, text, message) => {
   const file = path.join(directory, 'wrong.json');
   if (text !== undefined) writeFileSync(file, text);
-  const { code, output } = await rollout('install', '--database-url', database.url, '--key-file', file);
+  const { code, output } = await rollout(
+    'install',
+    '--yes',
+    '--database-url',
+    database.url,
+    '--key-file',
+    file,
+  );
   expect(code).toBe(1);
   expect(output).toMatch(message);
   expect(output).not.toContain('secret"');
 });
 
+it('installs for the tables of a configuration, and asks before it writes', async () => {
+  await database.client.query('create schema crm; create table crm.users (id int primary key, email text)');
+  const target = { schema: 'crm', table: 'users', columns: ['email'], trigger: 'encrypt_users_pii' };
+  const config = path.join(directory, 'rollout.json');
+  const canary = { id: 4_654_321, email: 'Canary@Example.com' };
+  writeFileSync(config, JSON.stringify({ target: { ...target, createdAt: null, canary } }));
+  const before = await catalogue();
+  const asked = await rollout('install', '--database-url', database.url, '--config', config);
+  expect(asked).toMatchObject({ code: 1 });
+  expect(asked.output).toMatch(
+    /no --yes\. This writes to 127\.0\.0\.1:\d+, database test_\S+: it installs the engine .* adds to crm\.users columns and triggers/,
+  );
+  expect(await catalogue()).toEqual(before);
+
+  const installed = await rollout('install', '--yes', '--database-url', database.url, '--config', config);
+  expect(installed).toMatchObject({ code: 0, output: expect.stringContaining('Registered crm.users.') });
+  expect(await catalogue()).toContain('trigger encrypt_users_pii');
+  expect(await catalogue()).not.toContain('relation appointments');
+
+  await database.client.query('alter table crm.users rename to people');
+  const gone = await rollout('install', '--yes', '--database-url', database.url, '--config', config);
+  expect(gone).toMatchObject({ code: 1, output: expect.stringContaining('Found no table crm.users in') });
+});
+
 it('leaves the sample table with its rows', async () => {
-  await rollout('install', '--database-url', database.url);
+  await rollout('install', '--yes', '--database-url', database.url);
   await seedAppointments(database.client, 20);
   const removed = await rollout('uninstall', '--database-url', database.url, '--yes');
   expect(removed).toMatchObject({ code: 0, output: expect.stringContaining('Removed the engine') });
@@ -179,6 +210,7 @@ it('removes what it added, and nothing else', async () => {
   expect(
     await rollout(
       'install',
+      '--yes',
       '--database-url',
       database.url,
       '--generate-key',
@@ -216,7 +248,7 @@ it('removes what it added, and nothing else', async () => {
 });
 
 it('refuses to remove the engine under an active run', async () => {
-  await rollout('install', '--database-url', database.url);
+  await rollout('install', '--yes', '--database-url', database.url);
   await database.client.query(
     `insert into encryption_rollout.runs (execution) values ('arn:of:an:execution')`,
   );
@@ -231,7 +263,7 @@ it('leaves nothing behind when the table cannot be used, and takes one without i
     'create table public.appointments (id uuid primary key, email text, e164 money)',
   );
   const before = await catalogue();
-  const refused = await rollout('install', '--database-url', database.url);
+  const refused = await rollout('install', '--yes', '--database-url', database.url);
   expect(refused.code).toBe(1);
   expect(refused.output).toContain('e164');
   expect(refused.output).toContain('money');
@@ -239,7 +271,7 @@ it('leaves nothing behind when the table cannot be used, and takes one without i
   await database.client.query(
     'alter table public.appointments alter column e164 type text using e164::text, add column first_name text',
   );
-  expect(await rollout('install', '--database-url', database.url)).toMatchObject({ code: 0 });
+  expect(await rollout('install', '--yes', '--database-url', database.url)).toMatchObject({ code: 0 });
 });
 
 it.each([
@@ -271,7 +303,7 @@ it('says what is wrong with the table, the login or the address', async () => {
   const url = new URL(database.url);
   url.username = role;
   url.password = 'seekrit';
-  const login = await rollout('install', '--database-url', url.href);
+  const login = await rollout('install', '--yes', '--database-url', url.href);
   await database.client.query(`drop role ${role}`);
   expect(login.code).toBe(1);
   expect(login.output).toMatch(
@@ -280,7 +312,7 @@ it('says what is wrong with the table, the login or the address', async () => {
   expect(login.output).not.toContain('seekrit');
 
   await database.client.query('create table public.appointments (id uuid primary key, email money)');
-  const table = await rollout('install', '--database-url', database.url);
+  const table = await rollout('install', '--yes', '--database-url', database.url);
   expect(table.code).toBe(1);
   expect(table.output).toMatch(/column email of table public.appointments is of type money, .*\n/);
 

@@ -25,6 +25,11 @@ const stops: Record<string, { phases: number; reason: RegExp; heading: string }>
     reason: /^Phase 3 .*: CheckVitals: Database CPU: expected .* measured 95 %/,
     heading: 'DatabasePressure',
   },
+  'no-metric': {
+    phases: 3,
+    reason: /^Phase 3 .*: CheckVitals: Decision of a person: expected go, measured no-go by arn:aws:iam::/,
+    heading: 'Decisions',
+  },
   'customer-alarm': {
     phases: 3,
     reason: /^Phase 3 .*: Customer-facing alarms: .* booking-api-errors/,
@@ -58,6 +63,11 @@ it.each(Object.entries(stops))(
   async (fault, { phases, reason, heading }) => {
     const options = ['--rows', '600', '--database-url', database.url, '--yes'];
     const stopped = bench.start(...options, '--fault', fault);
+    if (fault === 'no-metric') {
+      await stopped.until('no-go --rehearsal');
+      const [, hold = ''] = /decide (\S+) no-go --rehearsal/.exec(stopped.output) ?? [];
+      expect(await bench.rollout('decide', hold, 'no-go', '--yes', '--rehearsal').exit()).toBe(0);
+    }
     expect(await stopped.exit(), stopped.output).toBe(2);
     const report = stopped.report();
     expect(report).toMatchObject({

@@ -20,8 +20,9 @@ export class Bench {
   /**
    * @param plan what is changed of the plan, e.g. to look less often while a phase soaks
    * @param tables how many of the samples
+   * @param approvals of phases
    */
-  async prepare(plan?: PlanOverrides, tables = 1): Promise<void> {
+  async prepare(plan?: PlanOverrides, tables = 1, approvals: readonly number[] = []): Promise<void> {
     // The embedded PostgreSQL may run as another user.
     chmodSync(this.directory, 0o755);
     // As the rehearsal has them, which takes what it finds synthesized only for the same tables.
@@ -32,7 +33,7 @@ export class Bench {
       path.join(this.directory, 'assembly'),
       false,
       targets,
-      plan === undefined ? {} : { plan },
+      plan === undefined ? { approvals } : { plan, approvals },
     );
   }
 
@@ -89,14 +90,18 @@ export class Rehearsal {
     child.stderr?.on('data', append);
   }
 
-  /** Resolves when the text has been printed. @throws when the process ends without */
-  async until(text: string): Promise<void> {
-    while (!this.output.includes(text)) {
+  /** Resolves when the text has been printed, with what was found of it. @throws when the process ends without */
+  async until(text: string | RegExp): Promise<RegExpExecArray> {
+    const wanted = typeof text === 'string' ? new RegExp(text.replaceAll(/[^\w\s]/g, '\\$&')) : text;
+    for (;;) {
       const more = new Promise((resolve) => this.child.stdout?.once('data', resolve));
-      const ended = await Promise.race([more, this.ended.then(() => 'ended')]);
-      if (ended === 'ended' && !this.output.includes(text)) {
-        throw new Error(`"${text}" was never printed:\n${this.output}`);
-      }
+      const found = wanted.exec(this.output);
+      if (found !== null) return found;
+      if (
+        (await Promise.race([more, this.ended.then(() => 'ended')])) === 'ended' &&
+        !wanted.test(this.output)
+      )
+        throw new Error(`${wanted} was never printed:\n${this.output}`);
     }
   }
 

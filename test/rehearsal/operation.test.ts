@@ -1,0 +1,58 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { rollout } from '../cli/cloud.ts';
+import { Bench, type Rehearsal } from './process.ts';
+
+const bench = new Bench();
+const home = process.cwd();
+beforeAll(async () => {
+  await bench.prepare({ soakSliceMinutes: 30 }, 1, [2, 4]);
+  // Where the commands look for the rehearsal.
+  process.chdir(bench.directory);
+});
+afterAll(() => {
+  process.chdir(home);
+  return bench.clear();
+});
+
+/** `npm run rollout -- … --rehearsal`, without the questions. */
+async function operate(...words: string[]): Promise<string> {
+  const { code, stdout, stderr } = await rollout([...words, '--rehearsal']);
+  expect({ code, stderr }).toMatchObject({ code: 0 });
+  return stdout;
+}
+
+/** The id of the question about this gate, once it is asked. */
+async function asked(rehearsal: Rehearsal, gate: string): Promise<string> {
+  const question = new RegExp(`${gate}[\\s\\S]*?decide (\\S+) no-go --rehearsal`);
+  return (await rehearsal.until(question))[1] ?? '';
+}
+
+it('is operated as a deployment is: approvals, a pause, another pace, a question, and an abort', async () => {
+  const rehearsal = bench.start('--rows', '600', '--approvals', '2,4', '--fault', 'no-metric');
+  const approval = await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
+  const status = await operate('status');
+  expect(status).toContain('public.appointments, rehearsal on this machine\n');
+  expect(status).toContain(`  npm run rollout -- decide ${approval} go --rehearsal\n`);
+
+  expect(await operate('pause', '--reason', 'a sale', '--yes')).toContain('a sale');
+  expect(await operate('tune', '--batch-rows', '50', '--yes')).toContain('batches of 50 rows');
+  await operate('decide', approval, 'go', '--yes');
+  await rehearsal.until('Batches wait. Paused by arn:aws:iam::123456789012:user/');
+  await operate('resume', '--yes');
+
+  await operate('decide', await asked(rehearsal, 'Phase 3 Bulk Migration: CheckVitals'), 'go', '--yes');
+  await asked(rehearsal, 'Phase 4 Enable Trigger: Approval');
+  expect(await operate('abort', '--reason', 'practised', '--yes')).toMatch(/^Stopped, trigger off, /m);
+  expect(await rehearsal.exit(), rehearsal.output).toBe(2);
+  expect(rehearsal.report()).toMatchObject({
+    outcome: 'STOPPED',
+    reason: expect.stringMatching(/^Aborted by arn:aws:iam::123456789012:user\/.*: practised$/),
+    triggerEnabled: false,
+    plaintextUnchanged: true,
+  });
+
+  expect(await rollout(['status', '--rehearsal'])).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('Found no rehearsal under way in this directory'),
+  });
+}, 300_000);
