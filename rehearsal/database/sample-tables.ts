@@ -139,8 +139,12 @@ export async function verifyLiveRows(
 ): Promise<{ live: number; mismatched: number; others: number }> {
   const table = tableSql(target);
   const { columns, holds } = columnsSql(target);
+  const { rows: known } = await client.query<{ key: string }>(
+    'select encryption_rollout.row_key_sql(t) as key from encryption_rollout.targets as t where name = $1',
+    [targetName(target)],
+  );
   const { rows } = await client.query(
-    `select "${target.key[0]}"::text as "rowKey", pii_iv as iv,
+    `select ${known[0]?.key} as "rowKey", pii_iv as iv,
        ${columns.map(({ plain, sealed }, n) => `${plain} as p${n}, ${sealed} as s${n}`).join(', ')}
      from ${table} where ${sample.isLive} and (${holds})`,
   );

@@ -189,11 +189,12 @@ const messages: Sample = {
   remove: 'delete from public.messages where id = $1::uuid',
 };
 
-/** Partitioned, in two levels. */
+/** Partitioned, in two levels, with a key of two columns. */
 const calls: Sample = {
   target: {
     schema: 'support',
     table: 'calls',
+    key: ['id', 'queue'],
     columns: ['caller', 'summary'],
     createdAt: 'began_at',
     canary: { queue: 1, caller: '+15551234567', summary: 'CanaryTest' },
@@ -202,11 +203,12 @@ const calls: Sample = {
     client.query(`
       create schema if not exists support;
       create table if not exists support.calls (
-        id uuid primary key default gen_random_uuid(),
-        queue integer not null,
+        id uuid default gen_random_uuid(),
+        queue integer,
         caller text,
         summary text,
-        began_at timestamptz not null default now()
+        began_at timestamptz not null default now(),
+        primary key (id, queue)
       ) partition by hash (id);
       create table if not exists support.calls_0 partition of support.calls for values with (modulus 2, remainder 0);
       create table if not exists support.calls_1 partition of support.calls for values with (modulus 2, remainder 1)

@@ -20,7 +20,7 @@ const complete = (name: string) => ({
   rows: expect.objectContaining({ mismatched: 0 }),
 });
 
-it('takes three tables through the phases in one run, which one of them stops, and two that come later, one of them partitioned', async () => {
+it('takes three tables through the phases in one run, which one of them stops, and two that come later, one of them partitioned and with a key of two columns', async () => {
   const options = ['--rows', '500', '--database-url', database.url, '--yes'];
   const stopped = bench.start(...options, '--tables', '3', '--fault', 'error-spike');
   expect(await stopped.exit(), stopped.output).toBe(2);
