@@ -15,8 +15,9 @@ import { surroundings } from './surroundings.ts';
 import { table } from './table.ts';
 
 const all = process.env.FAULTS === 'all';
+const isAdaptive = process.env.FAULTS_PACE === 'adaptive';
 const groups: Readonly<Record<string, readonly Fault[]>> = {
-  'The server and the way to it': [randomKills(all ? 300 : 3), ...servers],
+  'The server and the way to it': [randomKills(!all ? 3 : isAdaptive ? 30 : 300), ...servers],
   'Other sessions': locks,
   'AWS Lambda and Step Functions': deliveries,
   'Other AWS services, keys and clocks': surroundings,
@@ -37,8 +38,8 @@ describe.each(Object.entries(groups))('%s', (group, faults) => {
 
 afterAll(forgetRollouts);
 afterAll(async () => {
-  // Not of a part of the matrix, and not of one that failed.
-  if (!all || measured.length !== Object.values(groups).flat().length) return;
+  // Not of a part of the matrix, not of one that failed, and not of the other pace.
+  if (!all || isAdaptive || measured.length !== Object.values(groups).flat().length) return;
   const client = new pg.Client({ connectionString: inject('postgresUrl') });
   await client.connect();
   const { rows } = await client.query("select current_setting('server_version') as version");
