@@ -32,7 +32,9 @@ create table encryption_rollout.targets (
   search_path text not null,
   registered_at timestamptz not null default clock_timestamp(),
   -- When its table got columns and triggers. Before that it is announced: nothing of the table's has been changed.
-  prepared_at timestamptz
+  prepared_at timestamptz,
+  -- The registration, of a prepared target, that names further columns: theirs are added when it is prepared again.
+  announced jsonb
 );
 
 -- The target by the names that its table and columns have now; by those that it was registered with where what they meant is

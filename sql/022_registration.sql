@@ -13,8 +13,8 @@ end
 $$;
 
 -- Registers a table: {schema, table, key: [column], columns, trigger, priority, createdAt, suffix, ivColumn, adoptColumns};
--- the last five may be missing. Checks it, and changes nothing of it, unless it was prepared before: then it gets back what it lacks. Returns
--- the target's name.
+-- the last five may be missing. Checks it, and changes nothing of the table, unless it was prepared before: then it gets back what it
+-- lacks; further columns wait for prepare_target. Returns the target's name.
 create function encryption_rollout.announce_target(p_target jsonb)
 returns text
 language plpgsql
@@ -41,6 +41,13 @@ begin
       )
     returning * into v_known;
   else
+    perform encryption_rollout.refuse_other_registration(v_known, v_target);
+    update encryption_rollout.targets set announced = null where id = v_known.id;
+    if v_known.prepared_at is not null and not v_target.columns <@ v_known.columns then
+      perform encryption_rollout.prepare_target(v_known.name);
+      update encryption_rollout.targets set announced = p_target where id = v_known.id;
+      return v_known.name;
+    end if;
     v_known := encryption_rollout.register_again(v_known, v_target);
   end if;
 
@@ -64,6 +71,10 @@ begin
   perform encryption_rollout.take_turn('registration');
   perform encryption_rollout.require_target(p_target);
   select * into v_known from encryption_rollout.targets where name = p_target;
+  if v_known.announced is not null then
+    v_known := encryption_rollout.register_again(v_known, encryption_rollout.examine_target(v_known.announced));
+    update encryption_rollout.targets set announced = null where id = v_known.id;
+  end if;
   perform encryption_rollout.add_columns(v_known);
   perform encryption_rollout.generate(encryption_rollout.record_identity(v_known));
   update encryption_rollout.targets set prepared_at = clock_timestamp() where name = v_known.name and prepared_at is null;
@@ -101,6 +112,32 @@ begin
 end
 $$;
 
+-- Raises ER002 where a prepared target is to be another one, or have fewer columns.
+create function encryption_rollout.refuse_other_registration(p_known encryption_rollout.targets, p_target encryption_rollout.targets)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_removed text[] := array(select c from unnest(p_known.columns) as c where c <> all (p_target.columns));
+begin
+  if p_known.prepared_at is null then
+    return;
+  end if;
+  if encryption_rollout.description_of(p_known) <> encryption_rollout.description_of(p_target) then
+    raise exception 'target % found with %, but is registered with %',
+      p_target.name, encryption_rollout.description_of(p_target), encryption_rollout.description_of(p_known)
+      using errcode = 'ER002', hint = case
+        when p_known.key_columns = p_target.key_columns and p_known.key_types <> p_target.key_types then format('npm run rollout -- follow %s', p_known.name)
+        else format('Restore the settings; or take the table out, with its ciphertext, and register it anew: npm run rollout -- remove-table %s', p_known.name)
+      end;
+  elsif cardinality(v_removed) > 0 then
+    raise exception 'target % found without column %, which is registered', p_target.name, array_to_string(v_removed, ', ')
+      using errcode = 'ER002', hint = format('Restore the settings; or take it out, with its ciphertext: npm run rollout -- remove-column %s %s', p_known.name, array_to_string(v_removed, ' '));
+  end if;
+end
+$$;
+
 -- The known target with what a registration may change: its further columns, priority, createdAt, and the installing role's search_path.
 create function encryption_rollout.register_again(p_known encryption_rollout.targets, p_target encryption_rollout.targets)
 returns encryption_rollout.targets
@@ -108,7 +145,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_removed text[] := array(select c from unnest(p_known.columns) as c where c <> all (p_target.columns));
   v_added integer[] := array(select n from generate_subscripts(p_target.columns, 1) as n where p_target.columns[n] <> all (p_known.columns) order by n);
 begin
   if p_known.prepared_at is null then
@@ -121,17 +157,6 @@ begin
     where name = p_known.name
     returning * into p_known;
     return p_known;
-  end if;
-  if encryption_rollout.description_of(p_known) <> encryption_rollout.description_of(p_target) then
-    raise exception 'target % found with %, but is registered with %',
-      p_target.name, encryption_rollout.description_of(p_target), encryption_rollout.description_of(p_known)
-      using errcode = 'ER002', hint = case
-        when p_known.key_columns = p_target.key_columns and p_known.key_types <> p_target.key_types then format('npm run rollout -- follow %s', p_known.name)
-        else format('Restore the settings; or take the table out, with its ciphertext, and register it anew: npm run rollout -- remove-table %s', p_known.name)
-      end;
-  elsif cardinality(v_removed) > 0 then
-    raise exception 'target % found without column %, which is registered', p_target.name, array_to_string(v_removed, ', ')
-      using errcode = 'ER002', hint = format('Restore the settings; or take it out, with its ciphertext: npm run rollout -- remove-column %s %s', p_known.name, array_to_string(v_removed, ' '));
   end if;
   if p_known.priority is distinct from p_target.priority then
     -- The rows that come first are others now: their walk begins again.

@@ -247,6 +247,30 @@ describe('columns', () => {
     );
   });
 
+  test('wait, when they are announced, until the target is prepared again', async () => {
+    const announce = (columns: string[]) =>
+      client.query('select encryption_rollout.announce_target($1)', [JSON.stringify({ ...staff, columns })]);
+    const table = () =>
+      value(`select json_build_array(
+        (select json_agg(a.attname order by a.attnum) from pg_attribute a where attrelid = 'public.staff'::regclass),
+        (select json_agg(t.oid order by t.oid) from pg_trigger t where tgrelid = 'public.staff'::regclass))`);
+    await batch('public.staff');
+    const before = await table();
+    await announce(['email', 'phone']);
+    expect(await table()).toEqual(before);
+    expect(await status('public.staff')).not.toBe('IN_PROGRESS');
+    // Who thinks better of it has changed nothing.
+    await announce(['email']);
+    await client.query("select encryption_rollout.prepare_target('public.staff')");
+    expect(await table()).toEqual(before);
+    await announce(['email', 'phone']);
+    await client.query("select encryption_rollout.prepare_target('public.staff')");
+    expect(await status('public.staff')).toBe('IN_PROGRESS');
+    await batch('public.staff');
+    expect(await opens('public.staff', 'phone', 'phone_encrypted', 'public.staff.phone')).toBeGreaterThan(0);
+    await expect(announce(['phone'])).rejects.toMatchObject({ code: 'ER002' });
+  });
+
   test('are taken out with their ciphertext alone', async () => {
     await register({ ...staff, columns: ['email', 'phone'] });
     await batch('public.staff');

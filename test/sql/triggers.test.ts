@@ -285,6 +285,18 @@ describe('an application that saves whole rows, with the ciphertext that it read
     expect(await state(id)).toMatchObject(nothing);
   });
 
+  test('may bring back what opens to the plaintext that it brings as well', async () => {
+    const id = await insert('first@example.com');
+    await client.query('select public.batch_encrypt_appointments()');
+    const old = await kept(id);
+    for (const email of ['second@example.com', 'first@example.com'])
+      await client.query('update public.appointments set email = $2 where id = $1', [id, email]);
+    await client.query('select public.batch_encrypt_appointments()');
+    expect(await kept(id)).not.toEqual(old);
+    await save(id, 'first@example.com', old);
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: old.pii_iv });
+  });
+
   test.each(['second@example.com', 'third@example.com'])(
     'is encrypted anew while the trigger is on (%s)',
     async (email) => {

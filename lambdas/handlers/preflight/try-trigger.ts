@@ -7,7 +7,6 @@ import {
   setTrigger,
 } from '../../adapters/postgres/encryption/engine.ts';
 import { politely } from '../../adapters/postgres/migrations.ts';
-import { isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 
@@ -22,7 +21,7 @@ export async function tryTrigger(client: pg.Client, target: Target, keyring: Key
   try {
     return await politely(client, async () => {
       await client.query('savepoint trial');
-      if (!(await isPrepared(client, table))) await prepareTarget(client, table);
+      await prepareTarget(client, table);
       const switches = (await isTriggerEnabled(client, table)) ? [false, true] : [true, false, true];
       for (const enabled of switches) await setTrigger(client, table, enabled);
       const canary = await insertCanary(client, target);

@@ -251,18 +251,35 @@ export function treeSql(oid: string): string {
 /**
  * The target's columns as SQL names them, and two conditions: of rows that hold personal data, and of those that are to be
  * sealed, which asks for columns that only a prepared table has.
+ * @param there the table's columns, where ciphertext's may not all be among them: nothing is sealed of those that are to be added
  */
-export function columnsSql({ columns, sealedColumns, suffix, ivColumn }: Registration) {
+export function columnsSql(
+  { columns, sealedColumns, suffix, ivColumn }: Registration,
+  there?: ReadonlySet<string>,
+) {
   const iv = pg.escapeIdentifier(ivColumn);
-  const named = columns.map((column, n) => ({
-    plain: pg.escapeIdentifier(column),
-    sealed: pg.escapeIdentifier(sealedColumns?.[n] ?? `${column}${suffix}`),
-  }));
+  const named = columns.map((column, n) => {
+    const name = sealedColumns?.[n] ?? `${column}${suffix}`;
+    const isThere = there === undefined || there.has(name);
+    return {
+      plain: pg.escapeIdentifier(column),
+      sealed: isThere ? pg.escapeIdentifier(name) : 'null::bytea',
+    };
+  });
   const any = (condition: (column: { plain: string; sealed: string }) => string) =>
     named.map(condition).join(' or ');
   const holds = any(({ plain }) => `${plain} is not null`);
   const missing = any(({ plain, sealed }) => `(${plain} is not null and ${sealed} is null)`);
   return { columns: named, iv, holds, unsealed: `(${holds}) and (${iv} is null or ${missing})` };
+}
+
+/** Names of the table's columns. */
+export async function readColumnNames(client: Client, target: Registration): Promise<Set<string>> {
+  const { rows } = await client.query<{ name: string }>(
+    'select attname as name from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped',
+    [tableSql(target)],
+  );
+  return new Set(rows.map(({ name }) => name));
 }
 
 /** Rows for which the operator's priority condition is true. */

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import type { Target } from '../../../core/plan/settings.ts';
 import type { Slot, TableSample } from '../../../core/preflight/forecast.ts';
-import { columnsSql, tableSql, treeSql } from '../encryption/engine.ts';
+import { columnsSql, readColumnNames, tableSql, treeSql } from '../encryption/engine.ts';
 
 /** Pages that the sample reads: seconds at most, on any table. */
 const SAMPLE_PAGES = 2_000;
@@ -23,7 +23,7 @@ export async function sampleTable(client: pg.ClientBase, target: Target): Promis
     [table, target.ivColumn],
   );
   const { prepared, ...size } = sizes.rows[0];
-  const { columns, holds, unsealed } = columnsSql(target);
+  const { columns, holds, unsealed } = columnsSql(target, await readColumnNames(client, target));
   const todo = prepared ? unsealed : holds;
   // Format 1: 3 bytes of header, whole blocks of 16, 32 bytes of tag; PostgreSQL adds the value's length.
   const sealedBytes = columns

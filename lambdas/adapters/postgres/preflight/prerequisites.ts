@@ -2,13 +2,30 @@ import type pg from 'pg';
 import type { Criterion } from '../../../core/gates/judgement.ts';
 import { type Health, percentage } from '../../../core/plan/progress.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
-import { columnsSql, isInstalled, readHealth, tableSql, treeSql } from '../encryption/engine.ts';
+import {
+  columnsSql,
+  isInstalled,
+  readColumnNames,
+  readHealth,
+  tableSql,
+  treeSql,
+} from '../encryption/engine.ts';
 
 /** Whether the engine is installed and has prepared the table. */
 export async function isPrepared(client: pg.ClientBase, target: string): Promise<boolean> {
   if (!(await isInstalled(client))) return false;
   const found = await client.query(
     'select from encryption_rollout.targets where name = $1 and prepared_at is not null',
+    [target],
+  );
+  return found.rowCount === 1;
+}
+
+/** And with all the columns that it is to have. */
+async function isAsAnnounced(client: pg.ClientBase, target: string): Promise<boolean> {
+  if (!(await isPrepared(client, target))) return false;
+  const found = await client.query(
+    'select from encryption_rollout.targets where name = $1 and announced is null',
     [target],
   );
   return found.rowCount === 1;
@@ -108,12 +125,9 @@ function isOn(trigger: string): string {
  */
 export async function scanHealth(client: pg.ClientBase, target: Target): Promise<Health> {
   const table = tableSql(target);
-  const { rowCount } = await client.query(
-    'select attname from pg_attribute where attrelid = $1::regclass and attname = $2 and not attisdropped',
-    [table, target.ivColumn],
-  );
-  const prepared = rowCount === 1;
-  const { columns, iv, holds, unsealed } = columnsSql(target);
+  const there = await readColumnNames(client, target);
+  const prepared = there.has(target.ivColumn);
+  const { columns, iv, holds, unsealed } = columnsSql(target, there);
   const sealed = columns.map(({ sealed }) => `${sealed} is not null`).join(' or ');
   const { rows } = await client.query(
     `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
@@ -140,8 +154,8 @@ export async function scanHealth(client: pg.ClientBase, target: Target): Promise
   };
 }
 
-/** Exact coverage of a registered table, prepared or not. */
+/** Exact coverage of a registered table, prepared or not, by the columns that it is to have. */
 export async function healthOf(client: pg.ClientBase, target: Target): Promise<Health> {
   const name = targetName(target);
-  return (await isPrepared(client, name)) ? readHealth(client, name) : scanHealth(client, target);
+  return (await isAsAnnounced(client, name)) ? readHealth(client, name) : scanHealth(client, target);
 }

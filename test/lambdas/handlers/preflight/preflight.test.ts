@@ -183,6 +183,34 @@ describe('Preflight', () => {
     expect(await preflight()).toMatchObject({ verdict: 'GO' });
   });
 
+  test('a column that the configuration has gained is added after GO, and its values are to be encrypted', async () => {
+    await world.encrypt(run, 1);
+    const columns = async () =>
+      (
+        await world.client.query(
+          "select attname from pg_attribute where attrelid = 'public.appointments'::regclass and attname = 'note_encrypted'",
+        )
+      ).rowCount;
+    world.configure({
+      attestations: {},
+      targets: [{ columns: ['email', 'e164', 'first_name', 'note'] }],
+    });
+    world.running.clear();
+    run = await world.invoke('prepare-database', { input: {}, execution: 'two' });
+    expect(run.resumeAt).toBe(1);
+    expect(await preflight()).toMatchObject({ verdict: 'NO_GO' });
+    expect(await columns()).toBe(0);
+    world.configure({ targets: [{ columns: ['email', 'e164', 'first_name', 'note'] }] });
+    expect(
+      await world.invoke('dry-run', { input: { dryRun: true }, onCall: { subscribers: 1 } }),
+    ).toMatchObject({ verdict: 'GO', forecast: { rowsToEncrypt: 100 } });
+    run = await world.invoke('prepare-database', { input: {}, execution: 'three' });
+    expect(await columns()).toBe(0);
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+    expect(await columns()).toBe(1);
+    await world.encrypt(run, 1);
+  });
+
   test('an attempt that was refused says nothing about the trigger', async () => {
     await world.client.query('alter table public.appointments enable trigger encrypt_appointment_pii');
     await preflight();
