@@ -101,7 +101,8 @@ export function forgetRollouts(): void {
 Object.assign(defaultPlan, { maxMillisecondsPerRow: 1_000 });
 Object.assign(defaultPlan.writeLatency, { maxAddedMilliseconds: 1_000 });
 // The whole matrix runs at the adaptive pace, too: npm run test:faults -- adaptive.
-if (process.env.FAULTS_PACE === 'adaptive') Object.assign(defaultPlan.pace, { mode: 'adaptive', callSeconds: 2 });
+if (process.env.FAULTS_PACE === 'adaptive')
+  Object.assign(defaultPlan.pace, { mode: 'adaptive', callSeconds: 2 });
 
 const copied = 'id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip';
 

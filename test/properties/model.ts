@@ -343,8 +343,8 @@ export class World {
     const n = which % (names.length + 1);
     const name = `name.${++this.#names}`;
     const old = names[n];
-    this.#renamed = true;
     if (old === undefined) {
+      this.#renamed = true;
       await this.app.query(`alter table ${this.#sql} rename to ${quoted(name)}`);
       this.#table = name;
       return;
@@ -354,7 +354,9 @@ export class World {
       if (group.includes(old)) group[group.indexOf(old)] = name;
     if (this.#iv === old) this.#iv = name;
     // The one column is not yet of the target's.
-    if (this.#columns.indexOf(name) < this.#width) this.#broken = true;
+    if (this.#columns.indexOf(name) >= this.#width) return;
+    this.#renamed = true;
+    this.#broken = true;
   }
 
   /** Names of ciphertext change, which a partition that is detached keeps. */
