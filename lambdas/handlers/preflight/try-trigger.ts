@@ -36,6 +36,8 @@ export async function tryTrigger(client: pg.Client, target: Target, keyring: Key
   } catch (error) {
     const { code } = error as { code?: string };
     if (code === '55P03') return 'no lock on the table was to be had within half a minute';
+    if (code === '53200')
+      return 'the server has no room for the locks of all partitions at once: raise max_locks_per_transaction, or try again when less is going on';
     return `refused with SQLSTATE ${code}: an event trigger forbids it, or a right is missing`;
   }
 }
