@@ -177,7 +177,7 @@ async function run(
   const before = await plaintextChecksum(admin, tables);
   const traffic = new Traffic();
   const lively = tables.flatMap(({ target, live, rows }) =>
-    live === null ? [] : [{ target, sample: live, rows }],
+    live === null ? [] : [{ target, writes: live, rows }],
   );
   if (lively.length > 0) {
     await traffic.start(clientConfig(connection), lively, writesPerSecond(lively));
@@ -317,21 +317,19 @@ function agreedTo({ yes }: Options, { host, port, database }: Connection, does: 
   );
 }
 
-function introduce(table: RehearsedTable, { rows, databaseUrl }: Options, display: Display): void {
+function introduce(table: RehearsedTable, options: Options, display: Display): void {
+  const { rows, databaseUrl, config } = options;
   const counted = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
-  if (table.fresh)
-    display.line(
-      `${counted}, all of them fictitious${table.live === null ? '. Live traffic is left out: it is made for the samples alone' : ''}.`,
-    );
-  else if (table.live !== null) {
+  if (table.fresh) display.line(`${counted}, all of them fictitious.`);
+  else if (config !== undefined && table.live !== null) display.line(`${counted}, as they were loaded.`);
+  else if (table.live !== null)
     display.line(
       `${counted}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
     );
-  } else {
+  else
     display.line(
       `${counted}. They are not of the rehearsal's making, so live traffic is left out; --rows does not apply.`,
     );
-  }
 }
 
 function worldOf(

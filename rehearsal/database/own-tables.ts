@@ -9,7 +9,8 @@ import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
 import { loadDump } from './dump.ts';
-import type { RehearsedTable } from './sample-tables.ts';
+import { ownWrites } from './own-traffic.ts';
+import { type RehearsedTable, trafficRows } from './sample-tables.ts';
 
 /** Of a table that others refer to. */
 const parentRows = 20;
@@ -65,10 +66,15 @@ export async function takeTables(
     const { rows } = await client.query(
       `select count(*)::float8 as rows, count(*) filter (where ${columnsSql(target).holds})::float8 as with_pii from ${tableSql(target)}`,
     );
+    const live = fill === null ? null : await ownWrites(client, target, trafficRows(rows[0].rows));
+    if (typeof live === 'string')
+      say(
+        `  ${targetName(target)} refuses the fictitious writes of live traffic, which leaves it out: ${live}.`,
+      );
     tables.push({
       target,
       fresh: filled.has(target),
-      live: null,
+      live: typeof live === 'string' ? null : live,
       rows: rows[0].rows,
       rowsWithPii: rows[0].with_pii,
     });

@@ -6,11 +6,12 @@ import { labelsOf, Target, targetName } from '../../lambdas/core/plan/settings.t
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
 import { firstNames, type Sample, samples } from './samples.ts';
+import { sampleWrites, type Writes } from './traffic.ts';
 
 export interface RehearsedTable {
   readonly target: Target;
-  /** Of rows of a rehearsal's own making, some of which live traffic may write to; null = they are somebody else's. */
-  readonly live: Sample | null;
+  /** What live traffic may do to some of the rows; null = nothing: they are somebody else's. */
+  readonly live: Writes | null;
   /** Rows were inserted just now. */
   readonly fresh: boolean;
   readonly rows: number;
@@ -18,7 +19,7 @@ export interface RehearsedTable {
 }
 
 /** How many of the rows belong to live traffic: enough to write to, too few to move the coverage. */
-function trafficRows(rows: number): number {
+export function trafficRows(rows: number): number {
   return Math.max(10, Math.min(200, Math.floor(rows / 50)));
 }
 
@@ -86,7 +87,7 @@ async function prepareTable(
     return {
       target,
       fresh,
-      live: counted[0].seeded ? sample : null,
+      live: counted[0].seeded ? sampleWrites(sample, target) : null,
       rows: Number(counted[0].rows),
       rowsWithPii: Number(counted[0].with_pii),
     };
@@ -134,19 +135,19 @@ export async function plaintextChecksum(
 export async function verifyLiveRows(
   client: pg.Client,
   target: Target,
-  sample: Sample,
+  writes: Writes,
   masterKey: Buffer,
 ): Promise<{ live: number; mismatched: number; others: number }> {
   const table = tableSql(target);
-  const { columns, holds } = columnsSql(target);
-  const { rows: known } = await client.query<{ key: string }>(
+  const { columns, holds, iv } = columnsSql(target);
+  const { rows: registered } = await client.query<{ key: string }>(
     'select encryption_rollout.row_key_sql(t) as key from encryption_rollout.targets as t where name = $1',
     [targetName(target)],
   );
   const { rows } = await client.query(
-    `select ${known[0]?.key} as "rowKey", pii_iv as iv,
-       ${columns.map(({ plain, sealed }, n) => `${plain} as p${n}, ${sealed} as s${n}`).join(', ')}
-     from ${table} where ${sample.isLive} and (${holds})`,
+    `select ${registered[0]?.key} as "rowKey", ${iv} as iv,
+       ${columns.map(({ plain, sealed }, n) => `${plain}::text as p${n}, ${sealed} as s${n}`).join(', ')}
+     from ${table} where ${writes.isLive} and (${holds})`,
   );
   const verifies = rowVerifier(labelsOf(target), new Map([[1, masterKey]]));
   const live = rows.filter(({ rowKey, iv, ...row }) =>
@@ -158,7 +159,7 @@ export async function verifyLiveRows(
     }),
   ).length;
   const { rows: counted } = await client.query(
-    `select count(*) as others from ${table} where (${sample.isLive}) is not true and (${holds})`,
+    `select count(*) as others from ${table} where (${writes.isLive}) is not true and (${holds})`,
   );
   return { live, mismatched: rows.length - live, others: Number(counted[0].others) };
 }

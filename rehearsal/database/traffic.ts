@@ -8,6 +8,29 @@ import { tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import type { Target } from '../../lambdas/core/plan/settings.ts';
 import type { Sample } from './samples.ts';
 
+/** What may be written to a table. Keys are texts that `insert` and `edit` understand; `n` is a number that nothing else has. */
+export interface Writes {
+  /** Condition of the rows that may be written to. */
+  readonly isLive: string;
+  /** Of a row, as SQL. */
+  readonly key: string;
+  /** @returns the key of the row */
+  insert(session: pg.ClientBase, n: number): Promise<string | undefined>;
+  edit(session: pg.ClientBase, key: string, n: number): Promise<unknown>;
+  remove(session: pg.ClientBase, key: string, n: number): Promise<unknown>;
+}
+
+/** What an application of the sample table does. */
+export function sampleWrites({ isLive, insert, edit, remove }: Sample, { key: [key = ''] }: Target): Writes {
+  return {
+    isLive,
+    key: `${pg.escapeIdentifier(key)}::text`,
+    insert: async (session, n) => (await session.query<{ key: string }>(insert, [n])).rows[0]?.key,
+    edit: (session, key, n) => session.query(edit, [key, n]),
+    remove: (session, key) => session.query(remove, [key]),
+  };
+}
+
 export interface TrafficCounts {
   writes: number;
   failed: number;
@@ -23,13 +46,13 @@ export class Traffic {
   private readonly stopping = new AbortController();
   private running: Promise<void>[] = [];
   /** The tables, each with the keys of the rows that may be written to. */
-  private tables: { readonly sample: Sample; readonly keys: string[] }[] = [];
+  private tables: { readonly writes: Writes; readonly keys: string[] }[] = [];
   private turn = 0;
 
   /** @param writesPerSecond over all sessions */
   async start(
     connection: pg.ClientConfig,
-    tables: readonly { readonly target: Target; readonly sample: Sample }[],
+    tables: readonly { readonly target: Target; readonly writes: Writes }[],
     writesPerSecond: number,
   ): Promise<void> {
     const clients: pg.Client[] = [];
@@ -39,11 +62,11 @@ export class Traffic {
       await client.connect();
       clients.push(client);
     }
-    for (const { sample, target } of tables) {
+    for (const { writes, target } of tables) {
       const found = await clients[0]?.query<{ key: string }>(
-        `select "${target.key[0]}"::text as key from ${tableSql(target)} where ${sample.isLive}`,
+        `select ${writes.key} as key from ${tableSql(target)} where ${writes.isLive}`,
       );
-      this.tables.push({ sample, keys: (found?.rows ?? []).map(({ key }) => key) });
+      this.tables.push({ writes, keys: (found?.rows ?? []).map(({ key }) => key) });
     }
     this.running = clients.map((client) => this.run(client, (1000 * sessions) / writesPerSecond));
   }
@@ -76,18 +99,18 @@ export class Traffic {
   /** In turn insert, edit, delete, edit, in one table after the other: the number of rows stays what it is. */
   private async write(client: pg.Client): Promise<void> {
     const turn = this.turn++;
-    const { sample, keys } = this.tables[turn % this.tables.length] as (typeof this.tables)[number];
+    const { writes, keys } = this.tables[turn % this.tables.length] as (typeof this.tables)[number];
     const step = Math.floor(turn / this.tables.length) % 4;
     const at = Math.floor(Math.random() * keys.length);
     const key = keys[at];
     if (step === 0 || key === undefined) {
-      const { rows } = await client.query<{ key: string }>(sample.insert, [turn]);
-      if (rows[0]) keys.push(rows[0].key);
+      const made = await writes.insert(client, turn);
+      if (made !== undefined) keys.push(made);
     } else if (step === 2) {
       keys.splice(at, 1);
-      await client.query(sample.remove, [key]);
+      await writes.remove(client, key, turn);
     } else {
-      await client.query(sample.edit, [key, turn]);
+      await writes.edit(client, key, turn);
     }
   }
 }

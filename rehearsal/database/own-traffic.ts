@@ -1,0 +1,98 @@
+/** Live traffic on a table of the user's own: its writes have the shape that the table asks for. */
+import pg from 'pg';
+import { Fictions, type Row } from '../../inspection/fiction.ts';
+import { tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
+import type { Target } from '../../lambdas/core/plan/settings.ts';
+import type { Writes } from './traffic.ts';
+
+/** Of the first inserted row: no other has this number. */
+const firstNumber = 5_000_000;
+/** In a database of the rehearsal's own: the keys of the rows that no traffic writes to. */
+const schema = 'rehearsal_traffic';
+
+/**
+ * What live traffic may do to the table, tried and rolled back. Some of its rows are its own from now on.
+ * @param rows how many of those that there are
+ * @returns the writes, or why there can be none
+ */
+export async function ownWrites(client: pg.Client, target: Target, rows: number): Promise<Writes | string> {
+  const table = tableSql(target);
+  const keys = target.key.map((column) => pg.escapeIdentifier(column));
+  const key = `array[${keys.map((column) => `${column}::text`).join(', ')}]`;
+  const still = `${schema}.${pg.escapeIdentifier(`${target.schema}.${target.table}`.slice(-60))}`;
+  await client.query(`create schema if not exists ${schema}`);
+  await client.query(
+    `create table ${still} as select ${key} as still_key from ${table} order by ${keys.join(', ')} offset $1`,
+    [rows],
+  );
+  await client.query(`create index on ${still} (still_key)`);
+
+  const inserted: string[] = [];
+  const set = (row: Row) => {
+    const columns = target.columns.filter((column) => column in row).map((each) => pg.escapeIdentifier(each));
+    return columns.map((column) => `${column} = fiction.${column}`).join(', ');
+  };
+  const fiction = async (session: pg.ClientBase, n: number) =>
+    (await (await Fictions.of(session, target, target.columns)).row(firstNumber + n, target.columns, true))
+      .row;
+  const writes: Writes = {
+    isLive: `not exists (select from ${still} where still_key = ${key})`,
+    key: `array_to_json(${key})::text`,
+    async insert(session, n) {
+      const row = await fiction(session, n);
+      const columns = Object.keys(row)
+        .map((column) => pg.escapeIdentifier(column))
+        .join(', ');
+      const { rows: found } = await session.query<{ key: string[] }>(
+        `insert into ${table} (${columns}) select ${columns} from jsonb_populate_record(null::${table}, $1)
+         returning ${key} as key`,
+        [row],
+      );
+      const made = JSON.stringify(found[0]?.key);
+      inserted.push(made);
+      return made;
+    },
+    async edit(session, of, n) {
+      const row = await fiction(session, n);
+      await session.query(
+        `update ${table} as edited set ${set(row)} from jsonb_populate_record(null::${table}, $2) as fiction
+         where array[${keys.map((column) => `edited.${column}::text`).join(', ')}] = $1::text[]`,
+        [JSON.parse(of), row],
+      );
+    },
+    /** Of rows of its own alone: others may be referred to. */
+    async remove(session, of, n) {
+      if (!inserted.includes(of)) return writes.edit(session, of, n);
+      await session.query(`delete from ${table} where ${key} = $1::text[]`, [JSON.parse(of)]);
+    },
+  };
+  await client.query('begin');
+  try {
+    const made = await writes.insert(client, 0);
+    await writes.edit(client, made ?? '', 1);
+    await writes.remove(client, made ?? '', 2);
+    return {
+      ...writes,
+      insert: tolerant(writes.insert),
+      edit: tolerant(writes.edit),
+      remove: tolerant(writes.remove),
+    };
+  } catch (error) {
+    const { code, constraint, column } = error as { code?: string; constraint?: string; column?: string };
+    return `SQLSTATE ${code} ${constraint ?? column ?? ''}`.trim();
+  } finally {
+    inserted.length = 0;
+    await client.query('rollback');
+  }
+}
+
+/** A constraint of the table's refuses what we make up now and then: of the rollout that says nothing, which adds none. */
+function tolerant<Args extends unknown[], Result>(
+  write: (...args: Args) => Promise<Result>,
+): (...args: Args) => Promise<Result | undefined> {
+  return (...args) =>
+    write(...args).catch((error: { code?: string }) => {
+      if (error.code?.startsWith('23')) return undefined;
+      throw error;
+    });
+}
