@@ -24,3 +24,15 @@ export function wrapped(text: string, width: number, hanging = 2): string {
     })
     .join('\n');
 }
+
+/** What people copy, and the cells of a table: broken, they are of no use. */
+const whole = /npm (run|start)|arn:|https?:\/\/|^\|/;
+
+/** The text as the window takes it, which a pipe is not: broken between words, but for lines that people copy from. */
+export function inWindow(text: string, out: Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>): string {
+  if (!out.isTTY) return text;
+  return text
+    .split('\n')
+    .map((line) => (whole.test(line) ? line : wrapped(line, widthOf(out))))
+    .join('\n');
+}

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { defaultStackName } from '../../lambdas/core/telling/hints.ts';
 import { onScreen } from '../../lambdas/core/telling/text.ts';
+import { inWindow } from '../../terminal/text.ts';
 import type { AwsOptions } from './deployment.ts';
 
 /** Adds a command with the options of all. `changes`: it asks before it changes something. */
@@ -27,10 +28,12 @@ export const collect = (value: string, values: readonly string[] = []) => [...va
 
 /** The command's result: the document with --json, else the text. */
 export function print({ json }: Pick<AwsOptions, 'json'>, document: unknown, text: string): void {
-  process.stdout.write(`${json ? JSON.stringify(document, null, 2) : onScreen(text)}\n`);
+  process.stdout.write(
+    `${json ? JSON.stringify(document, null, 2) : inWindow(onScreen(text), process.stdout)}\n`,
+  );
 }
 
 /** What happens meanwhile: never on stdout, where the result goes. */
 export function tell(text: string): void {
-  process.stderr.write(`${onScreen(text)}\n`);
+  process.stderr.write(`${inWindow(onScreen(text), process.stderr)}\n`);
 }
