@@ -1,8 +1,9 @@
 /** What a rollout adds to tables, who will notice, how long it takes and what it writes, to be read. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
+import { counted } from '../lambdas/core/gates/judgement.ts';
 import type { Forecast } from '../lambdas/core/preflight/forecast.ts';
 import { type Addition, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
-import { bytes, count, duration } from '../terminal/display.ts';
+import { bytes, duration } from '../terminal/display.ts';
 
 export function changesLines(
   tables: readonly string[],
@@ -36,14 +37,14 @@ export function forecastLines(forecast: Forecast): string[] {
   const pace = ({ hours, dollars }: Forecast['paces']['plan']) =>
     `${duration(hours * 3_600)} with all waits, and about $${dollars.toFixed(dollars < 10 ? 2 : 0)} to AWS`;
   return section('Forecast', [
-    `  ${count(rowsToEncrypt)} rows to encrypt`,
-    `  at the plan's pace, in ${count(batches)} batches: ${pace(paces.plan)}`,
+    `  ${counted(rowsToEncrypt, 'row')} to encrypt`,
+    `  at the plan's pace, in ${counted(batches, 'batch', 'batches')}: ${pace(paces.plan)}`,
     `  as fast as the database allows: ${pace(paces.adaptive)}`,
     `  the ${several ? 'tables grow' : 'table grows'} by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
     ...(several
       ? tables.map(
           ({ name, ...of }) =>
-            `    ${name}: ${count(of.rowsToEncrypt)} rows in ${count(of.batches)} batches, ${bytes(of.tableBytes)}, ${bytes(of.walBytes)} of WAL`,
+            `    ${name}: ${counted(of.rowsToEncrypt, 'row')} in ${counted(of.batches, 'batch', 'batches')}, ${bytes(of.tableBytes)}, ${bytes(of.walBytes)} of WAL`,
         )
       : []),
   ]);

@@ -65,6 +65,9 @@ function goOn({ rollback }: Report, { options, resumable }: Surroundings): strin
     ...(rollback === null
       ? []
       : [`The notification is the one that AWS sends: its commands work there. ${whereReport(options)}`]),
+    ...(options.config === undefined || rollback !== null
+      ? []
+      : ['Mend what was found, in the configuration or the database, then type the same command again.']),
     ...(resumable ? [`To resume where it stopped: ${resumeCommand(options)}`] : []),
   ];
 }

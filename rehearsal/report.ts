@@ -1,5 +1,6 @@
 /** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
 import type pg from 'pg';
+import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
 import { percentage } from '../lambdas/core/plan/progress.ts';
@@ -144,6 +145,19 @@ async function reportTable(
   masterKey: Buffer,
 ): Promise<Report['tables'][number]> {
   const name = targetName(table.target);
+  // A rollout that was refused has added nothing.
+  if (!(await hasColumns(client, table)))
+    return {
+      name,
+      rows: {
+        total: table.rows,
+        withPii: table.rowsWithPii,
+        encrypted: 0,
+        verified: 0,
+        mismatched: 0,
+      },
+      triggerEnabled: false,
+    };
   const { rows: health } = await client.query('select * from encryption_rollout.health($1)', [name]);
   return {
     name,
@@ -155,6 +169,16 @@ async function reportTable(
     },
     triggerEnabled: health[0].trigger_enabled,
   };
+}
+
+async function hasColumns(client: pg.Client, { target }: RehearsedTable): Promise<boolean> {
+  const { rows } = await client.query(
+    `select exists (
+       select from pg_attribute where attrelid = to_regclass($1) and attname = $2 and not attisdropped
+     ) as there`,
+    [tableSql(target), target.ivColumn],
+  );
+  return rows[0].there;
 }
 
 /** What the final audit verified; where that found no mismatch, brought up to the last of the live writes. */

@@ -169,6 +169,26 @@ it('goes by the README from a database that is not ours to a rehearsal of it', a
   expect(done).toEqual(['init', 'check', 'ddl', '--schema-only', 'start']);
 }, 400_000);
 
+it('names the trigger that nobody has read, changes nothing, and says what comes next', async () => {
+  const { targets } = configuration;
+  const refused = bench.start(
+    '--config',
+    file('rollout.json', JSON.stringify({ targets })),
+    '--load',
+    file('dump.sql', dump),
+    '--rows',
+    '100',
+  );
+  expect(await refused.exit(), refused.output).toBe(2);
+  expect(refused.output).toContain('Mend what was found, in the configuration or the database');
+  expect(refused.report()).toMatchObject({
+    outcome: 'STOPPED',
+    reason: expect.stringContaining('Other triggers on the table'),
+    rollback: null,
+    tables: [{ name: 'crm.members', rows: { encrypted: 0 }, triggerEnabled: false }],
+  });
+}, 300_000);
+
 describe('a database of the user’s own', () => {
   const catalogs = async () =>
     (
