@@ -241,7 +241,7 @@ export function triggersCriterion(
     expected: 'none but those that were read and acknowledged',
     measured:
       unknown.length > 0
-        ? `${described.join('; ')}. When that is harmless, add to the input: ${input}`
+        ? `${described.join('; ')}. When that is harmless, add to the configuration, or to the input: ${input}`
         : otherTriggers.length > 0
           ? `acknowledged: ${otherTriggers.map(({ name }) => name).join(', ')}`
           : 'none',
