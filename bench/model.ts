@@ -110,9 +110,16 @@ export class Model {
 
   private listWork({ phase, execution, round }: Call): unknown {
     const more = round < roundsPerExecution(1) ? 'WORK' : 'CONTINUE';
-    const item = { run: this.run, phase, target: table, name: `${execution}-w${round + 1}-1` };
+    const item = {
+      run: this.run,
+      phase,
+      target: table,
+      slices: 1,
+      slice: 0,
+      name: `${execution}-w${round + 1}-1`,
+    };
     const isDone = this.done.has(phase);
-    return { outcome: isDone ? 'DONE' : more, items: isDone ? [] : [item], round: round + 1 };
+    return { outcome: isDone ? 'DONE' : more, items: isDone ? [] : [item], round: round + 1, writers: 1 };
   }
 
   private encryptBatch(phase: Phase, { batch }: Call): unknown {
@@ -133,7 +140,7 @@ export class Model {
   /** Whoever is more than the server has vCPUs waits for his turn. */
   private oneBatch(phase: Phase, aim: number): void {
     const { vcpus, millisecondsPerRow } = this.server;
-    this.state ??= firstPace(phase.batchRows, this.pace ?? { share: 1, batchMilliseconds: 500 });
+    this.state ??= firstPace(phase.batchRows, this.pace ?? { share: 1, batchMilliseconds: 500, writers: 1 });
     const state = this.state;
     const rows = Math.min(aim - this.encrypted, this.pace === null ? phase.batchRows : state.rows);
     const others = this.server.others(this.seconds);

@@ -20,12 +20,13 @@ import { percentile } from './percentile.ts';
 interface Options {
   readonly rows: number;
   readonly pace: Plan['pace']['mode'];
+  readonly writers: number;
   readonly sessions: number;
   readonly rate: number;
   readonly json?: string;
 }
 
-const { rows, pace, sessions, rate, json } = new Command('npm run bench:rollout --')
+const { rows, pace, writers, sessions, rate, json } = new Command('npm run bench:rollout --')
   .description('Measures a whole rollout against batches back to back, and what live traffic notices of it')
   .option('--rows <number>', 'rows of the table', atLeast(20_000), 300_000)
   .addOption(
@@ -33,6 +34,7 @@ const { rows, pace, sessions, rate, json } = new Command('npm run bench:rollout 
       .choices(['plan', 'adaptive'])
       .default('adaptive'),
   )
+  .option('--writers <number>', 'adaptive: batches at work side by side', atLeast(1), 1)
   .option('--sessions <number>', 'connections of the application', atLeast(0), 0)
   .option('--rate <number>', 'operations per second of each', atLeast(1), 25)
   .option('--json <file>', 'also writes what was measured to a file')
@@ -55,7 +57,7 @@ try {
     workMilliseconds: Number.POSITIVE_INFINITY,
     // Before it and after it: latencies at rest.
     restMilliseconds: sessions === 0 ? 0 : 20_000,
-    plan: { pace: { mode: pace, vcpus: availableParallelism() } },
+    plan: { pace: { mode: pace, writers, vcpus: availableParallelism() } },
   });
   const phases = await withClient(server.url, readBatches);
   const failedWrites = [...traffic.during, ...traffic.without].filter(
@@ -64,6 +66,7 @@ try {
   const result = {
     rows,
     pace,
+    writers,
     stopped: traffic.stopped,
     seconds: traffic.seconds,
     baselines,
@@ -81,7 +84,7 @@ try {
   const perSecond = (value: number) => `${Math.round(value).toLocaleString('en-US')} rows/s`;
   console.log(
     [
-      `${rows.toLocaleString('en-US')} rows, ${pace} pace, ${sessions} sessions: ${traffic.stopped || 'complete'} in ${Math.round(traffic.seconds)} s`,
+      `${rows.toLocaleString('en-US')} rows, ${pace} pace, ${writers} writers, ${sessions} sessions: ${traffic.stopped || 'complete'} in ${Math.round(traffic.seconds)} s`,
       `  bare UPDATE, constant bytes      ${perSecond(baselines.bareUpdate)}`,
       `  encrypt_batch back to back       ${perSecond(baselines.encryptBatch)}`,
       `  rollout, phases 3 and 5          ${perSecond(phases.rowsPerSecond)}, ${result.ofBackToBack.toFixed(2)} of back to back`,

@@ -1,6 +1,7 @@
 /** A rollout of any size in seconds, without a database: the synthesized machines against a model. */
 import { defaultPlan, type Plan } from '../lambdas/core/plan/plan.ts';
 import { charges } from '../lambdas/core/preflight/cost.ts';
+import { wantedPace } from '../lambdas/core/pressure/pace.ts';
 import { StateMachines, silent } from '../rehearsal/machines/state-machines.ts';
 import { Model, type Moment } from './model.ts';
 
@@ -18,10 +19,9 @@ export interface Simulated {
 /** @param definitions of the synthesized machines, by name. @returns figures, and what the controller did */
 export async function simulate(definitions: ReadonlyMap<string, unknown>, given: Simulated) {
   const { rows, pace, vcpus, others } = given;
-  const { share, batchMilliseconds } = defaultPlan.pace;
   const model = new Model(
     defaultPlan,
-    pace === 'plan' ? null : { share, batchMilliseconds },
+    wantedPace(defaultPlan, { mode: pace }),
     {
       vcpus,
       millisecondsPerRow: given.rowMicroseconds / 1_000,

@@ -9,6 +9,7 @@ import {
   encryptBatch,
   forgetFailedRows,
   readHealth,
+  wholeTable,
 } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import {
   currentCheckValue,
@@ -185,7 +186,9 @@ async function move(client: pg.Client, target: string, batchRows: number): Promi
   let waiting = false;
   let moved = 0;
   for (;;) {
-    const batch = await inTransaction(client, () => encryptBatch(client, target, batchRows, checkValue));
+    const batch = await inTransaction(client, () =>
+      encryptBatch(client, target, batchRows, checkValue, wholeTable),
+    );
     moved += batch.encrypted;
     show(before + moved);
     if (batch.exhausted) break;

@@ -2,23 +2,30 @@
 -- whatever the key is, and a batch finds its rows side by side instead of one per page. A lap goes through all the leaves
 -- of a partitioned table. Whatever it misses (rows that were locked, or written behind the cursor) the next one finds; a lap
 -- that finds nothing is the end.
+--
+-- Several may walk one table side by side, each a slice of it: of n slices the n-th stripe of pages, and so on. Each has
+-- cursors and laps of its own, and no two ever look at the same page. Stripes need no agreement on where a table ends that
+-- grows meanwhile, and each slice gets its part of whatever lies where.
 
 create table encryption_rollout.cursors (
   target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
   -- Rows are encrypted, or cleared.
   purpose text not null check (purpose in ('encrypt', 'clear')),
   leaf oid not null,
+  -- Of so many slices, the one with this number, from 0 on.
+  slices integer not null default 1 check (slices >= 1),
+  slice integer not null default 0 check (slice >= 0 and slice < slices),
   -- Priority rows have a lap of their own, the first one.
   only_priority boolean not null default false,
   -- Everything up to here is done in this lap.
   position tid not null default '(0,0)',
   -- Whether this lap has left anything that another lap might find.
   dirty boolean not null default false,
-  -- A leaf that has one more than another is done in this lap.
+  -- A leaf that has one more than another of the slice is done in this lap.
   laps bigint not null default 0,
   -- The leaf's file. Another one (VACUUM FULL, CLUSTER, TRUNCATE) means that the rows are elsewhere now.
   filenode oid,
-  primary key (target, purpose, leaf)
+  primary key (target, purpose, leaf, slices, slice)
 );
 
 create function encryption_rollout.page_of(p_tid tid)
@@ -28,6 +35,32 @@ immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
   select ((p_tid::text::point)[0])::bigint
+$$;
+
+-- The first page from p_page on that belongs to the slice, and the page where what belongs to it from there on ends. A stripe is
+-- 2 MB of 8 kB pages. The leaf's number shifts the stripes, so that of many small leaves each slice has its part.
+create function encryption_rollout.stripe_of(
+  p_leaf oid, p_slices integer, p_slice integer, p_page bigint, out first_page bigint, out end_page bigint
+)
+language plpgsql
+immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_stripe_pages constant bigint := 256;
+  v_stripe constant bigint := p_page / v_stripe_pages;
+  v_ahead constant bigint := (p_slice - (v_stripe + p_leaf::bigint) % p_slices + p_slices) % p_slices;
+begin
+  first_page := p_page;
+  if p_slices = 1 then
+    end_page := 4294967295;
+    return;
+  end if;
+  if v_ahead > 0 then
+    first_page := (v_stripe + v_ahead) * v_stripe_pages;
+  end if;
+  end_page := (v_stripe + v_ahead + 1) * v_stripe_pages;
+end
 $$;
 
 -- True for a row to encrypt with the key of this number, or to clear.
@@ -127,18 +160,27 @@ returning t.ctid as tid, %5$s as unfinished$sql$,
   )
 $$;
 
--- A cursor for each leaf that there is now; of one that is gone it goes as well. A new leaf joins the lap that is under way.
-create function encryption_rollout.follow_leaves(p_target encryption_rollout.targets, p_purpose text)
+-- A cursor of the slice for each leaf that there is now; of one that is gone it goes as well. A new leaf joins the lap that is
+-- under way.
+create function encryption_rollout.follow_leaves(
+  p_target encryption_rollout.targets, p_purpose text, p_slices integer, p_slice integer
+)
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
   delete from encryption_rollout.cursors
-  where target = p_target.name and purpose = p_purpose
+  where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
     and leaf not in (select relation from encryption_rollout.partition_tree(p_target) where is_leaf);
-  insert into encryption_rollout.cursors (target, purpose, leaf, only_priority, laps)
-  select p_target.name, p_purpose, relation, p_purpose = 'encrypt' and p_target.priority is not null,
-    coalesce((select min(laps) from encryption_rollout.cursors where target = p_target.name and purpose = p_purpose), 0)
+  insert into encryption_rollout.cursors (target, purpose, leaf, slices, slice, only_priority, laps)
+  select p_target.name, p_purpose, relation, p_slices, p_slice, p_purpose = 'encrypt' and p_target.priority is not null,
+    coalesce(
+      (
+        select min(laps) from encryption_rollout.cursors
+        where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
+      ),
+      0
+    )
   from encryption_rollout.partition_tree(p_target)
   where is_leaf
   on conflict do nothing;
@@ -181,17 +223,20 @@ as $$
   set only_priority = p_cursor.only_priority, position = p_cursor.position, dirty = p_cursor.dirty, laps = p_cursor.laps,
     filenode = p_cursor.filenode
   where target = p_cursor.target and purpose = p_cursor.purpose and leaf = p_cursor.leaf
+    and slices = p_cursor.slices and slice = p_cursor.slice
 $$;
 
 -- One bounded step, in the caller's transaction: up to p_limit rows, and never more than 256 MB of table looked at.
 -- `skipped` rows were locked by somebody and are left to a later call; `failed` ones are passed over from then on.
--- `exhausted`: a whole lap found nothing to do. Calls for one target run one after the other.
+-- `exhausted`: a whole lap of the slice found nothing to do. Calls for one slice run one after the other.
 create function encryption_rollout.walk(
   p_target encryption_rollout.targets,
   p_purpose text,
   p_limit integer,
   p_key_number integer default null,
   p_keys bytea[] default null,
+  p_slices integer default 1,
+  p_slice integer default 0,
   out written integer,
   out failed integer,
   out skipped integer,
@@ -211,6 +256,7 @@ declare
   v_cursor encryption_rollout.cursors;
   v_leaf text;
   v_pages bigint;
+  v_stripe record;
   v_ends_lap boolean;
   v_end tid;
   v_tids tid[];
@@ -225,8 +271,14 @@ begin
   set constraints all immediate;
   -- By which its triggers, and ours, can tell our updates from those of its users. Until the walk ends.
   perform set_config('encryption_rollout.batch', 'on', true);
-  perform from encryption_rollout.targets where name = p_target.name for no key update;
-  perform encryption_rollout.follow_leaves(p_target, p_purpose);
+  -- Nobody changes what the target is meanwhile.
+  perform from encryption_rollout.targets where name = p_target.name for share;
+  perform encryption_rollout.follow_leaves(p_target, p_purpose, p_slices, p_slice);
+  perform from encryption_rollout.cursors
+  where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
+  order by leaf
+  limit 1
+  for update;
 
   written := 0;
   failed := 0;
@@ -236,7 +288,7 @@ begin
     if v_cursor.leaf is null then
       select * into v_cursor
       from encryption_rollout.cursors
-      where target = p_target.name and purpose = p_purpose
+      where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
       order by only_priority desc, laps, leaf
       limit 1;
       if v_cursor.leaf is null then
@@ -247,7 +299,8 @@ begin
       end if;
       if not encryption_rollout.hold_leaf(p_target, v_cursor.leaf) then
         delete from encryption_rollout.cursors
-        where target = p_target.name and purpose = p_purpose and leaf = v_cursor.leaf;
+        where target = p_target.name and purpose = p_purpose and leaf = v_cursor.leaf
+          and slices = p_slices and slice = p_slice;
         v_cursor := null;
         continue;
       end if;
@@ -261,6 +314,12 @@ begin
       end if;
     end if;
 
+    v_stripe := encryption_rollout.stripe_of(
+      v_cursor.leaf, p_slices, p_slice, encryption_rollout.page_of(v_cursor.position)
+    );
+    if v_stripe.first_page > encryption_rollout.page_of(v_cursor.position) then
+      v_cursor.position := format('(%s,0)', least(v_stripe.first_page, v_pages))::tid;
+    end if;
     if encryption_rollout.page_of(v_cursor.position) >= v_pages then
       v_cursor.position := '(0,0)';
       if v_cursor.only_priority then
@@ -271,20 +330,24 @@ begin
         v_cursor.laps := v_cursor.laps + 1;
         v_ends_lap := not exists (
           select from encryption_rollout.cursors
-          where target = p_target.name and purpose = p_purpose and leaf <> v_cursor.leaf and laps < v_cursor.laps
+          where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
+            and leaf <> v_cursor.leaf and laps < v_cursor.laps
         );
       end if;
       perform encryption_rollout.save_cursor(v_cursor);
       v_cursor := null;
       if v_ends_lap then
-        update encryption_rollout.cursors set dirty = false where target = p_target.name and purpose = p_purpose and dirty;
+        update encryption_rollout.cursors set dirty = false
+        where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice and dirty;
         exhausted := not found;
         exit;
       end if;
       continue;
     end if;
 
-    v_end := format('(%s,0)', least(encryption_rollout.page_of(v_cursor.position) + v_window_pages, v_pages))::tid;
+    v_end := format(
+      '(%s,0)', least(encryption_rollout.page_of(v_cursor.position) + v_window_pages, v_stripe.end_page, v_pages)
+    )::tid;
     execute encryption_rollout.rows_to_write_sql(p_target, p_purpose, v_leaf, p_key_number, v_cursor.only_priority)
     into v_tids
     using v_cursor.position, v_end, p_limit - written - failed;
@@ -323,8 +386,10 @@ end
 $$;
 
 -- A step of the walk that encrypts; what it finds is in the current key's hands afterwards. With p_key_check it first proves
--- that the caller has the key that is in the database (ER003 otherwise).
-create function encryption_rollout.encrypt_batch(p_target text, p_limit integer, p_key_check bytea default null)
+-- that the caller has the key that is in the database (ER003 otherwise). Of p_slices slices of the table it walks p_slice.
+create function encryption_rollout.encrypt_batch(
+  p_target text, p_limit integer, p_key_check bytea default null, p_slices integer default 1, p_slice integer default 0
+)
 returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
 security definer
@@ -352,7 +417,7 @@ begin
   from encryption_rollout.read_key() as k;
   select w.written, w.failed, w.skipped, w.exhausted
   into encrypted, failed, skipped, exhausted
-  from encryption_rollout.walk(v_target, 'encrypt', p_limit, v_key.number, v_key.keys) as w;
+  from encryption_rollout.walk(v_target, 'encrypt', p_limit, v_key.number, v_key.keys, p_slices, p_slice) as w;
   if encrypted > 0 then
     insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, encrypted);
   end if;
@@ -384,7 +449,8 @@ begin
     v_encrypted := v_encrypted + v_batch.encrypted;
     exit when v_batch.exhausted;
     -- Rows that stay locked would keep it going for ever: it ends when two laps have brought nothing.
-    select min(laps) into v_now from encryption_rollout.cursors where target = p_target and purpose = 'encrypt';
+    select min(laps) into v_now
+    from encryption_rollout.cursors where target = p_target and purpose = 'encrypt' and slices = 1;
     if v_encrypted > v_before or v_laps is null then
       v_before := v_encrypted;
       v_laps := v_now;

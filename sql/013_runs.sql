@@ -26,7 +26,7 @@ create table encryption_rollout.runs (
   -- In place of the plan's, from the next batch on.
   batch_rows integer check (batch_rows between 1 and 50000),
   pause_seconds integer check (pause_seconds between 0 and 3600),
-  -- The adaptive pace as it is wanted, {share, batchMilliseconds}; null: the plan's pace.
+  -- The adaptive pace as it is wanted, {share, batchMilliseconds, writers}; null: the plan's pace.
   pace jsonb
 );
 
@@ -77,6 +77,8 @@ create table encryption_rollout.phases (
   rows_left bigint,
   left_lap bigint,
   left_at timestamptz,
+  -- Of several writers on the table those whose latest lap found nothing. When it is all of them, they are done or begin anew.
+  exhausted_slices integer[] not null default '{}',
   primary key (run_id, target, number),
   foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target) on update cascade on delete cascade
 );
@@ -171,10 +173,11 @@ create table encryption_rollout.polls (
   limited_by text not null default ''
 );
 
--- The adaptive pace of a table's batches, carried from one to the next. See core/pressure/pace.ts.
+-- The adaptive pace of each writer of a table, carried from one batch to the next. See core/pressure/pace.ts.
 create table encryption_rollout.paces (
   run_id uuid not null,
   target text not null,
+  slice integer not null,
   batch_rows integer not null,
   share double precision not null,
   milliseconds_per_row double precision,
@@ -182,6 +185,14 @@ create table encryption_rollout.paces (
   utilization double precision not null,
   limited_by text not null,
   updated_at timestamptz not null default clock_timestamp(),
-  primary key (run_id, target),
+  primary key (run_id, target, slice),
   foreign key (run_id, target) references encryption_rollout.run_targets (run_id, target) on update cascade on delete cascade
+);
+
+-- Who works on a table, each on its slice, locks its row until the transaction ends: of two deliveries of one request the
+-- second finds that the first has it.
+create table encryption_rollout.writers (
+  target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
+  slice integer not null,
+  primary key (target, slice)
 );

@@ -77,6 +77,7 @@ export function addTuneCommand(program: Command): void {
       between(0.02, 1),
     )
     .option('--batch-milliseconds <n>', 'adaptive: what a batch is to take, 50 to 5000', between(50, 5_000))
+    .option('--writers <n>', 'adaptive: batches at work side by side, 1 to 16', between(1, 16))
     .addHelpText(
       'after',
       `
@@ -95,6 +96,7 @@ Examples:
         pace: mode,
         share,
         batchMilliseconds,
+        writers,
         ...options
       }: AwsOptions & {
         batchRows?: Tuned;
@@ -102,11 +104,13 @@ Examples:
         pace?: 'plan' | 'adaptive';
         share?: number;
         batchMilliseconds?: number;
+        writers?: number;
       }) => {
         const pace = {
           ...(mode === undefined ? {} : { mode }),
           ...(share === undefined ? {} : { share }),
           ...(batchMilliseconds === undefined ? {} : { batchMilliseconds }),
+          ...(writers === undefined ? {} : { writers }),
         };
         const asksPace = Object.keys(pace).length > 0;
         if (batchRows === undefined && pauseSeconds === undefined && !asksPace)
@@ -130,6 +134,7 @@ Examples:
           ...(mode === undefined ? [] : [mode === 'plan' ? "the plan's pace" : 'the adaptive pace']),
           ...(share === undefined ? [] : [`${100 * share} % of the time at most`]),
           ...(batchMilliseconds === undefined ? [] : [`batches of ${batchMilliseconds} ms`]),
+          ...(writers === undefined ? [] : [counted(writers, 'writer')]),
         ];
         await wish(
           options,

@@ -197,10 +197,10 @@ function paceLines({ tuned: { pace }, paces, tables }: RolloutStatus): string[] 
   if (pace === null) return [];
   const most = `${Math.round(100 * pace.share)} %`;
   return [
-    `Pace        adaptive: at work ${most} of the time at most, in batches of ${pace.batchMilliseconds} ms`,
+    `Pace        adaptive: at work ${most} of the time at most, in batches of ${pace.batchMilliseconds} ms${pace.writers === 1 ? '' : `, ${pace.writers} side by side`}`,
     ...paces.map(
-      ({ table, rows, share, utilization, limitedBy }) =>
-        `            ${tables.length > 1 ? `${table}: ` : ''}${Math.round(100 * share)} % of the time, ${count(rows)} rows a batch; utilization ${utilization.toFixed(2)}${limitedBy === '' ? '' : ` by ${limitedBy}`}`,
+      ({ table, slice, rows, share, utilization, limitedBy }) =>
+        `            ${tables.length > 1 ? `${table}: ` : ''}${pace.writers > 1 ? `writer ${slice + 1}: ` : ''}${Math.round(100 * share)} % of the time, ${count(rows)} rows a batch; utilization ${utilization.toFixed(2)}${limitedBy === '' ? '' : ` by ${limitedBy}`}`,
     ),
   ];
 }

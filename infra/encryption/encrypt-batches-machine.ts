@@ -14,9 +14,9 @@ import { invoke, machine } from '../machines/tasks.ts';
 import { breached, checkVitals, type WatchedMachineProps } from '../pressure/vitals-states.ts';
 
 /**
- * One stretch of a phase's work on a table: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to
+ * One stretch of a phase's work on a slice of a table: vitals, batch, pause, until EncryptBatch says otherwise. While batches have to
  * wait it looks at the vitals only; what cannot be measured is put to a person.
- * Input `{run, phase, target}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
+ * Input `{run, phase, target, slices, slice}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
  */
 export class EncryptBatchesMachine extends Construct {
   readonly machine: StateMachine;
@@ -24,11 +24,15 @@ export class EncryptBatchesMachine extends Construct {
   constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
     const target = JsonPath.stringAt('$.target');
+    const slices = JsonPath.numberAt('$.slices');
+    const slice = JsonPath.numberAt('$.slice');
     const begin = new Pass(this, 'Begin', {
       parameters: {
         run: JsonPath.objectAt('$.run'),
         phase: JsonPath.numberAt('$.phase'),
         target,
+        slices,
+        slice,
         work: { batch: 0 },
         vitals: { slice: 0 },
         holds: noQuestions,
@@ -40,6 +44,8 @@ export class EncryptBatchesMachine extends Construct {
         run: JsonPath.objectAt('$.run'),
         phase: JsonPath.numberAt('$.phase'),
         target,
+        slices,
+        slice,
         execution: JsonPath.executionName,
         batch: JsonPath.numberAt('$.work.batch'),
       },

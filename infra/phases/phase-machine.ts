@@ -144,7 +144,7 @@ export class PhaseMachine extends Construct {
       .otherwise(no);
   }
 
-  /** Rounds of EncryptBatches, one for each table that has work left, until ListWork finds none. */
+  /** Rounds of EncryptBatches, one for each slice of each table that has work left, until ListWork finds none. */
   private work(next: IChainable, nextPart: IChainable): IChainable {
     const { functions, plan, encryptBatches } = this.props;
     const listWork = invoke(this, 'ListWork', {
@@ -162,13 +162,19 @@ export class PhaseMachine extends Construct {
     const batches = execute(this, 'EncryptBatches', {
       machine: encryptBatches,
       name: JsonPath.stringAt('$.name'),
-      input: { run, phase, target: JsonPath.stringAt('$.target') },
+      input: {
+        run,
+        phase,
+        target: JsonPath.stringAt('$.target'),
+        slices: JsonPath.numberAt('$.slices'),
+        slice: JsonPath.numberAt('$.slice'),
+      },
       // Every call as slow as it may be: longer than that, something hangs.
       timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
     });
     const work = new MapState(this, 'Work', {
       itemsPath: '$.work.items',
-      maxConcurrency: plan.writers,
+      maxConcurrencyPath: '$.work.writers',
       resultPath: JsonPath.DISCARD,
     }).itemProcessor(batches);
     onError(listWork, '$.failure', this.failed).next(

@@ -95,6 +95,9 @@ export interface WorkItem {
   readonly run: Run;
   readonly phase: z.infer<typeof PhaseNumber>;
   readonly target: string;
+  /** Of so many slices of the table, the one with this number, from 0 on. */
+  readonly slices: number;
+  readonly slice: number;
   readonly name: string;
 }
 export interface ListWorkOutput {
@@ -103,6 +106,8 @@ export interface ListWorkOutput {
   readonly items: readonly WorkItem[];
   /** This one counted. */
   readonly round: number;
+  /** Items that are worked on side by side. */
+  readonly writers: number;
 }
 
 // EncryptBatch ------------------------------------------------------------------------------------------------------
@@ -111,13 +116,16 @@ export const EncryptBatchInput = z.object({
   phase: PhaseNumber,
   /** `<schema>.<table>` */
   target: z.string(),
+  /** Of so many slices of the table, the one with this number, from 0 on. */
+  slices: z.int().min(1).default(1),
+  slice: z.int().nonnegative().default(0),
   /** Execution of EncryptBatches; with `batch` it identifies the request, so a repeated delivery does no harm. */
   execution: z.string(),
   /** Batches done in this execution before this one. */
   batch: z.int().nonnegative(),
 });
 export interface EncryptBatchOutput {
-  /** MORE: another batch after the pause. CONTINUE: another execution. DONE: target reached, or nothing left to do. */
+  /** MORE: another call after the pause. CONTINUE: another execution. DONE: target reached, or nothing left to do. */
   readonly outcome: 'MORE' | 'CONTINUE' | 'DONE' | 'BREACH';
   /** Batches done in this execution, this one counted. */
   readonly batch: number;

@@ -84,7 +84,7 @@ export const mutations: readonly Mutation[] = [
   {
     defect: 'Do a batch again that was delivered twice',
     file: 'lambdas/handlers/encryption/batches.ts',
-    search: 'if (served) return { ...served, reached: reaches(0) };',
+    search: 'if (served) return { ...served, reached: reaches(0), committing: null };',
     replace: '',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
   },

@@ -67,9 +67,11 @@ export const listWork =
       run,
       phase,
       target,
+      slices: 1,
+      slice: 0,
       name: `${execution}-w${round + 1}-${index + 1}`,
     }));
-    return { outcome: left.length === 0 ? 'DONE' : more, items, round: round + 1 };
+    return { outcome: left.length === 0 ? 'DONE' : more, items, round: round + 1, writers: 1 };
   };
 
 /** A rollout in which all goes well, each phase with one batch. */

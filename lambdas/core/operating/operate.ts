@@ -79,8 +79,8 @@ export interface RolloutStatus {
   readonly hoursLeft: number | null;
   readonly waiting: { readonly for: string; readonly since: string } | null;
   readonly tuned: Tuned;
-  /** What the latest batch of each table has led to, at the adaptive pace. */
-  readonly paces: readonly (PaceState & { readonly table: string })[];
+  /** What the latest batch of each writer has led to, at the adaptive pace. */
+  readonly paces: readonly (PaceState & { readonly table: string; readonly slice: number })[];
   readonly holds: readonly {
     readonly id: string;
     readonly gate: string;

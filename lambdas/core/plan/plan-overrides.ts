@@ -28,6 +28,8 @@ export const pace = {
   share: z.number().min(0.02).max(1),
   // Shorter ones are all overhead, longer ones hold locks for as long.
   batchMilliseconds: z.int().min(50).max(5_000),
+  // Each has two connections.
+  writers: z.int().min(1).max(16),
 };
 
 const schema = z.strictObject({

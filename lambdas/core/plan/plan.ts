@@ -32,12 +32,12 @@ export interface Phase {
  */
 const workEvents = 1_500;
 
-/** Tables that one round of work takes; the others come in later rounds. */
-export const tablesPerRound = 50;
+/** Items of work that one round takes, slices of tables; the other tables come in later rounds. */
+export const itemsPerRound = 50;
 
-/** Rounds of work in one execution of Phase: 11 events each, and 8 for every table. */
-export function roundsPerExecution(tables: number): number {
-  return Math.floor(workEvents / (11 + 8 * Math.min(tables, tablesPerRound)));
+/** Rounds of work in one execution of Phase: 11 events each, and 8 for every item. */
+export function roundsPerExecution(items: number): number {
+  return Math.floor(workEvents / (11 + 8 * Math.min(items, itemsPerRound)));
 }
 
 /** Stretches of the final audit in one execution of Phase, 11 history events each. */
@@ -45,8 +45,6 @@ export const auditsPerExecution = 100;
 
 export interface Plan {
   readonly phases: readonly Phase[];
-  /** Tables that are worked on side by side. */
-  readonly writers: number;
   /**
    * How fast batches go. `plan`: batches of `batchRows`, each followed by `pauseSeconds`. `adaptive`: as fast as the database
    * allows and no faster, see core/pressure/pace.ts.
@@ -57,6 +55,8 @@ export interface Plan {
     readonly share: number;
     /** What a batch is to take. Locks are held that long. */
     readonly batchMilliseconds: number;
+    /** Adaptive: batches that are at work side by side, on slices of one table or on several tables. */
+    readonly writers: number;
     /** One call of EncryptBatch, and of AuditRows at either pace, works for so long, between two looks at what CloudWatch knows. */
     readonly callSeconds: number;
     /** Of the database's server, against which its active sessions are held; null = they are not. */
@@ -190,8 +190,7 @@ export const defaultPlan: Plan = {
       updateHours: 24,
     },
   ],
-  writers: 1,
-  pace: { mode: 'plan', share: 0.9, batchMilliseconds: 500, callSeconds: 60, vcpus: null },
+  pace: { mode: 'plan', share: 0.9, batchMilliseconds: 500, writers: 1, callSeconds: 60, vcpus: null },
   batchesPerExecution: 120,
   soakSliceMinutes: 5,
   spotCheckRows: 10,

@@ -10,6 +10,7 @@ import {
 } from '../operating/time-left.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
+import { wantedPace } from '../pressure/pace.ts';
 import { gibibytes } from '../pressure/vitals-criteria.ts';
 import { charges } from './cost.ts';
 
@@ -89,8 +90,11 @@ export function forecast(
   const audited = way.tables.reduce((total, { rowsWithPii }) => total + rowsWithPii, 0);
   const audits = (audited * ASSUMED_MILLISECONDS_PER_ROW) / 1_000 / plan.pace.callSeconds;
   const workSeconds = ((rows + audited) * ASSUMED_MILLISECONDS_PER_ROW) / 1_000;
-  const { share, batchMilliseconds, callSeconds } = plan.pace;
-  const adaptive = { ...noPace, tuned: { ...noPace.tuned, pace: { share, batchMilliseconds } } };
+  const { share, callSeconds } = plan.pace;
+  const adaptive = {
+    ...noPace,
+    tuned: { ...noPace.tuned, pace: wantedPace(plan, { mode: 'adaptive' }) },
+  };
   // A call sleeps between its batches, and that is charged, too.
   const callsSeconds = (rows * ASSUMED_MILLISECONDS_PER_ROW) / share / 1_000;
   return {

@@ -17,7 +17,7 @@
  *   beyond 1 leave a quarter.
  */
 import type { RolloutInput } from '../plan/input.ts';
-import type { Plan } from '../plan/plan.ts';
+import type { Phase, Plan } from '../plan/plan.ts';
 import { median } from './throttle.ts';
 import type { Vitals } from './vitals-criteria.ts';
 
@@ -44,6 +44,8 @@ export interface Pace {
   /** Of the time, for each writer: 0–1. */
   readonly share: number;
   readonly batchMilliseconds: number;
+  /** Batches that are at work side by side. */
+  readonly writers: number;
 }
 
 /** How busy the database is: the largest signal, and what it is the value of. */
@@ -52,7 +54,7 @@ export interface Utilization {
   readonly limitedBy: string;
 }
 
-/** What decides about the next batch of a table, carried from one to the next. */
+/** What decides about the next batch of a writer, carried from one to the next. */
 export interface PaceState extends Utilization {
   readonly rows: number;
   readonly share: number;
@@ -163,6 +165,16 @@ export function pauseMilliseconds(milliseconds: number, share: number): number {
 
 /** The pace of an execution; null = the plan's. `asked`: of its input, in place of the deployment's. */
 export function wantedPace({ pace }: Pick<Plan, 'pace'>, asked: RolloutInput['pace']): Pace | null {
-  const { mode = pace.mode, share = pace.share, batchMilliseconds = pace.batchMilliseconds } = asked ?? {};
-  return mode === 'plan' ? null : { share, batchMilliseconds };
+  const {
+    mode = pace.mode,
+    share = pace.share,
+    batchMilliseconds = pace.batchMilliseconds,
+    writers = pace.writers,
+  } = asked ?? {};
+  return mode === 'plan' ? null : { share, batchMilliseconds, writers };
+}
+
+/** How many writers share a table. One where the phase must not encrypt more than it aims at: two that count towards one aim pass it. */
+export function slicesOf({ coverage, maxRows }: Phase, pace: Pace | null): number {
+  return pace === null || coverage.max !== null || maxRows !== null ? 1 : pace.writers;
 }

@@ -183,10 +183,7 @@ function performance(report: Report): string[] {
 }
 
 /** A phase is as long as the rows of its tables take, one table after the other, with the pauses, and one soak. */
-function phaseTime(
-  tables: readonly PhaseReport[],
-  { millisecondsPerRow, writers }: Report['expected'],
-): string {
+function phaseTime(tables: readonly PhaseReport[], { millisecondsPerRow }: Report['expected']): string {
   if (tables.some(({ passedAt }) => passedAt === null)) return 'not passed';
   const times = (of: (phase: PhaseReport) => string) => tables.map(of).sort();
   const took = minutes(
@@ -197,8 +194,7 @@ function phaseTime(
     ({ rowsNow, batchesNow, pauseSeconds }) =>
       (Number(rowsNow) * millisecondsPerRow) / 60_000 + (batchesNow * pauseSeconds) / 60,
   );
-  const sum = work.reduce((total, each) => total + each, 0);
-  const expected = Math.max(sum / Math.min(writers, tables.length), ...work) + (tables[0]?.soakMinutes ?? 0);
+  const expected = work.reduce((total, each) => total + each, 0) + (tables[0]?.soakMinutes ?? 0);
   return `${number.format(took)} min, ${number.format(expected)} min expected with the slowest batches allowed`;
 }
 

@@ -54,8 +54,6 @@ export interface Report {
     readonly millisecondsPerRow: number;
     readonly addedWriteMilliseconds: number;
     readonly hours: number;
-    /** Tables that are worked on side by side. */
-    readonly writers: number;
   };
   readonly phases: readonly PhaseReport[];
   readonly gates: readonly GateReport[];

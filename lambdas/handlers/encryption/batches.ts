@@ -10,7 +10,7 @@ import {
   savePaceState,
 } from '../../adapters/postgres/pressure/paces.ts';
 import { beginPhase, findBatch, recordBatch } from '../../adapters/postgres/runs/phases.ts';
-import { holdWork, ofOurRecords } from '../../adapters/postgres/runs/runs.ts';
+import { holdSlice, ofOurRecords } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import type { Run } from '../../core/payloads.ts';
 import type { Phase, Plan } from '../../core/plan/plan.ts';
@@ -24,7 +24,14 @@ import {
 } from '../../core/pressure/pace.ts';
 
 /** `request` identifies the work: delivered twice, it is done once. */
-export type Work = { run: Run; target: string; request: string; phase: Phase };
+export type Work = {
+  run: Run;
+  target: string;
+  slices: number;
+  slice: number;
+  request: string;
+  phase: Phase;
+};
 
 const nothing: BatchResult = { encrypted: 0, failed: 0, skipped: 0, exhausted: false };
 
@@ -35,7 +42,8 @@ export interface Done extends BatchResult {
 }
 
 /**
- * One batch, watched for locks; `null`: none, because somebody has paused the run. `within`: at the end of its transaction.
+ * One batch, watched for locks; `null`: none, because somebody has paused the run. `within`: in its transaction, when the rows are
+ * written.
  */
 export type OneBatch = (
   rows: number,
@@ -54,7 +62,7 @@ export async function oneBatch(rows: number, request: string, one: OneBatch): Pr
  * call is over, nothing is left, somebody has paused the run, or a row has failed, which the next look at the vitals judges.
  */
 export async function adaptiveBatches(
-  { run, target, phase, request }: Work,
+  { run, target, slice, phase, request }: Work,
   wanted: Pace,
   plan: Plan,
   client: pg.Client,
@@ -62,18 +70,16 @@ export async function adaptiveBatches(
 ): Promise<Done> {
   const vitals = await readUtilization(client, run);
   let state: PaceState =
-    (await readPaceStates(client, run)).find(({ table }) => table === target) ??
+    (await readPaceStates(client, run)).find((each) => each.table === target && each.slice === slice) ??
     firstPace(phase.batchRows, wanted);
   const total = { encrypted: 0, failed: 0, skipped: 0, exhausted: false, milliseconds: 0, batches: 0 };
   const ends = performance.now() + plan.pace.callSeconds * 1_000;
   for (;;) {
     const started = performance.now();
     let sessions = { waitingSessions: 0, activeSessions: 0 };
-    let worked = started;
     const result = await one(state.rows, `${request}/${total.batches + 1}`, async () => {
-      await savePaceState(client, run, target, state);
+      await savePaceState(client, run, { target, slice }, state);
       sessions = await readSessions(client);
-      worked = performance.now();
     });
     const milliseconds = performance.now() - started;
     if (result === null) return total;
@@ -84,11 +90,11 @@ export async function adaptiveBatches(
     total.skipped += result.skipped;
     total.exhausted = result.exhausted;
     // A request that was served before has measured nothing now.
-    if (worked > started)
+    if (result.committing !== null)
       state = nextPace(state, plan, wanted, {
         rows: result.encrypted + result.failed,
         milliseconds,
-        commitMilliseconds: started + milliseconds - worked,
+        commitMilliseconds: started + milliseconds - result.committing,
         ...sessions,
         vitals,
       });
@@ -101,27 +107,30 @@ export async function adaptiveBatches(
 
 /** One batch and its record, in one transaction. */
 export function batchOf(
-  { run, target, phase, request }: Work,
+  { run, target, slices, slice, phase, request }: Work,
   rows: number,
   checkValue: Buffer,
   client: pg.Client,
   within: () => Promise<void> = async () => {},
-): Promise<(BatchResult & { readonly reached: boolean }) | null> {
+): Promise<(BatchResult & { readonly reached: boolean; readonly committing: number | null }) | null> {
   return inTransaction(client, async () => {
     const started = performance.now();
-    await ofOurRecords(holdWork(client, run));
+    await ofOurRecords(holdSlice(client, run, target, slice));
     const progress = await ofOurRecords(beginPhase(client, run, target, phase.number));
     const missing = aimRows(phase, progress.rowsWithPii) - progress.rowsEncryptedNow;
     const reaches = (rows: number) => phase.aimPercent < 100 && rows >= missing;
     const served = await findBatch(client, run, target, request);
-    if (served) return { ...served, reached: reaches(0) };
+    if (served) return { ...served, reached: reaches(0), committing: null };
     // Since the look at the vitals somebody was told that no further batch begins.
     if (await readPause(client, run)) return null;
-    // The last phase encrypts whatever there is, the count being only what it was at the start.
+    // The last phase encrypts whatever there is, the count being only what it was at the start. Several writers may pass the aim by
+    // a batch each, where no gate minds: slicesOf.
     const limit = phase.aimPercent === 100 ? rows : Math.min(rows, missing);
-    const batch: BatchResult = limit > 0 ? await encryptBatch(client, target, limit, checkValue) : nothing;
-    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
+    const batch: BatchResult =
+      limit > 0 ? await encryptBatch(client, target, limit, checkValue, { slices, slice }) : nothing;
+    // Before the record of the phase, for which other writers may wait.
     await within();
-    return { ...batch, reached: reaches(batch.encrypted) };
+    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
+    return { ...batch, reached: reaches(batch.encrypted), committing: performance.now() };
   });
 }

@@ -7,10 +7,11 @@ import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readTuning } from '../../adapters/postgres/operating/requests.ts';
 import { lockWatch } from '../../adapters/postgres/pressure/lock-watch.ts';
-import { giveUp, noticeLap } from '../../adapters/postgres/runs/laps.ts';
+import { exhaustSlice, giveUp, noticeLap } from '../../adapters/postgres/runs/laps.ts';
 import {
   beginPhase,
   endWork,
+  type PhaseRecord,
   readProgress,
   recountPhase,
   type TableProgress,
@@ -22,6 +23,7 @@ import type { MetricName } from '../../core/monitoring/metrics.ts';
 import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
+import { slicesOf } from '../../core/pressure/pace.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 import { adaptiveBatches, batchOf, type Done, type OneBatch, oneBatch, type Work } from './batches.ts';
 
@@ -30,13 +32,14 @@ import { adaptiveBatches, batchOf, type Done, type OneBatch, oneBatch, type Work
  * it does and counts the work once.
  */
 export const handler = handlerOf('EncryptBatch', EncryptBatchInput, async (input, step) => {
-  const { run, target, execution } = input;
+  const { run, target, slices, slice, execution } = input;
   const phase = phaseOf(step.plan, input.phase);
   const batch = input.batch + 1;
-  const outcome = await work({ run, target, phase, request: `${execution}/${batch}` }, step).catch((error) =>
+  const request = `${execution}/${batch}`;
+  const outcome = await work({ run, target, slices, slice, phase, request }, step).catch((error) =>
     breachOf(error, run, target, phase, step),
   );
-  const more = batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
+  const more = !outcome.isOver && batch < step.plan.batchesPerExecution ? 'MORE' : 'CONTINUE';
   return {
     batch,
     pauseSeconds: outcome.pauseSeconds,
@@ -54,31 +57,40 @@ interface Outcome {
   readonly failed: number;
   readonly percentage: number;
   readonly done: boolean;
+  /** The table is not cut into these slices any more: the work is to be listed anew. */
+  readonly isOver: boolean;
   readonly reason: string;
 }
 
-async function work({ run, target, phase, request }: Work, step: Step): Promise<Outcome> {
+/** A writer whose slice has nothing left looks that often whether the others are done as well. */
+const IDLE_SECONDS = 5;
+
+async function work(asked: Work, step: Step): Promise<Outcome> {
+  const { run, target, slices, slice, phase } = asked;
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
     await mendKeys(client, async () => key);
     const limit = step.plan.abort.lockWaitMilliseconds;
     await client.query(`set lock_timeout = ${limit}`);
-    await ofOurRecords(beginPhase(client, run, target, phase.number));
+    const begun = await ofOurRecords(beginPhase(client, run, target, phase.number));
     const tuning = await readTuning(client, run);
+    const isOver = slicesOf(phase, tuning.pace) !== slices;
+    const isIdle = slices > 1 && (begun.isWorked || begun.exhaustedSlices.includes(slice));
+    if (isOver || isIdle) return { ...idle(begun), done: begun.isWorked, isOver };
     const done = await step.database(unattachedSession, (observer) => {
       const one: OneBatch = (rows, request, within) =>
         withLockRetry(step, () =>
           lockWatch(observer, client, limit, () =>
-            batchOf({ run, target, phase, request }, rows, key.checkValue, client, within),
+            batchOf({ ...asked, request }, rows, key.checkValue, client, within),
           ),
         );
       return tuning.pace === null
-        ? oneBatch(tuning.batchRows ?? phase.batchRows, request, one)
-        : adaptiveBatches({ run, target, phase, request }, tuning.pace, step.plan, client, one);
+        ? oneBatch(tuning.batchRows ?? phase.batchRows, asked.request, one)
+        : adaptiveBatches(asked, tuning.pace, step.plan, client, one);
     });
     // The batches are committed; the scan that may follow is not their work, and takes no lock that anybody minds.
     await client.query('reset lock_timeout');
-    const { progress, done: isDone } = await settle(client, run, target, phase, done.exhausted, step);
+    const { progress, done: isDone } = await settle(client, asked, done.exhausted, step);
     if (isDone) await endWork(client, run, target, phase.number);
     await publish(target, measurements(step, done, progress));
     await publish(null, { ProgressPercent: await progressOfAll(client, run) });
@@ -88,9 +100,23 @@ async function work({ run, target, phase, request }: Work, step: Step): Promise<
       failed: done.failed,
       percentage: percentage(progress.rowsEncryptedNow, progress.rowsWithPii),
       done: isDone,
+      isOver: false,
       reason: '',
     };
   });
+}
+
+/** Nothing was done: others of the table's writers are at work. */
+function idle({ rowsEncryptedNow, rowsWithPii }: PhaseRecord): Outcome {
+  return {
+    pauseSeconds: IDLE_SECONDS,
+    encrypted: 0,
+    failed: 0,
+    percentage: percentage(rowsEncryptedNow, rowsWithPii),
+    done: false,
+    isOver: false,
+    reason: '',
+  };
 }
 
 /** Of all tables of the run together. */
@@ -134,15 +160,15 @@ function measurements(
  */
 async function settle(
   client: pg.Client,
-  run: Run,
-  target: string,
-  phase: Phase,
-  exhausted: boolean,
+  { run, target, slices, slice, phase }: Work,
+  sliceExhausted: boolean,
   { plan }: Step,
 ) {
   const progress = await beginPhase(client, run, target, phase.number);
   const reached = phase.aimPercent < 100 && progress.rowsEncryptedNow >= aimRows(phase, progress.rowsWithPii);
-  const lapEnded = await noticeLap(client, run, target, phase.number);
+  const lapEnded = await noticeLap(client, run, target, phase.number, slices);
+  const exhausted =
+    sliceExhausted && (await exhaustSlice(client, run, target, phase.number, { slices, slice }));
   if (!exhausted && !reached && !lapEnded) return { progress, done: false };
   if (phase.coverage.min === null && (exhausted || reached)) return { progress, done: true };
   const health = await readHealth(client, target);
@@ -204,5 +230,13 @@ async function breachOf(
     if (isKey) await recordKeyFailure(client, target);
     await recordJudgement(client, run, judgement, phase.number, false);
   });
-  return { pauseSeconds: 0, encrypted: 0, failed: 0, percentage: 0, done: false, reason: judgement.reason };
+  return {
+    pauseSeconds: 0,
+    encrypted: 0,
+    failed: 0,
+    percentage: 0,
+    done: false,
+    isOver: false,
+    reason: judgement.reason,
+  };
 }

@@ -1,13 +1,15 @@
 import { createHash } from 'node:crypto';
-import { workedTables } from '../../adapters/postgres/runs/phases.ts';
+import { readTuning } from '../../adapters/postgres/operating/requests.ts';
+import { beginSlices, workedTables } from '../../adapters/postgres/runs/phases.ts';
 import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { ListWorkInput, type ListWorkOutput } from '../../core/payloads.ts';
-import { roundsPerExecution, tablesPerRound } from '../../core/plan/plan.ts';
+import { itemsPerRound, phaseOf, roundsPerExecution } from '../../core/plan/plan.ts';
+import { slicesOf } from '../../core/pressure/pace.ts';
 import { handlerOf, sessionName } from '../step.ts';
 
 /**
- * What is left to do in a phase, an item for each table: from the records, without a look at the tables. Asked after every
- * round of work; asked twice, it gives the same names, under which an execution starts once.
+ * What is left to do in a phase, an item for each slice of each table: from the records, without a look at the tables. Asked
+ * after every round of work, when nobody is at work; asked twice, it gives the same names, under which an execution starts once.
  */
 export const handler = handlerOf('ListWork', ListWorkInput, async ({ run, phase, ...asked }, step) => {
   return step.database(sessionName(run), async (client): Promise<ListWorkOutput> => {
@@ -15,15 +17,24 @@ export const handler = handlerOf('ListWork', ListWorkInput, async ({ run, phase,
     const worked = await workedTables(client, run, phase);
     const left = tables.filter((table) => !worked.has(table));
     const round = asked.round + 1;
-    if (left.length === 0) return { outcome: 'DONE', items: [], round };
-    if (round > roundsPerExecution(tables.length)) return { outcome: 'CONTINUE', items: [], round };
-    const items = left.slice(0, tablesPerRound).map((target, index) => ({
-      run,
-      phase,
-      target,
-      name: nameOf(asked.execution, `w${round}-${index + 1}`),
-    }));
-    return { outcome: 'WORK', items, round };
+    const { pace } = await readTuning(client, run);
+    const writers = pace?.writers ?? 1;
+    const slices = slicesOf(phaseOf(step.plan, phase), pace);
+    if (left.length === 0) return { outcome: 'DONE', items: [], round, writers };
+    if (round > roundsPerExecution(tables.length * slices))
+      return { outcome: 'CONTINUE', items: [], round, writers };
+    const taken = left.slice(0, Math.floor(itemsPerRound / slices));
+    await beginSlices(client, run, taken, phase);
+    // Those of a table one after the other: a slice that has nothing left waits for the others, which must not wait for its place.
+    const items = taken
+      .flatMap((target) => Array.from({ length: slices }, (_, slice) => ({ target, slices, slice })))
+      .map((item, index) => ({
+        run,
+        phase,
+        ...item,
+        name: nameOf(asked.execution, `w${round}-${index + 1}`),
+      }));
+    return { outcome: 'WORK', items, round, writers };
   });
 });
 

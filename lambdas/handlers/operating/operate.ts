@@ -33,8 +33,8 @@ const commands: Commands = {
   tune: async (tuning, client, { plan }) => ({ done: await tuneRun(client, tuning, plan) }),
 
   decide: async (answer, client) => {
-    const { gate, token } = await decide(client, answer);
-    if (token !== null) await answerTask(token, { decision: answer.decision });
+    const { gate, tokens } = await decide(client, answer);
+    for (const token of tokens) await answerTask(token, { decision: answer.decision });
     return { done: `${answer.hold} is decided: ${answer.decision}. ${gate} is judged again.` };
   },
 

@@ -122,7 +122,7 @@ describe('the history stays below 2,000 events', () => {
         }),
       },
       'EncryptBatches',
-      { run, phase: 3, target: run.target },
+      { run, phase: 3, target: run.target, slices: 1, slice: 0 },
     );
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
     // What the forecast charges for, and Begin and Finished; the last has no pause.

@@ -85,7 +85,7 @@ describe('a phase', () => {
 
   test('whose child was started already stops: two of a name must not work side by side', async () => {
     const name = `${run.id}-1-p3-w1-1`;
-    await rollOut({}, 'EncryptBatches', { run, phase: 3, target: run.target }, name);
+    await rollOut({}, 'EncryptBatches', { run, phase: 3, target: run.target, slices: 1, slice: 0 }, name);
     const { ending } = await phase(3);
     expect(ending).toMatchObject({ error: 'PhaseStopped', cause: expect.stringContaining('Already Exists') });
   });

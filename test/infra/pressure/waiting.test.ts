@@ -154,7 +154,7 @@ describe('batches wait', () => {
         },
       },
       'EncryptBatches',
-      { run, phase: 3, target: run.target },
+      { run, phase: 3, target: run.target, slices: 1, slice: 0 },
     );
     expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'DONE' } });
     expect(slices).toEqual([0, 1, 2, 3]);
@@ -173,7 +173,7 @@ describe('batches wait', () => {
               : { outcome: 'CONTINUE', slice, reason: '' },
         },
         'EncryptBatches',
-        { run, phase: 3, target: run.target },
+        { run, phase: 3, target: run.target, slices: 1, slice: 0 },
       );
       expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { outcome: 'CONTINUE', reason: '' } });
       expect(executions[0]?.events).toBeLessThan(5_000);

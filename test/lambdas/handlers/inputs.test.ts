@@ -69,7 +69,7 @@ describe('the samples of inputs', () => {
   test('pace', async () => {
     const { run } = await start(sample('pace'));
     const { rows } = await world.client.query('select pace from encryption_rollout.runs');
-    expect(rows).toEqual([{ pace: { share: 0.5, batchMilliseconds: 500 } }]);
+    expect(rows).toEqual([{ pace: { share: 0.5, batchMilliseconds: 500, writers: 1 } }]);
     const { pauseSeconds } = await world.invoke('encrypt-batch', {
       run,
       phase: 1,

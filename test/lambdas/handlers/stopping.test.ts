@@ -147,6 +147,8 @@ describe('from the cause to batch ended and trigger off', () => {
       run,
       phase: 3,
       target: 'public.appointments',
+      slices: 1,
+      slice: 0,
     });
     expect(ending).toMatchObject({ status: 'FAILED', error: 'Breach' });
     // As the parent does with a breach.

@@ -65,17 +65,28 @@ export interface BatchResult {
   readonly exhausted: boolean;
 }
 
-/** Encrypts up to `limit` rows that need it, or moves them to the current key. @throws (SQLSTATE ER003) when the key check value is not the database's. */
+/** Of so many slices of a table, the one with this number, from 0 on. */
+export interface Slice {
+  readonly slices: number;
+  readonly slice: number;
+}
+
+export const wholeTable: Slice = { slices: 1, slice: 0 };
+
+/** Encrypts up to `limit` rows of a slice of the table that need it, or moves them to the current key. @throws (SQLSTATE ER003) when the key check value is not the database's. */
 export async function encryptBatch(
   client: Client,
   target: string,
   limit: number,
   checkValue: Buffer,
+  { slices, slice }: Slice,
 ): Promise<BatchResult> {
-  const { rows } = await client.query('select * from encryption_rollout.encrypt_batch($1, $2, $3)', [
+  const { rows } = await client.query('select * from encryption_rollout.encrypt_batch($1, $2, $3, $4, $5)', [
     target,
     limit,
     checkValue,
+    slices,
+    slice,
   ]);
   return rows[0];
 }

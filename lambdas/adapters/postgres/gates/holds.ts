@@ -110,20 +110,21 @@ interface Answer {
 }
 
 /**
- * Records a person's answer, once. The same person may repeat it, in case that it did not get through.
- * @returns the token of the execution that waits for it; null when it does not wait yet
+ * Records a person's answer, once. The same person may repeat it, in case that it did not get through. It holds for the same
+ * question of every writer.
+ * @returns the tokens of the executions that wait for it already
  * @throws InvalidInput when there is nothing to decide, or somebody has decided
  */
 export async function decide(
   client: Client,
   { by, hold, decision, comment }: Answer,
-): Promise<{ gate: string; token: string | null }> {
+): Promise<{ gate: string; tokens: string[] }> {
   const unknown = `There is no hold ${hold}. The open ones are in the status.`;
   // Before the first rollout there is no such table.
   if (!(await hasRun(client))) throw new InvalidInput(unknown);
   return inTransaction(client, async () => {
     const { rows } = await client.query(
-      `select h.gate, h.attempt, h.task_token, h.decision, h.decided_by, h.decided_at, h.expires_at,
+      `select h.gate, h.attempt, h.task_token, h.unknown, h.decision, h.decided_by, h.decided_at, h.expires_at,
          h.expires_at <= clock_timestamp() as late,
          r.id as run_id, r.status, r.attempt as run_attempt
        from encryption_rollout.holds h join encryption_rollout.runs r on r.id = h.run_id
@@ -133,7 +134,8 @@ export async function decide(
     const found = rows[0];
     if (found === undefined) throw new InvalidInput(unknown);
     const { gate, task_token: token } = found;
-    if (found.decision === decision && found.decided_by === by) return { gate, token };
+    if (found.decision === decision && found.decided_by === by)
+      return { gate, tokens: token === null ? [] : [token] };
     if (found.decision !== null)
       throw new InvalidInput(
         found.decision === 'expired'
@@ -152,14 +154,18 @@ export async function decide(
       throw new InvalidInput(
         `Hold ${hold} expired at ${found.expires_at.toISOString()}, which counts as no-go.`,
       );
-    await client.query(
-      `update encryption_rollout.holds
-       set decision = $2, decided_at = clock_timestamp(), decided_by = $3, comment = $4 where id = $1`,
-      [hold, decision, by, comment],
-    );
     const run = { id: found.run_id, attempt: found.attempt };
-    await recordEvent(client, run, 'HOLD_DECIDED', { hold, gate, decision, by, comment });
-    return { gate, token };
+    const decided = await client.query<{ id: string; token: string | null }>(
+      `update encryption_rollout.holds
+       set decision = $5, decided_at = clock_timestamp(), decided_by = $6, comment = $7
+       where run_id = $1 and attempt = $2 and gate = $3 and unknown = $4 and decision is null
+         and expires_at > clock_timestamp()
+       returning id, task_token as token`,
+      [run.id, run.attempt, gate, found.unknown, decision, by, comment],
+    );
+    for (const { id } of decided.rows)
+      await recordEvent(client, run, 'HOLD_DECIDED', { hold: id, gate, decision, by, comment });
+    return { gate, tokens: decided.rows.flatMap(({ token }) => token ?? []) };
   });
 }
 

@@ -54,7 +54,7 @@ export async function noteWaiting(client: Client, run: Run, reason: string | nul
   await inTransaction(client, async () => {
     const { rows } = await client.query(
       `select waiting_for as before, waiting_since as since from encryption_rollout.runs
-       where id = $1 and attempt = $2 and status = 'ACTIVE' and waiting_for is distinct from $3 for update`,
+       where id = $1 and attempt = $2 and status = 'ACTIVE' and waiting_for is distinct from $3 for no key update`,
       [run.id, run.attempt, reason],
     );
     if (rows[0] === undefined) return;
@@ -136,7 +136,7 @@ export function tuneRun(client: Client, tuning: Tuning, plan: Plan): Promise<str
     );
     await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds, pace: wanted });
     if (wanted !== null)
-      return `From the next call on, a minute at most: as fast as the database allows, at work for ${number.format(100 * wanted.share)} % of the time at most, in batches of ${wanted.batchMilliseconds} ms.`;
+      return `From the next call on, a minute at most: as fast as the database allows, at work for ${number.format(100 * wanted.share)} % of the time at most, in batches of ${wanted.batchMilliseconds} ms, ${counted(wanted.writers, 'writer')} side by side.`;
     const ofRows = rows === null ? 'as large as in the plan' : `of ${counted(rows, 'row')}`;
     const ofSeconds = seconds === null ? 'as in the plan' : `of ${number.format(seconds)} s`;
     return `From the next batch on: batches ${ofRows}, pauses ${ofSeconds}.`;
@@ -148,13 +148,12 @@ function paceAfter(before: Pace | null, asked: RolloutInput['pace'], plan: Plan)
   if (asked === undefined) return before;
   if (before === null && asked.mode === undefined)
     throw new InvalidInput(
-      "The rollout goes at the plan's pace, which has no share and no milliseconds. Ask for the adaptive pace as well.",
+      "The rollout goes at the plan's pace, which has no share, no milliseconds and no writers. Ask for the adaptive pace as well.",
     );
-  const { mode = 'adaptive', share, batchMilliseconds } = asked;
-  return wantedPace({ pace: { ...plan.pace, ...before, mode } }, { share, batchMilliseconds });
+  return wantedPace({ pace: { ...plan.pace, ...before, mode: 'adaptive' } }, asked);
 }
 
-/** Changes the run under way, between two batches: one at work that kept us waiting would have to give way. */
+/** Changes the run under way. */
 async function change(
   client: Client,
   // biome-ignore lint/suspicious/noExplicitAny: a row, read by its column names
@@ -164,7 +163,7 @@ async function change(
   if (!(await hasRun(client))) throw new InvalidInput('No rollout has begun yet. Start one first.');
   return politely(client, async () => {
     const { rows } = await client.query(
-      'select * from encryption_rollout.runs order by started_at desc limit 1 for update',
+      'select * from encryption_rollout.runs order by started_at desc limit 1 for no key update',
     );
     const row = rows[0];
     if (row.status !== 'ACTIVE')

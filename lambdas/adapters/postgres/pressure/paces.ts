@@ -14,15 +14,15 @@ export async function setPace(client: Client, run: Run, pace: Pace | null): Prom
   ]);
 }
 
-/** What the last batch of each table has led to. */
+/** What the last batch of each writer has led to. */
 export async function readPaceStates(
   client: Client,
   run: Pick<Run, 'id'>,
-): Promise<(PaceState & { readonly table: string })[]> {
-  const { rows } = await client.query<PaceState & { table: string }>(
-    `select target as "table", batch_rows as rows, share, milliseconds_per_row as "millisecondsPerRow", active_sessions as "activeSessions",
+): Promise<(PaceState & { readonly table: string; readonly slice: number })[]> {
+  const { rows } = await client.query<PaceState & { table: string; slice: number }>(
+    `select target as "table", slice, batch_rows as rows, share, milliseconds_per_row as "millisecondsPerRow", active_sessions as "activeSessions",
        utilization, limited_by as "limitedBy"
-     from encryption_rollout.paces where run_id = $1 order by target`,
+     from encryption_rollout.paces where run_id = $1 order by target, slice`,
     [run.id],
   );
   return rows;
@@ -31,20 +31,21 @@ export async function readPaceStates(
 export async function savePaceState(
   client: Client,
   run: Run,
-  table: string,
+  { target, slice }: { readonly target: string; readonly slice: number },
   state: PaceState,
 ): Promise<void> {
   await client.query(
     `insert into encryption_rollout.paces
-       (run_id, target, batch_rows, share, milliseconds_per_row, active_sessions, utilization, limited_by)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)
-     on conflict (run_id, target) do update
+       (run_id, target, slice, batch_rows, share, milliseconds_per_row, active_sessions, utilization, limited_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+     on conflict (run_id, target, slice) do update
      set batch_rows = excluded.batch_rows, share = excluded.share, milliseconds_per_row = excluded.milliseconds_per_row,
        active_sessions = excluded.active_sessions, utilization = excluded.utilization, limited_by = excluded.limited_by,
        updated_at = clock_timestamp()`,
     [
       run.id,
-      table,
+      target,
+      slice,
       state.rows,
       state.share,
       state.millisecondsPerRow,

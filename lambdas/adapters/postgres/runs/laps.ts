@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber, Plan } from '../../../core/plan/plan.ts';
+import type { Slice } from '../encryption/engine.ts';
 import { inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 
@@ -16,20 +17,46 @@ export async function noticeLap(
   run: Run,
   table: string,
   phase: PhaseNumber,
+  slices: number,
 ): Promise<boolean> {
   const { rows } = await client.query<{ ended: boolean }>(
     `with before as (
        select lap from encryption_rollout.phases where run_id = $1 and target = $2 and number = $3
      ), now as (
-       select min(laps) as lap from encryption_rollout.cursors where target = $2 and purpose = 'encrypt'
+       select min(laps) as lap from encryption_rollout.cursors where target = $2 and purpose = 'encrypt' and slices = $4
      )
      update encryption_rollout.phases as p set lap = now.lap
      from before, now
      where run_id = $1 and target = $2 and number = $3 and p.lap is distinct from now.lap
      returning before.lap is not null as ended`,
-    [run.id, table, phase],
+    [run.id, table, phase, slices],
   );
   return rows[0]?.ended ?? false;
+}
+
+/**
+ * The slice's lap has found nothing. Asked of the last of them, it forgets what it knows of the others: they are done together,
+ * or begin anew.
+ * @returns whether that is true of all of the slices
+ */
+export async function exhaustSlice(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+  { slices, slice }: Slice,
+): Promise<boolean> {
+  const { rows } = await client.query<{ all: boolean }>(
+    `update encryption_rollout.phases
+     set exhausted_slices = case
+       when cardinality(array_remove(exhausted_slices, $5)) + 1 >= $4 then '{}'
+       else array_remove(exhausted_slices, $5) || $5
+     end
+     where run_id = $1 and target = $2 and number = $3
+     returning exhausted_slices = '{}' as all`,
+    [run.id, table, phase, slices, slice],
+  );
+  return rows[0]?.all ?? false;
 }
 
 /**
@@ -48,7 +75,8 @@ export async function giveUp(
   const { rows } = await client.query<{ laps: number; minutes: number }>(
     `update encryption_rollout.phases
      set rows_left = least(rows_left, $4),
-       left_lap = case when $4 < rows_left or rows_left is null then lap else left_lap end,
+       -- Laps are counted anew when the number of slices changes.
+       left_lap = case when $4 < rows_left or rows_left is null or lap < left_lap then lap else left_lap end,
        left_at = case when $4 < rows_left or rows_left is null then clock_timestamp() else left_at end
      where run_id = $1 and target = $2 and number = $3
      returning lap - left_lap as laps, (extract(epoch from clock_timestamp() - left_at) / 60)::float8 as minutes`,

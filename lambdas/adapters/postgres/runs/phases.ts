@@ -21,7 +21,13 @@ export async function passedPhases(client: Client, run: Run, table: string): Pro
   return new Set(rows.map(({ number }) => number));
 }
 
-export type PhaseRecord = PhaseProgress & { readonly startedAt: Moment };
+export type PhaseRecord = PhaseProgress & {
+  readonly startedAt: Moment;
+  /** Its batches have done their work. */
+  readonly isWorked: boolean;
+  /** Slices whose latest lap found nothing, while others are at work. */
+  readonly exhaustedSlices: readonly number[];
+};
 
 /** The phase's window and counts for the table; begins it, with one scan, when this attempt has not begun it. */
 export async function beginPhase(
@@ -41,7 +47,8 @@ export async function beginPhase(
        on conflict (run_id, target, number) do update
        set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, passed_at = null,
          rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
-         rows_attempted = 0, rows_failed = 0, lap = null, rows_left = null, left_lap = null, left_at = null
+         rows_attempted = 0, rows_failed = 0, lap = null, rows_left = null, left_lap = null, left_at = null,
+         exhausted_slices = '{}'
        where p.attempt < excluded.attempt`,
       [run.id, table, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
     );
@@ -79,6 +86,8 @@ async function readPhase(
   return (
     row && {
       startedAt: row.since,
+      isWorked: row.worked_at !== null,
+      exhaustedSlices: row.exhausted_slices,
       rowsWithPii: row.rows_with_pii,
       rowsAttempted: row.rows_attempted,
       rowsFailed: row.rows_failed,
@@ -141,6 +150,20 @@ export async function endWork(client: Client, run: Run, table: string, phase: Ph
     `update encryption_rollout.phases set worked_at = clock_timestamp()
      where run_id = $1 and target = $2 and number = $3 and attempt = $4 and worked_at is null`,
     [run.id, table, phase, run.attempt],
+  );
+}
+
+/** The slices of the table begin anew: no other call of the phase is at work on it. */
+export async function beginSlices(
+  client: Client,
+  run: Run,
+  tables: readonly string[],
+  phase: PhaseNumber,
+): Promise<void> {
+  await client.query(
+    `update encryption_rollout.phases set exhausted_slices = '{}'
+     where run_id = $1 and number = $2 and target = any ($3)`,
+    [run.id, phase, tables],
   );
 }
 

@@ -63,6 +63,8 @@ export async function openRun(
     if (last.status !== 'STOPPED' && (await isRunning(last.execution))) throw alreadyActive(last);
     await refuseWhileClearing(client, last, isRunning);
     const run = { id: last.id, attempt: last.attempt + 1 };
+    // What is still at work for the attempt before commits first.
+    await client.query('select from encryption_rollout.runs where id = $1 for update', [run.id]);
     await client.query(
       `update encryption_rollout.runs
        set attempt = $2, status = 'ACTIVE', execution = $3, attestations = attestations || $4,
@@ -132,8 +134,10 @@ export async function clearingUnderWay(
  * @throws RunSuperseded when that has happened already
  */
 export async function holdRun(client: Client, run: Run): Promise<void> {
+  // What people ask for while it runs does not wait for this lock. Several writers, one of which always has it, would let
+  // nobody through.
   const { rows } = await client.query<RunRow>(
-    'select attempt, status from encryption_rollout.runs where id = $1 for share',
+    'select attempt, status from encryption_rollout.runs where id = $1 for key share',
     [run.id],
   );
   const row = rows[0];
@@ -144,7 +148,7 @@ export async function holdRun(client: Client, run: Run): Promise<void> {
 }
 
 /**
- * Holds the run's work for the transaction, so that two deliveries of one request cannot do it side by side.
+ * Holds the run's audit for the transaction, so that two deliveries of one request cannot do it side by side.
  * @throws TransientError at once when another call has it: the retry finds that one's result
  */
 export async function holdWork(client: Client, run: Run): Promise<void> {
@@ -153,6 +157,23 @@ export async function holdWork(client: Client, run: Run): Promise<void> {
     "select from encryption_rollout.turns where what = 'work' for update skip locked",
   );
   if (rowCount === 0) throw new TransientError(`Another call is at work on run ${run.id}.`);
+}
+
+/**
+ * Holds the work on a slice of the table for the transaction; those on other slices go on.
+ * @throws TransientError at once when another call has it: the retry finds that one's result
+ */
+export async function holdSlice(client: Client, run: Run, table: string, slice: number): Promise<void> {
+  await holdRun(client, run);
+  await client.query(
+    'insert into encryption_rollout.writers (target, slice) values ($1, $2) on conflict do nothing',
+    [table, slice],
+  );
+  const { rowCount } = await client.query(
+    'select from encryption_rollout.writers where target = $1 and slice = $2 for update skip locked',
+    [table, slice],
+  );
+  if (rowCount === 0) throw new TransientError(`Another call is at work on slice ${slice} of ${table}.`);
 }
 
 /**
@@ -226,7 +247,9 @@ export async function isOver(client: Client, run: Run): Promise<boolean> {
 export async function fenceRun(client: Client, run: Run): Promise<void> {
   await client.query(
     `update encryption_rollout.runs set status = 'STOPPING'
-     where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING')`,
+     where id = (
+       select id from encryption_rollout.runs
+       where id = $1 and attempt = $2 and status in ('ACTIVE', 'STOPPING') for update)`,
     [run.id, run.attempt],
   );
 }

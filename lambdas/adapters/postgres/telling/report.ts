@@ -46,7 +46,6 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
       millisecondsPerRow: plan.maxMillisecondsPerRow,
       addedWriteMilliseconds: plan.writeLatency.maxAddedMilliseconds,
       hours: plan.overdueHours,
-      writers: plan.writers,
     },
     about: await readAbout(client),
     pace: await readPace(client, run.id),

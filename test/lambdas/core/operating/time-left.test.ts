@@ -49,7 +49,7 @@ describe('the hours left count', () => {
     const tuned: Tuned = {
       batchRows: null,
       pauseSeconds: null,
-      pace: { share: 0.5, batchMilliseconds: 500 },
+      pace: { share: 0.5, batchMilliseconds: 500, writers: 1 },
     };
     expect(left({}, { tuned })).toBeCloseTo((40_400 * 0.005 * 2) / 3_600 + audit + 4);
   });

@@ -13,7 +13,7 @@ import {
 } from '../../../../lambdas/core/pressure/pace.ts';
 import { calm } from '../healthy.ts';
 
-const wanted = { share: 0.9, batchMilliseconds: 500 };
+const wanted = { share: 0.9, batchMilliseconds: 500, writers: 1 };
 const governed = { ...defaultPlan, pace: { ...defaultPlan.pace, vcpus: 4 } };
 const idle = { utilization: 0, limitedBy: '' };
 const begun = firstPace(5_000, wanted);
@@ -156,5 +156,6 @@ test('an execution may ask for another pace than the deployment has', () => {
   expect(wantedPace(defaultPlan, { mode: 'adaptive', share: 0.3 })).toEqual({
     share: 0.3,
     batchMilliseconds: 500,
+    writers: 1,
   });
 });

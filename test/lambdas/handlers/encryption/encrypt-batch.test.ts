@@ -94,7 +94,7 @@ describe('EncryptBatch', () => {
   describe('at the adaptive pace', () => {
     beforeEach(async () => {
       await world.client.query(
-        `update encryption_rollout.runs set pace = '{"share": 1, "batchMilliseconds": 50}'`,
+        `update encryption_rollout.runs set pace = '{"share": 1, "batchMilliseconds": 50, "writers": 1}'`,
       );
     });
     const recorded = async () =>

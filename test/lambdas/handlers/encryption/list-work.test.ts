@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { roundsPerExecution, tablesPerRound } from '../../../../lambdas/core/plan/plan.ts';
+import { itemsPerRound, roundsPerExecution } from '../../../../lambdas/core/plan/plan.ts';
 import { appointments, createStaff, createSuppliers, deploy, staff, suppliers } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
@@ -21,13 +21,18 @@ const listed = (items: readonly { target: string; name: string }[]) =>
 
 describe('ListWork', () => {
   test('lists the table until its batches have said DONE, in this attempt', async () => {
-    const item = { run: { id: run.id, attempt: 1 }, phase: 1, target: appointments };
-    const first = { outcome: 'WORK', round: 1, items: [{ ...item, name: `${run.id}-1-p1-w1-1` }] };
+    const item = { run: { id: run.id, attempt: 1 }, phase: 1, target: appointments, slices: 1, slice: 0 };
+    const first = {
+      outcome: 'WORK',
+      round: 1,
+      writers: 1,
+      items: [{ ...item, name: `${run.id}-1-p1-w1-1` }],
+    };
     expect(await list()).toEqual(first);
     // Asked twice it gives the same names.
     expect(await list()).toEqual(first);
     await world.encrypt(run, 1);
-    expect(await list(1)).toEqual({ outcome: 'DONE', items: [], round: 2 });
+    expect(await list(1)).toEqual({ outcome: 'DONE', items: [], round: 2, writers: 1 });
 
     await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
     run = await world.prepare('second');
@@ -84,10 +89,30 @@ describe('ListWork of several tables', () => {
     ]);
     await world.encrypt(run, 1, appointments);
     await world.encrypt(run, 1, suppliers);
-    expect(await list(2)).toEqual({ outcome: 'DONE', items: [], round: 3 });
+    expect(await list(2)).toEqual({ outcome: 'DONE', items: [], round: 3, writers: 1 });
     // What one phase has done is not taken for what the next one has to do.
     const next = await world.invoke('list-work', { run, phase: 2, execution: `${run.id}-2-p2`, round: 0 });
     expect(next.items).toHaveLength(3);
+  });
+
+  test('gives each writer a slice of a table, those of a table together, where the phase has no upper limit', async () => {
+    await world.client.query(
+      `update encryption_rollout.runs set pace = '{"share": 1, "batchMilliseconds": 50, "writers": 2}'`,
+    );
+    const slicesOf = ({ items }: { items: readonly { target: string; slices: number; slice: number }[] }) =>
+      items.map(({ target, slices, slice }) => [target, slices, slice]);
+    expect(slicesOf(await list())).toEqual([appointments, staff, suppliers].map((table) => [table, 1, 0]));
+    const bulk = await world.invoke('list-work', { run, phase: 3, execution: `${run.id}-1-p3`, round: 0 });
+    expect(bulk.writers).toBe(2);
+    expect(slicesOf(bulk)).toEqual(
+      [appointments, staff, suppliers].flatMap((table) => [
+        [table, 2, 0],
+        [table, 2, 1],
+      ]),
+    );
+    // A call for slices that nobody lists any more does nothing.
+    const stale = { run, phase: 3, target: staff, slices: 3, slice: 2, execution: 'stale', batch: 0 };
+    expect(await world.invoke('encrypt-batch', stale)).toMatchObject({ outcome: 'CONTINUE', encrypted: 0 });
   });
 
   test('leaves out a table that the phase has nothing to do for', async () => {
@@ -111,7 +136,7 @@ describe('ListWork of several tables', () => {
       `insert into encryption_rollout.targets (name, schema_name, table_name, key_columns, key_types, columns, labels, sealed_columns, trigger_name, search_path)
        select 'public.t' || n, 'public', 't' || n, key_columns, key_types, columns, labels, sealed_columns, trigger_name, search_path
        from encryption_rollout.targets, generate_series(1, $1) as n where name = 'public.staff' order by n`,
-      [tablesPerRound],
+      [itemsPerRound],
     );
     await world.client.query(
       `insert into encryption_rollout.run_targets (run_id, target, attempt)
@@ -119,8 +144,8 @@ describe('ListWork of several tables', () => {
       [run.id, run.attempt],
     );
     const first = listed((await list()).items);
-    expect(first).toHaveLength(tablesPerRound);
-    expect(new Set(first.map(([, name]) => name)).size).toBe(tablesPerRound);
+    expect(first).toHaveLength(itemsPerRound);
+    expect(new Set(first.map(([, name]) => name)).size).toBe(itemsPerRound);
     await world.client.query(
       `insert into encryption_rollout.phases (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now, worked_at)
        select $1, target, 1, $2, 0, 0, clock_timestamp() from unnest($3::text[]) as target`,
@@ -128,8 +153,8 @@ describe('ListWork of several tables', () => {
     );
     const rest = listed((await list(1)).items);
     expect(rest.map(([, name]) => name)).toEqual(['w2-1', 'w2-2', 'w2-3']);
-    expect(new Set([...first, ...rest].map(([target]) => target)).size).toBe(tablesPerRound + 3);
+    expect(new Set([...first, ...rest].map(([target]) => target)).size).toBe(itemsPerRound + 3);
     // Many tables make for fewer rounds in what an execution's history holds.
-    expect(await list(roundsPerExecution(tablesPerRound))).toMatchObject({ outcome: 'CONTINUE', items: [] });
+    expect(await list(roundsPerExecution(itemsPerRound))).toMatchObject({ outcome: 'CONTINUE', items: [] });
   });
 });

@@ -283,11 +283,14 @@ describe('tune', () => {
     expect(done).toMatch(
       /as fast as the database allows, at work for 50 % of the time at most, in batches of 500 ms/,
     );
-    expect(status).toMatchObject({ tuned: { pace: { share: 0.5, batchMilliseconds: 500 } }, paces: [] });
+    expect(status).toMatchObject({
+      tuned: { pace: { share: 0.5, batchMilliseconds: 500, writers: 1 } },
+      paces: [],
+    });
     expect(await batch(1, 0)).toMatchObject({ pauseSeconds: 0, encrypted: 19 });
     const slower = await operate({ command: 'tune', pace: { batchMilliseconds: 100 } });
     expect(slower.status).toMatchObject({
-      tuned: { pace: { share: 0.5, batchMilliseconds: 100 } },
+      tuned: { pace: { share: 0.5, batchMilliseconds: 100, writers: 1 } },
       paces: [{ table: 'public.appointments', share: 0.25 }],
     });
     const planned = await operate({ command: 'tune', pace: { mode: 'plan' } });
