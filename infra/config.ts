@@ -9,6 +9,9 @@ import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import { Database, KeyTable, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
 import { defaultStackName } from '../lambdas/core/telling/hints.ts';
 
+/** Put on every resource besides `tags`. */
+export const ownTag = 'Application';
+
 const text = (pattern: RegExp, expected: string) => z.string(expected).regex(pattern, expected);
 
 const id = (prefix: string) =>
@@ -19,10 +22,49 @@ const secretArn = text(
   'expected the whole ARN of a secret, like arn:aws:secretsmanager:eu-west-1:123456789012:secret:database-AbCdEf',
 );
 
+const topicArn = text(
+  /^arn:aws[\w-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
+  'expected the ARN of a topic, like arn:aws:sns:eu-west-1:123456789012:Shop-Chat',
+);
+
+/** A key of several regions has an id of its own kind, `mrk-…`. */
 const kmsKeyArn = text(
-  /^arn:aws[\w-]*:kms:[a-z0-9-]+:\d{12}:key\/[0-9a-f-]+$/,
+  /^arn:aws[\w-]*:kms:[a-z0-9-]+:\d{12}:key\/(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/,
   'expected the ARN of a key, like arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
 );
+
+/** Of one resource; one of them is ours. https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html */
+const mostTags = 50;
+
+/** What all services take that are tagged here; IAM takes the least. */
+const tagText = (longest: number) => new RegExp(`^[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]{0,${longest}}$`, 'u');
+
+const Tags = z
+  .record(
+    z.string(),
+    z.string().regex(tagText(256), 'expected up to 256 letters, digits, spaces and _.:/=+-@'),
+  )
+  .default({})
+  .superRefine((tags, context) => {
+    const refuse = (name: string, message: string) =>
+      context.addIssue({ code: 'custom', input: name, message, path: [name] });
+    const seen = new Map([[ownTag.toLowerCase(), ownTag]]);
+    for (const name of Object.keys(tags)) {
+      const before = seen.get(name.toLowerCase());
+      if (name === '' || !tagText(128).test(name))
+        refuse(name, 'expected a name of 1 to 128 letters, digits, spaces and _.:/=+-@');
+      else if (/^aws:/i.test(name)) refuse(name, "expected a name that does not begin with AWS's own aws:");
+      else if (before !== undefined && before !== name)
+        refuse(name, `expected no name that differs from ${before} in case alone: IAM refuses them`);
+      seen.set(name.toLowerCase(), name);
+    }
+    if (Object.keys({ ...tags, [ownTag]: '' }).length > mostTags)
+      context.addIssue({
+        code: 'custom',
+        input: `${Object.keys(tags).length} tags`,
+        message: `expected at most ${mostTags - 1}: a resource takes ${mostTags}, one of them is ${ownTag}`,
+      });
+  });
 
 /** What every deployment may say. */
 const everywhere = {
@@ -38,7 +80,7 @@ const everywhere = {
   /** As databaseSecretKmsKeyArn, for a given key secret. */
   keySecretKmsKeyArn: kmsKeyArn.optional(),
   /** Put on every resource. */
-  tags: z.record(z.string().min(1).max(128), z.string().max(256)).default({}),
+  tags: Tags,
   /** Where people find docs/runbook.md: the links in the alarms begin with it. */
   runbookUrl: z.url('expected a URL, like https://wiki.example.com/runbook').optional(),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
@@ -67,12 +109,27 @@ const everywhere = {
     .strictObject({
       workspaceId: text(/^T[0-9A-Z]{5,}$/, 'expected the id of a Slack workspace, like T0123ABCD'),
       channelId: text(/^[CG][0-9A-Z]{5,}$/, 'expected the id of a Slack channel, like C0123ABCD'),
+      /** True: another stack has configured this channel, which AWS allows once, and names our topics in `alsoFollow`. */
+      configuredElsewhere: z.boolean().default(false),
+      /** ARNs of topics that the channel follows besides: the output ChatTopicArns of stacks with `configuredElsewhere`. */
+      alsoFollow: z.array(topicArn).default([]),
+    })
+    .superRefine(({ configuredElsewhere, alsoFollow: input }, context) => {
+      if (configuredElsewhere && input.length > 0)
+        context.addIssue({
+          code: 'custom',
+          input,
+          path: ['alsoFollow'],
+          message: 'expected none with configuredElsewhere: the stack that configures the channel names them',
+        });
     })
     .optional(),
   /** Names of the alarms that say that customers notice. Any of them in ALARM stops the rollout. */
   customerAlarms: z
     .array(text(/^(?!arn:)./, 'expected the name of an alarm, not its ARN'), 'expected a list')
     .default([]),
+  /** Keeps room for StopRollout in an account whose functions are at its limit. Lambda refuses where fewer than 100 would be left. */
+  reserveConcurrency: z.boolean().default(true),
   /** Takes a snapshot when the latest backup is too old, and waits for it, instead of refusing to begin. */
   takeBackup: z.boolean().default(false),
   /** Phases that begin only when a person has said so. */
@@ -104,6 +161,8 @@ const given = {
   securityGroupId: id('sg'),
   /** Creates the VPC endpoints that the functions need, in subnets without a way to the internet. */
   createVpcEndpoints: z.boolean().default(false),
+  /** For organizations that forbid functions outside a VPC: those without the database are in it as well. */
+  onlyInVpc: z.boolean().default(false),
   /** Whose CloudWatch metrics and backups are the database's. */
   database: Database,
   /** Overrides the secret's dbname; with IAM, the user's name is the default. */
@@ -161,6 +220,8 @@ const WithDemo = z.strictObject({
   ).optional(),
   /** Appointments of fictitious people. */
   demoRows: z.int('expected a number of rows').min(100).max(1_000_000).default(10_000),
+  /** A new account has few to reserve. */
+  reserveConcurrency: z.boolean().default(false),
   /** A new cluster has no snapshot yet. */
   takeBackup: z.boolean().default(true),
 });
@@ -212,6 +273,7 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
   if (result.success) {
     const { target, $schema: _, ...config } = result.data;
     const targets = 'targets' in config ? config.targets : undefined;
+    checkRegions(config, source);
     return { ...config, targets: oneOrMany(source, target, targets) } as RolloutConfig;
   }
   throw new ConfigurationError(
@@ -219,6 +281,38 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
       settingNames.includes(key) ? `not a setting that goes with ${choice}` : undefined,
     ),
   );
+}
+
+/** Settings that name something in a region, and where in their text it stands. */
+const placed = {
+  databaseSecretArn: /^arn:[^:]*:[^:]*:([^:]*):/,
+  keySecretArn: /^arn:[^:]*:[^:]*:([^:]*):/,
+  databaseSecretKmsKeyArn: /^arn:[^:]*:[^:]*:([^:]*):/,
+  keySecretKmsKeyArn: /^arn:[^:]*:[^:]*:([^:]*):/,
+  databaseHost: /\.([a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?$/,
+};
+
+/** The region that the settings are in, by the first that says so. A stack is in one, with all that it names. */
+export function regionOf(config: object): { readonly region: string; readonly setting: string } | undefined {
+  return regionsOf(config)[0];
+}
+
+function regionsOf(config: object) {
+  const given = config as Partial<Record<string, unknown>>;
+  return Object.entries(placed).flatMap(([setting, pattern]) => {
+    const region = pattern.exec(String(given[setting] ?? ''))?.[1];
+    return region === undefined ? [] : [{ region, setting }];
+  });
+}
+
+/** @throws ConfigurationError naming the first that is elsewhere */
+function checkRegions(config: object, source: string): void {
+  const [first, ...others] = regionsOf(config);
+  const other = others.find(({ region }) => region !== first?.region);
+  if (first !== undefined && other !== undefined)
+    throw new ConfigurationError(
+      `${source}: ${other.setting}: found one in ${other.region}, expected ${first.region}, as ${first.setting}: a deployment and all that it reads are in one region. Replicate the secret or the key there`,
+    );
 }
 
 /**

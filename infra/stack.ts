@@ -1,12 +1,13 @@
-import { Annotations, CfnOutput, RemovalPolicy, Stack, type StackProps, Tags } from 'aws-cdk-lib';
+import { Annotations, CfnOutput, RemovalPolicy, Stack, type StackProps, Tags, Token } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
 import { tablesInWords } from '../lambdas/core/gates/judgement.ts';
+import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { planOf, Settings, targetName } from '../lambdas/core/plan/settings.ts';
 import { PostRolloutMachine } from './afterwards/post-rollout-machine.ts';
 import { CheckSchedules } from './afterwards/schedules.ts';
-import type { RolloutConfig } from './config.ts';
+import { ownTag, type RolloutConfig, regionOf } from './config.ts';
 import { EncryptBatchesMachine } from './encryption/encrypt-batches-machine.ts';
 import { FinalAuditMachine } from './encryption/final-audit-machine.ts';
 import { Functions } from './functions/functions.ts';
@@ -27,7 +28,7 @@ import { Stopping } from './stopping/stop-from-outside.ts';
 import { acknowledgeFindings } from './surroundings/acknowledgements.ts';
 import { DemoSurroundings } from './surroundings/demo.ts';
 import { Endpoints } from './surroundings/endpoints.ts';
-import { GivenSurroundings } from './surroundings/surroundings.ts';
+import { GivenSurroundings, isOnlyInVpc } from './surroundings/surroundings.ts';
 import { Chat } from './telling/chat.ts';
 import { Notifications } from './telling/notifications.ts';
 import { PageMachine } from './telling/page-machine.ts';
@@ -45,13 +46,18 @@ interface EncryptionRolloutStackProps extends StackProps {
 export class EncryptionRolloutStack extends Stack {
   constructor(scope: Construct, id: string, { config, ...props }: EncryptionRolloutStackProps) {
     super(scope, id, props);
+    const placed = regionOf(config);
+    if (placed !== undefined && !Token.isUnresolved(this.region) && placed.region !== this.region)
+      throw new ConfigurationError(
+        `${placed.setting}: found one in ${placed.region}, expected ${this.region}, where this is deployed. Set AWS_REGION, or the profile's region, to ${placed.region}, or name what is in ${this.region}`,
+      );
     if (config.runbookUrl === undefined)
       Annotations.of(this).addInfo(
         'Found no runbookUrl: pages will not link the runbook. Publish docs/runbook.md where a phone opens it, and say where.',
       );
     const plan = planOf(config);
     const names = namesOf(config);
-    Tags.of(this).add('Application', 'encryption-rollout');
+    Tags.of(this).add(ownTag, 'encryption-rollout');
     for (const [name, value] of Object.entries(config.tags)) Tags.of(this).add(name, value);
     // One log for all handlers: a run reads from top to bottom.
     const logGroup = new LogGroup(this, 'Log', {
@@ -107,6 +113,7 @@ export class EncryptionRolloutStack extends Stack {
         notifications,
         topics: [...Object.values(topics), notifications.updates],
         logGroup,
+        network: isOnlyInVpc(config) ? surroundings.network : undefined,
       });
 
     const shared = { names, functions, topics };
@@ -253,8 +260,8 @@ export class EncryptionRolloutStack extends Stack {
         excludePunctuation: true,
         excludeCharacters: everythingButHexDigits,
       },
-      // Deleting the stack must never delete the only key to the data.
-      removalPolicy: RemovalPolicy.RETAIN,
+      // Deleting the stack must never delete the only key to the data. A first deployment that fails has encrypted none.
+      removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
     });
     new CfnOutput(this, 'KeySecretArn', {
       description: 'The encryption key. It outlives the stack.',

@@ -8,7 +8,7 @@ import type { Settings } from '../../lambdas/core/plan/settings.ts';
 import type { CheckSchedules } from '../afterwards/schedules.ts';
 import type { RolloutConfig } from '../config.ts';
 import type { Names } from '../names.ts';
-import { allowNetworkInterfaces, type Surroundings } from '../surroundings/surroundings.ts';
+import { allowNetworkInterfaces, isOnlyInVpc, type Surroundings } from '../surroundings/surroundings.ts';
 import { runtimeOfFunctions, withBundle } from './bundles.ts';
 import { handlerOf } from './handler-files.ts';
 import { grantNeeds, machineArn, type Needs, type ReadableSecret } from './permissions.ts';
@@ -57,7 +57,7 @@ export type FunctionName = keyof typeof functions;
 
 export const functionNames = Object.keys(functions) as FunctionName[];
 
-/** Those that reach the database. From their subnets there need not be a way to SNS. */
+/** Those that reach the database. From their subnets there need not be a way to SNS, unless all functions are there. */
 export const functionsInVpc = functionNames.filter((name) => !('database' in functions[name]));
 
 interface FunctionsProps {
@@ -72,7 +72,7 @@ interface FunctionsProps {
   readonly topic: ITopic;
 }
 
-/** The handlers as Lambda functions, in the operator's VPC but for two, each with a role of its own. */
+/** The handlers as Lambda functions, in the operator's VPC but for two, unless all must be, each with a role of its own. */
 export class Functions extends Construct {
   private readonly byName: ReadonlyMap<FunctionName, LambdaFunction>;
 
@@ -107,6 +107,7 @@ export class Functions extends Construct {
     { config, names, surroundings, keySecret, logGroup, checks, topic }: FunctionsProps,
   ): LambdaFunction {
     const needs: FunctionDefinition = functions[name];
+    const isInVpc = needs.database !== false || isOnlyInVpc(config);
     const role = new Role(this, `${name}Role`, {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       description: `${name} of ${config.stackName}`,
@@ -119,7 +120,9 @@ export class Functions extends Construct {
       handler: handlerOf(name),
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
-      ...(needs.database === false ? {} : surroundings.network),
+      ...(isInVpc ? surroundings.network : {}),
+      // Two, for the end of an execution and an alarm at once.
+      ...(needs.stops && config.reserveConcurrency ? { reservedConcurrentExecutions: 2 } : {}),
       role,
       logGroup,
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was
@@ -153,7 +156,7 @@ export class Functions extends Construct {
     });
 
     logGroup.grantWrite(role);
-    if (needs.database !== false) allowNetworkInterfaces(role);
+    if (isInVpc) allowNetworkInterfaces(role);
     grantNeeds(role, needs, { config, names, surroundings, keySecret, checks, topic });
     return lambda;
   }

@@ -110,38 +110,41 @@ function whereIsIt(names: Names, rowsPerSecond: MathExpression): IWidget[] {
 
 /** What the vitals are read from, with the limits that they are held against. */
 function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashboardProps): IWidget[] {
-  const { clusterIdentifier, instanceIdentifier, replicas } = database;
+  const { clusterIdentifier, instances, replicas } = database;
+  const isAurora = clusterIdentifier !== undefined && instances.length === 0;
+  const members = clusterIdentifier === undefined ? [database.instanceIdentifier ?? ''] : instances;
   const metric = (metricName: string, statistic: string, dimensionsMap: Record<string, string>) =>
     new Metric({ namespace: 'AWS/RDS', metricName, statistic, dimensionsMap, period: Duration.minutes(1) });
   const limit = (value: number, label: string) => ({ value, label });
   const width = 6;
-  const ofDatabase: Record<string, string> =
-    clusterIdentifier !== undefined
-      ? { DBClusterIdentifier: clusterIdentifier, Role: 'WRITER' }
-      : { DBInstanceIdentifier: instanceIdentifier ?? '' };
-  const lag =
-    clusterIdentifier !== undefined
-      ? [metric('AuroraReplicaLagMaximum', 'Maximum', { DBClusterIdentifier: clusterIdentifier })]
-      : replicas.map((replica) => metric('ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }));
+  const ofDatabase = (name: string, statistic: string) =>
+    isAurora
+      ? [metric(name, statistic, { DBClusterIdentifier: clusterIdentifier, Role: 'WRITER' })]
+      : members.map((member) => metric(name, statistic, { DBInstanceIdentifier: member }));
+  const lag = isAurora
+    ? [metric('AuroraReplicaLagMaximum', 'Maximum', { DBClusterIdentifier: clusterIdentifier })]
+    : [...replicas, ...instances].map((replica) =>
+        metric('ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }),
+      );
   return [
     new GraphWidget({
       title: 'How is the database? CPU, %',
-      left: [metric('CPUUtilization', 'Average', ofDatabase)],
+      left: ofDatabase('CPUUtilization', 'Average'),
       leftAnnotations: [limit(throttle.cpuPercent, 'batches pause'), limit(abort.cpuPercent, 'stops')],
       leftYAxis: { min: 0, max: 100 },
       width,
     }),
     new GraphWidget({
       title: 'Connections',
-      left: [metric('DatabaseConnections', 'Maximum', ofDatabase)],
+      left: ofDatabase('DatabaseConnections', 'Maximum'),
       width,
     }),
-    ...(clusterIdentifier !== undefined
+    ...(isAurora
       ? []
       : [
           new GraphWidget({
             title: 'Free storage, bytes',
-            left: [metric('FreeStorageSpace', 'Minimum', ofDatabase)],
+            left: ofDatabase('FreeStorageSpace', 'Minimum'),
             leftAnnotations: [limit(abort.minFreeStorageBytes, 'stops')],
             leftYAxis: { min: 0 },
             width,
@@ -151,14 +154,9 @@ function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashbo
       ? []
       : [
           new GraphWidget({
-            title: `Replica lag, ${clusterIdentifier !== undefined ? 'ms' : 's'}`,
+            title: `Replica lag, ${isAurora ? 'ms' : 's'}`,
             left: lag,
-            leftAnnotations: [
-              limit(
-                throttle.replicaLagSeconds * (clusterIdentifier !== undefined ? 1_000 : 1),
-                'batches pause',
-              ),
-            ],
+            leftAnnotations: [limit(throttle.replicaLagSeconds * (isAurora ? 1_000 : 1), 'batches pause')],
             width,
           }),
         ]),

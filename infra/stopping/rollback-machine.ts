@@ -20,7 +20,7 @@ export function unfinished(names: Names, targets: readonly Target[]): string {
 
 /**
  * Stops a rollout safely and tells the people on call. A step that fails does not keep the later ones from being
- * tried, and the execution fails in the end. Its steps: CancelBatches fences the run and ends what is at work, DisableTrigger
+ * tried, but for the proof, which does not hold up the page that a trigger may be on; and the execution fails in the end. Its steps: CancelBatches fences the run and ends what is at work, DisableTrigger
  * switches the triggers off, ProvePlaintext counts what is readable, GatherEvidence closes the run and says what was found, and
  * a page is sent. Three roads lead here: a phase that fails (runs/rollout-endings.ts), and from outside the machine an execution
  * that ends before its time and an alarm (stop-from-outside.ts).
@@ -75,6 +75,7 @@ export class RollbackMachine extends Construct {
       .otherwise(new Succeed(this, 'RolledBack', { outputPath: '$.evidence' }));
 
     onError(cancelBatches, '$.failure', disableTrigger).next(disableTrigger);
+    // No page waits for a scan while a trigger may be on.
     onError(disableTrigger, '$.failure', gatherEvidence).next(provePlaintext);
     onError(provePlaintext, '$.failure', gatherEvidence).next(gatherEvidence);
     onError(gatherEvidence, '$.failure', noEvidence).next(notifyOnCall);

@@ -91,7 +91,7 @@ export class DemoSurroundings extends Construct implements Surroundings {
     });
 
     this.network = { vpc, vpcSubnets: { subnets: vpc.isolatedSubnets }, securityGroups: [functions] };
-    this.database = { clusterIdentifier, replicas: [] };
+    this.database = { clusterIdentifier, instances: [], replicas: [] };
     const secret = cluster.secret as ISecret;
     this.login = {
       environment: { DATABASE_SECRET_ARN: secret.secretArn, DATABASE_TLS: 'verify-full' },

@@ -1,5 +1,9 @@
-import { Stack } from 'aws-cdk-lib';
-import { CfnSecurityGroup, CfnSecurityGroupIngress, CfnVPCEndpoint } from 'aws-cdk-lib/aws-ec2';
+import {
+  CfnSecurityGroup,
+  CfnSecurityGroupIngress,
+  CfnVPCEndpoint,
+  InterfaceVpcEndpointAwsService,
+} from 'aws-cdk-lib/aws-ec2';
 import { Construct } from 'constructs';
 import type { GivenConfig } from '../config.ts';
 
@@ -11,8 +15,9 @@ export const endpointServices = ['secretsmanager', 'monitoring', 'rds', 'states'
 
 /** Interface endpoints with private DNS, for subnets without a way to the internet, open to the functions alone. */
 export class Endpoints extends Construct {
-  constructor(scope: Construct, id: string, { stackName, vpcId, subnetIds, securityGroupId }: GivenConfig) {
+  constructor(scope: Construct, id: string, config: GivenConfig) {
     super(scope, id);
+    const { stackName, vpcId, subnetIds, securityGroupId } = config;
     const group = new CfnSecurityGroup(this, 'SecurityGroup', {
       vpcId,
       groupDescription: `Endpoints of ${stackName}`,
@@ -25,13 +30,14 @@ export class Endpoints extends Construct {
       toPort: 443,
       description: 'HTTPS from the functions',
     });
-    for (const service of endpointServices) {
+    for (const service of [...endpointServices, ...(config.onlyInVpc ? ['sns'] : [])]) {
       new CfnVPCEndpoint(this, service, {
         vpcId,
         subnetIds,
         securityGroupIds: [group.attrGroupId],
         vpcEndpointType: 'Interface',
-        serviceName: `com.amazonaws.${Stack.of(this).region}.${service}`,
+        // Some begin with `cn.` in China: CDK knows which.
+        serviceName: new InterfaceVpcEndpointAwsService(service).name,
         privateDnsEnabled: true,
       });
     }

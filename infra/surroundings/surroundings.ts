@@ -11,7 +11,7 @@ import { PolicyStatement, type Role } from 'aws-cdk-lib/aws-iam';
 import { type ISecret, Secret } from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
 import type { Database } from '../../lambdas/core/plan/settings.ts';
-import type { GivenConfig } from '../config.ts';
+import type { GivenConfig, RolloutConfig } from '../config.ts';
 
 /** What is there around a rollout: where its functions run, and the database. */
 export interface Surroundings {
@@ -98,6 +98,11 @@ function byToken(scope: Construct, config: Given<'iam'>): DatabaseAccess {
   };
 }
 
+/** Whether functions that need no database are in the network, too. */
+export function isOnlyInVpc(config: RolloutConfig): boolean {
+  return !config.demo && config.onlyInVpc;
+}
+
 /** Lambda makes the network interfaces of a function in a VPC as that function. These actions know no resources. */
 export function allowNetworkInterfaces(role: Role): void {
   role.addToPolicy(
@@ -129,7 +134,9 @@ export function grantSecret(
       actions: ['kms:Decrypt'],
       resources: [kmsKeyArn],
       conditions: {
-        StringEquals: { 'kms:ViaService': `secretsmanager.${Stack.of(role).region}.amazonaws.com` },
+        StringEquals: {
+          'kms:ViaService': `secretsmanager.${Stack.of(role).region}.${Stack.of(role).urlSuffix}`,
+        },
       },
     }),
   );

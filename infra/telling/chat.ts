@@ -1,15 +1,16 @@
-import { Duration } from 'aws-cdk-lib';
+import { CfnOutput, Duration } from 'aws-cdk-lib';
 import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
 import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Code, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
-import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
 import type { RolloutConfig } from '../config.ts';
 import { runtimeOfFunctions, withBundle } from '../functions/bundles.ts';
 import { handlerOf } from '../functions/handler-files.ts';
 import type { Names } from '../names.ts';
+import { allowNetworkInterfaces, type Surroundings } from '../surroundings/surroundings.ts';
 import type { Notifications } from './notifications.ts';
 
 interface ChatProps {
@@ -19,6 +20,8 @@ interface ChatProps {
   /** What the chat follows. */
   readonly topics: readonly ITopic[];
   readonly logGroup: ILogGroup;
+  /** Where TellChat runs; anywhere when not given. */
+  readonly network: Surroundings['network'] | undefined;
 }
 
 /**
@@ -26,7 +29,11 @@ interface ChatProps {
  * topics by itself; TellChat puts everything else into its form, on a topic of its own.
  */
 export class Chat extends Construct {
-  constructor(scope: Construct, id: string, { names, slack, notifications, topics, logGroup }: ChatProps) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { names, slack, notifications, topics, logGroup, network }: ChatProps,
+  ) {
     super(scope, id);
     const told = notifications.create('Chat', []);
     const role = new Role(this, 'TellChatRole', {
@@ -44,16 +51,25 @@ export class Chat extends Construct {
           code: Code.fromAsset(directory),
           handler: handlerOf('TellChat'),
           timeout: Duration.seconds(30),
+          ...network,
           role,
           logGroup,
           environment: { CHAT_TOPIC_ARN: told.topicArn, POWERTOOLS_SERVICE_NAME: 'encryption-rollout' },
         }),
     );
+    if (network !== undefined) allowNetworkInterfaces(role);
     logGroup.grantWrite(role);
     told.grantPublish(role);
     notifications.grantEncryption(role);
     for (const topic of topics) topic.addSubscription(new LambdaSubscription(tellChat));
 
+    // A channel is configured once in an account, so the stack that does it follows those of the others.
+    new CfnOutput(this, 'TopicArns', {
+      description: 'For alsoFollow of the stack that configures the Slack channel',
+      value: [...topics, told].map(({ topicArn }) => topicArn).join(','),
+    }).overrideLogicalId('ChatTopicArns');
+    if (slack.configuredElsewhere) return;
+    const others = slack.alsoFollow.map((arn, index) => Topic.fromTopicArn(this, `Follows${index}`, arn));
     const channelRole = new Role(this, 'ChannelRole', {
       // Without a condition: this service is not documented to say for whom it comes. It takes the role of an account
       // only from who may pass it there.
@@ -71,7 +87,7 @@ export class Chat extends Construct {
       slackChannelConfigurationName: names.of('Slack'),
       slackWorkspaceId: slack.workspaceId,
       slackChannelId: slack.channelId,
-      notificationTopics: [...topics, told],
+      notificationTopics: [...topics, told, ...others],
       role: channelRole,
       // Nobody does more from the channel than read, whatever role they bring along.
       guardrailPolicies: [ManagedPolicy.fromAwsManagedPolicyName('CloudWatchReadOnlyAccess')],

@@ -99,7 +99,12 @@ export function alarming(): void {
   test('every template passes cfn-lint', async () => {
     const folder = join(theWorld().directory, 'lint');
     const given = readConfig('config/example.json') as GivenConfig;
-    const slack = { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD' };
+    const slack = {
+      workspaceId: 'T0123ABCD',
+      channelId: 'C0123ABCD',
+      configuredElsewhere: false,
+      alsoFollow: ['arn:aws:sns:us-east-1:123456789012:Shop-Chat'],
+    };
     const configs: RolloutConfig[] = [
       { ...given, createVpcEndpoints: true },
       { ...given, slack, stackName: 'WithSlack' },

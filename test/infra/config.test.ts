@@ -2,9 +2,10 @@ import { execFile } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Stack } from 'aws-cdk-lib';
+import { App, Stack } from 'aws-cdk-lib';
 import { describe, expect, test } from 'vitest';
 import { configOf, type GivenConfig, parseConfig, readConfig } from '../../infra/config.ts';
+import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { GivenSurroundings } from '../../infra/surroundings/surroundings.ts';
 import { ConfigurationError } from '../../lambdas/core/plan/configuration-error.ts';
 
@@ -99,6 +100,57 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [
       { offPeak: { timeZone: 'UTC', windows: [{ ...nights, from: '24:00' }] } },
       'offPeak.windows.0.from: found "24:00", expected a time like 22:30',
+    ],
+    [
+      { database: { clusterIdentifier: 'a', instances: ['a-instance-1'] } },
+      'database.instances: found ["a-instance-1"], expected the three of a Multi-AZ DB cluster, or none for Aurora',
+    ],
+    [
+      { database: { instanceIdentifier: 'a', instances: ['a', 'b', 'c'] } },
+      'database.instances: found ["a","b","c"], expected none without clusterIdentifier: they are those of a cluster',
+    ],
+    [
+      { database: { instanceIdentifier: 'appointments--1' } },
+      'database.instanceIdentifier: found "appointments--1", expected an identifier of RDS in lower case, like appointments-1',
+    ],
+    [
+      { tags: { application: 'shop' } },
+      'tags.application: found "application", expected no name that differs from Application in case alone: IAM refuses them',
+    ],
+    [
+      { tags: { 'aws:owner': 'x' } },
+      `tags.aws:owner: found "aws:owner", expected a name that does not begin with AWS's own aws:`,
+    ],
+    [
+      { tags: { 'R&D': 'x' } },
+      'tags.R&D: found "R&D", expected a name of 1 to 128 letters, digits, spaces and _.:/=+-@',
+    ],
+    [
+      { tags: { Owner: 'a;b' } },
+      'tags.Owner: found "a;b", expected up to 256 letters, digits, spaces and _.:/=+-@',
+    ],
+    [
+      { tags: Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`Tag${n}`, ''])) },
+      'tags: found "50 tags", expected at most 49: a resource takes 50, one of them is Application',
+    ],
+    [
+      { keySecretArn: 'arn:aws:secretsmanager:us-east-1:123456789012:secret:key-AbCdEf' },
+      'keySecretArn: found one in us-east-1, expected eu-west-1, as databaseSecretArn: a deployment and all that it reads are in one region. Replicate the secret or the key there',
+    ],
+    [
+      { databaseHost: 'main.cluster-abc.us-east-1.rds.amazonaws.com' },
+      'databaseHost: found one in us-east-1, expected eu-west-1, as databaseSecretArn: a deployment and all that it reads are in one region. Replicate the secret or the key there',
+    ],
+    [
+      {
+        slack: {
+          workspaceId: 'T0123ABCD',
+          channelId: 'C0123ABCD',
+          configuredElsewhere: true,
+          alsoFollow: ['arn:aws:sns:eu-west-1:123456789012:Shop-Chat'],
+        },
+      },
+      'slack.alsoFollow: found ["arn:aws:sns:eu-west-1:123456789012:Shop-Chat"], expected none with configuredElsewhere: the stack that configures the channel names them',
     ],
     [{ vpcid: 'x' }, 'vpcid: unknown setting'],
     [{ target: { tabel: 'x' } }, 'target.tabel: unknown setting'],
@@ -258,6 +310,30 @@ describe('a wrong setting is named with what was found and what is expected', ()
     ]);
     expect(() => parseConfig({ demo: true, targets: [{}] }, 'test')).toThrow(
       'test: targets: not a setting that goes with "demo": true',
+    );
+  });
+
+  test.each([
+    {
+      databaseSecretKmsKeyArn: 'arn:aws:kms:eu-west-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab',
+    },
+    { keySecretKmsKeyArn: 'arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef' },
+    { databaseSecretArn: 'arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:rds!db-0a1b-AbCdEf' },
+    { databaseSecretArn: 'arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:a/b-AbCdEf' },
+    { tags: { 'Team owner': 'a@b.example', Größe: '' } },
+    { tags: Object.fromEntries(Array.from({ length: 49 }, (_, n) => [`Tag${n}`, ''])) },
+    { database: { clusterIdentifier: 'a', instances: ['a-instance-1', 'a-instance-2', 'a-instance-3'] } },
+  ])('what AWS takes is taken: %j', (given) => {
+    expect(parseConfig({ ...right, ...given }, 'x')).toMatchObject(given);
+  });
+
+  test('what lies in another region than the stack', () => {
+    const config = parseConfig(right, 'x');
+    const deploy = () =>
+      new EncryptionRolloutStack(new App(), 'Elsewhere', { config, env: { region: 'us-east-1' } });
+    expect(deploy).toThrow(ConfigurationError);
+    expect(deploy).toThrow(
+      /^databaseSecretArn: found one in eu-west-1, expected us-east-1, where this is deployed\. Set AWS_REGION/,
     );
   });
 

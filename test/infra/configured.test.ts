@@ -1,16 +1,19 @@
 /** What settings change in the template. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, parseConfig, readConfig, settingNames } from '../../infra/config.ts';
 import { functionsInVpc } from '../../infra/functions/functions.ts';
+import { EncryptionRolloutStack } from '../../infra/stack.ts';
 import { endpointServices } from '../../infra/surroundings/endpoints.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import { planOf, targetSettings } from '../../lambdas/core/plan/settings.ts';
 
+const flags = JSON.parse(readFileSync('cdk.json', 'utf8')).context;
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(
   structuredClone(synthesizeRollout(config).template) as object as Record<string, unknown>,
@@ -88,6 +91,106 @@ describe('a plan of its own', () => {
       maxMillisecondsPerRow: 8,
       abort: { ...defaultPlan.abort, errorPercent: 2 },
     });
+  });
+});
+
+describe('in an account with rules of its own', () => {
+  const given = JSON.parse(readFileSync('config/example.json', 'utf8'));
+  const inRegion = (region: string, partition: string, more: object): Template => {
+    const config = parseConfig(
+      {
+        ...given,
+        databaseSecretArn: `arn:${partition}:secretsmanager:${region}:123456789012:secret:database-AbCdEf`,
+        databaseSecretKmsKeyArn: `arn:${partition}:kms:${region}:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab`,
+        ...more,
+      },
+      'test',
+    );
+    const app = new App({ analyticsReporting: false, context: flags });
+    return Template.fromStack(new EncryptionRolloutStack(app, config.stackName, { config, env: { region } }));
+  };
+  const china = inRegion('cn-north-1', 'aws-cn', {
+    createVpcEndpoints: true,
+    onlyInVpc: true,
+    slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD', configuredElsewhere: true },
+    database: { clusterIdentifier: 'main', instances: ['main-1', 'main-2', 'main-3'] },
+  });
+
+  test('endpoints have the names that they have in China', () => {
+    const services = Object.values(china.findResources('AWS::EC2::VPCEndpoint')).map(
+      ({ Properties }) => Properties.ServiceName,
+    );
+    // As CDK's table has them, by service.
+    expect(services.sort()).toEqual([
+      'cn.com.amazonaws.cn-north-1.monitoring',
+      'cn.com.amazonaws.cn-north-1.rds',
+      'cn.com.amazonaws.cn-north-1.states',
+      'com.amazonaws.cn-north-1.scheduler',
+      'com.amazonaws.cn-north-1.secretsmanager',
+      'com.amazonaws.cn-north-1.sns',
+    ]);
+  });
+
+  test.each([
+    ['cn-north-1', 'aws-cn', china],
+    ['us-gov-west-1', 'aws-us-gov', inRegion('us-gov-west-1', 'aws-us-gov', {})],
+  ])('%s: no ARN is of another partition, no key is for another suffix', (_region, partition, template) => {
+    const text = JSON.stringify(template);
+    expect(text).not.toMatch(/arn:aws:/);
+    expect(text).toMatch(new RegExp(`arn:${partition}:|AWS::Partition`));
+    const via = [...text.matchAll(/"kms:ViaService":("[^"]*"|\{.*?\]\]\})/g)].map(([, value]) => value);
+    expect(via.length).toBeGreaterThan(0);
+    for (const each of via)
+      expect(each).toMatch(
+        /^\{"Fn::Join":.*AWS::URLSuffix|amazonaws\.com\.cn"$|us-gov-west-1\.amazonaws\.com"$/,
+      );
+  });
+
+  test('no function is outside of the VPC where an organization forbids that, and each may join it', () => {
+    const functions = Object.values(china.findResources('AWS::Lambda::Function'));
+    expect(functions.map(({ Properties }) => Properties.FunctionName)).toContain(
+      'EncryptionRollout-TellChat',
+    );
+    for (const { Properties } of functions)
+      expect(Properties.VpcConfig, Properties.FunctionName).toMatchObject({ SubnetIds: given.subnetIds });
+    const joining = Object.values(china.findResources('AWS::IAM::Policy')).filter(({ Properties }) =>
+      JSON.stringify(Properties).includes('ec2:CreateNetworkInterface'),
+    );
+    expect(joining).toHaveLength(functions.length);
+  });
+
+  test('a Slack channel that another stack has configured is left to it, which follows this one', () => {
+    china.resourceCountIs('AWS::Chatbot::SlackChannelConfiguration', 0);
+    const { Value } = china.toJSON().Outputs.ChatTopicArns;
+    expect(JSON.stringify(Value).match(/"Ref"/g)).toHaveLength(5);
+    const arn = 'arn:aws:sns:eu-west-1:123456789012:Shop-Chat';
+    const owner = inRegion('eu-west-1', 'aws', {
+      slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD', alsoFollow: [arn] },
+      reserveConcurrency: false,
+    });
+    const [channel] = Object.values(owner.findResources('AWS::Chatbot::SlackChannelConfiguration'));
+    expect(channel?.Properties.SnsTopicArns).toContain(arn);
+    // Where an account is too small to reserve any.
+    expect(JSON.stringify(owner)).not.toContain('ReservedConcurrentExecutions');
+  });
+
+  test("a Multi-AZ DB cluster's instances are on the dashboard, each by its own metrics", () => {
+    const [dashboard] = Object.values(china.findResources('AWS::CloudWatch::Dashboard'));
+    const body = JSON.stringify(dashboard?.Properties.DashboardBody);
+    for (const metric of ['CPUUtilization', 'FreeStorageSpace', 'ReplicaLag'])
+      for (const instance of ['main-1', 'main-2', 'main-3'])
+        expect(body).toMatch(new RegExp(`${metric}[^\\]]*DBInstanceIdentifier[^\\]]*${instance}`));
+    expect(body).not.toContain('Aurora');
+  });
+
+  test('every feature flag that CDK recommends is decided, so that a later one changes nothing by itself', () => {
+    expect(Object.keys(flags)).toEqual(
+      expect.arrayContaining(
+        Object.keys(
+          JSON.parse(readFileSync('node_modules/aws-cdk-lib/recommended-feature-flags.json', 'utf8')),
+        ),
+      ),
+    );
   });
 });
 

@@ -60,6 +60,40 @@ test('the guide to deployment names every endpoint that is created', () => {
   for (const service of endpointServices) expect(guide).toContain(`.${service}\``);
 });
 
+test('delete-old-versions deletes what the stack no longer names, and nothing when it names none', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'aws-cli-'));
+  const run = (current: string) =>
+    new Promise<string>((resolve) => {
+      const summaries = (type: string) => `*"AWS::Lambda::${type}'"*)`;
+      writeFileSync(
+        join(directory, 'aws'),
+        [
+          '#!/bin/sh',
+          'case "$*" in',
+          'stepfunctions*) ;;',
+          `${summaries('Version')} printf '${current}\\n';;`,
+          `${summaries('Function')} printf 'R-Gate\\tR-Monitor\\n';;`,
+          '"lambda list-versions-by-function --function-name R-Gate "*) printf "arn:R-Gate:1\\tarn:R-Gate:2\\n";;',
+          '"lambda list-versions-by-function"*) printf "arn:R-Monitor:12\\tarn:R-Monitor:1\\n";;',
+          '"lambda delete-function --function-name "*) echo "$4";;',
+          '*) exit 64;;',
+          'esac',
+        ].join('\n'),
+        { mode: 0o755 },
+      );
+      execFile(
+        'bash',
+        ['.github/delete-old-versions', 'R'],
+        { env: { ...process.env, PATH: [directory, process.env.PATH].join(delimiter) } },
+        (_error, stdout) => resolve(stdout),
+      );
+    });
+  expect(await run('arn:R-Gate:2\\tarn:R-Monitor:12')).toBe(
+    'R is not deployed yet.\narn:R-Gate:1\narn:R-Monitor:1\n',
+  );
+  expect(await run('')).not.toContain('arn:');
+});
+
 describe('refuse-while-running', () => {
   const machines = ['EncryptionRollout', 'Rollback', 'ClearCiphertext'].map((name) => `Rollout-${name}`);
 

@@ -58,20 +58,24 @@ const READING_MAX_AGE_MILLISECONDS = 10 * 60_000;
 export interface DatabaseMetrics {
   /** The latest one-minute averages in percent, newest first. */
   readonly cpuPercents: readonly number[] | null;
-  /** Undefined for an Aurora cluster, whose storage grows by itself. */
+  /** Of the fullest instance; undefined for an Aurora cluster, whose storage grows by itself. */
   readonly freeStorageBytes: number | null | undefined;
-  /** Of the slowest replica; undefined without one. */
+  /** Of the slowest replica; undefined where none has published any, of an Aurora cluster, or where there is none. */
   readonly replicaLagSeconds: number | null | undefined;
 }
 
 /**
  * The database's vitals that CloudWatch knows, in one request. An Aurora cluster publishes the lag of its readers only
- * when it has any, so there a lag that is missing is none.
+ * when it has any. A Multi-AZ DB cluster publishes by instance, and which of them writes only RDS knows: the busiest, the
+ * fullest and the slowest count.
  * https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
  * https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Aurora.AuroraMonitoring.Metrics.html
  */
 export async function readDatabaseMetrics(database: Settings['database']): Promise<DatabaseMetrics> {
-  const { clusterIdentifier, instanceIdentifier, replicas } = database;
+  const { clusterIdentifier, instances, replicas } = database;
+  const isAurora = clusterIdentifier !== undefined && instances.length === 0;
+  const members = clusterIdentifier === undefined ? [database.instanceIdentifier] : instances;
+  const lagging = clusterIdentifier === undefined ? replicas : instances;
   const end = new Date();
   const query = (
     Id: string,
@@ -90,31 +94,31 @@ export async function readDatabaseMetrics(database: Settings['database']): Promi
       Stat,
     },
   });
-  const instance = { DBInstanceIdentifier: instanceIdentifier };
   const cluster = { DBClusterIdentifier: clusterIdentifier };
   const { MetricDataResults = [] } = await client.send(
     new GetMetricDataCommand({
       StartTime: new Date(end.getTime() - READING_MAX_AGE_MILLISECONDS),
       EndTime: end,
       ScanBy: 'TimestampDescending',
-      MetricDataQueries:
-        clusterIdentifier === undefined
-          ? [
-              query('cpu', 'CPUUtilization', 'Average', instance),
-              query('storage', 'FreeStorageSpace', 'Minimum', instance),
-              ...replicas.map((replica, index) =>
-                query(`lag${index}`, 'ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }),
-              ),
-            ]
-          : [
-              query('cpu', 'CPUUtilization', 'Average', { ...cluster, Role: 'WRITER' }),
-              query('lag', 'AuroraReplicaLagMaximum', 'Maximum', cluster),
-            ],
+      MetricDataQueries: isAurora
+        ? [
+            query('cpu', 'CPUUtilization', 'Average', { ...cluster, Role: 'WRITER' }),
+            query('lag', 'AuroraReplicaLagMaximum', 'Maximum', cluster),
+          ]
+        : [
+            ...members.flatMap((member, index) => [
+              query(`cpu${index}`, 'CPUUtilization', 'Average', { DBInstanceIdentifier: member }),
+              query(`storage${index}`, 'FreeStorageSpace', 'Minimum', { DBInstanceIdentifier: member }),
+            ]),
+            ...lagging.map((replica, index) =>
+              query(`lag${index}`, 'ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }),
+            ),
+          ],
     }),
   );
   const values = (id: string) => MetricDataResults.find(({ Id }) => Id === id)?.Values ?? [];
-  const cpu = values('cpu');
-  if (clusterIdentifier !== undefined) {
+  if (isAurora) {
+    const cpu = values('cpu');
     const milliseconds = values('lag')[0];
     return {
       cpuPercents: cpu.length === 0 ? null : cpu,
@@ -122,12 +126,27 @@ export async function readDatabaseMetrics(database: Settings['database']): Promi
       replicaLagSeconds: milliseconds === undefined ? undefined : milliseconds / 1_000,
     };
   }
-  const lags = replicas.map((_, index) => values(`lag${index}`)[0]);
+  const readings = (name: string, count: number) =>
+    Array.from({ length: count }, (_, index) => values(`${name}${index}`));
+  const cpus = readings('cpu', members.length);
+  const minutes = Math.min(...cpus.map(({ length }) => length));
+  const storages = readings('storage', members.length).map(([latest]) => latest);
+  // The instance that writes lags behind nobody, and says so or says nothing. -1: it is not replicating.
+  // https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_ReadRepl.Monitoring.html
+  const lags = readings('lag', lagging.length).flatMap(([latest]) => (latest === undefined ? [] : [latest]));
+  const enough = clusterIdentifier === undefined ? lagging.length : lagging.length - 1;
   return {
-    cpuPercents: cpu.length === 0 ? null : cpu,
-    freeStorageBytes: values('storage')[0] ?? null,
+    cpuPercents:
+      minutes === 0
+        ? null
+        : Array.from({ length: minutes }, (_, minute) => Math.max(...cpus.map((cpu) => cpu[minute] ?? 0))),
+    freeStorageBytes: storages.every((bytes) => bytes !== undefined) ? Math.min(...storages) : null,
     replicaLagSeconds:
-      lags.length === 0 ? undefined : lags.every((lag) => lag !== undefined) ? Math.max(...lags) : null,
+      lagging.length === 0
+        ? undefined
+        : lags.length >= enough && lags.every((lag) => lag >= 0)
+          ? Math.max(...lags)
+          : null,
   };
 }
 

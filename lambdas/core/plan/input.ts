@@ -63,7 +63,7 @@ const MAX_QUOTED = 60;
 
 /** @throws InvalidInput that names each field that is wrong, what was found where that may be told, and what is expected */
 export function parseInput(input: unknown): RolloutInput {
-  const parsed = RolloutInput.safeParse(input, { reportInput: true });
+  const parsed = RolloutInput.safeParse(withoutStarter(input), { reportInput: true });
   if (!parsed.success) {
     const issues = parsed.error.issues.map((issue) =>
       quotable.has(issue.path[0])
@@ -84,6 +84,16 @@ export function parseInput(input: unknown): RolloutInput {
       );
   }
   return parsed.data;
+}
+
+/**
+ * Somebody's own machine that starts an execution names itself in its input.
+ * https://docs.aws.amazon.com/step-functions/latest/dg/concepts-nested-workflows.html
+ */
+function withoutStarter(input: unknown): unknown {
+  if (typeof input !== 'object' || input === null) return input;
+  const { AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID: _, ...asked } = input as Record<string, unknown>;
+  return asked;
 }
 
 function conditionsOf(priority: RolloutInput['priority']): string[] {

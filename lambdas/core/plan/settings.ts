@@ -114,7 +114,10 @@ const oneDatabase = 'expected {"instanceIdentifier": "…"} or {"clusterIdentifi
 /** RDS keeps identifiers in lower case, and CloudWatch's dimensions tell the cases apart. */
 const identifier = z
   .string()
-  .regex(/^[a-z][a-z0-9-]{0,62}$/, 'expected an identifier of RDS in lower case, like appointments-1');
+  .regex(
+    /^(?=.{1,63}$)[a-z](-?[a-z0-9])*$/,
+    'expected an identifier of RDS in lower case, like appointments-1',
+  );
 
 /** An instance or a cluster of RDS, by its identifier. */
 export const Database = z
@@ -122,13 +125,15 @@ export const Database = z
     {
       instanceIdentifier: identifier.optional(),
       clusterIdentifier: identifier.optional(),
+      /** The instances of a Multi-AZ DB cluster, which publish what an Aurora cluster publishes of itself. */
+      instances: z.array(identifier).default([]),
       /** Read replicas of an instance, whose lag is watched. */
       replicas: z.array(identifier).default([]),
     },
     oneDatabase,
   )
   .superRefine((given, context) => {
-    const { instanceIdentifier, clusterIdentifier, replicas } = given;
+    const { instanceIdentifier, clusterIdentifier, instances, replicas } = given;
     const refuse = (input: unknown, message: string, ...path: string[]) =>
       context.addIssue({ code: 'custom', input, message, path });
     if ((instanceIdentifier === undefined) === (clusterIdentifier === undefined))
@@ -139,6 +144,10 @@ export const Database = z
         'expected none with clusterIdentifier: a cluster knows its readers itself',
         'replicas',
       );
+    if (instances.length > 0 && clusterIdentifier === undefined)
+      refuse(instances, 'expected none without clusterIdentifier: they are those of a cluster', 'instances');
+    else if (![0, 3].includes(new Set(instances).size))
+      refuse(instances, 'expected the three of a Multi-AZ DB cluster, or none for Aurora', 'instances');
   });
 export type Database = z.infer<typeof Database>;
 

@@ -35,6 +35,16 @@ export async function readVitals(
     readDatabaseMetrics(settings.database).catch(unmeasured),
     readAlarms(settings.customerAlarms).catch(unmeasured),
   ]);
+  const readers = await readersOf(client);
+  const isCluster = settings.database.clusterIdentifier !== undefined;
+  // What an Aurora cluster need not publish another must: a cluster that names no instances is taken for Aurora's.
+  const isMistaken = isCluster && settings.database.instances.length === 0 && readers === null;
+  if (isMistaken)
+    logger.warn(
+      'database.clusterIdentifier names a cluster that is not Aurora: set database.instances to the three of the Multi-AZ DB cluster',
+    );
+  const known = <Reading>(reading: Reading | undefined, isExpected: boolean) =>
+    reading === undefined && (isMistaken || isExpected) ? null : reading;
   const { rows } = await client.query(
     `select
        -- The kind of others' sessions is hidden from a role without pg_read_all_stats: then all of them count.
@@ -74,8 +84,9 @@ export async function readVitals(
     settings.customerAlarms.filter((name) => alarms?.get(name)?.state === state);
   return {
     cpuPercents: metrics?.cpuPercents ?? null,
-    freeStorageBytes: metrics === null ? null : metrics.freeStorageBytes,
-    replicaLagSeconds: metrics === null ? null : metrics.replicaLagSeconds,
+    freeStorageBytes: metrics === null ? null : known(metrics.freeStorageBytes, false),
+    replicaLagSeconds:
+      metrics === null ? null : known(metrics.replicaLagSeconds, isCluster && (readers ?? 0) > 0),
     customerAlarms: alarms && {
       inAlarm: alarmsWith('ALARM'),
       withoutData: alarmsWith('INSUFFICIENT_DATA'),
@@ -88,6 +99,21 @@ export async function readVitals(
     maintenance,
     deadRowsPercent: dead,
   };
+}
+
+/**
+ * How many instances read beside the one that writes; null = the server is not Aurora.
+ * https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora_replica_status.html
+ */
+async function readersOf(client: pg.Client): Promise<number | null> {
+  const { rows: found } = await client.query(
+    `select to_regprocedure('pg_catalog.aurora_replica_status()') is not null as aurora`,
+  );
+  if (!found[0].aurora) return null;
+  const { rows } = await client.query(
+    `select count(*)::integer as readers from pg_catalog.aurora_replica_status() where session_id <> 'MASTER_SESSION_ID'`,
+  );
+  return rows[0].readers;
 }
 
 /**

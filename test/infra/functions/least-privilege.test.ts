@@ -162,14 +162,20 @@ describe('least privilege', () => {
         .map((statement) => [actions(statement).join(), JSON.stringify(statement.Resource)]);
     };
     expect(rightsOf({ takeBackup: false })).toEqual([]);
-    const instance = rightsOf({ takeBackup: true, database: { instanceIdentifier: 'shop', replicas: [] } });
+    const instance = rightsOf({
+      takeBackup: true,
+      database: { instanceIdentifier: 'shop', instances: [], replicas: [] },
+    });
     // A database that copies its tags to its snapshots asks for the right to add tags, as that of the demonstration does.
     expect(instance).toEqual([
       ['rds:CreateDBSnapshot', expect.stringMatching(/:db:shop".*:snapshot:encryption-rollout-\*"/)],
       ['rds:AddTagsToResource', expect.stringMatching(/:snapshot:encryption-rollout-\*"/)],
     ]);
     expect(instance[1]?.[1]).not.toContain(':db:');
-    const cluster = rightsOf({ takeBackup: true, database: { clusterIdentifier: 'shop', replicas: [] } });
+    const cluster = rightsOf({
+      takeBackup: true,
+      database: { clusterIdentifier: 'shop', instances: [], replicas: [] },
+    });
     expect(cluster).toEqual([
       [
         'rds:CreateDBClusterSnapshot',

@@ -23,6 +23,14 @@ describe('what an execution is asked', () => {
     });
   });
 
+  test('may come from a machine of somebody else, which Step Functions has name itself', () => {
+    const AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID =
+      'arn:aws:states:eu-west-1:123456789012:execution:theirs:1';
+    expect(askedOf({ untilPhase: 2, AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID }, targets)).toEqual(
+      askedOf({ untilPhase: 2 }, targets),
+    );
+  });
+
   test('is about those that it names, in the order of the deployment', () => {
     expect(priorities({ tables: ['sales.orders', 'public.appointments'] })).toEqual([
       ['public.appointments', 'is_vip'],

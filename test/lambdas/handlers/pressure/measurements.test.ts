@@ -32,6 +32,11 @@ async function vitals(
 const verdict = async (database?: Record<string, unknown>) =>
   judge('CheckVitals', vitalsCriteria(defaultPlan, await vitals(database)));
 
+/** What makes a server Aurora: the sessions that replicate, the writer's among them. */
+const aurora = (...sessions: string[]) => `
+  create or replace function pg_catalog.aurora_replica_status(out session_id text) returns setof text
+  language sql as $$select unnest('{${sessions.join()}}'::text[])$$`;
+
 describe('vitals from CloudWatch', () => {
   test('free storage of an instance is asked, and a disk that fills up stops', async () => {
     expect(await vitals()).toMatchObject({ freeStorageBytes: 100 * 2 ** 30, replicaLagSeconds: undefined });
@@ -70,7 +75,8 @@ describe('vitals from CloudWatch', () => {
     });
   });
 
-  test('a cluster grows by itself, and without a reader nobody lags', async () => {
+  test('an Aurora cluster grows by itself, and without a reader nobody lags', async () => {
+    await world.client.query(aurora('MASTER_SESSION_ID'));
     world.aws.world.freeStorageBytes = null;
     world.aws.world.replicaLag = 1_500;
     expect(await vitals({ clusterIdentifier: 'c' })).toMatchObject({
@@ -80,6 +86,35 @@ describe('vitals from CloudWatch', () => {
     });
     world.aws.world.replicaLag = null;
     expect(await verdict({ clusterIdentifier: 'c' })).toMatchObject({ verdict: 'GO' });
+    // The server knows its readers, whatever CloudWatch says.
+    await world.client.query(aurora('MASTER_SESSION_ID', 'a8f1c2d0'));
+    expect(await verdict({ clusterIdentifier: 'c' })).toMatchObject({
+      verdict: 'INCONCLUSIVE',
+      reason: expect.stringContaining('Replica lag'),
+    });
+  });
+
+  test('a Multi-AZ DB cluster is asked by instance, and is not taken for Aurora when it names none', async () => {
+    const instances = ['c-instance-1', 'c-instance-2', 'c-instance-3'];
+    world.aws.world.replicaLag = 45;
+    expect(await vitals({ clusterIdentifier: 'c', instances })).toMatchObject({
+      cpuPercents: expect.arrayContaining([20]),
+      freeStorageBytes: 100 * 2 ** 30,
+      replicaLagSeconds: 45,
+    });
+    // It is not replicating, RDS says.
+    world.aws.world.replicaLag = -1;
+    expect(await verdict({ clusterIdentifier: 'c', instances })).toMatchObject({ verdict: 'INCONCLUSIVE' });
+    world.aws.world.replicaLag = null;
+    world.aws.world.freeStorageBytes = null;
+    expect(await vitals({ clusterIdentifier: 'c', instances })).toMatchObject({
+      freeStorageBytes: null,
+      replicaLagSeconds: null,
+    });
+    expect(await verdict({ clusterIdentifier: 'c' })).toMatchObject({
+      verdict: 'INCONCLUSIVE',
+      reason: expect.stringMatching(/Free storage.*Replica lag/s),
+    });
   });
 
   test('CloudWatch does not answer: nothing is known', async () => {
