@@ -42,6 +42,23 @@ describe('the documents', () => {
   );
 });
 
+describe('what is taken for granted of AWS', () => {
+  const [, ...entries] = readFileSync('docs/aws-assumptions.md', 'utf8').split('\n## ');
+  test.each(entries.map((entry) => [entry.split('\n')[0], entry]))(
+    '%s: a source, a consequence, a look, and a test that is there',
+    (_heading, entry = '') => {
+      const said = Object.fromEntries(
+        [...entry.matchAll(/^- ([^:]+): (.+)$/gm)].map(([, name, text]) => [name, text]),
+      );
+      expect(Object.keys(said)).toEqual(['Source', 'If it is wrong', 'In an account', 'Test']);
+      expect(said.Source).toMatch(/\]\(https:\/\//);
+      if (said.Test === 'only AWS shows it') return;
+      const [, file = '', name = ''] = /^(test\/\S+\.ts), "(.+)"$/.exec(said.Test ?? '') ?? [];
+      expect(readFileSync(file, 'utf8')).toContain(name);
+    },
+  );
+});
+
 describe("the configuration's tables of the plan", () => {
   const [, section = ''] = readFileSync('docs/configuration.md', 'utf8').split(
     '\n## The numbers of the plan',
