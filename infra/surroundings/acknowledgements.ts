@@ -1,4 +1,4 @@
-import { type Stack, Validations } from 'aws-cdk-lib';
+import { type Stack, Token, Validations } from 'aws-cdk-lib';
 import type { CfnFunction } from 'aws-cdk-lib/aws-lambda';
 import { CfnScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import { CfnStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
@@ -7,6 +7,9 @@ import { namesOfExecutions } from '../machines/execution-names.ts';
 
 /** Findings of cdk-nag's AwsSolutions pack that stay, each with its reason. All others fail the synthesis. */
 export function acknowledgeFindings(stack: Stack, functions: Functions): void {
+  // As cdk-nag writes what is not known yet.
+  const partition = Token.isUnresolved(stack.partition) ? '<AWS::Partition>' : stack.partition;
+  const region = Token.isUnresolved(stack.region) ? '<AWS::Region>' : stack.region;
   const acknowledge = (id: string, reason: string) => Validations.of(stack).acknowledge({ id, reason });
 
   acknowledge(
@@ -23,7 +26,7 @@ export function acknowledgeFindings(stack: Stack, functions: Functions): void {
   );
   for (const kind of ['snapshot', 'cluster-snapshot'])
     acknowledge(
-      `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:rds:<AWS::Region>:<AWS::AccountId>:${kind}:encryption-rollout-*]`,
+      `AwsSolutions-IAM5[Resource::arn:${partition}:rds:${region}:<AWS::AccountId>:${kind}:encryption-rollout-*]`,
       'Snapshots that the rollout takes itself: their names end in the id of the run.',
     );
   for (const name of functionNames) {
@@ -35,14 +38,14 @@ export function acknowledgeFindings(stack: Stack, functions: Functions): void {
   }
   for (const group of stack.node.findAll().filter((node) => node instanceof CfnScheduleGroup))
     acknowledge(
-      `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:scheduler:<AWS::Region>:<AWS::AccountId>:schedule/${group.name}/*]`,
+      `AwsSolutions-IAM5[Resource::arn:${partition}:scheduler:${region}:<AWS::AccountId>:schedule/${group.name}/*]`,
       'All schedules of this one group, which is our own: their names end in the id of the run.',
     );
   const machines = stack.node.findAll().filter((node) => node instanceof CfnStateMachine);
   for (const machine of machines) {
     for (const executions of namesOfExecutions(stack, machine)) {
       acknowledge(
-        `AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:${executions}]`,
+        `AwsSolutions-IAM5[Resource::arn:${partition}:states:${region}:<AWS::AccountId>:execution:${executions}]`,
         'All executions of this one machine: their names are known only when they run.',
       );
     }
