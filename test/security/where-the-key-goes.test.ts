@@ -5,6 +5,7 @@ import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { OwnServer } from '../faults/server.ts';
+import { passLastGate } from '../lambdas/tables.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
 import { testKey } from '../support/database.ts';
 
@@ -28,6 +29,7 @@ beforeAll(async () => {
   for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
   await world.invoke('enable-trigger', { run });
   await world.encrypt(run, 5);
+  await passLastGate(world);
   await world.invoke('complete-rollout', { run });
   await client.query('select encryption_rollout.rotate_key(2, $1, $2)', [second, keyCheckValue(testKey.key)]);
   world.setKey({

@@ -3,19 +3,30 @@ import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit } from '../../adapters/postgres/gates/judgements.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
+import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
-import { closeRun } from '../../adapters/postgres/runs/runs.ts';
+import { closeRun, holdRun } from '../../adapters/postgres/runs/runs.ts';
+import { MissingPrerequisite } from '../../core/errors.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, sessionName, unpublished } from '../step.ts';
 
-/** Closes the run as COMPLETED and retires the keys that no row needs any more. From here Monitor watches that the coverage holds. */
+/**
+ * Closes the run as COMPLETED and retires the keys that no row needs any more; not before the records say that each of its tables has
+ * passed the last gate, whoever calls. From here Monitor watches that the coverage holds.
+ */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
   return step.database(sessionName(run), async (client): Promise<CompleteRolloutOutput> => {
     const tables: string[] = [];
     const coverage: [table: string, percentage: number][] = [];
     for (const { name } of await readRunTables(client, run)) {
+      if (!(await passedPhases(client, run, name)).has(5)) {
+        await holdRun(client, run);
+        throw new MissingPrerequisite(
+          `Run ${run.id} was to be completed, but ${name} has not passed the gate of phase 5, after its final audit. Nothing was changed. Let an execution take the run there: ${step.commandLine('start')}`,
+        );
+      }
       const { encryptedRows, rowsWithPii, encryptionPercentage } = await readHealth(client, name);
       const audit = await readAudit(client, run, name);
       coverage.push([name, encryptionPercentage]);

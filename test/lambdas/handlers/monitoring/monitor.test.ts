@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { testKey } from '../../../support/database.ts';
+import { passLastGate } from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -57,6 +58,7 @@ async function complete(): Promise<PrepareDatabaseOutput> {
   for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
   await world.invoke('enable-trigger', { run });
   await world.encrypt(run, 5);
+  await passLastGate(world);
   await world.invoke('complete-rollout', { run });
   return run;
 }

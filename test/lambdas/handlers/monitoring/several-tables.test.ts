@@ -6,6 +6,7 @@ import {
   createSuppliers,
   deploy,
   metricsOf,
+  passLastGate,
   staff,
   suppliers,
 } from '../../tables.ts';
@@ -24,6 +25,7 @@ async function complete(run: PrepareDatabaseOutput, tables: readonly string[]): 
   for (const table of tables) for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase, table);
   await world.invoke('enable-trigger', { run });
   for (const table of tables) await world.encrypt(run, 5, table);
+  await passLastGate(world);
   await world.invoke('complete-rollout', { run });
   world.running.clear();
 }

@@ -1,6 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { appointments, createStaff, deploy, runTables, staff, triggerIsOn } from '../../tables.ts';
+import {
+  appointments,
+  createStaff,
+  deploy,
+  passLastGate,
+  runTables,
+  staff,
+  triggerIsOn,
+} from '../../tables.ts';
 import { type TestWorld, testWorld } from '../../world.ts';
 
 const machine = 'arn:aws:states:us-east-1:123456789012:stateMachine:X-Rollback';
@@ -33,6 +41,7 @@ async function complete() {
   await world.invoke('enable-trigger', { run });
   await world.encrypt(run, 5);
   await world.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
+  await passLastGate(world);
   await world.invoke('complete-rollout', { run });
   world.running.delete(execution);
 }
@@ -95,6 +104,7 @@ describe('a rollback on request', () => {
       { name: staff, purpose: 'encrypt', resumeAt: 1 },
     ]);
     await world.invoke('enable-trigger', { run });
+    await passLastGate(world);
     await world.invoke('complete-rollout', { run });
     world.running.clear();
     for (const table of [appointments, staff] as const) expect(await triggerIsOn(world, table)).toBe(true);

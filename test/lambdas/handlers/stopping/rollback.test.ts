@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
-import { appointments, createStaff, deploy, ofEach, staff, triggerIsOn } from '../../tables.ts';
+import { appointments, createStaff, deploy, ofEach, passLastGate, staff, triggerIsOn } from '../../tables.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -202,6 +202,11 @@ describe('the steps of a rollback', () => {
 
   test('a late rollback leaves the trigger of a completed run on', async () => {
     await world.invoke('enable-trigger', { run });
+    await expect(world.invoke('complete-rollout', { run })).rejects.toMatchObject({
+      name: 'MissingPrerequisite',
+      message: expect.stringContaining('has not passed the gate of phase 5'),
+    });
+    await passLastGate(world);
     await world.invoke('complete-rollout', { run });
     expect(await step('disable-trigger')).toMatchObject({
       tables: [{ name: appointments, triggerDisabled: false }],
