@@ -2,7 +2,7 @@
 -- else breaks the boundary around key, plaintext and records. Each finding with the statement that ends it.
 
 -- Of these relations: triggers and who may create them, and the functions that constraints, indexes, defaults, generated columns,
--- partitioning, rules, policies and the columns' types call. What comes with an extension is the superuser's. Needs nothing of the
+-- partitioning, statistics, rules, policies, the columns' types and their casts call; and event triggers. What comes with an extension is the superuser's. Needs nothing of the
 -- engine, so that a table can be judged before there is one.
 create function encryption_rollout.foreign_code_of(p_relations oid[])
 returns table (finding text, fix text)
@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $foreign_code$
   with recursive
     relation as (
-      select c.oid, c.relowner, c.relacl, c.oid::regclass::text as name
+      select c.oid, c.relowner, c.relacl, c.relispartition, c.oid::regclass::text as name
       from pg_class as c
       where c.oid = any ($1::oid[])
     ),
@@ -66,6 +66,22 @@ as $foreign_code$
       select r.oid, 'pg_policy', p.oid, format('policy %I', p.polname)
       from relation as r
       join pg_policy as p on p.polrelid = r.oid
+      union all
+      select r.oid, 'pg_statistic_ext', s.oid, format('statistics %I', s.stxname)
+      from relation as r
+      join pg_statistic_ext as s on s.stxrelid = r.oid
+      union all
+      -- Of the database, and told of once.
+      select r.oid, 'pg_event_trigger', e.oid, format('event trigger %I, at DDL', e.evtname)
+      from relation as r
+      cross join pg_event_trigger as e
+      where not r.relispartition
+      union all
+      -- Whoever owns a type says how it becomes text and is made of it. Types of PostgreSQL's have casts of its own.
+      select t.relation, 'pg_cast', c.oid, format('cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
+      from type as t
+      join pg_type as y on y.oid = t.oid and y.typnamespace <> 'pg_catalog'::regnamespace
+      join pg_cast as c on t.oid in (c.castsource, c.casttarget)
       union all
       select t.relation, 'pg_type', t.oid, format('type %s', t.oid::regtype)
       from type as t

@@ -54,6 +54,9 @@ begin
   perform encryption_rollout.create_failure_sequences(v_known.id);
   if v_known.prepared_at is not null then
     perform encryption_rollout.prepare_target(v_known.name);
+  else
+    -- The sequences are new, and whom default privileges grant them to has them.
+    perform encryption_rollout.assign_rights();
   end if;
   return v_known.name;
 end

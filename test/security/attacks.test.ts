@@ -370,18 +370,28 @@ describe('whose code runs with the rights of the engine', () => {
     'a policy': 'create policy mine on public.appointments using (public.helper(note))',
     'the condition of a trigger':
       'create trigger mine before update on public.appointments for each row when (public.helper(new.note)) execute function suppress_redundant_updates_trigger()',
+    'a statistics object':
+      'create statistics public.mine on (public.helper(note)), note from public.appointments',
+    'a cast of a column’s type': `create type public.mine as enum ('a'); create function public.of_mine(public.mine) returns boolean immutable language sql return public.helper('a');
+      create cast (public.mine as boolean) with function public.of_mine(public.mine); alter table public.appointments add m public.mine`,
+    'a range’s type': `create type public.mine as range (subtype = text, subtype_diff = public.distance); alter table public.appointments add m public.mine`,
+    'an event trigger': 'create event trigger mine on ddl_command_end execute function public.at_ddl()',
     'a function of the owner’s that names it': `create function public.outer(text) returns boolean immutable language sql return public.helper($1);
       alter table public.appointments add constraint mine check (public.outer(note))`,
   };
   test.each(Object.entries(places))('a function of the application’s in %s is found', async (_, sql) => {
     await customer.query(`
       create function public.helper(text) returns boolean immutable language plpgsql as $$ begin return true; end $$;
-      create function public.two(text, text) returns boolean immutable language plpgsql as $$ begin return true; end $$`);
+      create function public.two(text, text) returns boolean immutable language plpgsql as $$ begin return true; end $$;
+      create function public.distance(text, text) returns double precision immutable language plpgsql as $$ begin return 1; end $$;
+      create function public.at_ddl() returns event_trigger language plpgsql as $$ begin end $$`);
     await owner.query(sql);
     const found = await findings();
     expect(found.length).toBeGreaterThan(0);
     for (const { finding, fix } of found) {
-      expect(finding).toMatch(new RegExp(`public\\.(helper|two)\\(.*, which belongs to ${role}`));
+      expect(finding).toMatch(
+        new RegExp(`public\\.(helper|two|distance|at_ddl)\\(.*, which belongs to ${role}`),
+      );
       await owner.query(fix);
     }
     expect(await findings()).toEqual([]);

@@ -1,0 +1,134 @@
+/** The whole rollout on a server that was prepared against it, and what everybody there gets of key and plaintext. */
+import { randomBytes } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { migrate } from '../../lambdas/adapters/postgres/migrations.ts';
+import { postgresHome } from '../../rehearsal/database/embedded-postgres.ts';
+import { expectCompleted, once } from '../faults/fault.ts';
+import { forgetRollouts, setScene } from '../faults/scene.ts';
+import type { OwnServer } from '../faults/server.ts';
+import { hostileServer, password } from './hostile-server.ts';
+
+const key = randomBytes(32);
+/** As bytes, and as PostgreSQL writes them under either bytea_output. */
+const written = [
+  key,
+  key.toString('hex'),
+  key.toString('base64').slice(0, 40),
+  [...key].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join(''),
+];
+const holdsKey = (data: Buffer) => written.some((form) => data.includes(form));
+
+let server: OwnServer;
+let client: pg.Client;
+let begun: Awaited<ReturnType<typeof setScene>>;
+
+async function loggedIn(user: string): Promise<pg.Client> {
+  const url = new URL(server.url.href);
+  Object.assign(url, { username: user, password });
+  const session = new pg.Client({ connectionString: url.href });
+  session.on('error', () => {});
+  await session.connect();
+  return session;
+}
+
+beforeAll(async () => {
+  const hostile = await hostileServer();
+  server = hostile.server;
+  client = hostile.database.client;
+  await migrate(client);
+  begun = await setScene({ rows: 200, database: hostile.database });
+  begun.scene.world.setKey({ number: 1, key: key.toString('hex') });
+});
+afterAll(async () => {
+  await begun.clear();
+  await server.destroy();
+  forgetRollouts();
+});
+
+test('the rollout completes, beside a reader whose transaction stays open, and every row opens', async () => {
+  const reader = await server.connect();
+  expectCompleted(
+    await begun.scene.rollout({
+      before: once(
+        ({ name }) => name === 'EncryptBatch',
+        async () => {
+          await reader.query('begin isolation level repeatable read');
+          await reader.query('set local role encryption_rollout_reader');
+          await reader.query('select * from public.get_encryption_health_summary()');
+          await reader.query("select * from public.get_key_access_stats('1 hour')");
+        },
+      ),
+    }),
+  );
+  await reader.query('commit');
+  expect(await begun.finish()).toMatchObject({
+    resumed: 0,
+    rows: 200,
+    lost: 0,
+    undecryptable: 0,
+    violations: [],
+  });
+});
+
+describe('the key', () => {
+  test('is in no stream, in nothing that a publication of all tables sends, and in no log', async () => {
+    const stream = await loggedIn('stream');
+    const { rows } = await stream.query("select data from pg_logical_slot_get_changes('stream', null, null)");
+    await stream.end();
+    const changes = Buffer.from(rows.map(({ data }) => data).join('\n'));
+    expect(changes.includes('person3@example.com')).toBe(true);
+    expect(changes.includes('encryption_rollout.batches')).toBe(true);
+    expect(holdsKey(changes)).toBe(false);
+
+    const { rows: messages } = await client.query(
+      "select data from pg_logical_slot_get_binary_changes('followed', null, null, 'proto_version', '1', 'publication_names', 'everything')",
+    );
+    const published = Buffer.concat(messages.map(({ data }) => data));
+    expect(published.includes('person3@example.com')).toBe(true);
+    expect(holdsKey(published)).toBe(false);
+
+    const logs = join(postgresHome(server.directory), 'log');
+    const log = Buffer.concat(
+      await Promise.all((await readdir(logs)).map((name) => readFile(join(logs, name)))),
+    );
+    expect(log.includes('encrypt_batch')).toBe(true);
+    expect(holdsKey(log)).toBe(false);
+  });
+
+  test.each(['shop', 'stream', 'dump', 'load'])('and plaintext are out of reach of %s', async (user) => {
+    const session = await loggedIn(user);
+    const got = async (sql: string) =>
+      session.query(sql).then(
+        ({ rows }) => rows,
+        (error) => error.code,
+      );
+    // Row-level security shows no row to who may read every table.
+    expect(await got('select key from encryption_rollout.key_material')).toEqual(
+      user === 'dump' ? [] : '42501',
+    );
+    expect(
+      await got(`select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments
+        where pii_iv is not null`),
+    ).toBe('42501');
+    expect(await got('select encryption_rollout.read_key(1)')).toBe('42501');
+    for (const table of ['key_material', 'targets', 'cursors'])
+      expect(await got(`delete from encryption_rollout.${table}`)).toBe('42501');
+    for (const table of ['encryption_rollout.key_material', 'encryption_rollout.errors'])
+      expect(
+        await got(
+          `create trigger spy before insert on ${table} for each row execute function public.touch()`,
+        ),
+      ).toBe('42501');
+    await session.end();
+  });
+});
+
+test('the boundary holds at the end', async () => {
+  expect((await client.query('select * from encryption_rollout.breaches()')).rows).toEqual([]);
+  expect(
+    (await client.query("select * from encryption_rollout.foreign_code('public.appointments')")).rows,
+  ).toEqual([]);
+});
