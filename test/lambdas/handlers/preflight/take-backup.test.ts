@@ -58,21 +58,22 @@ describe('TakeBackup', () => {
     },
   );
 
-  test.each(['instanceIdentifier', 'clusterIdentifier'])(
-    'takes one of %s, waits, then preflight is content',
-    async (kind) => {
-      world.configure({ takeBackup: true, database: { [kind]: 'db' } as never });
-      expect(await take()).toEqual({ outcome: 'WAIT' });
-      expect(await take()).toEqual({ outcome: 'WAIT' });
-      const [snapshot, ...others] = world.aws.world.snapshots ?? [];
-      expect(others).toEqual([]);
-      expect(snapshot?.id).toBe(`encryption-rollout-${run.id}-1`);
-      expect(await events()).toEqual([{ event: 'BACKUP_STARTED', detail: { snapshot: snapshot?.id } }]);
-      Object.assign(snapshot as object, { status: 'available', takenAt: new Date() });
-      expect(await take()).toEqual({ outcome: 'READY' });
-      expect(await preflight()).toMatchObject({ verdict: 'GO' });
-    },
-  );
+  test.each([
+    ['an instance', { instanceIdentifier: 'db' }],
+    // Where PostgreSQL is not Aurora's, CloudWatch knows a cluster by its instances.
+    ['a cluster', { clusterIdentifier: 'db', instances: ['db-1', 'db-2', 'db-3'] }],
+  ])('takes one of %s, waits, then preflight is content', async (_, database) => {
+    world.configure({ takeBackup: true, database });
+    expect(await take()).toEqual({ outcome: 'WAIT' });
+    expect(await take()).toEqual({ outcome: 'WAIT' });
+    const [snapshot, ...others] = world.aws.world.snapshots ?? [];
+    expect(others).toEqual([]);
+    expect(snapshot?.id).toBe(`encryption-rollout-${run.id}-1`);
+    expect(await events()).toEqual([{ event: 'BACKUP_STARTED', detail: { snapshot: snapshot?.id } }]);
+    Object.assign(snapshot as object, { status: 'available', takenAt: new Date() });
+    expect(await take()).toEqual({ outcome: 'READY' });
+    expect(await preflight()).toMatchObject({ verdict: 'GO' });
+  });
 
   test('asks again while the database is not in a state for it', async () => {
     world.aws.world.disturb = (operation) => {
