@@ -128,6 +128,8 @@ const everywhere = {
   customerAlarms: z
     .array(text(/^(?!arn:)./, 'expected the name of an alarm, not its ARN'), 'expected a list')
     .default([]),
+  /** Keeps room for StopRollout in an account whose functions are at its limit. Lambda refuses where fewer than 100 would be left. */
+  reserveConcurrency: z.boolean().default(true),
   /** Takes a snapshot when the latest backup is too old, and waits for it, instead of refusing to begin. */
   takeBackup: z.boolean().default(false),
   /** Phases that begin only when a person has said so. */
@@ -218,6 +220,8 @@ const WithDemo = z.strictObject({
   ).optional(),
   /** Appointments of fictitious people. */
   demoRows: z.int('expected a number of rows').min(100).max(1_000_000).default(10_000),
+  /** A new account has few to reserve. */
+  reserveConcurrency: z.boolean().default(false),
   /** A new cluster has no snapshot yet. */
   takeBackup: z.boolean().default(true),
 });

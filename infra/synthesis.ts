@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { App } from 'aws-cdk-lib';
+import { readJson } from '../config/read.ts';
 import { Settings, settingsFile } from '../lambdas/core/plan/settings.ts';
 import type { RolloutConfig } from './config.ts';
 import { namesOf } from './names.ts';
@@ -54,6 +56,7 @@ interface Template {
   readonly Resources: Readonly<Record<string, Resource>>;
 }
 
+const cdkJson = fileURLToPath(new URL('../cdk.json', import.meta.url));
 const region = 'us-east-1';
 const account = '123456789012';
 
@@ -70,6 +73,8 @@ const account = '123456789012';
  */
 export function synthesizeRollout(config: RolloutConfig, outdir?: string): SynthesizedRollout {
   const app = new App({
+    // The feature flags of whoever deploys.
+    context: (readJson(cdkJson) as { context: Record<string, unknown> }).context,
     analyticsReporting: false,
     // It takes seconds; `cdk synth` and `cdk deploy` validate, on every deployment.
     builtinCloudFormationValidation: false,

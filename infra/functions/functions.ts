@@ -121,6 +121,8 @@ export class Functions extends Construct {
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
       ...(isInVpc ? surroundings.network : {}),
+      // Two, for the end of an execution and an alarm at once.
+      ...(needs.stops && config.reserveConcurrency ? { reservedConcurrentExecutions: 2 } : {}),
       role,
       logGroup,
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was

@@ -13,6 +13,7 @@ import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import { planOf, targetSettings } from '../../lambdas/core/plan/settings.ts';
 
+const flags = JSON.parse(readFileSync('cdk.json', 'utf8')).context;
 const config = readConfig('config/example.json') as GivenConfig;
 const template = Template.fromJSON(
   structuredClone(synthesizeRollout(config).template) as object as Record<string, unknown>,
@@ -105,7 +106,7 @@ describe('in an account with rules of its own', () => {
       },
       'test',
     );
-    const app = new App({ analyticsReporting: false });
+    const app = new App({ analyticsReporting: false, context: flags });
     return Template.fromStack(new EncryptionRolloutStack(app, config.stackName, { config, env: { region } }));
   };
   const china = inRegion('cn-north-1', 'aws-cn', {
@@ -165,9 +166,12 @@ describe('in an account with rules of its own', () => {
     const arn = 'arn:aws:sns:eu-west-1:123456789012:Shop-Chat';
     const owner = inRegion('eu-west-1', 'aws', {
       slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD', alsoFollow: [arn] },
+      reserveConcurrency: false,
     });
     const [channel] = Object.values(owner.findResources('AWS::Chatbot::SlackChannelConfiguration'));
     expect(channel?.Properties.SnsTopicArns).toContain(arn);
+    // Where an account is too small to reserve any.
+    expect(JSON.stringify(owner)).not.toContain('ReservedConcurrentExecutions');
   });
 
   test("a Multi-AZ DB cluster's instances are on the dashboard, each by its own metrics", () => {
@@ -177,6 +181,16 @@ describe('in an account with rules of its own', () => {
       for (const instance of ['main-1', 'main-2', 'main-3'])
         expect(body).toMatch(new RegExp(`${metric}[^\\]]*DBInstanceIdentifier[^\\]]*${instance}`));
     expect(body).not.toContain('Aurora');
+  });
+
+  test('every feature flag that CDK recommends is decided, so that a later one changes nothing by itself', () => {
+    expect(Object.keys(flags)).toEqual(
+      expect.arrayContaining(
+        Object.keys(
+          JSON.parse(readFileSync('node_modules/aws-cdk-lib/recommended-feature-flags.json', 'utf8')),
+        ),
+      ),
+    );
   });
 });
 
