@@ -9,6 +9,7 @@ import path from 'node:path';
 import type pg from 'pg';
 import { type GivenTables, readTables } from '../config/read.ts';
 import { explainReason } from '../lambdas/core/errors.ts';
+import { counted } from '../lambdas/core/gates/judgement.ts';
 import { targetName } from '../lambdas/core/plan/settings.ts';
 import { agreed } from '../terminal/asking.ts';
 import {
@@ -305,7 +306,9 @@ async function tablesOf(
   if (options.load !== undefined) await loadFile(client, options.load, say);
   if (!own) return takeTables(client, given.targets, place.rows, say);
   const tables = await takeTables(client, given.targets, null, say);
-  const listed = tables.map(({ target, rows }) => `${targetName(target)} (${count(rows)} rows)`).join(', ');
+  const listed = tables
+    .map(({ target, rows }) => `${targetName(target)} (${counted(rows, 'row')})`)
+    .join(', ');
   const does = `adds columns and triggers to ${listed}, and encrypts every row there. It is meant for a copy`;
   return (await agreedTo(options, connection, does)) ? tables : undefined;
 }
@@ -319,16 +322,16 @@ function agreedTo({ yes }: Options, { host, port, database }: Connection, does: 
 
 function introduce(table: RehearsedTable, options: Options, display: Display): void {
   const { rows, databaseUrl, config } = options;
-  const counted = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
-  if (table.fresh) display.line(`${counted}, all of them fictitious.`);
-  else if (config !== undefined && table.live !== null) display.line(`${counted}, as they were loaded.`);
+  const found = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
+  if (table.fresh) display.line(`${found}, all of them fictitious.`);
+  else if (config !== undefined && table.live !== null) display.line(`${found}, as they were loaded.`);
   else if (table.live !== null)
     display.line(
-      `${counted}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
+      `${found}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
     );
   else
     display.line(
-      `${counted}. They are not of the rehearsal's making, so live traffic is left out; --rows does not apply.`,
+      `${found}. They are not of the rehearsal's making, so live traffic is left out; --rows does not apply.`,
     );
 }
 

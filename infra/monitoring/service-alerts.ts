@@ -1,5 +1,5 @@
 import { Duration } from 'aws-cdk-lib';
-import { type IMetric, MathExpression } from 'aws-cdk-lib/aws-cloudwatch';
+import type { IMetric } from 'aws-cdk-lib/aws-cloudwatch';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { IScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
@@ -67,18 +67,14 @@ export const serviceAlerts: readonly {
     name: 'StopRolloutFailed',
     severity: 'page',
     story:
-      'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed, or was kept waiting because the account had no room for it. Stop it by hand, now: the runbook says how.',
-    // Throttled, it is tried for hours; dropped, never again.
-    metric: ({ stopRollout }) =>
-      new MathExpression({
-        label: 'failed, throttled or dropped',
-        expression: 'FILL(errors, 0) + FILL(throttles, 0) + FILL(dropped, 0)',
-        usingMetrics: {
-          errors: stopRollout.metricErrors(),
-          throttles: stopRollout.metricThrottles(),
-          dropped: stopRollout.metric('AsyncEventsDropped', { statistic: 'Sum' }),
-        },
-        period: Duration.minutes(1),
-      }),
+      'A rollout was to be stopped by an alarm, or after its execution had ended, and the function that does it failed. Stop it by hand, now: the runbook says how.',
+    metric: ({ stopRollout }) => stopRollout.metricErrors({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'StopRolloutThrottled',
+    severity: 'page',
+    story:
+      'A rollout was to be stopped by an alarm, or after its execution had ended, and Lambda keeps the function waiting that does it: the account has no room for it. Stop it by hand, now: the runbook says how.',
+    metric: ({ stopRollout }) => stopRollout.metricThrottles({ period: Duration.minutes(1) }),
   },
 ];

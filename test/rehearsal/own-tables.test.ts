@@ -211,7 +211,7 @@ describe('a database of the user’s own', () => {
         /Found no terminal to ask on, and no --yes\. This writes to 127\.0\.0\.1:\d+, database test_/,
       );
       expect(rehearsal.output).toContain(
-        own ? 'crm.members (0 rows)' : 'public.appointments with 10,000 rows',
+        own ? 'crm.members (1 row)' : 'public.appointments with 10,000 rows',
       );
       expect(await catalogs()).toEqual(before);
     },
