@@ -9,8 +9,8 @@ try {
   const app = new App();
   const config = configOf(app.node, console.error);
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
-  // What the CLI deploys to; where it does not know, what the settings name.
-  const region = process.env.CDK_DEFAULT_REGION ?? regionOf(config)?.region;
+  // Where the settings are; where they do not say, what the CDK's command line knows, which says us-east-1 when it knows none.
+  const region = regionOf(config)?.region ?? process.env.CDK_DEFAULT_REGION;
   new EncryptionRolloutStack(app, config.stackName, {
     config,
     ...(region === undefined ? {} : { env: { region } }),

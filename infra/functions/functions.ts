@@ -121,8 +121,8 @@ export class Functions extends Construct {
       memorySize: 512,
       timeout: Duration.minutes(needs.minutes),
       ...(isInVpc ? surroundings.network : {}),
-      // Two, for the end of an execution and an alarm at once.
-      ...(needs.stops && config.reserveConcurrency ? { reservedConcurrentExecutions: 2 } : {}),
+      // One for every alarm that may go off in the same minute, and for the end of the execution that the first of them stops.
+      ...(needs.stops && config.reserveConcurrency ? { reservedConcurrentExecutions: 10 } : {}),
       role,
       logGroup,
       // A version that a running execution still needs outlives the update that replaces it. One of an update that was

@@ -62,7 +62,7 @@ describe('alarms', () => {
   test('what stops a rollout has room of its own', () => {
     template.hasResourceProperties('AWS::Lambda::Function', {
       FunctionName: 'EncryptionRollout-StopRollout',
-      ReservedConcurrentExecutions: 2,
+      ReservedConcurrentExecutions: 10,
     });
   });
 
