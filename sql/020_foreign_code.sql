@@ -75,7 +75,7 @@ as $foreign_code$
       select r.oid, 'pg_event_trigger', e.oid, format('event trigger %I, at DDL', e.evtname)
       from relation as r
       cross join pg_event_trigger as e
-      where not r.relispartition
+      where not r.relispartition and e.evtenabled <> 'D'
       union all
       -- Whoever owns a type says how it becomes text and is made of it. Types of PostgreSQL's have casts of its own.
       select t.relation, 'pg_cast', c.oid, format('cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
@@ -118,7 +118,15 @@ as $foreign_code$
   union all
   select distinct
     format('%s of %s calls %s, which belongs to %s', c.name, r.name, f.oid::regprocedure, f.proowner::regrole),
-    format('alter function %s owner to %s;', f.oid::regprocedure, r.relowner::regrole)
+    format(
+      'alter function %s owner to %s;', f.oid::regprocedure,
+      -- Whom all trust, where it is called for all of them.
+      case
+        when starts_with(c.name, 'event trigger ')
+          then coalesce((select nspowner::regrole::text from pg_namespace where nspname = 'encryption_rollout'), quote_ident(current_user))
+        else r.relowner::regrole::text
+      end
+    )
   from code as c
   join relation as r on r.oid = c.relation
   join pg_proc as f on f.oid = c.function

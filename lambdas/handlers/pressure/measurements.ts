@@ -102,12 +102,12 @@ export async function readVitals(
 }
 
 /**
- * How many instances read beside the one that writes; null = the server is not Aurora.
+ * How many instances read beside the one that writes; null = the server is not Aurora, or does not tell this log-in.
  * https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora_replica_status.html
  */
 async function readersOf(client: pg.Client): Promise<number | null> {
   const { rows: found } = await client.query(
-    `select to_regprocedure('pg_catalog.aurora_replica_status()') is not null as aurora`,
+    `select coalesce(has_function_privilege(to_regprocedure('pg_catalog.aurora_replica_status()'), 'execute'), false) as aurora`,
   );
   if (!found[0].aurora) return null;
   const { rows } = await client.query(
