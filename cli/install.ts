@@ -100,7 +100,7 @@ async function installCommand(flags: InstallFlags): Promise<void> {
     if (given !== undefined) {
       await putKeys(client, given);
       say(`The database has the keys of ${keyFile}.`);
-    } else if (generateKey !== undefined) await generate(client, generateKey);
+    } else if (generateKey !== undefined) await generate(client, generateKey, flags.config);
   } finally {
     await client.end();
   }
@@ -126,7 +126,7 @@ async function intent(
 }
 
 /** Into the file first: what the database alone has is gone with the next crash of the server. */
-async function generate(client: pg.Client, file: string): Promise<void> {
+async function generate(client: pg.Client, file: string, config: string | undefined): Promise<void> {
   if (await hasKey(client)) {
     say('Kept the key that the database has.');
     return;
@@ -134,7 +134,7 @@ async function generate(client: pg.Client, file: string): Promise<void> {
   createKeyFile(file, { number: 1, key: randomBytes(32), previous: [] });
   await putKeys(client, readKeyFile(file));
   say(
-    `Made a key. ${file} has it: keep it safe. When the server has crashed: npm run rollout -- install --key-file ${file}`,
+    `Made a key. ${file} has it: keep it safe. When the server has crashed: npm run rollout -- install${config === undefined ? '' : ` --config ${config}`} --key-file ${file}`,
   );
 }
 

@@ -51,10 +51,10 @@ as $$
 begin
   if p_number is null then
     raise exception 'no encryption key found in this database'
-      using errcode = 'ER004', hint = 'Start a rollout, which installs it from Secrets Manager, or: npm run rollout -- install --key-file FILE';
+      using errcode = 'ER004', hint = 'Start a rollout, which installs it from Secrets Manager, or: npm run rollout -- install --config FILE --key-file KEYS';
   end if;
   raise exception 'key % not found in encryption_rollout.key_material, which is empty after a crash of the server', p_number
-    using errcode = 'ER004', hint = 'Monitor puts it back from Secrets Manager; by hand: npm run rollout -- install --key-file FILE';
+    using errcode = 'ER004', hint = 'Monitor puts it back from Secrets Manager; by hand: npm run rollout -- install --config FILE --key-file KEYS';
 end
 $$;
 

@@ -3,7 +3,7 @@
  * executions, and its function Operate. So they are practised as they are, with --rehearsal in place of --stack.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { userInfo } from 'node:os';
@@ -61,8 +61,8 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
   const file = path.resolve(rehearsalFile);
   writeFileSync(file, JSON.stringify(address), { mode: 0o600 });
   return async () => {
-    // One that began later has put its own there.
-    if (readFileSync(file, 'utf8') === JSON.stringify(address)) rmSync(file);
+    // One that began later has put its own there, or has taken it away.
+    if (existsSync(file) && readFileSync(file, 'utf8') === JSON.stringify(address)) rmSync(file);
     // What is being answered is answered.
     await new Promise((resolve) => server.close(resolve));
   };
