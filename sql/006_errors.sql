@@ -149,6 +149,8 @@ $$;
 create function encryption_rollout.unrecorded_failures()
 returns table (target_id integer, kind text, target text, decryptions bigint, last_at timestamptz, last_by text)
 language sql
+-- Within a query it sees what that sees: what is being written down meanwhile is there once.
+stable
 set search_path = pg_catalog, pg_temp
 as $$
   select f.target_id, f.kind, t.name, counted - f.decryptions,

@@ -49,7 +49,11 @@ begin
   into v_places
   using p_ciphertext, p_iv;
   return coalesce(v_places, '{}');
-exception when others then
+exception
+when data_exception or check_violation or not_null_violation then
+  -- A text that no key can be.
+  return '{}';
+when others then
   return null;
 end
 $$;
@@ -121,7 +125,7 @@ begin
 
   v_words := format('row %s of %s', p_row_key, (select string_agg(t.name, ' or ' order by t.id) from unnest(p_targets) as t));
   -- Where that cannot be known, a row is at fault.
-  select case when bool_and(places = '{}') then 'mistake' else 'failure' end into v_kind
+  select case when bool_and(coalesce(places = '{}', false)) then 'mistake' else 'failure' end into v_kind
   from unnest(p_targets) as t
   cross join encryption_rollout.places_of_value(t.name, p_ciphertext, p_iv, p_row_key) as places;
   perform encryption_rollout.count_decryption_failure(

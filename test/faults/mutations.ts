@@ -49,8 +49,8 @@ export const mutations: readonly Mutation[] = [
   {
     defect: 'Commit the cursor and the rows before the batch’s record',
     file: 'lambdas/handlers/encryption/batches.ts',
-    search: 'await recordBatch(client, run,',
-    replace: "await client.query('commit');\n    await recordBatch(client, run,",
+    search: 'await ofOurRecords(\n      recordBatch(client, run,',
+    replace: "await client.query('commit');\n    await ofOurRecords(\n      recordBatch(client, run,",
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
   },
   {

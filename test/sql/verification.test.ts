@@ -178,8 +178,13 @@ describe('decrypt_pii_with_iv_logged', () => {
   test('takes what no row holds for a mistake: in the audit, and no error of the table', async () => {
     for (const select of Object.values(damages))
       await refused(select, { hint: expect.stringContaining('No such row holds this value') });
+    await expect(
+      client.query(
+        "select encryption_rollout.decrypt_logged('public.appointments', email_encrypted, pii_iv, 'no uuid') from public.appointments where email is not null",
+      ),
+    ).rejects.toMatchObject({ code: 'ER006', hint: expect.stringContaining('No such row') });
     await client.query('select encryption_rollout.record_decryption_failures()');
-    expect(await failures()).toMatchObject([{ failure_count: `${Object.keys(damages).length}` }]);
+    expect(await failures()).toMatchObject([{ failure_count: `${Object.keys(damages).length + 1}` }]);
     expect(await rowsOf('select from public.encryption_errors')).toEqual([]);
     expect(await health()).toMatchObject({ errors_last_hour: '0', health_status: 'HEALTHY' });
   });

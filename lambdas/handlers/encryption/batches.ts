@@ -130,7 +130,9 @@ export function batchOf(
       limit > 0 ? await encryptBatch(client, target, limit, checkValue, { slices, slice }) : nothing;
     // Before the record of the phase, for which other writers may wait.
     await within();
-    await recordBatch(client, run, target, phase.number, request, batch, performance.now() - started);
+    await ofOurRecords(
+      recordBatch(client, run, target, phase.number, request, batch, performance.now() - started),
+    );
     return { ...batch, reached: reaches(batch.encrypted), committing: performance.now() };
   });
 }

@@ -23,7 +23,11 @@ export async function noticeLap(
     `with before as (
        select lap from encryption_rollout.phases where run_id = $1 and target = $2 and number = $3
      ), now as (
-       select min(laps) as lap from encryption_rollout.cursors where target = $2 and purpose = 'encrypt' and slices = $4
+       -- An exhausted slice stands still until the others are done.
+       select coalesce(min(laps) filter (where slice <> all (exhausted_slices)), min(laps)) as lap
+       from encryption_rollout.cursors as c
+       join encryption_rollout.phases as p on p.run_id = $1 and p.target = c.target and p.number = $3
+       where c.target = $2 and c.purpose = 'encrypt' and c.slices = $4
      )
      update encryption_rollout.phases as p set lap = now.lap
      from before, now

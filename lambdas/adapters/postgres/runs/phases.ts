@@ -41,7 +41,7 @@ export async function beginPhase(
   const health = await readHealth(client, table);
   return inTransaction(client, async () => {
     await holdRun(client, run);
-    await client.query(
+    const { rowCount } = await client.query(
       `insert into encryption_rollout.phases as p (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now)
        values ($1, $2, $3, $4, $5, $6)
        on conflict (run_id, target, number) do update
@@ -52,7 +52,8 @@ export async function beginPhase(
        where p.attempt < excluded.attempt`,
       [run.id, table, phase, run.attempt, health.rowsWithPii, health.encryptedRows],
     );
-    await recordEvent(client, run, 'PHASE_STARTED', { phase }, table);
+    // Others may have begun it while this one read.
+    if (rowCount === 1) await recordEvent(client, run, 'PHASE_STARTED', { phase }, table);
     return (await readPhase(client, run, table, phase)) as PhaseRecord;
   });
 }

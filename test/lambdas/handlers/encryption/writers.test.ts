@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../../../infra/synthesis.ts';
+import { exhaustSlice, noticeLap } from '../../../../lambdas/adapters/postgres/runs/laps.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { type Ending, StateMachines, silent } from '../../../../rehearsal/machines/state-machines.ts';
 import { type TestWorld, worldsAfter } from '../../world.ts';
@@ -153,4 +154,24 @@ describe('two writers', () => {
     expect({ left: await unsealed(), moved: before > 0 }).toEqual({ left: 0, moved: true });
     await expectShared();
   });
+});
+
+test('laps go on of the writer that meets a row again and again, while the other stands still', async () => {
+  for (const slice of [0, 1])
+    await query(
+      `insert into encryption_rollout.cursors (target, purpose, leaf, slices, slice, laps)
+       values ('public.appointments', 'encrypt', 'public.appointments'::regclass, 2, ${slice}, 1)`,
+    );
+  await query(
+    `insert into encryption_rollout.phases (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now)
+     values ('${run.id}', 'public.appointments', 5, 1, 1900, 1899)`,
+  );
+  const ended = () => noticeLap(world.client, run, 'public.appointments', 5, 2);
+  expect(await ended()).toBe(false);
+  await exhaustSlice(world.client, run, 'public.appointments', 5, { slices: 2, slice: 0 });
+  for (let lap = 0; lap < 3; lap++) {
+    await query('update encryption_rollout.cursors set laps = laps + 1 where slice = 1');
+    expect(await ended()).toBe(true);
+    expect(await ended()).toBe(false);
+  }
 });
