@@ -84,6 +84,17 @@ as $$
   select format('encryption_rollout.decryption_%s_%s_%s', p_kind, p_what, p_target_id)
 $$;
 
+-- All that a target has.
+create function encryption_rollout.failure_sequences(p_target_id integer)
+returns setof text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select encryption_rollout.failure_sequence(kind, what, p_target_id)
+  from unnest(array['failure', 'mistake']) as kind, unnest(array['count', 'at', 'role']) as what
+$$;
+
 create function encryption_rollout.create_failure_sequences(p_target_id integer)
 returns void
 language plpgsql
@@ -95,10 +106,7 @@ begin
   if exists (select from encryption_rollout.recorded_failures where target_id = p_target_id) then
     return;
   end if;
-  for v_name in
-    select encryption_rollout.failure_sequence(kind, what, p_target_id)
-    from unnest(array['failure', 'mistake']) as kind, unnest(array['count', 'at', 'role']) as what
-  loop
+  for v_name in select * from encryption_rollout.failure_sequences(p_target_id) loop
     execute format('create sequence %s', v_name);
   end loop;
   insert into encryption_rollout.recorded_failures (target_id, kind) values (p_target_id, 'failure'), (p_target_id, 'mistake');
@@ -115,10 +123,7 @@ as $$
 declare
   v_name text;
 begin
-  for v_name in
-    select encryption_rollout.failure_sequence(kind, what, p_target_id)
-    from unnest(array['failure', 'mistake']) as kind, unnest(array['count', 'at', 'role']) as what
-  loop
+  for v_name in select * from encryption_rollout.failure_sequences(p_target_id) loop
     execute format('drop sequence if exists %s', v_name);
   end loop;
   delete from encryption_rollout.recorded_failures where target_id = p_target_id;
