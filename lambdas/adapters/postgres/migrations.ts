@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pRetry from 'p-retry';
 import type pg from 'pg';
+import { isInstalled } from './encryption/engine.ts';
 import { inTransaction } from './transaction.ts';
 
 /** Long enough for an idle table, short enough that a queue behind our waiting DDL goes unnoticed. */
@@ -169,13 +170,6 @@ function isHeld(error: unknown): boolean {
 function isDuplicateSchema(error: unknown): boolean {
   const { code, constraint } = error as { code?: string; constraint?: string };
   return code === '42P06' || constraint === 'pg_namespace_nspname_index';
-}
-
-async function isInstalled(client: pg.ClientBase): Promise<boolean> {
-  const { rows } = await client.query<{ installed: boolean }>(
-    `select to_regclass('encryption_rollout.migrations') is not null as installed`,
-  );
-  return rows[0]?.installed === true;
 }
 
 async function appliedMigrations(client: pg.ClientBase): Promise<Map<string, string>> {
