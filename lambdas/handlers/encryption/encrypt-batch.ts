@@ -11,7 +11,6 @@ import { exhaustSlice, giveUp, noticeLap } from '../../adapters/postgres/runs/la
 import {
   beginPhase,
   endWork,
-  type PhaseRecord,
   readProgress,
   recountPhase,
   type TableProgress,
@@ -62,6 +61,16 @@ interface Outcome {
   readonly reason: string;
 }
 
+const nothingDone: Outcome = {
+  pauseSeconds: 0,
+  encrypted: 0,
+  failed: 0,
+  percentage: 0,
+  done: false,
+  isOver: false,
+  reason: '',
+};
+
 /** A writer whose slice has nothing left looks that often whether the others are done as well. */
 const IDLE_SECONDS = 5;
 
@@ -76,7 +85,15 @@ async function work(asked: Work, step: Step): Promise<Outcome> {
     const tuning = await readTuning(client, run);
     const isOver = slicesOf(phase, tuning.pace) !== slices;
     const isIdle = slices > 1 && (begun.isWorked || begun.exhaustedSlices.includes(slice));
-    if (isOver || isIdle) return { ...idle(begun), done: begun.isWorked, isOver };
+    // Nothing is left for this one: others of the table's writers are at work, or were.
+    if (isOver || isIdle)
+      return {
+        ...nothingDone,
+        pauseSeconds: IDLE_SECONDS,
+        percentage: percentage(begun.rowsEncryptedNow, begun.rowsWithPii),
+        done: begun.isWorked,
+        isOver,
+      };
     const done = await step.database(unattachedSession, (observer) => {
       const one: OneBatch = (rows, request, within) =>
         withLockRetry(step, () =>
@@ -104,19 +121,6 @@ async function work(asked: Work, step: Step): Promise<Outcome> {
       reason: '',
     };
   });
-}
-
-/** Nothing was done: others of the table's writers are at work. */
-function idle({ rowsEncryptedNow, rowsWithPii }: PhaseRecord): Outcome {
-  return {
-    pauseSeconds: IDLE_SECONDS,
-    encrypted: 0,
-    failed: 0,
-    percentage: percentage(rowsEncryptedNow, rowsWithPii),
-    done: false,
-    isOver: false,
-    reason: '',
-  };
 }
 
 /** Of all tables of the run together. */
@@ -230,13 +234,5 @@ async function breachOf(
     if (isKey) await recordKeyFailure(client, target);
     await recordJudgement(client, run, judgement, phase.number, false);
   });
-  return {
-    pauseSeconds: 0,
-    encrypted: 0,
-    failed: 0,
-    percentage: 0,
-    done: false,
-    isOver: false,
-    reason: judgement.reason,
-  };
+  return { ...nothingDone, reason: judgement.reason };
 }
