@@ -4,18 +4,9 @@ import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts
 import { until } from '../faults/fault.ts';
 import { OwnServer } from '../faults/server.ts';
 import type { TestDatabase } from '../support/database.ts';
+import { talkative } from '../support/server-directory.ts';
 
-const settings = [
-  'wal_level=logical',
-  'max_wal_senders=6',
-  'max_replication_slots=6',
-  'logging_collector=on',
-  'log_directory=log',
-  'log_statement=all',
-  'log_min_duration_statement=0',
-  'log_parameter_max_length=-1',
-  'log_parameter_max_length_on_error=-1',
-];
+const settings = ['wal_level=logical', 'max_wal_senders=6', 'max_replication_slots=6', ...talkative];
 
 export const password = randomBytes(12).toString('hex');
 

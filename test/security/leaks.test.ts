@@ -20,6 +20,7 @@ import {
   startPostgres,
 } from '../../rehearsal/database/embedded-postgres.ts';
 import { type TestWorld, testWorld } from '../lambdas/world.ts';
+import { talkative } from '../support/server-directory.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-leaks-${randomUUID()}`);
 const columns = ['email', 'e164', 'first_name'].map((column) => `public.appointments.${column}`);
@@ -145,12 +146,7 @@ beforeAll(async () => {
     directory,
     settings: [
       'fsync=off',
-      'logging_collector=on',
-      'log_directory=log',
-      'log_statement=all',
-      'log_min_duration_statement=0',
-      'log_parameter_max_length=-1',
-      'log_parameter_max_length_on_error=-1',
+      ...talkative,
       'log_min_messages=debug1',
       'log_min_error_statement=debug1',
       'log_error_verbosity=verbose',

@@ -32,3 +32,13 @@ export const forgetful = [
   'full_page_writes=off',
   'max_wal_size=512MB',
 ] as const;
+
+/** Every statement is in the server's log, in the data directory, with the values that were bound to it. */
+export const talkative = [
+  'logging_collector=on',
+  'log_directory=log',
+  'log_statement=all',
+  'log_min_duration_statement=0',
+  'log_parameter_max_length=-1',
+  'log_parameter_max_length_on_error=-1',
+] as const;
