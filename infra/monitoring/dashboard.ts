@@ -13,7 +13,7 @@ import {
 import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
-import type { Database } from '../../lambdas/core/plan/settings.ts';
+import { type Database, instancesOf } from '../../lambdas/core/plan/settings.ts';
 import type { Names } from '../names.ts';
 import { type Alarms, metricOf } from './alarms.ts';
 
@@ -110,9 +110,9 @@ function whereIsIt(names: Names, rowsPerSecond: MathExpression): IWidget[] {
 
 /** What the vitals are read from, with the limits that they are held against. */
 function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashboardProps): IWidget[] {
-  const { clusterIdentifier, instances, replicas } = database;
-  const isAurora = clusterIdentifier !== undefined && instances.length === 0;
-  const members = clusterIdentifier === undefined ? [database.instanceIdentifier ?? ''] : instances;
+  const { clusterIdentifier = '', instances, replicas } = database;
+  const members = instancesOf(database);
+  const isAurora = members.length === 0;
   const metric = (metricName: string, statistic: string, dimensionsMap: Record<string, string>) =>
     new Metric({ namespace: 'AWS/RDS', metricName, statistic, dimensionsMap, period: Duration.minutes(1) });
   const limit = (value: number, label: string) => ({ value, label });

@@ -13,7 +13,7 @@ import {
   metrics,
   metricTarget,
 } from '../../core/monitoring/metrics.ts';
-import type { Settings } from '../../core/plan/settings.ts';
+import { instancesOf, type Settings } from '../../core/plan/settings.ts';
 import { required } from '../environment.ts';
 
 const client = new CloudWatchClient();
@@ -73,9 +73,9 @@ export interface DatabaseMetrics {
  */
 export async function readDatabaseMetrics(database: Settings['database']): Promise<DatabaseMetrics> {
   const { clusterIdentifier, instances, replicas } = database;
-  const isAurora = clusterIdentifier !== undefined && instances.length === 0;
-  const members = clusterIdentifier === undefined ? [database.instanceIdentifier] : instances;
-  const lagging = clusterIdentifier === undefined ? replicas : instances;
+  const members = instancesOf(database);
+  const isAurora = members.length === 0;
+  const lagging = [...replicas, ...instances];
   const end = new Date();
   const query = (
     Id: string,

@@ -151,6 +151,11 @@ export const Database = z
   });
 export type Database = z.infer<typeof Database>;
 
+/** The instances by which CloudWatch knows the database; none of an Aurora cluster, which it knows as one. */
+export function instancesOf({ instanceIdentifier, instances }: Database): readonly string[] {
+  return instanceIdentifier === undefined ? instances : [instanceIdentifier];
+}
+
 export const KeyTable = z.enum(['unlogged', 'logged']).default('unlogged');
 
 /** Beside the bundled handlers. */

@@ -13,7 +13,7 @@ import {
 import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
 import type { SpotCheck } from '../../core/gates/criteria.ts';
 import type { Plan } from '../../core/plan/plan.ts';
-import { type Target, targetName } from '../../core/plan/settings.ts';
+import { instancesOf, type Target, targetName } from '../../core/plan/settings.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
 import { type Step, unattachedSession } from '../step.ts';
 
@@ -38,7 +38,7 @@ export async function readVitals(
   const readers = await readersOf(client);
   const isCluster = settings.database.clusterIdentifier !== undefined;
   // What an Aurora cluster need not publish another must: a cluster that names no instances is taken for Aurora's.
-  const isMistaken = isCluster && settings.database.instances.length === 0 && readers === null;
+  const isMistaken = instancesOf(settings.database).length === 0 && readers === null;
   if (isMistaken)
     logger.warn(
       'database.clusterIdentifier names a cluster that is not Aurora: set database.instances to the three of the Multi-AZ DB cluster',
