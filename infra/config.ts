@@ -283,12 +283,14 @@ export function parseConfig(value: unknown, source: string): RolloutConfig {
   );
 }
 
+const inArn = /^arn:[^:]*:[^:]*:([^:]*):/;
+
 /** Settings that name something in a region, and where in their text it stands. */
 const placed = {
-  databaseSecretArn: /^arn:[^:]*:[^:]*:([^:]*):/,
-  keySecretArn: /^arn:[^:]*:[^:]*:([^:]*):/,
-  databaseSecretKmsKeyArn: /^arn:[^:]*:[^:]*:([^:]*):/,
-  keySecretKmsKeyArn: /^arn:[^:]*:[^:]*:([^:]*):/,
+  databaseSecretArn: inArn,
+  keySecretArn: inArn,
+  databaseSecretKmsKeyArn: inArn,
+  keySecretKmsKeyArn: inArn,
   databaseHost: /\.([a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?$/,
 };
 
