@@ -12,6 +12,7 @@ import {
   connect,
   connectionOf,
   databaseUrlOption,
+  placeOf,
   UsageError,
 } from '../terminal/connection.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
@@ -31,7 +32,6 @@ interface InstallFlags extends Flags {
 
 const say = (text: string) =>
   process.stdout.write(`${wrapped(onScreen(text), widthOf(process.stdout), 0)}\n`);
-const named = ({ host, port, database }: Connection) => `${host}:${port}, database ${database}`;
 
 /** Adds `install` and `uninstall`. */
 export function addInstallCommands(program: Command): void {
@@ -88,8 +88,8 @@ async function installCommand(flags: InstallFlags): Promise<void> {
     const { migrations, sampleTable, tables } = await install(client, targets);
     say(
       migrations.length > 0
-        ? `Installed into ${named(connection)}: ${fromTo(migrations)}.`
-        : `Already installed in ${named(connection)}.`,
+        ? `Installed into ${placeOf(connection)}: ${fromTo(migrations)}.`
+        : `Already installed in ${placeOf(connection)}.`,
     );
     if (sampleTable) say('Created the sample table public.appointments, empty.');
     say(
@@ -118,11 +118,11 @@ async function intent(
     if (!(await isThere(client, target))) missing.push(targetName(target));
   if (targets !== undefined && missing.length > 0)
     throw new UsageError(
-      `Found no table ${tablesInWords(missing)} in ${named(connection)}, expected those of the configuration. Check --config and --database-url.`,
+      `Found no table ${tablesInWords(missing)} in ${placeOf(connection)}, expected those of the configuration. Check --config and --database-url.`,
     );
   const names = tablesInWords((targets ?? [sample]).map(targetName));
   const created = missing.length > 0 ? `creates ${names}, a sample, empty, with` : `adds to ${names}`;
-  return `This writes to ${named(connection)}: it installs the engine (schema encryption_rollout, functions in schema public), and ${created} columns and triggers. Nothing is encrypted.`;
+  return `This writes to ${placeOf(connection)}: it installs the engine (schema encryption_rollout, functions in schema public), and ${created} columns and triggers. Nothing is encrypted.`;
 }
 
 /** Into the file first: what the database alone has is gone with the next crash of the server. */
@@ -148,12 +148,12 @@ async function uninstallCommand(flags: Flags): Promise<void> {
   const connection = connectionOf(flags.databaseUrl);
   const client = await connect(connection, 'encryption-rollout uninstall');
   try {
-    const what = `This removes ciphertext, key, triggers and all records of the rollout from ${named(connection)}. Plaintext stays.`;
+    const what = `This removes ciphertext, key, triggers and all records of the rollout from ${placeOf(connection)}. Plaintext stays.`;
     if (!(await agreed(flags, what))) return;
     say(
       (await uninstall(client))
-        ? `Removed the engine from ${named(connection)}. Plaintext is as it was.`
-        : `Found no engine in ${named(connection)}: there is nothing to remove.`,
+        ? `Removed the engine from ${placeOf(connection)}. Plaintext is as it was.`
+        : `Found no engine in ${placeOf(connection)}: there is nothing to remove.`,
     );
   } finally {
     await client.end();

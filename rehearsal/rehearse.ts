@@ -18,6 +18,7 @@ import {
   connect,
   connectionOf,
   explained,
+  placeOf,
   UsageError,
 } from '../terminal/connection.ts';
 import { count, type Display } from '../terminal/display.ts';
@@ -258,13 +259,12 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
   const given = options.config === undefined ? undefined : readTables(options.config);
   if (options.databaseUrl !== undefined) {
     const connection = connectionOf(options.databaseUrl);
-    const { host, port, database } = connection;
-    display.line(`PostgreSQL at ${host}:${port}, database ${database}.`);
+    display.line(`PostgreSQL at ${placeOf(connection)}.`);
     const rows = options.rows ?? defaultRows;
     return {
       given,
       connection,
-      keyFile: keyFileFor(host, port, database),
+      keyFile: keyFileFor(connection.host, connection.port, connection.database),
       rows,
       resumable: true,
       completed: false,
@@ -313,10 +313,10 @@ async function tablesOf(
   return (await agreedTo(options, connection, does)) ? tables : undefined;
 }
 
-function agreedTo({ yes }: Options, { host, port, database }: Connection, does: string): Promise<boolean> {
+function agreedTo({ yes }: Options, connection: Connection, does: string): Promise<boolean> {
   return agreed(
     { yes },
-    `This writes to ${host}:${port}, database ${database}: it installs the engine (schema encryption_rollout, functions in schema public) and ${does}.`,
+    `This writes to ${placeOf(connection)}: it installs the engine (schema encryption_rollout, functions in schema public) and ${does}.`,
   );
 }
 

@@ -77,6 +77,11 @@ function isLocal(host: string): boolean {
   return host.startsWith('/') || host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
+/** Which database, in words. */
+export function placeOf({ host, port, database }: Connection): string {
+  return `${host}:${port}, database ${database}`;
+}
+
 /** Options for node-postgres. */
 export function clientConfig({ tls, ...connection }: Connection): pg.ClientConfig {
   return { ...connection, ssl: tls, connectionTimeoutMillis: 5_000 };
@@ -97,14 +102,14 @@ export async function connect(connection: Connection, name: string): Promise<pg.
   } catch (error) {
     client.end().catch(() => {});
     const { code, message } = error as { code?: string; message: string };
-    const { host, port, database, user } = connection;
+    const { host, port, user } = connection;
     if (isPooler(error))
       throw new UsageError(
         `Found a connection pooler at ${host}:${port}, expected PostgreSQL itself: settings and locks of our session would be handed on to others. ` +
           "Point --database-url at the database's own host and port.",
       );
     throw new UsageError(
-      `Found no way into PostgreSQL at ${host}:${port}, database ${database}, as ${user}: ${message || code}.\n` +
+      `Found no way into PostgreSQL at ${placeOf(connection)}, as ${user}: ${message || code}.\n` +
         `Expected a PostgreSQL 14 or newer that accepts this login${connection.tls ? ', with TLS and a certificate that verifies' : ''}. ` +
         'Check --database-url (postgresql://user:password@host:port/database) and that the server runs.' +
         (connection.tls ? tlsHint(message, code) : ''),
