@@ -188,7 +188,13 @@ Examples:
           (by) => ({ command: 'decide', by, hold, decision, comment }),
           (where, { holds }) => {
             const asked = holds.find(({ id }) => id === hold);
-            return `This answers ${hold} with ${decision} for ${where}.${asked ? ` ${asked.gate}: ${withoutGate(asked.gate, asked.reason)}.` : ''}`;
+            const about =
+              asked === undefined
+                ? []
+                : asked.numbers.length > 0
+                  ? [`${asked.gate}:`, ...asked.numbers]
+                  : [`${asked.gate}: ${withoutGate(asked.gate, asked.reason)}.`];
+            return [`This answers ${hold} with ${decision} for ${where}.`, ...about].join('\n');
           },
         ),
     );

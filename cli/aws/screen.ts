@@ -152,14 +152,15 @@ function triggerOf({ triggerEnabled }: TableStatus): string {
 }
 
 function holdLines(
-  { id, gate, reason, expiresAt }: RolloutStatus['holds'][number],
+  { id, gate, reason, expiresAt, numbers }: RolloutStatus['holds'][number],
   { commandLine }: Place,
   now: Date,
 ): string[] {
   const left = duration((Date.parse(expiresAt) - now.getTime()) / 1_000);
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
-    `  ${withoutGate(gate, reason)}`,
+    // Of an approval nothing was measured: there are the numbers instead.
+    ...(numbers.length > 0 ? numbers : [withoutGate(gate, reason)]).map((line) => `  ${line}`),
     ...(isApproval(gate) ? ['go', 'no-go'] : ['go', 'no-go', 'retry']).map(
       (decision) => `  ${commandLine(`decide ${id} ${decision}`)}`,
     ),

@@ -31,6 +31,7 @@ export const status: RolloutStatus = {
       reason: 'Phase 3 Bulk Migration: Gate: CPU could not be measured',
       askedAt: '2026-11-23T11:58:00Z',
       expiresAt: '2026-11-23T14:00:00Z',
+      numbers: [],
     },
   ],
   accepted: [{ criteria: ['Replica lag'], by: 'R. Roe', until: '2026-11-23T15:30:00Z' }],

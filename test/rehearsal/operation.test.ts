@@ -32,7 +32,12 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
   const approval = await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
   const status = await operate('status');
   expect(status).toContain('public.appointments, rehearsal on this machine\n');
-  expect(status).toContain(`  npm run rollout -- decide ${approval} go --rehearsal\n`);
+  // What the phase before has done, what the next one will, and the answers that there are.
+  expect(status).toMatch(
+    new RegExp(
+      `Approval\n  So far: [\\d,]+ of [\\d,]+ rows encrypted \\([\\d.]+ %\\):\n  - Phase 1 Initial Batch: .*; judged GO\n  Next: about .*\n  .*decide ${approval} go --rehearsal\n  .*decide ${approval} no-go --rehearsal\n\n`,
+    ),
+  );
 
   expect(await operate('pause', '--reason', 'a sale', '--yes')).toContain('a sale');
   expect(await operate('tune', '--batch-rows', '50', '--yes')).toContain('batches of 50 rows');

@@ -109,8 +109,9 @@ const everywhere: Readonly<Record<string, string>> = {
     { id: 'hold-1', gate: `Phase 1 ${attack}`, reason: attack, expiresAt: new Date(0) },
     defaultPlan,
     {
-      status: { ...status, tables: status.tables.map((table) => ({ ...table, name: attack })) },
-      report: undefined,
+      ...status,
+      tables: status.tables.map((table) => ({ ...table, name: attack })),
+      holds: status.holds.map((hold) => ({ ...hold, id: 'hold-1', numbers: [attack] })),
     },
     origin,
   ).message,

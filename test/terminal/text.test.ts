@@ -21,6 +21,7 @@ test.each([80, 120])('at %d columns no line of a status is longer, but for what 
     reason,
     askedAt: '2026-11-23T11:00:00Z',
     expiresAt: '2026-11-24T00:00:00Z',
+    numbers: [],
   };
   const text = statusScreen({ ...status, holds: [asked] }, place, new Date('2026-11-23T12:00:00Z'));
   const shown = inWindow(text, { isTTY: true, columns });

@@ -22,18 +22,18 @@ export interface Question {
   readonly expiresAt: Date;
 }
 
-/** Subject and text. `report`: of the run, whose phases so far an approval is asked by. */
+/** Subject and text. */
 export function questionMessage(
   asked: Question,
   plan: Plan,
-  { status, report }: { readonly status: RolloutStatus; readonly report: Report | undefined },
+  status: RolloutStatus,
   { stack, execution, runbookUrl, commandLine }: Origin,
 ): { subject: string; message: string } {
   const { id, gate, reason, expiresAt } = textOf(asked);
   const tables = textOf(status.tables.map(({ name }) => name));
   const approval = isApproval(gate);
-  const phase = /^Phase (\d)/.exec(gate)?.[1];
-  const next = plan.phases.find(({ number }) => String(number) === phase)?.number;
+  const next = phaseOfGate(plan, gate);
+  const numbers = status.holds.find((hold) => hold.id === id)?.numbers ?? [];
   const { dashboard, log } = deploymentLinks(execution, stack);
   const answer = (decision: string) => `  ${commandLine(`decide ${id} ${decision}`)}`;
   const lines = [
@@ -43,9 +43,7 @@ export function questionMessage(
     'Customers: not affected. No batch runs while the rollout waits, and plaintext is never deleted.',
     `Until morning: it can wait until ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
     '',
-    ...(approval && next !== undefined
-      ? [...soFar(status, report), ...forecast(plan, status, next), '']
-      : []),
+    ...(numbers.length === 0 ? [] : [...textOf(numbers), '']),
     approval ? 'Begin it:' : `Go on without knowing, on your word, ${goStands(gate, plan.goMinutes)}:`,
     answer('go'),
     gate === 'Preflight' ? 'Do not begin:' : 'Stop, and roll back:',
@@ -70,19 +68,31 @@ export function questionMessage(
   };
 }
 
+type Numbers = Pick<RolloutStatus, 'rows' | 'tables' | 'millisecondsPerRow' | 'tuned'>;
+
+/** What an approval is decided by: what the phases before have done, and what the one that is asked about will. */
+export function approvalNumbers(gate: string, plan: Plan, status: Numbers, report: Report): string[] {
+  const next = phaseOfGate(plan, gate);
+  return isApproval(gate) && next !== undefined
+    ? [...soFar(status, report), ...forecast(plan, status, next)]
+    : [];
+}
+
+function phaseOfGate(plan: Plan, gate: string): PhaseNumber | undefined {
+  const [, phase] = /^Phase (\d)/.exec(gate) ?? [];
+  return plan.phases.find(({ number }) => String(number) === phase)?.number;
+}
+
 /** What the phases before have done, all tables of each together. */
-function soFar({ rows }: RolloutStatus, report: Report | undefined): string[] {
-  const phases = report?.phases ?? [];
+function soFar({ rows }: Numbers, { phases, gates }: Report): string[] {
   const lines = [...new Set(phases.map(({ title }) => title))].map((title) => {
     const ofTables = phases.filter((each) => each.title === title);
     const sum = (column: 'rowsEncrypted' | 'rowsFailed' | 'batches' | 'batchMilliseconds') =>
       ofTables.reduce((total, each) => total + Number(each[column]), 0);
     const encrypted = sum('rowsEncrypted');
     const each = encrypted === 0 ? '' : `, ${number.format(sum('batchMilliseconds') / encrypted)} ms a row`;
-    const gates = (report?.gates ?? []).filter(
-      ({ gate }) => gate.startsWith(`${title}: `) && !isApproval(gate),
-    );
-    const verdicts = [...new Set(gates.map(({ verdict }) => verdict))].join(', ');
+    const judged = gates.filter(({ gate }) => gate.startsWith(`${title}: `) && !isApproval(gate));
+    const verdicts = [...new Set(judged.map(({ verdict }) => verdict))].join(', ');
     return `- ${title}: ${counted(encrypted, 'row')} in ${counted(sum('batches'), 'batch', 'batches')}, ${number.format(sum('rowsFailed'))} failed${each}${verdicts === '' ? '' : `; judged ${verdicts}`}`;
   });
   const now =
@@ -93,11 +103,7 @@ function soFar({ rows }: RolloutStatus, report: Report | undefined): string[] {
 }
 
 /** What the phase will do, as fast as it went so far. */
-function forecast(
-  plan: Plan,
-  { tables, millisecondsPerRow, tuned }: RolloutStatus,
-  next: PhaseNumber,
-): string[] {
+function forecast(plan: Plan, { tables, millisecondsPerRow, tuned }: Numbers, next: PhaseNumber): string[] {
   const phase = phaseOf(plan, next);
   const soak = phase.soakMinutes === 0 ? '' : `, then ${hoursInWords(phase.soakMinutes / 60)} of watching`;
   if (next === 4) return [`Next: triggers are switched on in ${counted(tables.length, 'table')}${soak}.`];

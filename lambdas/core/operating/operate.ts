@@ -87,6 +87,8 @@ export interface RolloutStatus {
     readonly reason: string;
     readonly askedAt: string;
     readonly expiresAt: string;
+    /** Of an approval: what the phases before have done, and what the next will, in sentences. */
+    readonly numbers: readonly string[];
   }[];
   /** What may be unknown in the phase under way, on whose word, and until when. */
   readonly accepted: readonly {

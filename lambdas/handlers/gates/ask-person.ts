@@ -1,8 +1,6 @@
 import { askPerson } from '../../adapters/postgres/gates/holds.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
-import { readReport } from '../../adapters/postgres/telling/report.ts';
-import { isApproval } from '../../core/gates/decisions.ts';
 import { questionMessage } from '../../core/gates/question-message.ts';
 import { AskPersonInput, type AskPersonOutput } from '../../core/payloads.ts';
 import { handlerOf, originOf, sessionName } from '../step.ts';
@@ -12,8 +10,7 @@ export const handler = handlerOf('AskPerson', AskPersonInput, async ({ run, ...q
   return step.database(sessionName(run), async (client): Promise<AskPersonOutput> => {
     const hold = await askPerson(client, run, question, step.plan.holdMinutes);
     const status = await readStatus(client, step.settings);
-    const report = isApproval(hold.gate) ? await readReport(client, step.plan, run.id) : undefined;
     const origin = { ...originOf(step), execution: await readExecution(client, run) };
-    return { hold: hold.id, ...questionMessage(hold, step.plan, { status, report }, origin) };
+    return { hold: hold.id, ...questionMessage(hold, step.plan, status, origin) };
   });
 });

@@ -1,5 +1,7 @@
 /** Where a rollout is, from its records alone: no scan, so an answer takes milliseconds on any table. */
 import type pg from 'pg';
+import { isApproval } from '../../../core/gates/decisions.ts';
+import { approvalNumbers } from '../../../core/gates/question-message.ts';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../../core/operating/operate.ts';
 import { type PhaseNumber, type Plan, phaseOf } from '../../../core/plan/plan.ts';
 import { percentage } from '../../../core/plan/progress.ts';
@@ -10,6 +12,7 @@ import { countErrorsByType } from '../encryption/encryption-errors.ts';
 import { isInstalled, readDrift } from '../encryption/engine.ts';
 import { readPaceStates } from '../pressure/paces.ts';
 import { readProgress, type TableProgress } from '../runs/phases.ts';
+import { readReport } from '../telling/report.ts';
 import { type PhaseBegun, readHoursLeft } from './time-left.ts';
 
 type Client = pg.ClientBase;
@@ -44,7 +47,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
       errors: await countErrorsByType(client, run, name),
       drift: (await readDrift(client, name)).map(driftInWords),
     });
-  return {
+  const status: RolloutStatus = {
     run: {
       id: run.id,
       attempt: run.attempt,
@@ -78,6 +81,27 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
         ? await readAccepted(client, run.id, run.attempt, phase.number, plan.goMinutes)
         : [],
     lastGate,
+  };
+  return status.holds.some(({ gate }) => isApproval(gate))
+    ? withNumbers(client, plan, status, run.id)
+    : status;
+}
+
+/** Read only where somebody is asked for an approval: a run that was resumed often has many records. */
+async function withNumbers(
+  client: Client,
+  plan: Plan,
+  status: RolloutStatus,
+  run: string,
+): Promise<RolloutStatus> {
+  const report = await readReport(client, plan, run);
+  if (report === undefined) return status;
+  return {
+    ...status,
+    holds: status.holds.map((hold) => ({
+      ...hold,
+      numbers: approvalNumbers(hold.gate, plan, status, report),
+    })),
   };
 }
 
@@ -200,6 +224,7 @@ async function readOpenHolds(client: Client, run: string, attempt: number): Prom
     reason,
     askedAt: asked_at.toISOString(),
     expiresAt: expires_at.toISOString(),
+    numbers: [],
   }));
 }
 

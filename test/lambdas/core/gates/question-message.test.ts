@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { questionMessage } from '../../../../lambdas/core/gates/question-message.ts';
+import { approvalNumbers, questionMessage } from '../../../../lambdas/core/gates/question-message.ts';
 import { defaultPlan } from '../../../../lambdas/core/plan/plan.ts';
 import { status } from '../../../cli/status.ts';
 import { report } from '../telling/report.ts';
@@ -12,21 +12,16 @@ const origin = {
   commandLine: (words: string) => `npm run rollout -- ${words}`,
 };
 const asked = { id: 'hold-1', reason: 'CPU: no reading', expiresAt: new Date('2026-11-24T08:00:00Z') };
-const about = (gate: string, more: Partial<typeof status> = {}) =>
-  questionMessage(
-    { ...asked, gate },
-    defaultPlan,
-    {
-      status: {
-        ...status,
-        millisecondsPerRow: 0.1,
-        tuned: { ...status.tuned, batchRows: null, pauseSeconds: null },
-        ...more,
-      },
-      report,
-    },
-    origin,
-  );
+const calm = {
+  ...status,
+  millisecondsPerRow: 0.1,
+  tuned: { ...status.tuned, batchRows: null, pauseSeconds: null },
+};
+const about = (gate: string) => {
+  const numbers = approvalNumbers(gate, defaultPlan, calm, report);
+  const hold = { ...asked, gate, askedAt: '', expiresAt: '', numbers };
+  return questionMessage({ ...asked, gate }, defaultPlan, { ...calm, holds: [hold] }, origin);
+};
 
 test('an approval shows what was done, and what will be', () => {
   const { subject, message } = about('Phase 3 Bulk Migration: Approval');

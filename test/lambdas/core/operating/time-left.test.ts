@@ -140,6 +140,6 @@ test.each([
 ])('%s: the end moves on with every minute: %s', (reason, expected) => {
   const waiting = reason === null ? null : { for: reason, since: noon.toISOString() };
   expect(isPutOff({ waiting, holds: [] })).toBe(expected);
-  const hold = { id: '', gate: '', reason: '', askedAt: '', expiresAt: '' };
+  const hold = { id: '', gate: '', reason: '', askedAt: '', expiresAt: '', numbers: [] };
   expect(isPutOff({ waiting, holds: [hold] })).toBe(true);
 });

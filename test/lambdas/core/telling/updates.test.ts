@@ -159,6 +159,7 @@ describe('an update says', () => {
       reason: 'Phase 3 Bulk Migration: Gate: CPU: no reading',
       askedAt: ago(1).toISOString(),
       expiresAt: ago(-11).toISOString(),
+      numbers: [],
     };
     const waits = statusUpdate({ ...inPhase(3), waiting }).message;
     expect(waits).toContain(`Waiting since ${waiting.since}: ${waiting.for}.`);

@@ -98,6 +98,7 @@ describe('status', () => {
         reason: expect.stringContaining('Customer-facing alarms'),
         askedAt: expect.stringMatching(/^20.*Z$/),
         expiresAt: expect.stringMatching(/^20.*Z$/),
+        numbers: [],
       },
     ]);
     expect(found.tables).toMatchObject([{ name: appointments, errors: { trigger: 1 } }]);
