@@ -1,3 +1,4 @@
+import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { oneOrMany, readJson } from '../config/read.ts';
@@ -8,6 +9,7 @@ import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import { Database, KeyTable, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
 import { defaultStackName } from '../lambdas/core/telling/hints.ts';
+import { readAuthorities } from './surroundings/authorities.ts';
 
 /** Put on every resource besides `tags`. */
 export const ownTag = 'Application';
@@ -167,6 +169,11 @@ const given = {
   database: Database,
   /** Overrides the secret's dbname; with IAM, the user's name is the default. */
   databaseName: z.string().min(1).optional(),
+  /**
+   * A PEM file, relative to this configuration: the authorities that vouch for the database server, and no other does.
+   * Those of Amazon and the public ones, as Lambda's runtime knows them, when not given. Once parsed: its certificates.
+   */
+  databaseAuthorities: z.string().min(1).optional(),
 };
 
 const databaseHost = z
@@ -263,24 +270,39 @@ function chosenBy(value: unknown): { schema: (typeof schemas)[keyof typeof schem
 }
 
 /**
- * Checks a configuration.
+ * Checks a configuration, and reads the file of authorities that it may name.
  * @param source what the message calls it, e.g. the file's path
+ * @param directory that the paths in it are relative to
  * @throws ConfigurationError that names each wrong setting, what was found and what is expected
  */
-export function parseConfig(value: unknown, source: string): RolloutConfig {
+export function parseConfig(value: unknown, source: string, directory = process.cwd()): RolloutConfig {
   const { schema, choice } = chosenBy(value);
   const result = schema.safeParse(value, { reportInput: true });
   if (result.success) {
     const { target, $schema: _, ...config } = result.data;
     const targets = 'targets' in config ? config.targets : undefined;
     checkRegions(config, source);
-    return { ...config, targets: oneOrMany(source, target, targets) } as RolloutConfig;
+    return {
+      ...config,
+      ...authoritiesOf(config, source, directory),
+      targets: oneOrMany(source, target, targets),
+    } as RolloutConfig;
   }
   throw new ConfigurationError(
     issuesInWords(source, result.error.issues, (key) =>
       settingNames.includes(key) ? `not a setting that goes with ${choice}` : undefined,
     ),
   );
+}
+
+function authoritiesOf(config: object, source: string, directory: string) {
+  const { databaseAuthorities: file, databaseTls } = config as Partial<z.infer<typeof WithPassword>>;
+  if (file === undefined) return {};
+  if (databaseTls === 'off')
+    throw new ConfigurationError(
+      `${source}: databaseAuthorities: found ${sample(file)}, expected none with databaseTls "off", which verifies no certificate`,
+    );
+  return { databaseAuthorities: readAuthorities(resolve(directory, file), source) };
 }
 
 const inArn = /^arn:[^:]*:[^:]*:([^:]*):/;
@@ -322,7 +344,7 @@ function checkRegions(config: object, source: string): void {
  * @throws ConfigurationError
  */
 export function readConfig(file: string): RolloutConfig {
-  return parseConfig(readJson(file), file);
+  return parseConfig(readJson(file), file, dirname(file));
 }
 
 const exampleFile = fileURLToPath(new URL('../config/example.json', import.meta.url));

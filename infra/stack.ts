@@ -72,6 +72,7 @@ export class EncryptionRolloutStack extends Stack {
     const settings = Settings.parse({
       targets: config.targets,
       database: surroundings.database,
+      ...(config.demo ? {} : { databaseAuthorities: config.databaseAuthorities }),
       customerAlarms: config.customerAlarms,
       ownAlarms: names.alarms,
       dashboard: names.dashboard,

@@ -106,6 +106,7 @@ export function handlerOf<Input extends z.ZodType, Output>(
               login: databaseLogin(),
               name: process.env.DATABASE_NAME || undefined,
               tls: z.enum(['verify-full', 'off']).parse(required('DATABASE_TLS')),
+              authorities: settings.databaseAuthorities,
             },
             session,
             work,

@@ -65,6 +65,10 @@ describe('a wrong setting is named with what was found and what is expected', ()
       'subnetIds.0: found "subnet-x", expected an id like subnet-0123456789abcdef0',
     ],
     [{ databaseTls: 'on' }, 'databaseTls: found "on", expected one of "verify-full"|"off"'],
+    [
+      { databaseTls: 'off', databaseAuthorities: 'ca.pem' },
+      'databaseAuthorities: found "ca.pem", expected none with databaseTls "off", which verifies no certificate',
+    ],
     [{ onCall: ['me'] }, 'onCall.0: found "me", expected an e-mail address'],
     [
       { database: { instanceIdentifier: 'a', clusterIdentifier: 'b' } },

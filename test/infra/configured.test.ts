@@ -28,6 +28,7 @@ describe('a plan of its own', () => {
     parseConfig(
       {
         ...JSON.parse(readFileSync('config/example.json', 'utf8')),
+        databaseAuthorities: 'throw-away-authority.pem',
         plan: {
           soakSliceMinutes: 2,
           overdueHours: 100,
@@ -38,8 +39,15 @@ describe('a plan of its own', () => {
         },
       },
       'test',
+      'test/support',
     ),
   );
+
+  test('and authorities of its own reach the functions: the certificates, without what else is in the file', () => {
+    expect(settings.databaseAuthorities).toMatch(
+      /^-----BEGIN CERTIFICATE-----\n[\w+/=\n]+\n-----END CERTIFICATE-----\n$/,
+    );
+  });
 
   test('draws the machines', () => {
     const states = machines.EncryptionRollout.definition.States as Record<string, object>;

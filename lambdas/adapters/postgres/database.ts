@@ -47,6 +47,8 @@ export interface DatabaseEnvironment {
   /** Overrides the secret's dbname. */
   readonly name: string | undefined;
   readonly tls: 'verify-full' | 'off';
+  /** PEM: nobody else vouches for the server. Left out: whom Node trusts, and NODE_EXTRA_CA_CERTS names. */
+  readonly authorities?: string | undefined;
 }
 
 /** application_name of the sessions that work for a run's attempt: what CancelBatches looks for. At most 63 bytes. */
@@ -80,8 +82,10 @@ export async function withDatabase<T>(
     connectionTimeoutMillis: CONNECT_MILLISECONDS,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_MILLISECONDS,
-    // NODE_EXTRA_CA_CERTS adds the RDS certificate authorities to those that Node trusts.
-    ssl: environment.tls === 'off' ? false : { rejectUnauthorized: true, servername: login.host },
+    ssl:
+      environment.tls === 'off'
+        ? false
+        : { rejectUnauthorized: true, servername: login.host, ca: environment.authorities },
   });
   // Without a listener, a connection lost between two statements would end the process.
   client.on('error', () => {});
@@ -150,6 +154,22 @@ export async function rolledBack<T>(client: pg.ClientBase, work: () => Promise<T
   }
 }
 
+const untrusted =
+  'The certificate of the server is by an authority that is not trusted here, and nothing was sent: name the file of its authorities in the setting databaseAuthorities, and deploy.';
+
+/** https://nodejs.org/api/tls.html#x509-certificate-error-codes */
+const certificateHints: Readonly<Record<string, string>> = {
+  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
+  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
+  CERT_HAS_EXPIRED:
+    'The certificate of the server, or of its authority, has expired: rotate it, or bring the file of databaseAuthorities up to date and deploy.',
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    "The certificate of the server is for another name: put the database's own address into the secret, or into the setting databaseHost.",
+};
+
 function connectionError(
   error: unknown,
   address: string,
@@ -179,7 +199,7 @@ function connectionError(
           ? `The database "${database}" does not exist: correct dbname in the secret, or the setting databaseName.`
           : code === 'ENOTFOUND'
             ? 'The host in the database secret, or the setting databaseHost, is not known here.'
-            : 'Check the address, the security groups and the TLS setting.';
+            : (certificateHints[code] ?? 'Check the address, the security groups and the TLS setting.');
   return new DatabaseUnreachable(
     `No connection to PostgreSQL at ${address}: ${code || message}. ${hint}`,
     code,

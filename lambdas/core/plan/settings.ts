@@ -165,6 +165,8 @@ export const Settings = z.strictObject({
   targets: Targets.prefault([{}]),
   /** Whose CloudWatch metrics are the database's vitals. */
   database: Database,
+  /** PEM: the authorities that vouch for the database server; those of the runtime when not given. */
+  databaseAuthorities: z.string().optional(),
   /** Takes a snapshot when the latest backup is too old, and waits for it. */
   takeBackup: z.boolean().default(false),
   /** Phases that begin only when a person has said so. */

@@ -51,9 +51,13 @@ function talk(socket: Socket): void {
 const database = JSON.stringify(import.meta.resolve('../../../lambdas/adapters/postgres/database.ts'));
 
 /** Connects as a handler does, to this host, with the token that IAM lets it sign; returns how that ended. */
-async function connect(host: string, trusted: boolean): Promise<{ name: string; sqlState: string }> {
+async function connect(
+  host: string,
+  trusted: boolean,
+  authorities?: string,
+): Promise<{ name: string; sqlState: string }> {
   const { port } = server.address() as AddressInfo;
-  const environment = { login: { host, port, user: 'app' }, name: 'app', tls: 'verify-full' };
+  const environment = { login: { host, port, user: 'app' }, name: 'app', tls: 'verify-full', authorities };
   const script = `
     import { withDatabase } from ${database};
     withDatabase(${JSON.stringify(environment)}, 'test', async () => {}).then(
@@ -88,6 +92,15 @@ describe('databaseTls verify-full', () => {
     ['for another name', '127.0.0.1', true, 'ERR_TLS_CERT_ALTNAME_INVALID'],
   ])('tells a server with a certificate %s nothing', async (_what, host, trusted, sqlState) => {
     expect(await connect(host, trusted)).toEqual({ name: 'DatabaseUnreachable', sqlState });
+    expect(told).toEqual([]);
+  });
+
+  test('tells a server nothing for which only others vouch than the databaseAuthorities, whom Node trusts', async () => {
+    const authorities = readFileSync(
+      join(import.meta.dirname, '..', '..', 'support', 'throw-away-authority.pem'),
+      'utf8',
+    );
+    expect(await connect('localhost', true, authorities)).toMatchObject({ name: 'DatabaseUnreachable' });
     expect(told).toEqual([]);
   });
 
