@@ -20,7 +20,7 @@ create table encryption_rollout.key_access (
   id bigint generated always as identity primary key,
   accessed_at timestamptz not null default clock_timestamp(),
   accessed_by text not null default session_user,
-  purpose text not null check (purpose in ('install', 'rotate', 'retire', 'batch', 'trigger', 'decrypt')),
+  purpose text not null check (purpose in ('install', 'rotate', 'retire', 'batch', 'clear', 'trigger', 'decrypt')),
   target text,
   column_name text,
   row_key text,

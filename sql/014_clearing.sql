@@ -111,3 +111,164 @@ begin
   return next;
 end
 $$;
+
+-- What lies beside a null: ciphertext without its plaintext, or an IV in a row without personal data. The triggers leave none, so the application has written
+-- it, or somebody has taken the plaintext away past the triggers. What does not open is cleared, or no audit would ever pass and no key be
+-- retired; what opens stays, is counted, and is a person's to decide.
+
+-- True for a row with any of it.
+create function encryption_rollout.orphaned_sql(p_target encryption_rollout.targets, p_prefix text default '')
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '(%s or (%s is not null and not %s))',
+    encryption_rollout.ciphertext_only_sql(p_target, p_prefix),
+    encryption_rollout.iv_sql(p_target, p_prefix),
+    encryption_rollout.has_pii_sql(p_target, p_prefix)
+  )
+$$;
+
+-- Whether a value opens as one of this row and column, or may open with a key that is retired. Raises ER004 when its key is not there.
+create function encryption_rollout.may_open(p_ciphertext bytea, p_iv bytea, p_row_key text, p_label text)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
+as $$
+declare
+  v_name constant bytea := convert_to(p_label, 'UTF8');
+  v_size constant integer := octet_length(p_ciphertext);
+  v_key encryption_rollout.keys;
+begin
+  if v_size < 51 or get_byte(p_ciphertext, 0) <> 1 or octet_length(p_iv) is distinct from 16 then
+    return false;
+  end if;
+  select * into v_key from encryption_rollout.keys where number = encryption_rollout.key_number_of(p_ciphertext);
+  if not found or v_key.retired_at is not null then
+    return found;
+  end if;
+  return substr(p_ciphertext, v_size - 31) = encryption_rollout.aead_tag(
+    substr(p_ciphertext, 4, v_size - 35),
+    encryption_rollout.hkdf_expand(
+      (select k.key from encryption_rollout.read_key(v_key.number) as k), 'encryption-rollout/1/'::bytea || v_name
+    ),
+    p_iv,
+    substr(p_ciphertext, 1, 3) || v_name || '\x00'::bytea || convert_to(p_row_key, 'UTF8')
+  );
+end
+$$;
+
+-- True for a row with something of it to clear; dead_values: which values, by the columns' places.
+create function encryption_rollout.dead_sql(p_target encryption_rollout.targets, p_prefix text default '', out any_value text, out dead_values text[])
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    format(
+      '(%s or (%s is not null and not %s and not %s))',
+      string_agg(dead, ' or ' order by n),
+      encryption_rollout.iv_sql(p_target, p_prefix),
+      encryption_rollout.has_pii_sql(p_target, p_prefix),
+      encryption_rollout.ciphertext_only_sql(p_target, p_prefix)
+    ),
+    array_agg(dead order by n)
+  from (
+    select n, format(
+      '(%1$s%2$I is null and %1$s%3$I is not null and not encryption_rollout.may_open(%1$s%3$I, %4$s, %5$s, %6$L))',
+      p_prefix, c, p_target.sealed_columns[n], encryption_rollout.iv_sql(p_target, p_prefix),
+      encryption_rollout.row_key_sql(p_target, p_prefix), p_target.labels[n]
+    ) as dead
+    from unnest(p_target.columns) with ordinality as columns (c, n)
+  ) as each
+$$;
+
+-- Clears, at the TIDs $2, what does not open. An IV that a value needs is kept with it.
+create function encryption_rollout.clear_dead_sql(p_target encryption_rollout.targets, p_leaf text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$update only %1$s as t
+set %2$I = case when %3$s then t.%2$I end,
+  %4$s
+from (
+  select ctid as tid
+  from only %1$s
+  where ctid operator(pg_catalog.=) any ($2)
+    and %5$s
+  for no key update skip locked
+) as s
+where t.ctid operator(pg_catalog.=) s.tid
+returning t.ctid as tid, %6$s as unfinished$sql$,
+    p_leaf,
+    p_target.iv_column,
+    (
+      select string_agg(format('(t.%I is not null and not %s)', p_target.sealed_columns[n], d.dead_values[n]), ' or ' order by n)
+      from generate_subscripts(p_target.columns, 1) as n
+    ),
+    (
+      select string_agg(format('%1$I = case when not %2$s then t.%1$I end', p_target.sealed_columns[n], d.dead_values[n]), E',\n  ' order by n)
+      from generate_subscripts(p_target.columns, 1) as n
+    ),
+    (encryption_rollout.dead_sql(p_target)).any_value,
+    d.any_value
+  )
+  from encryption_rollout.dead_sql(p_target, 't.') as d
+$$;
+
+-- Clears it in up to p_limit rows, found by a scan of the table. Returns in how many; fewer than p_limit when no more are left, or rows are
+-- locked by somebody.
+create function encryption_rollout.clear_orphans(p_target text, p_limit integer)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+set jit = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
+  v_dead constant text := (encryption_rollout.dead_sql(v_target)).any_value;
+  v_leaf oid;
+  v_tids tid[];
+  v_step record;
+  v_cleared integer := 0;
+begin
+  -- As in a batch, for the application's triggers and ours.
+  perform set_config('encryption_rollout.batch', 'on', true);
+  for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf order by relation loop
+    exit when v_cleared >= p_limit;
+    continue when not encryption_rollout.hold_leaf(v_target, v_leaf);
+    execute format(
+      'select array_agg(ctid) from (select ctid from only %s where %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $1) as found',
+      encryption_rollout.relation_sql(v_leaf), encryption_rollout.orphaned_sql(v_target), v_dead,
+      encryption_rollout.row_key_sql(v_target), p_target
+    )
+    into v_tids
+    using p_limit - v_cleared;
+    continue when v_tids is null;
+    select * into v_step
+    from encryption_rollout.write_rows(
+      v_target, encryption_rollout.relation_sql(v_leaf),
+      encryption_rollout.clear_dead_sql(v_target, encryption_rollout.relation_sql(v_leaf)), v_dead, null, v_tids, 100
+    );
+    v_cleared := v_cleared + v_step.written;
+  end loop;
+  perform set_config('encryption_rollout.batch', '', true);
+  if v_cleared > 0 then
+    insert into encryption_rollout.key_access (purpose, target, uses) values ('clear', v_target.name, v_cleared);
+  end if;
+  return v_cleared;
+end
+$$;

@@ -12,7 +12,9 @@ create table encryption_rollout.counts (
   readable_percentage numeric,
   missing_iv_count bigint,
   -- That hold personal data and are encrypted with no key in use; without those that were passed over.
-  unsealed_rows bigint
+  unsealed_rows bigint,
+  -- With ciphertext or IV and nothing that it would be of, see orphaned_sql.
+  orphaned_rows bigint
 );
 
 -- When Monitor last published what it had measured, so that the next one counts errors from there: none twice, and none
@@ -28,8 +30,8 @@ create table encryption_rollout.measurements (
 -- 100 means all; 100 when no row holds any. failed_rows: passed over by batches and still unencrypted.
 -- Encrypted means: with the current key. `readable` counts rows under any key in use, which is more during a rotation only.
 -- health_status, worst first: CRITICAL (ciphertext without IV, or no guard against stale ciphertext), DRIFTED (the table is not
--- any more what was registered, see drift; without counts, when it cannot be counted), DEGRADED (errors within the hour, or
--- failed rows), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
+-- any more what was registered, see drift; without counts, when it cannot be counted), DEGRADED (errors within the hour,
+-- failed rows, or orphaned ones), IN_PROGRESS (rows left to encrypt), ROTATING (rows left to move to the current key),
 -- HEALTHY.
 create function encryption_rollout.health(p_target text)
 returns table (
@@ -45,7 +47,8 @@ returns table (
   errors_last_hour bigint,
   health_status text,
   readable_rows bigint,
-  readable_percentage numeric
+  readable_percentage numeric,
+  orphaned_rows bigint
 )
 language plpgsql
 security definer
@@ -86,7 +89,8 @@ select
   count(*) filter (
     where %2$s and %4$s in (select f.row_key from encryption_rollout.failed_rows as f where f.target = %5$L)
   ),
-  count(*) filter (where %7$s)
+  count(*) filter (where %7$s),
+  count(*) filter (where %9$s)
 from %6$s
     $sql$,
     encryption_rollout.has_pii_sql(v_target),
@@ -96,9 +100,10 @@ from %6$s
     v_target.name,
     encryption_rollout.table_sql(v_target),
     case when cardinality(v_keys) > 1 then encryption_rollout.not_sealed_with_sql(v_target, v_keys) else 'false' end,
-    v_target.iv_column
+    v_target.iv_column,
+    encryption_rollout.orphaned_sql(v_target)
   )
-  into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows, v_unreadable;
+  into total_rows, rows_with_pii, unencrypted_rows, missing_iv_count, failed_rows, v_unreadable, orphaned_rows;
   encrypted_rows := rows_with_pii - unencrypted_rows;
   encryption_percentage := case rows_with_pii when 0 then 100 else trunc(100.0 * encrypted_rows / rows_with_pii, 2) end;
   readable_rows := case when cardinality(v_keys) > 1 then rows_with_pii - v_unreadable else encrypted_rows end;
@@ -106,7 +111,7 @@ from %6$s
   health_status := case
     when missing_iv_count > 0 or not guard_enabled then 'CRITICAL'
     when exists (select from encryption_rollout.drift(p_target) as d where d.what not like 'rows of %') then 'DRIFTED'
-    when errors_last_hour > 0 or failed_rows > 0 then 'DEGRADED'
+    when errors_last_hour > 0 or failed_rows > 0 or orphaned_rows > 0 then 'DEGRADED'
     -- Written past the trigger.
     when readable_rows < rows_with_pii and encryption_rollout.is_complete(v_target) then 'DRIFTED'
     when readable_rows < rows_with_pii then 'IN_PROGRESS'

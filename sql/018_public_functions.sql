@@ -115,6 +115,7 @@ returns table (
   failed_rows bigint,
   guard_enabled boolean,
   encrypted_with_current_key bigint,
+  orphaned_rows bigint,
   target text
 )
 language sql
@@ -122,7 +123,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select h.total_rows, h.readable_rows, h.rows_with_pii - h.readable_rows, h.readable_percentage, h.missing_iv_count,
-    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, t.name
+    h.trigger_enabled, h.errors_last_hour, h.health_status, h.failed_rows, h.guard_enabled, h.encrypted_rows, h.orphaned_rows, t.name
   from encryption_rollout.targets as t
   cross join lateral encryption_rollout.health(t.name) as h
   where t.prepared_at is not null
@@ -153,6 +154,8 @@ returns table (
   guard_enabled boolean,
   -- Less than encrypted while a rotation is under way.
   encrypted_with_current_key bigint,
+  -- Ciphertext or an IV without a plaintext that it would be of.
+  orphaned_rows bigint,
   target text
 )
 language sql

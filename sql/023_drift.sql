@@ -106,6 +106,16 @@ begin
       false
     from encryption_rollout.counts as c
     where c.target = p_target and c.unsealed_rows > 0
+      and encryption_rollout.is_complete(v_present)
+    union all
+    select
+      format('rows of %s', p_target),
+      format('%s with ciphertext and no plaintext when they were counted at %s', c.orphaned_rows, date_trunc('second', c.counted_at)),
+      'none',
+      'Monitor clears what does not open. If they stay, what is sealed there opens and may be the only copy: docs/runbook.md, TableDrifted.',
+      false
+    from encryption_rollout.counts as c
+    where c.target = p_target and c.orphaned_rows > 0
       and encryption_rollout.is_complete(v_present);
 end
 $$;

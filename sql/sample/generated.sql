@@ -333,6 +333,8 @@ returns table (
   guard_enabled boolean,
   -- Less than encrypted while a rotation is under way.
   encrypted_with_current_key bigint,
+  -- Ciphertext or an IV without a plaintext that it would be of.
+  orphaned_rows bigint,
   target text
 )
 language sql

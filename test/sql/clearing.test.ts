@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -124,4 +124,71 @@ test('is refused with a number that makes no sense, and for a table that nobody 
   await expect(
     client.query("select * from encryption_rollout.clear_batch('public.nothing', 1)"),
   ).rejects.toMatchObject({ code: 'ER007' });
+});
+
+describe('clear_orphans', () => {
+  const withoutEmail = (n: number) =>
+    `id = (select id from public.appointments where email is null and first_name is not null order by id offset ${n} limit 1)`;
+  const orphaned = async () =>
+    (
+      await client.query(
+        "select orphaned_rows::int as n from encryption_rollout.health('public.appointments')",
+      )
+    ).rows[0].n;
+  const clearOrphans = async (limit = 100) =>
+    (await client.query("select encryption_rollout.clear_orphans('public.appointments', $1) as n", [limit]))
+      .rows[0].n;
+
+  test.each([
+    ['garbage that names the key', "email_encrypted = '\\x010001'"],
+    ['garbage as long as a value', "email_encrypted = decode('010001' || repeat('ab', 48), 'hex')"],
+    ['a key that there never was', "email_encrypted = decode('010009' || repeat('ab', 48), 'hex')"],
+    ['another format', "email_encrypted = decode('020001' || repeat('ab', 48), 'hex')"],
+    [
+      "another row's value, with its IV",
+      `(email_encrypted, pii_iv) = (select email_encrypted, pii_iv from public.appointments where email_encrypted is not null limit 1)`,
+    ],
+    ["another column's value", 'email_encrypted = first_name_encrypted'],
+  ])('clears %s, and nothing else of the row', async (_, change) => {
+    const before = (await client.query(`select * from public.appointments where ${withoutEmail(0)}`)).rows;
+    await client.query(`update public.appointments set ${change} where ${withoutEmail(0)}`);
+    expect(await orphaned()).toBe(1);
+    expect(await clearOrphans()).toBe(1);
+    expect(await orphaned()).toBe(0);
+    const after = (await client.query(`select * from public.appointments where ${withoutEmail(0)}`)).rows;
+    if (!change.includes('pii_iv')) expect(after).toEqual(before);
+    expect(after[0].email_encrypted).toBeNull();
+  });
+
+  test('clears a row without personal data altogether, with the IV or without, and an IV alone', async () => {
+    const { rows } = await client.query(
+      'select id from public.appointments where num_nonnulls(email, e164, first_name) = 0',
+    );
+    const [a, b, c] = rows.map(({ id }) => id);
+    await client.query(`update public.appointments set email_encrypted = '\\x010001' where id = '${a}'`);
+    await client.query(
+      `update public.appointments set e164_encrypted = '\\x01', pii_iv = decode(repeat('00', 16), 'hex') where id = '${b}'`,
+    );
+    await client.query(`update public.appointments set pii_iv = '\\x00' where id = '${c}'`);
+    expect(await orphaned()).toBe(3);
+    expect(await clearOrphans(2)).toBe(2);
+    expect(await clearOrphans(2)).toBe(1);
+    expect(await orphaned()).toBe(0);
+    expect(await count(`num_nonnulls(email, e164, first_name) = 0 and ${anyCiphertext}`)).toBe(0);
+  });
+
+  test('keeps what opens, and what may open with a key that is retired', async () => {
+    await client.query('alter table public.appointments disable trigger user');
+    await client.query(
+      "update public.appointments set first_name = null where email = 'person3@example.com'",
+    );
+    await client.query('alter table public.appointments enable trigger user');
+    expect(await orphaned()).toBe(1);
+    expect(await clearOrphans()).toBe(0);
+    await client.query(
+      'update encryption_rollout.keys set retired_at = now(); delete from encryption_rollout.key_material',
+    );
+    expect(await clearOrphans()).toBe(0);
+    expect(await count("email = 'person3@example.com' and first_name_encrypted is not null")).toBe(1);
+  });
 });

@@ -32,6 +32,7 @@ describe('health', () => {
       health_status: 'HEALTHY',
       readable_rows: '0',
       readable_percentage: '100',
+      orphaned_rows: '0',
     });
     await seedAppointments(client, 1_000);
     await encrypt(100);

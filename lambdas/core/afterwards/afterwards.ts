@@ -1,5 +1,11 @@
 /** What is looked at after a rollout, and how it is judged. Pure. */
-import { errorPercent, keyCriterion, type SpotCheck, spotCheckCriterion } from '../gates/criteria.ts';
+import {
+  errorPercent,
+  keyCriterion,
+  orphansCriterion,
+  type SpotCheck,
+  spotCheckCriterion,
+} from '../gates/criteria.ts';
 import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
@@ -13,8 +19,6 @@ export interface TableAfterwards {
   readonly table: string;
   readonly health: Health;
   readonly spotCheck: SpotCheck;
-  /** Values whose ciphertext is there and whose plaintext is not. */
-  readonly ciphertextOnlyRows: number;
   /** In the period. */
   readonly errors: readonly ErrorSummary[];
   /** Rows written and opened with the key in the period, so far as they are counted. */
@@ -62,7 +66,7 @@ function tableCriteria(plan: Plan, minimum: number, period: string, m: TableAfte
     ),
     none('Missing IVs', health.missingIvCount),
     spotCheckCriterion(spotCheck, health, 'nothing encrypted'),
-    none('Rows with ciphertext and no plaintext', m.ciphertextOnlyRows),
+    orphansCriterion(health),
     errorRate(plan, period, m),
   ];
 }

@@ -100,6 +100,11 @@ export function boundaryCriterion(breaches: readonly Breach[]): Criterion {
   );
 }
 
+/** What does not open has been cleared before it is asked: what is left may be the only copy of a value. */
+export function orphansCriterion({ orphanedRows }: Health): Criterion {
+  return none('Rows with ciphertext and no plaintext', orphanedRows);
+}
+
 /** @param expectedOfNone what is expected of a table without an encrypted row */
 export function spotCheckCriterion(
   { checked, mismatchedKeys }: SpotCheck,

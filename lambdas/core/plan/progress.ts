@@ -15,6 +15,8 @@ export interface Health {
   readonly healthStatus: string;
   /** Coverage with any key in use: more than encryptionPercentage while rows move from one key to the next. */
   readonly readablePercentage: number;
+  /** With ciphertext or an IV, and no plaintext that it would be of. */
+  readonly orphanedRows: number;
 }
 
 /** Encrypted rows at which the phase has done its work: the share it aims at, or its row limit if that is smaller. */

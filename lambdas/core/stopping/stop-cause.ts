@@ -10,6 +10,7 @@ export const headings = {
   ],
   MissingIvs: ['Missing IVs', 'New rows without IV'],
   TriggerFailures: ['Trigger failures', 'Canary insert', 'New rows encrypted by the trigger', 'Trigger'],
+  TableDrifted: ['Rows with ciphertext and no plaintext'],
   KeyAccessFailures: ['Key access failures', 'Encryption key', 'WrongKey', 'KeyUnavailable'],
   BoundaryBroken: ['Boundary around key and plaintext'],
   BatchErrorRate: ['Error rate'],

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from '../../adapters/postgres/afterwards/checks.ts';
-import { countPlaintext, readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
@@ -87,7 +87,7 @@ async function ask(
     final: { name: 'since the rollout', since: completion },
   }[check];
   const tables: CheckQueries['tables'][number][] = [];
-  for (const name of names) tables.push({ name, health: await readHealth(client, name) });
+  for (const name of names) tables.push({ name, health: await readMendedHealth(client, name) });
   return {
     now,
     period,
@@ -115,7 +115,6 @@ async function measure(
       table: name,
       health,
       spotCheck: spotChecks.get(name) as SpotCheck,
-      ciphertextOnlyRows: (await countPlaintext(client, target)).ciphertextOnlyRows,
       errors: errors.filter(concerns(name)),
       rows: rowsHandled(keyAccess.filter(concerns(name)), newRows?.newRecords),
     });

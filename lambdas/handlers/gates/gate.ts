@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readAudit, readAuditReach, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
@@ -101,7 +101,7 @@ async function measureTable(
     progress,
     spotCheck: checked,
     rotating: purpose === 'rotate',
-    health: await readHealth(client, name),
+    health: await readMendedHealth(client, name),
     errors: await countErrors(client, name, since),
     millisecondsPerRow: await millisecondsPerRow(client, run, name, number, since),
     triggerTest: number === 4 ? await readTriggerTest(client, run, name) : undefined,

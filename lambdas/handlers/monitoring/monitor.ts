@@ -2,7 +2,12 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { writeDownFailedDecryptions } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { isTriggerEnabled, readDrift, readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import {
+  isTriggerEnabled,
+  readDrift,
+  readHealth,
+  readMendedHealth,
+} from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
 import {
@@ -63,7 +68,8 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       await publish(name, { Drift: drift.length });
       if (isInTheWay(drift)) continue;
       const hasTime = performance.now() - started < COUNTS_MILLISECONDS;
-      if (hasTime && (await count(client, name, active !== undefined, step)) !== undefined) counts += 1;
+      if (hasTime && (await count(client, name, completed, active !== undefined, step)) !== undefined)
+        counts += 1;
       // What this call has counted, or another one before.
       const last = await lastCount(client, name);
       const found = last?.found;
@@ -90,17 +96,19 @@ interface WatchedTable {
 /** It can be neither counted nor looked at by samples; the others can. */
 const isInTheWay = (drift: readonly Drift[]) => drift.some((each) => each.isInTheWay);
 
-/** The exact count, when it is due. */
+/** The exact count, when it is due. In a table that is meant to be encrypted, what does not open and has no plaintext is cleared. */
 async function count(
   client: pg.Client,
   table: string,
+  completed: boolean,
   isUnderWay: boolean,
   { plan }: Step,
 ): Promise<Health | undefined> {
   const rest = (await isWatched(client, table, plan.afterwards.days)) ? 0 : DAY_MILLISECONDS;
   // A soak looks at new rows as well, once in a slice: it comes first.
   const giveWay = isUnderWay ? 2 * plan.soakSliceMinutes * 60_000 : 0;
-  return scanWhenDue(client, table, rest, () => readHealth(client, table), giveWay);
+  const read = completed && !isUnderWay ? readMendedHealth : readHealth;
+  return scanWhenDue(client, table, rest, () => read(client, table), giveWay);
 }
 
 /** All but the counts. */

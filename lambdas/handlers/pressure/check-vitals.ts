@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
@@ -117,7 +117,7 @@ async function watch(
       soaking === null || !hasTime
         ? undefined
         : await scanWhenDue(client, table, 0, async () => ({
-            health: await readHealth(client, table),
+            health: await readMendedHealth(client, table),
             newRows: watchesNewRows
               ? await within(client, NEW_ROWS_MILLISECONDS, () => readNewRows(client, table, since))
               : undefined,

@@ -35,6 +35,7 @@ export function healthy(percent: number, table = 'public.appointments'): TableMe
       guardEnabled: true,
       healthStatus: 'IN_PROGRESS',
       readablePercentage: 5,
+      orphanedRows: 0,
     },
     errors: { encryption: 0, trigger: 0, decryption: 0, keyAccess: 0 },
     progress: {

@@ -1,7 +1,7 @@
 /** A rollout that is started once more over a table that an earlier one has completed. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { completedWorlds } from '../whole-rollout.ts';
+import { completedWorlds, walkPhase } from '../whole-rollout.ts';
 import type { TestWorld } from '../world.ts';
 
 let world: TestWorld;
@@ -92,4 +92,60 @@ test('an execution that broke off before it was known what it is for changes not
   expect(run.attempt).toBe(2);
   await rollBack('a breach');
   expect(await triggerState()).toBe('O');
+});
+
+describe('ciphertext without plaintext', () => {
+  const orphaned = async () =>
+    (
+      await world.client.query(
+        "select orphaned_rows::int as n from encryption_rollout.health('public.appointments')",
+      )
+    ).rows[0].n;
+  const gate = () => world.invoke('gate', { run, phase: 5, stage: 'worked' });
+  const garbage = () =>
+    world.client.query(
+      `set encryption_rollout.batch = on;
+       update public.appointments set email_encrypted = '\\x010001', pii_iv = decode(repeat('00', 16), 'hex')
+       where num_nonnulls(email, e164, first_name) = 0;
+       reset encryption_rollout.batch`,
+    );
+
+  test('is cleared before the gate where it does not open, and the audit passes', async () => {
+    await garbage();
+    expect(await orphaned()).toBe(10);
+    await walkPhase(world, run, 5);
+    expect(await orphaned()).toBe(0);
+  });
+
+  test('is cleared by Monitor when no execution is under way', async () => {
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'COMPLETED'; update encryption_rollout.run_targets set completed_at = now()",
+    );
+    await garbage();
+    await world.client.query('delete from encryption_rollout.counts');
+    world.aws.metrics.length = 0;
+    await world.invoke('monitor', {});
+    expect(await orphaned()).toBe(0);
+  });
+
+  test("is a person's to decide where it opens: gate and Monitor name it", async () => {
+    await world.client.query(`
+      alter table public.appointments disable trigger user;
+      update public.appointments set email = null where email = 'person3@example.com';
+      alter table public.appointments enable trigger user`);
+    const { verdict, reason } = await gate();
+    expect(verdict).toBe('NO_GO');
+    expect(reason).toContain('Rows with ciphertext and no plaintext');
+    expect(await orphaned()).toBe(1);
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'COMPLETED'; update encryption_rollout.run_targets set completed_at = now()",
+    );
+    world.aws.metrics.length = 0;
+    await world.invoke('monitor', {});
+    expect(world.aws.metrics.find(({ name }) => name === 'Drift')?.value).toBe(1);
+    const [drift] = (
+      await world.client.query("select * from encryption_rollout.drift('public.appointments')")
+    ).rows;
+    expect(drift.found).toContain('1 with ciphertext and no plaintext');
+  });
 });

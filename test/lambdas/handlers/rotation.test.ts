@@ -116,6 +116,20 @@ describe('a secret with a new key and the one before it', () => {
     expect(await rollOut(world, await world.prepare('third'))).toContain('is encrypted');
   });
 
+  test('does not keep the old key for ciphertext without plaintext that the application has written', async () => {
+    [world] = await completedWorld();
+    // As any log-in can write it that may write to the table.
+    await query(
+      `set encryption_rollout.batch = on;
+       update public.appointments set email_encrypted = '\\x010001', pii_iv = decode(repeat('00', 16), 'hex')
+       where num_nonnulls(email, e164, first_name) = 0`,
+    );
+    await query('reset encryption_rollout.batch');
+    world.setKey(rotation);
+    expect(await rollOut(world, await world.prepare('second'))).toContain('Key 1 is retired');
+    await expectAllSealed();
+  });
+
   test('is no reason to leave the table unchecked meanwhile', async () => {
     [world] = await completedWorld();
     const [completed] = await query('select id, attempt from encryption_rollout.runs');

@@ -8,6 +8,7 @@ import type { Health } from '../../../core/plan/progress.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
 import { type Drift, driftInWords } from '../../../core/preflight/drift.ts';
 import type { Moment } from '../moment.ts';
+import { inTransaction } from '../transaction.ts';
 
 type Client = pg.ClientBase;
 
@@ -106,17 +107,18 @@ export async function readHealth(client: Client, target: string): Promise<Health
     throw new UnusableTarget(finding === undefined ? `${target} cannot be counted.` : driftInWords(finding));
   }
   await client.query(
-    `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count, unsealed_rows)
-     values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4, $5)
+    `insert into encryption_rollout.counts (target, counted_at, readable_percentage, missing_iv_count, unsealed_rows, orphaned_rows)
+     values ($1, clock_timestamp() - make_interval(secs => $2::float8 / 1000), $3, $4, $5, $6)
      on conflict (target) do update set counted_at = excluded.counted_at,
        readable_percentage = excluded.readable_percentage, missing_iv_count = excluded.missing_iv_count,
-       unsealed_rows = excluded.unsealed_rows`,
+       unsealed_rows = excluded.unsealed_rows, orphaned_rows = excluded.orphaned_rows`,
     [
       target,
       performance.now() - started,
       row.readable_percentage,
       row.missing_iv_count,
       row.rows_with_pii - row.readable_rows - row.failed_rows,
+      row.orphaned_rows,
     ],
   );
   return {
@@ -131,7 +133,31 @@ export async function readHealth(client: Client, target: string): Promise<Health
     guardEnabled: row.guard_enabled,
     healthStatus: row.health_status,
     readablePercentage: row.readable_percentage,
+    orphanedRows: row.orphaned_rows,
   };
+}
+
+/** Rows that one transaction clears. */
+const orphansAtOnce = 5_000;
+
+/**
+ * The same after ciphertext without plaintext has been cleared where it does not open. Where there is none it costs nothing more; else a
+ * second scan.
+ */
+export async function readMendedHealth(client: Client, target: string): Promise<Health> {
+  const health = await readHealth(client, target);
+  if (health.orphanedRows === 0) return health;
+  let cleared: number;
+  do {
+    cleared = await inTransaction(client, async () => {
+      const { rows } = await client.query<{ cleared: number }>(
+        'select encryption_rollout.clear_orphans($1, $2) as cleared',
+        [target, orphansAtOnce],
+      );
+      return rows[0]?.cleared ?? 0;
+    });
+  } while (cleared === orphansAtOnce);
+  return readHealth(client, target);
 }
 
 /** What no longer fits, what is in the way first. Reads the catalogue, and of rows what was counted last. */

@@ -129,15 +129,19 @@ export async function scanHealth(client: pg.ClientBase, target: Target): Promise
   const prepared = there.has(target.ivColumn);
   const { columns, iv, holds, unsealed } = columnsSql(target, there);
   const sealed = columns.map(({ sealed }) => `${sealed} is not null`).join(' or ');
+  const orphaned = columns
+    .map(({ plain, sealed }) => `(${plain} is null and ${sealed} is not null)`)
+    .join(' or ');
   const { rows } = await client.query(
     `select count(*)::float8 as total, count(*) filter (where ${holds})::float8 as "withPii",
        count(*) filter (where ${prepared ? unsealed : holds})::float8 as todo,
        count(*) filter (where ${prepared ? `${iv} is null and (${sealed})` : 'false'})::float8 as "missingIv",
+       count(*) filter (where ${prepared ? `${orphaned} or (${iv} is not null and not (${holds}))` : 'false'})::float8 as orphaned,
        ${isOn('$2')} as "triggerEnabled", ${isOn("'zz_clear_stale_ciphertext'")} as "guardEnabled"
      from ${table}`,
     [table, target.trigger],
   );
-  const { total, withPii, todo, missingIv, triggerEnabled, guardEnabled } = rows[0];
+  const { total, withPii, todo, missingIv, orphaned: orphanedRows, triggerEnabled, guardEnabled } = rows[0];
   const covered = percentage(withPii - todo, withPii);
   return {
     totalRows: total,
@@ -147,6 +151,7 @@ export async function scanHealth(client: pg.ClientBase, target: Target): Promise
     encryptionPercentage: covered,
     readablePercentage: covered,
     missingIvCount: missingIv,
+    orphanedRows,
     failedRows: 0,
     triggerEnabled,
     guardEnabled,

@@ -14,7 +14,6 @@ describe('a check of two tables', () => {
     table,
     health: { ...healthy(100).health, readablePercentage: 100 },
     spotCheck: { checked: 10, mismatchedKeys: [] },
-    ciphertextOnlyRows: 0,
     errors: [],
     rows: 1_000,
   });
@@ -40,7 +39,7 @@ describe('a check of two tables', () => {
     ['Guard against stale ciphertext', { health: { ...health, guardEnabled: false } }],
     ['Missing IVs', { health: { ...health, missingIvCount: 1 } }],
     ['Decryption matches plaintext', { spotCheck: { checked: 10, mismatchedKeys: ['k'] } }],
-    ['Rows with ciphertext and no plaintext', { ciphertextOnlyRows: 1 }],
+    ['Rows with ciphertext and no plaintext', { health: { ...health, orphanedRows: 1 } }],
     ['Error rate in the last 24 hours', { errors }],
   ])('says NO_GO for %s of one of them, and names it', (name, change) => {
     const judgement = judged(change);

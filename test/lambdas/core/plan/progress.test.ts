@@ -150,6 +150,7 @@ describe('resumePhase', () => {
     guardEnabled: true,
     healthStatus: '',
     readablePercentage: 0,
+    orphanedRows: 0,
   });
   const resume = (passed: PhaseNumber[], percent: number, trigger: boolean) =>
     resumePhase(defaultPlan, new Set(passed), health(percent, trigger));

@@ -23,6 +23,7 @@ const table: TableChecklist = {
     guardEnabled: true,
     healthStatus: 'NOT_STARTED',
     readablePercentage: 0,
+    orphanedRows: 0,
   },
   otherTriggers: [],
   expectedTrigger: 'disabled',
