@@ -21,7 +21,8 @@ import { addVerifyCommand } from './verify.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
-function createProgram(): Command {
+/** All commands, and what each understands. */
+export function createProgram(): Command {
   const program = new Command('npm run rollout --')
     .description(
       'Operates an encryption rollout on AWS; works on a database by hand; verifies what was done to it.',

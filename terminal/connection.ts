@@ -1,6 +1,6 @@
 /** How the commands reach a database that the user names, and what they say when they cannot. */
 import pg from 'pg';
-import { isPooler, settleSession, startupOptions } from '../lambdas/core/session-settings.ts';
+import { isPooler, settleSession, startupOptions, trustedPath } from '../lambdas/core/session-settings.ts';
 
 /** What the user got wrong, or must do first. The message says what was found, what is expected and what to do. */
 export class UsageError extends Error {}
@@ -99,6 +99,7 @@ export async function connect(connection: Connection, name: string): Promise<pg.
   try {
     await client.connect();
     await settleSession(client);
+    await client.query(trustedPath);
   } catch (error) {
     client.end().catch(() => {});
     const { code, message } = error as { code?: string; message: string };
@@ -128,9 +129,7 @@ export async function connect(connection: Connection, name: string): Promise<pg.
 /** A session that cannot write, and keeps nobody waiting. @throws UsageError */
 export async function connectToRead(connection: Connection, name: string): Promise<pg.Client> {
   const client = await connect(connection, name);
-  await client.query(
-    "set default_transaction_read_only = on; set search_path = pg_catalog, pg_temp; set lock_timeout = '5s'",
-  );
+  await client.query("set default_transaction_read_only = on; set lock_timeout = '5s'");
   return client;
 }
 

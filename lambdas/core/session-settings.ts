@@ -35,6 +35,12 @@ export const startupOptions = Object.entries(sessionSettings)
   .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
   .join(' ');
 
+/**
+ * Once a session is settled: others may be able to create functions and operators in the schemas of its path, which ours must
+ * never be mistaken for.
+ */
+export const trustedPath = 'set search_path = pg_catalog, pg_temp';
+
 /** A connection of node-postgres, as far as it is needed here. */
 interface Session {
   query(sql: string): Promise<{ readonly rows: readonly Record<string, unknown>[] }>;
@@ -60,13 +66,15 @@ export async function settleSession(
   session: Session,
 ): Promise<{ readonly encoding: string; readonly isStandby: boolean }> {
   const { rows } = await session.query(
+    // Under the server's search_path still, so each operator is named with its schema: "name || text" has none that fits exactly.
     `select pg_catalog.pg_backend_pid() as pid, pg_catalog.getdatabaseencoding() as encoding,
        pg_catalog.pg_is_in_recovery() as "isStandby",
-       pg_catalog.current_setting('session_replication_role') <> 'origin' as "firesNoTriggers",
-       pg_catalog.current_setting('transaction_timeout', true) <> '0' as "limitsTransactions",
+       pg_catalog.current_setting('session_replication_role') operator(pg_catalog.<>) 'origin' as "firesNoTriggers",
+       pg_catalog.current_setting('transaction_timeout', true) operator(pg_catalog.<>) '0' as "limitsTransactions",
        -- Secrets Manager's rotation by alternating users makes of <user> a member, <user>_clone, and takes turns with them.
        (select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles
-        where session_user = rolname || '_clone' and pg_catalog.pg_has_role(session_user, oid, 'member')) as "standsFor"`,
+        where session_user operator(pg_catalog.=) (rolname operator(pg_catalog.||) '_clone')
+          and pg_catalog.pg_has_role(session_user, oid, 'member')) as "standsFor"`,
   );
   const found = rows[0];
   if (found?.pid !== (session as { processID?: number }).processID) throw new PoolerInTheWay();

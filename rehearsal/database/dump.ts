@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { trustedPath } from '../../lambdas/core/session-settings.ts';
 
 /** A statement; with `data`, a COPY and what follows it. */
 interface Part {
@@ -50,6 +51,8 @@ const ofRoles =
 /** @returns the statements that the server did not take; what depends on them is among them */
 export async function loadDump(client: pg.Client, dump: string): Promise<Skipped[]> {
   const skipped: Skipped[] = [];
+  // Its names without a schema are meant as its own session has them.
+  await client.query('reset search_path');
   for (const part of partsOf(dump)) {
     if (ofRoles.test(part.sql)) continue;
     try {
@@ -64,7 +67,7 @@ export async function loadDump(client: pg.Client, dump: string): Promise<Skipped
     }
   }
   // A dump leaves its session with an empty search_path, and without checks of functions.
-  await client.query('reset all');
+  await client.query(`reset all; ${trustedPath}`);
   return skipped;
 }
 

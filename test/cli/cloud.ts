@@ -58,12 +58,18 @@ export async function rollout(
   }
 }
 
+interface Answer {
+  readonly status?: number;
+  readonly body: string;
+  readonly error?: string;
+}
+
 /** AWS as the commands find it: what each action is answered, by its name or the path of a function. */
 export class Cloud {
   readonly asked: string[] = [];
   /** What came with each, where it was JSON. */
   readonly sent: unknown[] = [];
-  answers: Record<string, { readonly status?: number; readonly body: string; readonly error?: string }> = {};
+  answers: Record<string, Answer | ((asked: string) => Promise<Answer>)> = {};
   private readonly server: Server;
   url = '';
 
@@ -77,7 +83,8 @@ export class Cloud {
         'Invoke';
       if (body.startsWith('{')) this.sent.push(JSON.parse(body));
       this.asked.push(action === 'Invoke' ? `Invoke ${JSON.parse(body).command}` : action);
-      const { status = 200, error, body: text } = this.answers[action] ?? { status: 500, body: '' };
+      const given = this.answers[action] ?? { status: 500, body: '' };
+      const { status = 200, error, body: text } = typeof given === 'function' ? await given(body) : given;
       response
         .writeHead(status, {
           'content-type': text.startsWith('<') ? 'text/xml' : 'application/json',

@@ -194,48 +194,6 @@ async function everythingReadable(client: pg.Client): Promise<string> {
 }
 
 describe('look-alikes', () => {
-  test('of all functions, operators and types of PostgreSQL, first in everybody’s search_path, are never called', async () => {
-    await owner.query(lookAlikes);
-    const { rows } = await owner.query(
-      "select (select count(*) from pg_proc where pronamespace = 'evil'::regnamespace) as functions, (select count(*) from pg_operator where oprnamespace = 'evil'::regnamespace) as operators",
-    );
-    expect(Number(rows[0].functions)).toBeGreaterThan(2000);
-    expect(Number(rows[0].operators)).toBeGreaterThan(400);
-    await owner.query(
-      `do $$ begin execute format('alter database %I set search_path = evil, pg_catalog, public', current_database()); end $$`,
-    );
-    const victim = await database.connect();
-    await expect(victim.query("select upper('a')")).rejects.toThrow('hijacked');
-    const call = async (sql: string) => (await victim.query(sql)).rows;
-    await call(`select encryption_rollout.register_target('${JSON.stringify(appointments)}')`);
-    expect(await call('select search_path from encryption_rollout.targets')).toEqual([
-      { search_path: 'evil, pg_catalog, public' },
-    ]);
-    expect(await call('select public.batch_encrypt_appointments(10)')).toEqual([
-      { batch_encrypt_appointments: 10 },
-    ]);
-    await call("select encryption_rollout.set_trigger('public.appointments', true)");
-    await call("select encryption_rollout.encrypt_batch('public.appointments', 100)");
-    await call("update public.appointments set first_name = 'Changed'");
-    await call(
-      `select encryption_rollout.insert_canary('public.appointments', '${JSON.stringify(Target.parse({}).canary)}')`,
-    );
-    expect(await call("select health_status from encryption_rollout.health('public.appointments')")).toEqual([
-      { health_status: 'HEALTHY' },
-    ]);
-    await call('select * from public.get_encryption_health_summary()');
-    await call("select * from public.get_key_access_stats('1 hour')");
-    await call("select encryption_rollout.sample_rows('public.appointments', 5)");
-    await call("select encryption_rollout.audit_rows('public.appointments', null, 5)");
-    await call("select encryption_rollout.new_rows('public.appointments', '2000-01-01')");
-    await call("select encryption_rollout.forget_failed_rows('public.appointments')");
-    await call(
-      'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments',
-    );
-    await expectAllSealed(undefined, 41);
-    await call('select encryption_rollout.uninstall()');
-  });
-
   test('in a writer’s temporary schema do not mislead the trigger', async () => {
     await owner.query("select encryption_rollout.set_trigger('public.appointments', true)");
     await customer.query(`
@@ -269,56 +227,6 @@ describe('look-alikes', () => {
     await expectAllSealed();
   });
 });
-
-/** In schema evil: every function and operator of PostgreSQL that can be had with the same arguments, and some types. */
-const lookAlikes = `
-  create schema evil;
-  do $do$
-  declare
-    v record;
-  begin
-    for v in
-      select p.proname as name, array_to_string(array(select format_type(type, null) from unnest(p.proargtypes) as type), ', ') as arguments,
-        format_type(p.prorettype, null) as result, p.proretset
-      from pg_proc as p
-      where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f'
-        and not exists (select from pg_type t where t.oid = any (p.proargtypes::oid[] || p.prorettype) and t.typtype = 'p')
-      union
-      -- Of the polymorphic ones, for the types that the engine uses: an exact match is preferred to them.
-      select p.proname, replace(array_to_string(array(
-          select format_type(type, null) from unnest(p.proargtypes) as type), ', '), 'anyarray', element || '[]'),
-        case format_type(p.prorettype, null) when 'anyelement' then element when 'anyarray' then element || '[]' else format_type(p.prorettype, null) end,
-        p.proretset
-      from pg_proc as p, unnest(array['text', 'bytea', 'tid', 'integer']) as element
-      where p.proname in ('cardinality', 'unnest', 'array_to_json', 'array_length', 'array_append', 'array_to_string')
-        and not exists (select from unnest(p.proargtypes) as type where format_type(type, null) ~ 'compatible|anyelement')
-      union
-      select 'format', array_to_string(array_fill('text'::text, array[n]), ', '), 'text', false from generate_series(2, 6) as n
-    loop
-      execute format(
-        'create function evil.%I(%s) returns %s %s language plpgsql as %L',
-        v.name, v.arguments, case when v.proretset then 'setof' end, v.result,
-        format('begin raise exception ''%%'', %L; end', 'hijacked by ' || v.name)
-      );
-    end loop;
-    for v in
-      select row_number() over () as n, oprname as name, format_type(oprleft, null) as l, format_type(oprright, null) as r, format_type(oprresult, null) as result
-      from pg_operator as o
-      where oprnamespace = 'pg_catalog'::regnamespace and oprleft <> 0
-        and not exists (select from pg_type t where t.oid in (oprleft, oprright, oprresult) and t.typtype = 'p')
-    loop
-      execute format(
-        'create function evil.hijack_%s(%s, %s) returns %s language plpgsql as %L',
-        v.n, v.l, v.r, v.result, format('begin raise exception ''%%'', %L; end', 'hijacked by ' || v.name)
-      );
-      execute format(
-        'create operator evil.%s (leftarg = %s, rightarg = %s, function = evil.hijack_%s)', v.name, v.l, v.r, v.n);
-    end loop;
-    for v in select unnest(array['text', 'bytea', 'int8', 'tid', 'uuid', 'regclass', 'name']) as name loop
-      execute format('create domain evil.%I as integer check (value is null)', v.name);
-    end loop;
-  end
-  $do$`;
 
 describe('whose code runs with the rights of the engine', () => {
   const findings = async () =>

@@ -8,7 +8,7 @@ import {
   UnusableTarget,
   WrongKey,
 } from '../../core/errors.ts';
-import { isPooler, settleSession, startupOptions } from '../../core/session-settings.ts';
+import { isPooler, settleSession, startupOptions, trustedPath } from '../../core/session-settings.ts';
 import { credentialsOf, type DatabaseLogin, isBeingRotated } from '../aws/login.ts';
 import { fitParameters } from './encoding.ts';
 
@@ -95,8 +95,7 @@ export async function withDatabase<T>(
     // Before it says otherwise that it takes no write: of the keys' table, which is not logged, a standby has nothing to read.
     if (isStandby) throw Object.assign(new Error('a standby'), { code: '25006' });
     fitParameters(client, encoding);
-    // Others may be able to create functions and operators in schema public, which ours must never be mistaken for.
-    await client.query('set search_path = pg_catalog, pg_temp');
+    await client.query(trustedPath);
   } catch (error) {
     client.end().catch(() => {});
     const address = `${login.host}:${login.port}`;
