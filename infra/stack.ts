@@ -195,6 +195,7 @@ export class EncryptionRolloutStack extends Stack {
       plan,
       database: surroundings.database,
       rollout,
+      operateByButton: functions.named('OperateByButton'),
       customerAlarms: config.customerAlarms,
       runbookUrl: config.runbookUrl,
     });

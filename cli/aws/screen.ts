@@ -1,6 +1,6 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import { isApproval } from '../../lambdas/core/gates/decisions.ts';
+import { answersTo } from '../../lambdas/core/gates/decisions.ts';
 import { type Criterion, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
@@ -161,9 +161,7 @@ function holdLines(
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
     // Of an approval nothing was measured: there are the numbers instead.
     ...(numbers.length > 0 ? numbers : [withoutGate(gate, reason)]).map((line) => `  ${line}`),
-    ...(isApproval(gate) ? ['go', 'no-go'] : ['go', 'no-go', 'retry']).map(
-      (decision) => `  ${commandLine(`decide ${id} ${decision}`)}`,
-    ),
+    ...answersTo(gate).map((decision) => `  ${commandLine(`decide ${id} ${decision}`)}`),
   ];
 }
 

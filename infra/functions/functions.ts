@@ -51,6 +51,7 @@ const functions = {
   Monitor: { minutes: 15, key: true, metrics: true },
   StopRollout: { minutes: 1, stops: true, schedules: true },
   Operate: { minutes: 1, answers: true, executions: true, requests: true },
+  OperateByButton: { minutes: 1, answers: true, executions: true, aborts: true },
 } as const satisfies Record<string, FunctionDefinition>;
 
 export type FunctionName = keyof typeof functions;

@@ -29,6 +29,8 @@ export interface Needs {
   readonly executions?: true;
   /** Stops an execution and starts its rollback, or pages. */
   readonly stops?: true;
+  /** Stops the rollout's execution for a person. */
+  readonly aborts?: true;
   /** Starts a rollback or a clearing that a person has asked for. */
   readonly requests?: true;
   /** Creates the schedules of the checks after a rollout. */
@@ -100,8 +102,9 @@ export function grantNeeds(
       ['states:DescribeExecution'],
       [executionsArn(role, names, 'EncryptionRollout'), executionsArn(role, names, 'ClearCiphertext')],
     );
-  if (needs.stops) {
+  if (needs.stops || needs.aborts)
     allow(['states:StopExecution'], [executionsArn(role, names, 'EncryptionRollout')]);
+  if (needs.stops) {
     allow(['states:StartExecution'], [machineArn(role, names, 'Rollback'), machineArn(role, names, 'Page')]);
     // Of the rollout's, who stopped it and why; of a rollback's, how it fares.
     allow(

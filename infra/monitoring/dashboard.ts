@@ -2,6 +2,7 @@ import { ArnFormat, Aws, Duration, Stack } from 'aws-cdk-lib';
 import {
   Alarm,
   AlarmStatusWidget,
+  CustomWidget,
   Dashboard,
   GraphWidget,
   type IWidget,
@@ -10,6 +11,7 @@ import {
   SingleValueWidget,
   TextWidget,
 } from 'aws-cdk-lib/aws-cloudwatch';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
@@ -23,6 +25,8 @@ interface RolloutDashboardProps {
   readonly plan: Plan;
   readonly database: Database;
   readonly rollout: IStateMachine;
+  /** Shows where it is, and has the buttons. */
+  readonly operateByButton: IFunction;
   /** Names. */
   readonly customerAlarms: readonly string[];
   /** Undefined: nobody has said where it is published. */
@@ -46,6 +50,7 @@ export class RolloutDashboard extends Construct {
       defaultInterval: Duration.days(3),
       widgets: [
         [links(props)],
+        [buttons(props)],
         whereIsIt(names, rowsPerSecond),
         this.whomDoesItHarm(props),
         howIsTheDatabase(props),
@@ -92,6 +97,19 @@ function links({ names, rollout, runbookUrl }: RolloutDashboardProps): TextWidge
       ...(runbookUrl === undefined ? [] : [`[button:Runbook](${runbookUrl})`]),
       `Open questions, and how to answer: \`${names.commandLine('status')}\``,
     ].join(' '),
+  });
+}
+
+/** Called with the rights of whoever looks at the dashboard: who may not invoke the function sees that, and everything else. */
+function buttons({ operateByButton }: RolloutDashboardProps): CustomWidget {
+  return new CustomWidget({
+    title: 'What is going on, and what do you want to do?',
+    functionArn: operateByButton.functionArn,
+    updateOnRefresh: true,
+    updateOnResize: false,
+    updateOnTimeRangeChange: false,
+    width: 24,
+    height: 9,
   });
 }
 

@@ -15,6 +15,13 @@ import { planOf, Settings, settingsFile, type Target, targetName } from '../core
 import type { Origin } from '../core/stopping/stop-message.ts';
 import { commandLine, runbookAt } from '../core/telling/hints.ts';
 
+/** What Lambda tells of the call, which CloudTrail knows by the same id. */
+interface Invocation {
+  readonly requestId: string;
+  /** As the caller named it. */
+  readonly functionArn: string;
+}
+
 /** What every handler works with, besides its input. */
 export interface Step {
   readonly name: string;
@@ -23,6 +30,7 @@ export interface Step {
   /** The configured table of this name. @throws InvalidSettings */
   target(table: string): Target;
   readonly logger: Logger;
+  readonly invocation: Invocation;
   /** A database session for the work. `session`: its application_name; a run's id makes it cancellable by a rollback. */
   database<T>(session: string, work: (client: pg.Client) => Promise<T>): Promise<T>;
   key(): ReturnType<typeof readKey>;
@@ -30,6 +38,12 @@ export interface Step {
   commandLine(words: string): string;
   /** A link to the runbook, for a message: at this heading's anchor. */
   runbook(anchor?: string): string;
+}
+
+/** Of what Lambda passes beside the event, what is read here. */
+interface LambdaContext {
+  readonly awsRequestId: string;
+  readonly invokedFunctionArn: string;
 }
 
 /** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
@@ -79,9 +93,9 @@ export function handlerOf<Input extends z.ZodType, Output>(
   name: string,
   input: Input,
   run: (input: z.output<Input>, step: Step) => Promise<Output>,
-): (event: unknown) => Promise<Output> {
+): (event: unknown, context?: LambdaContext) => Promise<Output> {
   const logger = new Logger();
-  return async (event) => {
+  return async (event, context) => {
     const started = performance.now();
     const asked = event as { run?: { id?: string }; executionArn?: string } | null;
     logger.resetKeys();
@@ -100,6 +114,10 @@ export function handlerOf<Input extends z.ZodType, Output>(
         plan: planOf(settings),
         target: (table) => configured(settings, table),
         logger,
+        invocation: {
+          requestId: context?.awsRequestId ?? 'unknown',
+          functionArn: context?.invokedFunctionArn ?? '',
+        },
         database: (session, work) =>
           withDatabase(
             {

@@ -27,6 +27,7 @@ interface Input {
   readonly stateMachineArn?: string;
   readonly name?: string;
   readonly input?: string;
+  readonly cause?: string;
   readonly taskToken?: string;
   readonly output?: string;
   readonly MetricData?: readonly {
@@ -46,7 +47,7 @@ interface Input {
 export interface RequestedExecution {
   readonly input?: unknown;
   status: 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'ABORTED';
-  readonly cause?: string;
+  readonly cause?: string | undefined;
 }
 
 export class AwsStandIn {
@@ -179,7 +180,7 @@ export class AwsStandIn {
         return { executionArn: arn, startDate: 0 };
       }
       case 'StopExecution':
-        this.executions.set(input.executionArn ?? '', { status: 'ABORTED' });
+        this.executions.set(input.executionArn ?? '', { status: 'ABORTED', cause: input.cause });
         return { stopDate: 0 };
       case 'SendTaskSuccess':
         if (!this.world.succeedTask?.(input.taskToken ?? '', JSON.parse(input.output ?? 'null')))

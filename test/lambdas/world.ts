@@ -30,7 +30,7 @@ export interface TestWorld {
   setKey(value: unknown): void;
   /** Calls a handler as Step Functions would. */
   // biome-ignore lint/suspicious/noExplicitAny: the outputs are what the tests look into
-  invoke(handler: string, event: unknown): Promise<any>;
+  invoke(handler: string, event: unknown, context?: object): Promise<any>;
   /** A run, taken through PrepareDatabase; of preflight that its GO prepares the tables. */
   prepare(execution?: string, input?: object): Promise<PrepareDatabaseOutput>;
   /** Batches until the phase is done. */
@@ -133,9 +133,9 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     CHECKS_ROLE_ARN: 'arn:aws:iam::123456789012:role/checks',
     POWERTOOLS_LOG_LEVEL: 'SILENT',
   });
-  const invoke: TestWorld['invoke'] = async (file, event) => {
+  const invoke: TestWorld['invoke'] = async (file, event, context) => {
     const { handler } = await import(sourceOf(file));
-    return handler(event);
+    return handler(event, context);
   };
   const prepare: TestWorld['prepare'] = async (execution = `execution-${randomUUID()}`, input = {}) => {
     running.add(execution);

@@ -26,11 +26,15 @@ export async function causeOf(executionArn: string): Promise<string | undefined>
 }
 
 /** Ends an execution as ABORTED; one that has ended already, or is no longer known, stays as it is. */
-export async function stopExecution(executionArn: string, cause: string): Promise<void> {
+export async function stopExecution(
+  executionArn: string,
+  cause: string,
+  error = 'RolloutStopped',
+): Promise<void> {
   try {
-    await client.send(new StopExecutionCommand({ executionArn, error: 'RolloutStopped', cause }));
-  } catch (error) {
-    if ((error as Error).name !== 'ExecutionDoesNotExist') throw error;
+    await client.send(new StopExecutionCommand({ executionArn, error, cause }));
+  } catch (refusal) {
+    if ((refusal as Error).name !== 'ExecutionDoesNotExist') throw refusal;
   }
 }
 

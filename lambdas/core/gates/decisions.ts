@@ -63,3 +63,8 @@ export const approvalCriterion: Criterion = {
 export function isApproval(gate: string): boolean {
   return gate.endsWith(`: ${approvalCriterion.name}`);
 }
+
+/** What a question of this judgement may be answered with. Where nothing was measured, nothing is measured once more. */
+export function answersTo(gate: string): readonly Exclude<Decision, 'expired'>[] {
+  return isApproval(gate) ? ['go', 'no-go'] : ['go', 'no-go', 'retry'];
+}

@@ -9,7 +9,7 @@ import {
   titleOf,
   type Verified,
 } from './report-sections.ts';
-import { plain, textOf } from './text.ts';
+import { inHtml, plain, textOf } from './text.ts';
 
 const style = `
 :root { color-scheme: light dark }
@@ -22,22 +22,10 @@ figcaption { font-weight: 600 } svg { width: 100%; height: auto }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 @media print { body { max-width: none; margin: 0 } h2 { break-after: avoid } }`;
 
-const escapes: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-};
-
-function escaped(text: string): string {
-  return text.replace(/[&<>"']/g, (found) => escapes[found] ?? '');
-}
-
 /** The page. `verified`: of the latest `verify --json`, if there is one. */
 export function reportHtml(report: Report, verified?: Verified): string {
   const safe = textOf(report, plain);
-  const title = escaped(titleOf(safe));
+  const title = inHtml(titleOf(safe));
   return `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -54,13 +42,13 @@ ${sectionsOf(safe, verified && textOf(verified, plain))
 
 function section({ title, lines, charts = [], folded = [] }: Section): string {
   const body = folded.length > 0 ? folded.map(details).join('\n') : listed(lines);
-  return `<section>\n<h2>${escaped(title)}</h2>\n${charts.map(figure).join('\n')}\n${body}\n</section>`;
+  return `<section>\n<h2>${inHtml(title)}</h2>\n${charts.map(figure).join('\n')}\n${body}\n</section>`;
 }
 
 /** What did not pass is open. */
 function details({ summary, lines }: Folded): string {
   const open = summary.startsWith('GO ') ? '' : ' open';
-  return `<details${open}><summary>${escaped(summary)}</summary>\n${listed(lines)}\n</details>`;
+  return `<details${open}><summary>${inHtml(summary)}</summary>\n${listed(lines)}\n</details>`;
 }
 
 /** Paragraphs, and lists of one level or two. */
@@ -74,7 +62,7 @@ function listed(lines: readonly string[]): string {
   for (const line of lines) {
     const [, indent, item] = /^( *)- (.*)$/s.exec(line) ?? [];
     goTo(item === undefined ? 0 : indent === '' ? 1 : 2);
-    html.push(item === undefined ? `<p>${escaped(line)}</p>` : `<li>${escaped(item)}</li>`);
+    html.push(item === undefined ? `<p>${inHtml(line)}</p>` : `<li>${inHtml(item)}</li>`);
   }
   goTo(0);
   return html.join('\n');
@@ -93,8 +81,8 @@ function figure({ title, unit, points, max }: Chart): string {
     .map(({ value }, index) => `${x(times[index] ?? 0).toFixed(1)},${y(value).toFixed(1)}`)
     .join(' ');
   const moment = (time: number) => new Date(time).toISOString().slice(5, 16).replace('T', ' ');
-  return `<figure><figcaption>${escaped(`${title}, ${unit}`)}</figcaption>
-<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}">
+  return `<figure><figcaption>${inHtml(`${title}, ${unit}`)}</figcaption>
+<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${inHtml(title)}">
 <path d="M${left} 8V${height - bottom}H${width - 8}" fill="none" stroke="currentColor" stroke-opacity=".5"/>
 <polyline points="${line}" fill="none" stroke="currentColor" stroke-width="2"/>
 <text x="${left - 6}" y="16" text-anchor="end">${number.format(top)}</text>

@@ -28,6 +28,19 @@ export function inMarkdown(text: string): string {
   return plain(text).replace(/[\\`*[\]<>|~#&]|(?<![\p{L}\p{N}])_|_(?![\p{L}\p{N}])/gu, '\\$&');
 }
 
+const escapes: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+};
+
+/** No markup, inside of an element or of an attribute in quotes. */
+export function inHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (found) => escapes[found] ?? '');
+}
+
 /** Every string of a record made safe, however deep it lies; what is no data (dates, functions) stays as it is. */
 export function textOf<T>(record: T, safe: (text: string) => string = plain): T {
   const made = (value: unknown): unknown => {

@@ -5,6 +5,7 @@ import { isPutOff } from '../operating/time-left.ts';
 import type { Plan } from '../plan/plan.ts';
 import { type Purpose, purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
+import { hoursInWords } from './hints.ts';
 import { subjectOf } from './subject.ts';
 import { textOf } from './text.ts';
 
@@ -68,17 +69,11 @@ const notBegun: Readonly<Record<Purpose, string>> = {
   verify: 'encrypted by an earlier rollout, nothing verified yet',
 };
 
-/**
- * The update: where we are, how fast, when done, whether it is healthy, what is waited for, what comes next.
- * @param origin which stack it is of; `commandLine` makes a command of `npm run rollout` one that reaches this stack
- */
-export function statusUpdate(
-  plan: Plan,
-  records: RolloutStatus,
-  { stack, commandLine }: { readonly stack: string; commandLine(words: string): string },
-): { subject: string; message: string } {
-  const status = textOf(records);
-  const { tables, run, phase, rows, waiting, holds, lastGate } = status;
+/** A line of an update: the question that it answers, and the answer, of an approval in several lines. */
+export type Fact = readonly [asked: string, answer: string];
+
+/** What a person asks first, in a sentence. */
+export function whereItIs({ tables, run, phase, rows }: RolloutStatus): { headline: string; where: string } {
   const purpose = purposeOfAll(tables);
   const underNewKey = purpose === 'rotate' ? ' under the new key' : '';
   const percent = rows === null ? '' : `, ${rows.percentage} %${underNewKey}`;
@@ -89,35 +84,94 @@ export function statusUpdate(
     STOPPED: `stopped, ${inPhase}`,
     ACTIVE: inPhase,
   }[run?.status ?? 'ACTIVE'];
+  const headline = `Encryption of ${tablesInWords(tables.map(({ name }) => name))}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`;
+  return { headline, where };
+}
+
+/** What a hold is told under. */
+export const question = 'A person is asked';
+
+/** A moment for people, to the minute. */
+const utc = (time: string) => `${time.slice(0, 10)} ${time.slice(11, 16)} UTC`;
+
+/** Where we are, how fast, when done, whether it is healthy, what is waited for. Of a run that has begun. */
+export function factsOf(status: RolloutStatus): Fact[] {
+  const { tables, run, phase, rows, soak, waiting, holds, lastGate } = status;
+  const purpose = purposeOfAll(tables);
   const since =
     run?.status === 'COMPLETED'
       ? ', as counted when it ended'
-      : phase && `; in ${phase.title} since ${phase.startedAt}`;
-  const lines = [
-    `Encryption of ${tablesInWords(tables.map(({ name }) => name))}${purpose === 'encrypt' ? '' : `, ${purposeInWords[purpose]}`} (run ${run?.id}, attempt ${run?.attempt}): ${where}.`,
-    '',
-    `Where: ${coverage(rows, purpose)}${since ?? ''}.`,
+      : phase && `; in ${phase.title} since ${utc(phase.startedAt)}`;
+  return [
+    ['Where', `${coverage(rows, purpose)}${since ?? ''}.`],
     ...(tables.length === 1
       ? []
-      : tables.map((table) => `- ${table.name}: ${coverage(table.rows, table.purpose)}, ${health(table)}.`)),
+      : tables.map(
+          (table): Fact => [`- ${table.name}`, `${coverage(table.rows, table.purpose)}, ${health(table)}.`],
+        )),
     ...(run?.status === 'COMPLETED' || run?.status === 'STOPPED'
       ? [
-          `${run.status === 'COMPLETED' ? 'Completed' : 'Stopped'}: ${run.endedAt}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
+          [
+            run.status === 'COMPLETED' ? 'Completed' : 'Stopped',
+            `${utc(run.endedAt ?? '')}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
+          ] satisfies Fact,
         ]
+      : ([
+          [
+            'How fast',
+            `${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
+          ],
+          [
+            'When done',
+            `${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
+          ],
+        ] satisfies Fact[])),
+    [
+      'Health',
+      `${tables.length === 1 ? `${tables.map(health).join()}; ` : ''}${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${utc(lastGate.judgedAt)}`}.`,
+    ],
+    ...(soak === null
+      ? []
       : [
-          `How fast: ${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
-          `When done: ${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
+          [
+            'Soaks',
+            `until ${utc(soak.endsAt)}, looked at every ${hoursInWords(soak.everyMinutes / 60)}.`,
+          ] satisfies Fact,
         ]),
-    `Health: ${tables.length === 1 ? `${tables.map(health).join()}; ` : ''}${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${lastGate.judgedAt}`}.`,
-    ...(waiting === null ? [] : [`Waiting since ${waiting.since}: ${waiting.for}.`]),
-    ...holds.map(
-      ({ id, gate, reason, expiresAt }) =>
-        `A person is asked: ${gate} (${id}). ${sentence(withoutGate(gate, reason))} Without an answer by ${expiresAt} it is a no.`,
-    ),
+    ...(waiting === null ? [] : [[`Waiting since ${utc(waiting.since)}`, `${waiting.for}.`] satisfies Fact]),
+    ...holds.map(({ id, gate, reason, expiresAt, numbers }): Fact => {
+      const asked = `${gate} (${id}).`;
+      const until = `Without an answer by ${utc(expiresAt)} it is a no.`;
+      return [
+        question,
+        // Of an approval nothing was measured.
+        numbers.length > 0
+          ? [`${asked} ${until}`, ...numbers].join('\n')
+          : `${asked} ${sentence(withoutGate(gate, reason))} ${until}`,
+      ];
+    }),
+  ];
+}
+
+/**
+ * The update: what there is to say, and what comes next.
+ * @param origin which stack it is of; `commandLine` makes a command of `npm run rollout` one that reaches this stack
+ */
+export function statusUpdate(
+  plan: Plan,
+  records: RolloutStatus,
+  { stack, commandLine }: { readonly stack: string; commandLine(words: string): string },
+): { subject: string; message: string } {
+  const status = textOf(records);
+  const { headline, where } = whereItIs(status);
+  const lines = [
+    headline,
+    '',
+    ...factsOf(status).map(([asked, answer]) => `${asked}: ${answer}`),
     `Next: ${nextStep(plan, status, commandLine)}`,
   ];
   return {
-    subject: subjectOf({ stack, what: where, tables: tables.map(({ name }) => name) }),
+    subject: subjectOf({ stack, what: where, tables: status.tables.map(({ name }) => name) }),
     message: lines.join('\n'),
   };
 }

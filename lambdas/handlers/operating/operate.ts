@@ -61,15 +61,20 @@ const commands: Commands = {
   },
 };
 
+/** Does what is asked for. @throws InvalidInput when it has no meaning now */
+export async function operate(input: OperateInput, client: pg.Client, step: Step): Promise<Done> {
+  const command = commands[input.command] as (
+    input: OperateInput,
+    client: pg.Client,
+    step: Step,
+  ) => Promise<Done>;
+  return command(input, client, step);
+}
+
 /** What people do to a rollout from the command line. Every answer tells where the rollout is afterwards. */
 export const handler = handlerOf('Operate', OperateInput, async (input, step) =>
   step.database(unattachedSession, async (client): Promise<OperateOutput> => {
-    const command = commands[input.command] as (
-      input: OperateInput,
-      client: pg.Client,
-      step: Step,
-    ) => Promise<Done>;
-    const done = await command(input, client, step);
+    const done = await operate(input, client, step);
     return { ...done, status: await readStatus(client, step.settings) };
   }),
 );

@@ -194,7 +194,7 @@ describe('least privilege', () => {
     expect(JSON.stringify(statement?.Resource)).toContain(':execution:EncryptionRollout-EncryptionRollout:*');
   });
 
-  test('StopRollout can stop executions of the rollout and start rollbacks; no other function has a say', () => {
+  test('StopRollout can stop executions of the rollout and start rollbacks; beside it only those that people use have a say', () => {
     const rights = statements('StopRollout')
       .filter((each) => actions(each).some((action) => action.startsWith('states:')))
       .map((each) => [actions(each).join(), JSON.stringify(each.Resource)]);
@@ -208,7 +208,7 @@ describe('least privilege', () => {
         ),
       ],
     ]);
-    const others = ['PrepareDatabase', 'StopRollout', 'AwaitDecision', 'Operate'];
+    const others = ['PrepareDatabase', 'StopRollout', 'AwaitDecision', 'Operate', 'OperateByButton'];
     for (const name of functionNames.filter((each) => !others.includes(each)))
       expect(
         statements(name)
@@ -248,12 +248,32 @@ describe('least privilege', () => {
       expect(resources(action)).toContain(':execution:EncryptionRollout-Phase*"');
   });
 
-  test.each(['AwaitDecision', 'Operate'])('%s can answer executions of Hold, and of nothing else', (name) => {
-    const answers = statements(name).filter((each) => actions(each).includes('states:SendTaskSuccess'));
-    expect(answers.map((each) => [actions(each).join(), JSON.stringify(each.Resource)])).toEqual([
+  test('a button can answer questions and stop the rollout, and neither roll back nor clear', () => {
+    const rights = statements('OperateByButton')
+      .filter((each) => actions(each).some((action) => action.startsWith('states:')))
+      .map((each) => [actions(each).join(), JSON.stringify(each.Resource)]);
+    expect(rights).toEqual([
+      [
+        'states:DescribeExecution',
+        expect.stringContaining(':execution:EncryptionRollout-EncryptionRollout:*'),
+      ],
+      [
+        'states:StopExecution',
+        expect.stringMatching(/:execution:EncryptionRollout-EncryptionRollout:\*"\]\]}$/),
+      ],
       ['states:SendTaskSuccess', expect.stringMatching(/:stateMachine:EncryptionRollout-Hold"\]\]}$/)],
     ]);
   });
+
+  test.each(['AwaitDecision', 'Operate', 'OperateByButton'])(
+    '%s can answer executions of Hold, and of nothing else',
+    (name) => {
+      const answers = statements(name).filter((each) => actions(each).includes('states:SendTaskSuccess'));
+      expect(answers.map((each) => [actions(each).join(), JSON.stringify(each.Resource)])).toEqual([
+        ['states:SendTaskSuccess', expect.stringMatching(/:stateMachine:EncryptionRollout-Hold"\]\]}$/)],
+      ]);
+    },
+  );
 
   test('no policy has a wildcard for an action that is not listed here with its reason', () => {
     const listed = Object.values(withoutResources).flat();

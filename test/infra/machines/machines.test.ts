@@ -218,7 +218,7 @@ test('names of children have at most 80 characters', async () => {
   for (const { name } of executions) expect(name.length).toBeLessThanOrEqual(80);
 });
 
-test('every function belongs to a state of its name, Monitor to its schedule, StopRollout to its rules, Operate to people', () => {
+test('every function belongs to a state of its name, Monitor to its schedule, StopRollout to its rules, two to people', () => {
   const invoked = new Set(
     [...definitions.keys()]
       .flatMap(statesOf)
@@ -228,5 +228,7 @@ test('every function belongs to a state of its name, Monitor to its schedule, St
       .filter((resource) => resource.includes(':lambda:'))
       .map((resource) => resource.split(':').at(-1)),
   );
-  expect([...invoked, 'Monitor', 'Operate', 'StopRollout'].sort()).toEqual(Object.keys(functions).sort());
+  expect([...invoked, 'Monitor', 'Operate', 'OperateByButton', 'StopRollout'].sort()).toEqual(
+    Object.keys(functions).sort(),
+  );
 });

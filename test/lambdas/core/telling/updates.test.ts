@@ -6,6 +6,7 @@ import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../../lam
 
 const now = new Date('2026-11-23T12:00:00Z');
 const ago = (hours: number) => new Date(now.getTime() - hours * 3_600_000);
+const utc = (time: string) => `${time.slice(0, 10)} ${time.slice(11, 16)} UTC`;
 
 const rows = { withPersonalData: 10_000, encrypted: 4_200, percentage: 42 };
 const table = {
@@ -162,7 +163,7 @@ describe('an update says', () => {
       numbers: [],
     };
     const waits = statusUpdate({ ...inPhase(3), waiting }).message;
-    expect(waits).toContain(`Waiting since ${waiting.since}: ${waiting.for}.`);
+    expect(waits).toContain(`Waiting since ${utc(waiting.since)}: ${waiting.for}.`);
     expect(waits).toContain('When done: in about 7.5 hours, waits included.');
     expect(waits).toMatch(/Next: the batches go on by themselves when the wait is over\.$/);
     const paused = statusUpdate({ ...inPhase(3), waiting: { ...waiting, for: 'Paused by R. Roe' } }).message;
@@ -182,7 +183,7 @@ describe('an update says', () => {
     const stopReason = 'Ended after phase 5, as its input asked';
     const { subject, message } = statusUpdate({ ...rest, run: run && { ...run, stopReason } });
     expect(subject).toBe('Payments: stopped, Phase 5 Complete Remaining, 42 %: public.appointments');
-    expect(message).toContain(`Stopped: ${ago(1).toISOString()}. ${stopReason}.\n`);
+    expect(message).toContain(`Stopped: ${utc(ago(1).toISOString())}. ${stopReason}.\n`);
     expect(message).not.toMatch(/How fast|When done/);
     expect(message).toMatch(/Next: the next execution goes on from here\.$/);
   });

@@ -213,7 +213,7 @@ describe('an alarm', () => {
       outcome: 'ROLLBACK',
       reason: 'The alarm Payments-MissingIvs went off',
     });
-    expect(world.aws.executions.get(execution)).toEqual({ status: 'ABORTED' });
+    expect(world.aws.executions.get(execution)).toMatchObject({ status: 'ABORTED' });
     expect(world.aws.executions.get(rollbackArn(run))).toMatchObject({ status: 'RUNNING' });
   });
 
