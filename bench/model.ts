@@ -34,6 +34,7 @@ interface Call {
   readonly phase: number;
   readonly stage?: string;
   readonly during?: string;
+  readonly work: 'batches' | 'audit';
   readonly execution: string;
   readonly round: number;
   readonly slice: number;
@@ -108,7 +109,7 @@ export class Model {
     return { outcome: soaked ? 'DONE' : 'OK', slice: slice + 1, reason: '' };
   }
 
-  private listWork({ phase, execution, round }: Call): unknown {
+  private listWork({ phase, work, execution, round }: Call): unknown {
     const more = round < roundsPerExecution(1) ? 'WORK' : 'CONTINUE';
     const item = {
       run: this.run,
@@ -116,9 +117,9 @@ export class Model {
       target: table,
       slices: 1,
       slice: 0,
-      name: `${execution}-w${round + 1}-1`,
+      name: `${execution}-${work}-${round + 1}-1`,
     };
-    const isDone = this.done.has(phase);
+    const isDone = work === 'audit' ? this.audited >= this.rows : this.done.has(phase);
     return { outcome: isDone ? 'DONE' : more, items: isDone ? [] : [item], round: round + 1, writers: 1 };
   }
 

@@ -189,8 +189,8 @@ async function verification(
   masterKey: Buffer,
 ): Promise<{ verified: number; mismatched: number }> {
   const { rows } = await client.query(
-    `select rows_verified, rows_mismatched, finished from encryption_rollout.audits
-     where run_id = $1 and attempt = $2 and target = $3`,
+    `select sum(rows_verified) as rows_verified, sum(rows_mismatched) as rows_mismatched, bool_and(finished) as finished
+     from encryption_rollout.audits where run_id = $1 and attempt = $2 and target = $3`,
     [run.id, run.attempt, targetName(table.target)],
   );
   const audit = rows[0];

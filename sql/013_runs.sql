@@ -134,13 +134,17 @@ create table encryption_rollout.holds (
 );
 create index holds_gate on encryption_rollout.holds (run_id, attempt, gate);
 
--- The final audit's durable cursors.
+-- The final audit's durable cursors, one for each range of a table's keys: several may be walked side by side.
 create table encryption_rollout.audits (
   run_id uuid not null references encryption_rollout.runs (id),
   attempt integer not null,
   target text not null,
-  -- Of the last row that was verified, the texts of its key's columns.
+  -- From 0 on, in the order of the keys.
+  slice integer not null default 0 check (slice >= 0),
+  -- Of the last row that was verified, or the last before the range, the texts of its key's columns; null before the first.
   after_key text[],
+  -- Of the last row of the range; null when it goes on to the end.
+  until_key text[],
   rows_verified bigint not null default 0,
   -- Transactions from this one on may have been under way when it began, or come later: see settled_sql.
   since xid8 not null default pg_snapshot_xmin(pg_current_snapshot()),
@@ -148,7 +152,7 @@ create table encryption_rollout.audits (
   settled_rows_verified bigint not null default 0,
   rows_mismatched bigint not null default 0,
   finished boolean not null default false,
-  primary key (run_id, attempt, target)
+  primary key (run_id, attempt, target, slice)
 );
 
 create table encryption_rollout.events (

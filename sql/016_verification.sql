@@ -116,6 +116,26 @@ as $$
   order by n
 $$;
 
+-- The same as the list after ORDER BY.
+create function encryption_rollout.key_order_sql(p_target encryption_rollout.targets)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_order constant text := (
+    select string_agg(format('%s using %s', expression, less), ', ') from encryption_rollout.key_order(p_target)
+  );
+begin
+  if v_order is null then
+    raise exception 'key (%) of table % found without its unique index', array_to_string(p_target.key_columns, ', '), p_target.name
+      using errcode = 'ER002', hint = 'Create it again: unique, btree, on these columns alone.';
+  end if;
+  return v_order;
+end
+$$;
+
 -- True for a row t that was written before any transaction from `since` on, and not since: whoever read the whole table after that
 -- has met it. (A frozen row may be older than transaction ids can tell; then its age is none of a recent one's.)
 create function encryption_rollout.settled_sql(p_since text)
@@ -158,10 +178,49 @@ create type encryption_rollout.audited_row as (
   sealed bytea[]
 );
 
--- Rows in the order of the key, after the row with this key (null: from the start): so many at most, and fewer where their values
--- are long, since whoever verifies them has them in memory. None when there is none left. Each query is a range of the
--- index: first the rows that share all but the last column with that row, then those that share one less, and so on.
-create function encryption_rollout.audit_rows(p_target text, p_after text[], p_limit integer, p_since xid8 default null)
+-- The last keys of all but the last of so many ranges of the key's order, in which about as many rows lie: by a sample of some
+-- 300 pages. None of a table that is hardly larger.
+create function encryption_rollout.audit_bounds(p_target text, p_ranges integer)
+returns table (key text[])
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
+  v_sampled_pages constant integer := 300;
+  v_pages constant bigint := (
+    select coalesce(sum(pg_relation_size(relation)), 0) / current_setting('block_size')::integer
+    from encryption_rollout.partition_tree(v_target) where is_leaf
+  );
+begin
+  if p_ranges < 2 or v_pages < v_sampled_pages then
+    return;
+  end if;
+  return query execute format(
+    $sql$
+    select k
+    from (
+      select array[%s] as k, row_number() over (order by %s) as n, count(*) over () as total
+      from %s as t tablesample system (100.0 * $2 / $3)
+    ) as sample
+    where n in (select total * part / $1 from generate_series(1, $1 - 1) as part)
+    order by n$sql$,
+    array_to_string(encryption_rollout.texts_sql(v_target, v_target.key_columns, 't.'), ', '),
+    encryption_rollout.key_order_sql(v_target),
+    encryption_rollout.table_sql(v_target)
+  )
+  using p_ranges, v_sampled_pages, v_pages;
+end
+$$;
+
+-- Rows in the order of the key, after the row with this key (null: from the start) and up to that one, which is among them (null: to
+-- the end): so many at most, and fewer where their values are long, since whoever verifies them has them in memory. None
+-- when there is none left. Each query is a range of the index: first the rows that share all but the last column with that
+-- row, then those that share one less, and so on.
+create function encryption_rollout.audit_rows(
+  p_target text, p_after text[], p_limit integer, p_since xid8 default null, p_until text[] default null
+)
 returns setof encryption_rollout.audited_row
 language plpgsql
 stable
@@ -173,9 +232,12 @@ set intervalstyle = 'postgres'
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
-  v_order text;
+  v_order constant text := encryption_rollout.key_order_sql(v_target);
   v_is_equal text[];
   v_is_greater text[];
+  -- Whether a row comes after the last one. Not a condition of the query, which would read on to the end for a row within.
+  v_is_beyond text;
+  v_found record;
   -- Of values, open and sealed.
   v_most_bytes constant bigint := 16 * 1024 * 1024;
   v_bytes bigint := 0;
@@ -183,22 +245,33 @@ declare
   v_row encryption_rollout.audited_row;
 begin
   select
-    string_agg(format('%s using %s', k.expression, k.less), ', '),
     array_agg(format('%s %s %L::%s', k.expression, k.equal, p_after[k.place], k.type)),
     array_agg(format('%s %s %L::%s', k.expression, k.greater, p_after[k.place], k.type))
-  into v_order, v_is_equal, v_is_greater
+  into v_is_equal, v_is_greater
   from encryption_rollout.key_order(v_target) as k;
-  if v_order is null then
-    raise exception 'key (%) of table % found without its unique index', array_to_string(v_target.key_columns, ', '), p_target
-      using errcode = 'ER002', hint = 'Create it again: unique, btree, on these columns alone.';
-  end if;
+  with last as (
+    select
+      row_number() over () as n,
+      format('%s %s %L::%s', expression, equal, p_until[place], type) as is_equal,
+      format('%s %s %L::%s', expression, greater, p_until[place], type) as is_greater
+    from encryption_rollout.key_order(v_target)
+  )
+  select string_agg(format('(%s)', concat_ws(
+    ' and ',
+    (select string_agg(shared.is_equal, ' and ' order by shared.n) from last as shared where shared.n < this.n),
+    this.is_greater
+  )), ' or ')
+  into v_is_beyond
+  from last as this
+  where p_until is not null;
   for v_shared in reverse cardinality(v_is_equal) - 1 .. 0 loop
-    for v_row in execute format(
+    for v_found in execute format(
       -- Qualified, since the bare name means the text that is selected, whose order is another.
-      'select array[%s], %s, %s from %s as t %s order by %s limit $1',
+      'select row(array[%s], %s, %s)::encryption_rollout.audited_row as audited, %s as is_beyond from %s as t %s order by %s limit $1',
       array_to_string(encryption_rollout.texts_sql(v_target, v_target.key_columns, 't.'), ', '),
       encryption_rollout.settled_sql('$2'),
       encryption_rollout.sealed_row_sql(v_target),
+      coalesce(v_is_beyond, 'false'),
       encryption_rollout.table_sql(v_target),
       case when p_after is not null then
         'where ' || array_to_string(v_is_equal[:v_shared] || v_is_greater[v_shared + 1], ' and ')
@@ -207,6 +280,10 @@ begin
     )
     using v_left, p_since
     loop
+      if v_found.is_beyond then
+        return;
+      end if;
+      v_row := v_found.audited;
       return next v_row;
       v_left := v_left - 1;
       v_bytes := v_bytes + pg_column_size(v_row.plaintexts) + pg_column_size(v_row.sealed);

@@ -149,7 +149,10 @@ export async function checkCompletion(
        coalesce(a.finished, false) as audited, coalesce(a.rows_mismatched, 0) as mismatched
      from encryption_rollout.run_targets t
      join encryption_rollout.runs r on r.id = t.run_id
-     left join encryption_rollout.audits a on a.run_id = t.run_id and a.target = t.target and a.attempt = t.attempt
+     left join lateral (
+       select bool_and(finished) as finished, sum(rows_mismatched) as rows_mismatched from encryption_rollout.audits
+       where run_id = t.run_id and target = t.target and attempt = t.attempt
+     ) a on true
      where t.target = $1 and (t.completed_at is not null or r.status = 'COMPLETED' and t.attempt = r.attempt)
      order by r.started_at`,
     [target.name],

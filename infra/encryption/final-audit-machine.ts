@@ -5,9 +5,9 @@ import { invoke, machine } from '../machines/tasks.ts';
 import { checkVitals, type WatchedMachineProps } from '../pressure/vitals-states.ts';
 
 /**
- * One stretch of the final audit: a look at the vitals, then AuditRows, until it says otherwise. Reading the whole table
+ * One stretch of the final audit of a slice: a look at the vitals, then AuditRows, until it says otherwise. Reading the whole table
  * is work for the database, too.
- * Input `{run}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
+ * Input `{run, slices, slice}`; output `{outcome: 'CONTINUE' | 'DONE', …}`; it fails on a breach.
  */
 export class FinalAuditMachine extends Construct {
   readonly machine: StateMachine;
@@ -15,12 +15,13 @@ export class FinalAuditMachine extends Construct {
   constructor(scope: Construct, id: string, { names, functions, plan, hold }: WatchedMachineProps) {
     super(scope, id);
     const run = JsonPath.objectAt('$.run');
+    const part = { slices: JsonPath.numberAt('$.slices'), slice: JsonPath.numberAt('$.slice') };
     const begin = new Pass(this, 'Begin', {
-      parameters: { run, audit: { batch: 0 }, vitals: { slice: 0 }, holds: noQuestions },
+      parameters: { run, ...part, audit: { batch: 0 }, vitals: { slice: 0 }, holds: noQuestions },
     });
     const auditRows = invoke(this, 'AuditRows', {
       functions,
-      payload: { run, batch: JsonPath.numberAt('$.audit.batch') },
+      payload: { run, ...part, batch: JsonPath.numberAt('$.audit.batch') },
       resultPath: '$.audit',
     });
     const look = checkVitals(this, {

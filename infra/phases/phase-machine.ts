@@ -11,7 +11,7 @@ import {
   Succeed,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { auditsPerExecution, type Phase, type PhaseNumber, type Plan } from '../../lambdas/core/plan/plan.ts';
+import type { Phase, PhaseNumber, Plan } from '../../lambdas/core/plan/plan.ts';
 import { askAgain, holdTimeout, noQuestions } from '../gates/hold-machine.ts';
 import { childName, grandchildName } from '../machines/execution-names.ts';
 import {
@@ -61,6 +61,22 @@ export function phaseInput({ number, soakMinutes }: Phase, approvals: readonly P
 /** The next part of a phase does what is named on top: the rest is done, or was never asked for. */
 const nothing: Steps = { approval: false, batches: false, trigger: false, soak: false, audit: false };
 
+/** Work that takes one execution or several, side by side and one after the other. */
+interface Rounds {
+  readonly of: 'batches' | 'audit';
+  /** Names of those that list it, go through the list, do what stands in it, see what is left, and leave it to the next part. */
+  readonly states: readonly [list: string, map: string, item: string, progress: string, more: string];
+  readonly machine: StateMachine;
+  /** Of the machine, besides run and slice. */
+  readonly input: Record<string, unknown>;
+  /** Of the longest call in it, with its pause. */
+  readonly secondsOfCall: number;
+  /** What the next part is to do. */
+  readonly rest: Record<keyof Steps, unknown>;
+  readonly next: IChainable;
+  readonly nextPart: IChainable;
+}
+
 /** The longest pause that a person may tune; no wait between two looks is longer. */
 const longestPauseSeconds = 3_600;
 
@@ -73,8 +89,8 @@ const phase = JsonPath.numberAt('$.phase');
  * executes this machine once more, for the rest of it, and ends as that ends.
  * Input `{run, phase, part, does}`, as phaseInput says; output is the last judgement.
  *
- * The data that passes between its states, besides the input: `work` (the round and its items), `audits` and `holds` (which
- * count, for names), `step`, the result of the latest step, whose `reason` says why the phase stops, and `failure`.
+ * The data that passes between its states, besides the input: `batches` and `audit` (the round and its items), `holds` (which
+ * counts, for names), `step`, the result of the latest step, whose `reason` says why the phase stops, and `failure`.
  */
 export class PhaseMachine extends Construct {
   readonly machine: StateMachine;
@@ -123,8 +139,8 @@ export class PhaseMachine extends Construct {
         phase,
         part: JsonPath.numberAt('$.part'),
         does: JsonPath.objectAt('$.does'),
-        work: { round: 0 },
-        audits: { count: 1 },
+        batches: { round: 0 },
+        audit: { round: 0 },
         holds: noQuestions,
       },
     });
@@ -144,54 +160,22 @@ export class PhaseMachine extends Construct {
       .otherwise(no);
   }
 
-  /** Rounds of EncryptBatches, one for each slice of each table that has work left, until ListWork finds none. */
   private work(next: IChainable, nextPart: IChainable): IChainable {
-    const { functions, plan, encryptBatches } = this.props;
-    const listWork = invoke(this, 'ListWork', {
-      functions,
-      payload: { run, phase, execution: JsonPath.executionName, round: JsonPath.numberAt('$.work.round') },
-      resultPath: '$.work',
-    });
-    // A look at the vitals, and then a batch and its pause, or a hold.
-    const loopSeconds =
-      seconds(functions.named('CheckVitals').timeout) +
-      Math.max(
-        seconds(functions.named('EncryptBatch').timeout) + longestPauseSeconds,
-        seconds(holdTimeout(plan)),
-      );
-    const batches = execute(this, 'EncryptBatches', {
-      machine: encryptBatches,
-      name: JsonPath.stringAt('$.name'),
-      input: {
-        run,
-        phase,
-        target: JsonPath.stringAt('$.target'),
-        slices: JsonPath.numberAt('$.slices'),
-        slice: JsonPath.numberAt('$.slice'),
+    return this.rounds({
+      of: 'batches',
+      states: ['ListWork', 'Work', 'EncryptBatches', 'Progress', 'MoreWork'],
+      machine: this.props.encryptBatches,
+      input: { phase, target: JsonPath.stringAt('$.target') },
+      secondsOfCall: seconds(this.props.functions.named('EncryptBatch').timeout) + longestPauseSeconds,
+      rest: {
+        ...nothing,
+        batches: true,
+        soak: JsonPath.objectAt('$.does.soak'),
+        audit: JsonPath.objectAt('$.does.audit'),
       },
-      // Every call as slow as it may be: longer than that, something hangs.
-      timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
+      next,
+      nextPart,
     });
-    const work = new MapState(this, 'Work', {
-      itemsPath: '$.work.items',
-      maxConcurrencyPath: '$.work.writers',
-      resultPath: JsonPath.DISCARD,
-    }).itemProcessor(batches);
-    onError(listWork, '$.failure', this.failed).next(
-      new Choice(this, 'Progress')
-        .when(Condition.stringEquals('$.work.outcome', 'DONE'), next)
-        .when(Condition.stringEquals('$.work.outcome', 'WORK'), work)
-        .otherwise(
-          set(this, 'MoreWork', '$.does', {
-            ...nothing,
-            batches: true,
-            soak: JsonPath.objectAt('$.does.soak'),
-            audit: JsonPath.objectAt('$.does.audit'),
-          }).next(nextPart),
-        ),
-    );
-    onError(work, '$.failure', this.failed).next(listWork);
-    return listWork;
   }
 
   private enableTrigger(next: IChainable): IChainable {
@@ -219,29 +203,61 @@ export class PhaseMachine extends Construct {
   }
 
   private audit(next: IChainable, nextPart: IChainable): IChainable {
-    const { plan, finalAudit, functions } = this.props;
-    const task = execute(this, 'FinalAudit', {
-      machine: finalAudit,
-      name: grandchildName('audit-{}', JsonPath.stringAt('$.audits.count')),
-      input: { run },
-      resultSelector: { outcome: JsonPath.stringAt('$.Output.outcome') },
-      resultPath: '$.step',
-      // As with batches, a call or a hold after every look at the vitals.
-      timeout: Duration.seconds(
-        plan.batchesPerExecution *
-          (seconds(functions.named('CheckVitals').timeout) +
-            Math.max(seconds(functions.named('AuditRows').timeout), seconds(holdTimeout(plan)))),
-      ),
+    return this.rounds({
+      of: 'audit',
+      states: ['ListAudit', 'Audit', 'FinalAudit', 'AuditProgress', 'MoreAudit'],
+      machine: this.props.finalAudit,
+      input: {},
+      secondsOfCall: seconds(this.props.functions.named('AuditRows').timeout),
+      rest: { ...nothing, audit: true },
+      next,
+      nextPart,
     });
-    const nextAudit = set(this, 'NextAudit', '$.audits', {
-      count: JsonPath.mathAdd(JsonPath.numberAt('$.audits.count'), 1),
-    });
-    return onError(task, '$.failure', this.failed).next(
-      new Choice(this, 'AuditProgress')
-        .when(Condition.stringEquals('$.step.outcome', 'DONE'), next)
-        .when(Condition.numberLessThan('$.audits.count', auditsPerExecution), nextAudit.next(task))
-        .otherwise(set(this, 'MoreAudit', '$.does', { ...nothing, audit: true }).next(nextPart)),
+  }
+
+  /** Rounds of executions, one for each slice that has something left, until ListWork finds none. */
+  private rounds({ of, states, machine, input, secondsOfCall, rest, next, nextPart }: Rounds): IChainable {
+    const { functions, plan } = this.props;
+    const [listId, mapId, itemId, progressId, moreId] = states;
+    const list = invoke(
+      this,
+      'ListWork',
+      {
+        functions,
+        payload: {
+          run,
+          phase,
+          work: of,
+          execution: JsonPath.executionName,
+          round: JsonPath.numberAt(`$.${of}.round`),
+        },
+        resultPath: `$.${of}`,
+      },
+      listId,
     );
+    // After a look at the vitals a call, or a hold.
+    const loopSeconds =
+      seconds(functions.named('CheckVitals').timeout) + Math.max(secondsOfCall, seconds(holdTimeout(plan)));
+    const item = execute(this, itemId, {
+      machine,
+      name: JsonPath.stringAt('$.name'),
+      input: { run, ...input, slices: JsonPath.numberAt('$.slices'), slice: JsonPath.numberAt('$.slice') },
+      // Every call as slow as it may be: longer than that, something hangs.
+      timeout: Duration.seconds(plan.batchesPerExecution * loopSeconds),
+    });
+    const round = new MapState(this, mapId, {
+      itemsPath: `$.${of}.items`,
+      maxConcurrencyPath: `$.${of}.writers`,
+      resultPath: JsonPath.DISCARD,
+    }).itemProcessor(item);
+    onError(list, '$.failure', this.failed).next(
+      new Choice(this, progressId)
+        .when(Condition.stringEquals(`$.${of}.outcome`, 'DONE'), next)
+        .when(Condition.stringEquals(`$.${of}.outcome`, 'WORK'), round)
+        .otherwise(set(this, moreId, '$.does', rest).next(nextPart)),
+    );
+    onError(round, '$.failure', this.failed).next(list);
+    return list;
   }
 
   /** Judges the phase and goes on only with GO. NO_GO stops the rollout; INCONCLUSIVE asks a person, and judges again. */

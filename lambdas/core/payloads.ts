@@ -85,17 +85,19 @@ export interface CheckVitalsOutput {
 export const ListWorkInput = z.object({
   run: Run,
   phase: PhaseNumber,
+  work: z.enum(['batches', 'audit']),
   /** Name of the execution of Phase: the names of its children begin with it. */
   execution: z.string(),
   /** Rounds of work that it has had before this one. */
   round: z.int().nonnegative(),
 });
-/** The input of an execution of EncryptBatches, and its name. */
-export interface WorkItem {
+/** The input of an execution of EncryptBatches, or of FinalAudit, and its name. */
+interface WorkItem {
   readonly run: Run;
   readonly phase: z.infer<typeof PhaseNumber>;
-  readonly target: string;
-  /** Of so many slices of the table, the one with this number, from 0 on. */
+  /** Of the batches. An audit goes through all tables. */
+  readonly target?: string;
+  /** Of so many slices of the table, or of each, the one with this number, from 0 on. */
   readonly slices: number;
   readonly slice: number;
   readonly name: string;
@@ -236,6 +238,9 @@ export interface EnableTriggerOutput {
 
 export const AuditRowsInput = z.object({
   run: Run,
+  /** Of so many slices of every table's keys, those of this number, from 0 on. */
+  slices: z.int().min(1).default(1),
+  slice: z.int().nonnegative().default(0),
   /** Calls done in this execution before this one. */
   batch: z.int().nonnegative(),
 });

@@ -53,23 +53,25 @@ export const phaseInput = (phase: PhaseNumber) => {
   return { ...input, run: { ...run, resumeAt: 1, untilPhase: 5 } };
 };
 
-/** Work that EncryptBatch has said to be done, by phase and table. */
+/** Work that EncryptBatch and AuditRows have said to be done, by phase and table. */
 const worked = new Set<string>();
 const workOf = ({ phase, target }: Input) => `${phase} ${target}`;
+const audit = { phase: 5, target: 'all tables' };
 
-/** ListWork for these tables, with the records that EncryptBatch leaves behind. */
+/** ListWork for these tables, with the records that EncryptBatch and AuditRows leave behind. */
 export const listWork =
   (...targets: string[]): Handlers[string] =>
-  ({ phase, execution, round = 0 }) => {
-    const left = targets.filter((target) => !worked.has(workOf({ phase: phase ?? 0, target })));
-    const more = round < roundsPerExecution(targets.length) ? 'WORK' : 'CONTINUE';
+  ({ phase, execution, work, round = 0 }) => {
+    const all = work === 'audit' ? [audit.target] : targets;
+    const left = all.filter((target) => !worked.has(workOf({ phase: phase ?? 0, target })));
+    const more = round < roundsPerExecution(all.length) ? 'WORK' : 'CONTINUE';
     const items = left.map((target, index) => ({
       run,
       phase,
       target,
       slices: 1,
       slice: 0,
-      name: `${execution}-w${round + 1}-${index + 1}`,
+      name: `${execution}-${work === 'audit' ? 'a' : 'w'}${round + 1}-${index + 1}`,
     }));
     return { outcome: left.length === 0 ? 'DONE' : more, items, round: round + 1, writers: 1 };
   };
@@ -123,7 +125,8 @@ export const stateMachines = new StateMachines({
     const call = given as Input;
     calls.push([name, call.phase, call.stage ?? call.during].filter((part) => part !== undefined).join(' '));
     const output = handlers[name]?.(call) as { outcome?: string } | undefined;
-    if (name === 'EncryptBatch' && output?.outcome === 'DONE') worked.add(workOf(call));
+    if (output?.outcome === 'DONE' && name === 'EncryptBatch') worked.add(workOf(call));
+    if (output?.outcome === 'DONE' && name === 'AuditRows') worked.add(workOf(audit));
     return output;
   },
   listener: {

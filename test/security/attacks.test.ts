@@ -43,7 +43,7 @@ const denied = async (sql: string, client = customer) =>
 
 /** Every row that holds personal data opens outside the database, with the real key, and no error was recorded. */
 async function expectAllSealed(target = Target.parse({}), count = 38) {
-  const rows = await auditRows(owner, targetName(target), null, 1000, '3');
+  const rows = await auditRows(owner, targetName(target), { afterKey: null, untilKey: null }, 1000, '3');
   const verifies = rowVerifier(labelsOf(target), new Map([[testKey.number, testKey.key]]));
   expect(rows.filter((row) => row.iv !== null)).toHaveLength(count);
   expect(rows.filter((row) => !verifies(row))).toEqual([]);

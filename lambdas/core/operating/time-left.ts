@@ -3,6 +3,7 @@
 import type { Phase, PhaseNumber, Plan } from '../plan/plan.ts';
 import { aimRows, type Tuned } from '../plan/progress.ts';
 import type { OffPeak } from '../plan/settings.ts';
+import { slicesOf } from '../pressure/pace.ts';
 import { hoursThroughWindows, waitOf } from '../pressure/throttle.ts';
 import type { RolloutStatus } from './operate.ts';
 
@@ -83,6 +84,11 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
   const easedPerRow = (1_000 * secondsEased) / Math.max(rowsEncrypted, allRows(way) * TELLING_SHARE, 1);
   const perRow = (millisecondsPerRow ?? ASSUMED_MILLISECONDS_PER_ROW) + easedPerRow;
   let hours = 0;
+  /** Writers at work at once: on slices of a table, where the phase cuts it, or on tables. */
+  const writersOf = (phase: Phase) =>
+    tuned.pace === null
+      ? 1
+      : Math.min(tuned.pace.writers, Math.max(1, way.tables.length) * slicesOf(phase, tuned.pace));
   const work = (phase: Phase, hoursOfWork: number) => {
     hours += offPeak?.phases.includes(phase.number)
       ? hoursThroughWindows(offPeak, hoursOfWork, new Date(now.getTime() + hours * 3_600_000))
@@ -93,10 +99,10 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
       tuned.pace === null
         ? (batches * (tuned.pauseSeconds ?? phase.pauseSeconds)) / 3_600
         : (rows * perRow * (1 - tuned.pace.share)) / tuned.pace.share / 3_600_000;
-    work(phase, (rows * perRow) / 3_600_000 + pauses);
+    work(phase, ((rows * perRow) / 3_600_000 + pauses) / writersOf(phase));
     const soaked = phase.number === way.from ? (way.hoursSoaked ?? 0) : 0;
     hours += Math.max(0, phase.soakMinutes / 60 - soaked);
-    if (phase.number === 5) work(phase, hoursOfAudit(way));
+    if (phase.number === 5) work(phase, hoursOfAudit(way, slicesOf(phase, tuned.pace)));
   }
   return hours;
 }
@@ -105,13 +111,13 @@ function allRows({ tables }: Way): number {
   return tables.reduce((sum, { rowsWithPii }) => sum + rowsWithPii, 0);
 }
 
-/** As fast as it went so far, once it has begun. */
-function hoursOfAudit(way: Way): number {
+/** As fast as it went so far, once it has begun; before that, as many times as fast as there are readers. */
+function hoursOfAudit(way: Way, readers: number): number {
   const { rowsAudited, hoursSoaked } = way;
   const each =
     rowsAudited > 0 && hoursSoaked !== null
       ? hoursSoaked / rowsAudited
-      : ASSUMED_MILLISECONDS_PER_ROW / 3_600_000;
+      : ASSUMED_MILLISECONDS_PER_ROW / 3_600_000 / readers;
   return Math.max(0, allRows(way) - rowsAudited) * each;
 }
 

@@ -27,21 +27,18 @@ export interface Phase {
 }
 
 /**
- * History events that the work of a phase may make in one execution of Phase: with all else below 2,000, of the 25,000 that AWS
- * allows. Whatever is left then is done by the next part of the phase, so a table may have any size.
+ * History events that the batches of a phase, and its audit, may each make in one execution of Phase: with all else below 2,000, of
+ * the 25,000 that AWS allows. Whatever is left then is done by the next part of the phase, so a table may have any size.
  */
-const workEvents = 1_500;
+const workEvents = 665;
 
 /** Items of work that one round takes, slices of tables; the other tables come in later rounds. */
-export const itemsPerRound = 50;
+export const itemsPerRound = 40;
 
 /** Rounds of work in one execution of Phase: 11 events each, and 8 for every item. */
 export function roundsPerExecution(items: number): number {
   return Math.floor(workEvents / (11 + 8 * Math.min(items, itemsPerRound)));
 }
-
-/** Stretches of the final audit in one execution of Phase, 11 history events each. */
-export const auditsPerExecution = 100;
 
 export interface Plan {
   readonly phases: readonly Phase[];

@@ -1,7 +1,7 @@
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
-import { readAudit } from '../../adapters/postgres/gates/judgements.ts';
+import { readAudit } from '../../adapters/postgres/gates/audits.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';

@@ -30,7 +30,19 @@ describe('a phase', () => {
     [1, ['ListWork', 'EncryptBatch', 'ListWork', 'Gate worked', 'Gate soaked']],
     [3, ['ListWork', 'EncryptBatch', 'ListWork', 'Gate worked']],
     [4, ['Gate approval', 'EnableTrigger', 'Gate worked', 'Gate soaked']],
-    [5, ['ListWork', 'EncryptBatch', 'ListWork', 'Gate worked', 'AuditRows', 'Gate audited']],
+    [
+      5,
+      [
+        'ListWork',
+        'EncryptBatch',
+        'ListWork',
+        'Gate worked',
+        'ListWork',
+        'AuditRows',
+        'ListWork',
+        'Gate audited',
+      ],
+    ],
   ])('%i does what the plan has for it, and ends with its last judgement', async (number, expected) => {
     const { ending, calls } = await phase(number, {
       Gate: ({ stage }) => ({ verdict: 'GO', reason: `${stage} well` }),
@@ -74,7 +86,8 @@ describe('a phase', () => {
       'in the audit',
       5,
       {
-        ListWork: () => ({ outcome: 'DONE', items: [], round: 1 }),
+        ListWork: (input) =>
+          input.work === 'batches' ? { outcome: 'DONE', items: [], round: 1 } : listWork(run.target)(input),
         CheckVitals: () => ({ outcome: 'BREACH', slice: 1, reason: 'CPU at 95 %' }),
       },
     ],

@@ -67,8 +67,10 @@ describe('the way through', () => {
       'Gate 4 soaked',
       ...batches(5),
       'Gate 5 worked',
+      'ListWork 5',
       'CheckVitals 5 batch',
       'AuditRows',
+      'ListWork 5',
       'Gate 5 audited',
       'CompleteRollout',
       'ScheduleChecks',
@@ -289,7 +291,17 @@ describe('the final audit', () => {
     expect(ending.status).toBe('SUCCEEDED');
     const audit = calls.slice(calls.indexOf('Gate 5 worked') + 1, calls.indexOf('Gate 5 audited'));
     const look = 'CheckVitals 5 batch';
-    expect(audit).toEqual([look, 'AuditRows', look, look, 'AuditRows', look, 'AuditRows']);
+    expect(audit).toEqual([
+      'ListWork 5',
+      look,
+      'AuditRows',
+      look,
+      look,
+      'AuditRows',
+      look,
+      'AuditRows',
+      'ListWork 5',
+    ]);
     expect(waited).toBe(60);
   });
 

@@ -71,7 +71,7 @@ test('tables of every shape are encrypted, verified, restored as text and opened
     const seen = new Set<string>();
     // Five at a time, so that the order and the key's way through text are tried.
     for (let after: readonly string[] | null = null; ; ) {
-      const rows = await auditRows(client, shape.name, after, 5, '3');
+      const rows = await auditRows(client, shape.name, { afterKey: after, untilKey: null }, 5, '3');
       for (const row of rows) {
         expect(verifies(row), `${shape.name}: row ${row.rowKey}`).toBe(true);
         seen.add(row.rowKey);
@@ -217,7 +217,7 @@ test('docs/tables.md says what came of it', async () => {
 
   const keyRows: string[][] = [];
   for (const shape of shapes.filter(({ kind }) => kind === ordinary)) {
-    const rows = await auditRows(client, shape.name, null, 3, '3');
+    const rows = await auditRows(client, shape.name, { afterKey: null, untilKey: null }, 3, '3');
     const { key_types } = await target(shape);
     keyRows.push([shape.key.name, key_types.join(', '), rows.map(({ rowKey }) => code(rowKey)).join(' ')]);
   }

@@ -233,20 +233,26 @@ export interface AuditedRow extends SealedRow {
   readonly isSettled: boolean;
 }
 
+/** A range of a table's keys: after the one, up to the other; null = from the start, to the end. */
+interface KeyRange {
+  readonly afterKey: readonly string[] | null;
+  readonly untilKey: readonly string[] | null;
+}
+
 /**
- * Up to `count` rows after the one with this key, in key order; null = from the start.
+ * The first rows of the range, up to `count`, in key order.
  * @param since transaction before which a row is settled
  */
 export async function auditRows(
   client: Client,
   target: string,
-  after: readonly string[] | null,
+  { afterKey, untilKey }: KeyRange,
   count: number,
   since: string,
 ): Promise<AuditedRow[]> {
   const { rows } = await client.query(
-    `select ${sealedRowColumns}, key, is_settled from encryption_rollout.audit_rows($1, $2, $3, $4)`,
-    [target, after, count, since],
+    `select ${sealedRowColumns}, key, is_settled from encryption_rollout.audit_rows($1, $2, $3, $4, $5)`,
+    [target, afterKey, count, since, untilKey],
   );
   return rows.map((row) => ({ ...sealedRow(row), key: row.key, isSettled: row.is_settled }));
 }

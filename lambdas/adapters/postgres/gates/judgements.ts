@@ -1,6 +1,5 @@
-/** What the gates of a run decided and what its final audit found. */
+/** What the gates of a run decided. */
 import type pg from 'pg';
-import type { AuditReach, AuditResult } from '../../../core/gates/criteria.ts';
 import type { Judgement } from '../../../core/gates/judgement.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
@@ -62,75 +61,4 @@ export async function readLastGates(client: Client, run: Run): Promise<JudgedGat
     [run.id, run.attempt],
   );
   return rows;
-}
-
-/** The final audit as it goes on. */
-interface Audit extends AuditResult {
-  /** Of the last row, the texts of its key's columns; null = before the first. */
-  readonly afterKey: readonly string[] | null;
-  /** Of the verified rows those that had been written before it began. */
-  readonly settledRowsVerified: number;
-}
-
-/** The final audit of the table in this attempt, locked for the transaction; begun when it is not there. */
-export async function holdAudit(
-  client: Client,
-  run: Run,
-  table: string,
-): Promise<Audit & { readonly since: string }> {
-  await client.query(
-    'insert into encryption_rollout.audits (run_id, attempt, target) values ($1, $2, $3) on conflict do nothing',
-    [run.id, run.attempt, table],
-  );
-  const { rows } = await client.query(
-    `select after_key as "afterKey", since, rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched",
-       settled_rows_verified as "settledRowsVerified", finished
-     from encryption_rollout.audits
-     where run_id = $1 and attempt = $2 and target = $3 for update`,
-    [run.id, run.attempt, table],
-  );
-  return rows[0];
-}
-
-/** Moves the audit's durable cursor. */
-export async function recordAudit(client: Client, run: Run, table: string, audit: Audit): Promise<void> {
-  await client.query(
-    `update encryption_rollout.audits
-     set after_key = $4, rows_verified = $5, rows_mismatched = $6, settled_rows_verified = $7, finished = $8
-     where run_id = $1 and attempt = $2 and target = $3`,
-    [
-      run.id,
-      run.attempt,
-      table,
-      audit.afterKey,
-      audit.rowsVerified,
-      audit.rowsMismatched,
-      audit.settledRowsVerified,
-      audit.finished,
-    ],
-  );
-}
-
-/** What the final audit of the table found in this attempt; undefined before it. */
-export async function readAudit(client: Client, run: Run, table: string): Promise<AuditResult | undefined> {
-  const { rows } = await client.query(
-    `select rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched", finished
-     from encryption_rollout.audits where run_id = $1 and attempt = $2 and target = $3`,
-    [run.id, run.attempt, table],
-  );
-  return rows[0];
-}
-
-/** One scan of the table: of the rows that were there before the audit began and are still the same, how many it has verified. */
-export async function readAuditReach(
-  client: Client,
-  run: Run,
-  table: string,
-): Promise<AuditReach | undefined> {
-  const { rows } = await client.query(
-    `select settled_rows_verified as verified, encryption_rollout.settled_rows(target, since) as present
-     from encryption_rollout.audits where run_id = $1 and attempt = $2 and target = $3`,
-    [run.id, run.attempt, table],
-  );
-  return rows[0];
 }

@@ -148,18 +148,6 @@ export async function holdRun(client: Client, run: Run): Promise<void> {
 }
 
 /**
- * Holds the run's audit for the transaction, so that two deliveries of one request cannot do it side by side.
- * @throws TransientError at once when another call has it: the retry finds that one's result
- */
-export async function holdWork(client: Client, run: Run): Promise<void> {
-  await holdRun(client, run);
-  const { rowCount } = await client.query(
-    "select from encryption_rollout.turns where what = 'work' for update skip locked",
-  );
-  if (rowCount === 0) throw new TransientError(`Another call is at work on run ${run.id}.`);
-}
-
-/**
  * Holds the work on a slice of the table for the transaction; those on other slices go on.
  * @throws TransientError at once when another call has it: the retry finds that one's result
  */

@@ -176,8 +176,9 @@ async function readGates(client: Client, run: string): Promise<GateReport[]> {
 
 async function readAudits(client: Client, run: string): Promise<Report['audits']> {
   const { rows } = await client.query(
-    `select target as "table", attempt, finished, rows_verified as "rowsVerified", rows_mismatched as "rowsMismatched"
-     from encryption_rollout.audits where run_id = $1 order by attempt, target`,
+    `select target as "table", attempt, bool_and(finished) as finished, sum(rows_verified)::bigint as "rowsVerified",
+       sum(rows_mismatched)::bigint as "rowsMismatched"
+     from encryption_rollout.audits where run_id = $1 group by attempt, target order by attempt, target`,
     [run],
   );
   return rows;

@@ -54,6 +54,19 @@ describe('the hours left count', () => {
     expect(left({}, { tuned })).toBeCloseTo((40_400 * 0.005 * 2) / 3_600 + audit + 4);
   });
 
+  test('writers and auditors that are at work side by side, on one table where the phase cuts it', () => {
+    const tuned: Tuned = {
+      batchRows: null,
+      pauseSeconds: null,
+      pace: { share: 0.5, batchMilliseconds: 500, writers: 4 },
+    };
+    expect(left({}, { tuned })).toBeCloseTo(((40_400 * 0.005 * 2) / 3_600 + audit) / 4 + 4);
+    // Phase 2 may not pass its aim: one writer for a table, on each of two tables.
+    const second: Partial<Way> = { from: 2, until: 2, tables: [...at(2_700), ...at(2_700)] };
+    const rows = 2 * (60_000 * 0.245 - 2_700);
+    expect(left(second, { tuned })).toBeCloseTo((rows * 0.005 * 2) / 3_600 / 2 + 2);
+  });
+
   test('no batches of a phase whose gate has passed, and of its soak what is left', () => {
     const soaking = { from: 4, tables: at(60_000) } as const;
     expect(left({ ...soaking, hoursSoaked: 1.5 })).toBeCloseTo(2.5 + audit);

@@ -13,7 +13,7 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 const list = (round = 0, execution = `${run.id}-1-p1`) =>
-  world.invoke('list-work', { run, phase: 1, execution, round });
+  world.invoke('list-work', { run, phase: 1, work: 'batches', execution, round });
 
 /** Names of the tables that are listed, with the end of their items' names. */
 const listed = (items: readonly { target: string; name: string }[]) =>
@@ -57,7 +57,7 @@ describe('ListWork', () => {
     const long = 'x'.repeat(79);
     const names = await Promise.all(
       ['a', 'b'].flatMap((last) =>
-        [0, 70].map(async (round) => (await list(round, `${long}${last}`)).items[0].name),
+        [0, 30].map(async (round) => (await list(round, `${long}${last}`)).items[0].name),
       ),
     );
     expect(new Set(names).size).toBe(4);
@@ -91,7 +91,13 @@ describe('ListWork of several tables', () => {
     await world.encrypt(run, 1, suppliers);
     expect(await list(2)).toEqual({ outcome: 'DONE', items: [], round: 3, writers: 1 });
     // What one phase has done is not taken for what the next one has to do.
-    const next = await world.invoke('list-work', { run, phase: 2, execution: `${run.id}-2-p2`, round: 0 });
+    const next = await world.invoke('list-work', {
+      run,
+      phase: 2,
+      work: 'batches',
+      execution: `${run.id}-2-p2`,
+      round: 0,
+    });
     expect(next.items).toHaveLength(3);
   });
 
@@ -102,7 +108,13 @@ describe('ListWork of several tables', () => {
     const slicesOf = ({ items }: { items: readonly { target: string; slices: number; slice: number }[] }) =>
       items.map(({ target, slices, slice }) => [target, slices, slice]);
     expect(slicesOf(await list())).toEqual([appointments, staff, suppliers].map((table) => [table, 1, 0]));
-    const bulk = await world.invoke('list-work', { run, phase: 3, execution: `${run.id}-1-p3`, round: 0 });
+    const bulk = await world.invoke('list-work', {
+      run,
+      phase: 3,
+      work: 'batches',
+      execution: `${run.id}-1-p3`,
+      round: 0,
+    });
     expect(bulk.writers).toBe(2);
     expect(slicesOf(bulk)).toEqual(
       [appointments, staff, suppliers].flatMap((table) => [
