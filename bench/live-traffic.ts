@@ -1,10 +1,12 @@
 /** `npm run bench:traffic`: what the application notices of a rollout; see measure-traffic.ts. */
+
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Table from 'cli-table3';
 import { Command } from 'commander';
+import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import type { Kind, Operation } from './live-traffic-load.ts';
 import { measureTraffic } from './measure-traffic.ts';
@@ -33,7 +35,7 @@ try {
   const { during, without } = result;
   const failed = [...during, ...without].filter(({ failed }) => failed !== undefined);
   console.log(
-    `${cpus()[0]?.model}, ${rows} rows, ${sessions} sessions of ${rate} operations a second, ${Math.round(result.seconds)} s\n`,
+    `${cpus()[0]?.model}, ${rows} rows, ${sessions} sessions of ${rate} operations a second, ${duration(result.seconds)}\n`,
   );
   const table = new Table({
     head: ['', 'rollout', 'operations', 'p50 ms', 'p95 ms', 'p99 ms', 'slowest ms'],
@@ -52,7 +54,7 @@ try {
     `Failed operations: ${failed.length}${failed.length > 0 ? ` (${[...new Set(failed.map(({ failed }) => failed))].join(', ')})` : ''}.`,
   );
   console.log(
-    `Sessions seen waiting for us: ${result.waitsSeen}, the longest ${Math.round(result.longestWait)} ms of ${result.allowedWait} allowed.`,
+    `Sessions seen waiting for us: ${result.waitsSeen}, the longest ${duration(result.longestWait, 'ms')} of ${duration(result.allowedWait, 'ms')} allowed.`,
   );
   console.log(`Rows verified: ${result.rowsVerified}, violations: ${JSON.stringify(result.violated)}.`);
   const good =

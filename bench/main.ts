@@ -4,6 +4,7 @@
  * Where the system tells it (Linux), the server's CPU time stands beside the clock's: it hardly depends on what else the
  * machine does.
  */
+
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
@@ -14,6 +15,7 @@ import { Command } from 'commander';
 import pg from 'pg';
 import { createSampleTable, migrate } from '../lambdas/adapters/postgres/migrations.ts';
 import { Target } from '../lambdas/core/plan/settings.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { atLeast } from './options.ts';
 
@@ -250,7 +252,7 @@ async function walkToTheEnd() {
     table.push([name, digits(first, 0), digits(last, 0), digits(last / first, 2)]);
   }
   const seconds = clock(batches).reduce((a, b) => a + b, 0) / 1_000;
-  console.log(`${table}\n${rows} rows in ${batches.length} batches, ${seconds.toFixed(1)} s`);
+  console.log(`${table}\n${rows} rows in ${batches.length} batches, ${duration(seconds)}`);
 }
 
 function mean(values: readonly number[]): number {

@@ -2,6 +2,7 @@
  * `npm run bench:rollout`: how fast a whole rollout is, its synthesized state machines and bundled handlers, against named
  * baselines in the same run, on the same server: a bare UPDATE that writes constant bytes, and `encrypt_batch` back to back.
  */
+
 import { randomBytes, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -11,6 +12,7 @@ import { Command, Option } from 'commander';
 import pg from 'pg';
 import { migrate } from '../lambdas/adapters/postgres/migrations.ts';
 import type { Plan } from '../lambdas/core/plan/plan.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
 import { measureTraffic } from './measure-traffic.ts';
@@ -84,7 +86,7 @@ try {
   const perSecond = (value: number) => `${Math.round(value).toLocaleString('en-US')} rows/s`;
   console.log(
     [
-      `${rows.toLocaleString('en-US')} rows, ${pace} pace, ${writers} writers, ${sessions} sessions: ${traffic.stopped || 'complete'} in ${Math.round(traffic.seconds)} s`,
+      `${rows.toLocaleString('en-US')} rows, ${pace} pace, ${writers} writers, ${sessions} sessions: ${traffic.stopped || 'complete'} in ${duration(traffic.seconds)}`,
       `  bare UPDATE, constant bytes      ${perSecond(baselines.bareUpdate)}`,
       `  encrypt_batch back to back       ${perSecond(baselines.encryptBatch)}`,
       `  rollout, phases 3 and 5          ${perSecond(phases.rowsPerSecond)}, ${result.ofBackToBack.toFixed(2)} of back to back`,
@@ -92,7 +94,7 @@ try {
       ...(sessions === 0
         ? []
         : [
-            `  p99 of the application           ${result.p99Milliseconds.atRest?.toFixed(1)} ms at rest, ${result.p99Milliseconds.atWork?.toFixed(1)} ms at work, ${failedWrites} failed`,
+            `  p99 of the application           ${duration(result.p99Milliseconds.atRest ?? Number.NaN, 'ms')} at rest, ${duration(result.p99Milliseconds.atWork ?? Number.NaN, 'ms')} at work, ${failedWrites} failed`,
           ]),
     ].join('\n'),
   );

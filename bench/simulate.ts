@@ -6,7 +6,8 @@ import { writeFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { readConfig } from '../infra/config.ts';
 import { synthesizeRollout } from '../infra/synthesis.ts';
-import { count, duration } from '../terminal/display.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
+import { count } from '../terminal/display.ts';
 import { paceChart } from './pace-chart.ts';
 import { type Simulated, simulate } from './simulation.ts';
 
@@ -44,7 +45,7 @@ else
   console.log(
     [
       `${count(figures.rows)} rows at the ${options.pace === 'plan' ? "plan's" : 'adaptive'} pace: ${figures.status}`,
-      `  ${duration(figures.hours * 3_600)} in all: batches ${duration(figures.hoursOfBatches * 3_600)}, audit ${duration(figures.hoursOfAudit * 3_600)}, soaks and pauses the rest`,
+      `  ${duration(figures.hours, 'h')} in all: batches ${duration(figures.hoursOfBatches, 'h')}, audit ${duration(figures.hoursOfAudit, 'h')}, soaks and pauses the rest`,
       `  ${count(figures.executions)} executions, the longest with ${count(figures.longestHistory)} events`,
       `  ${count(figures.transitions)} state transitions, ${count(figures.calls)} calls of functions: about $${figures.dollars.toFixed(2)}`,
     ].join('\n'),

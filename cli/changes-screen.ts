@@ -3,7 +3,8 @@ import pc from 'picocolors';
 import { counted } from '../lambdas/core/gates/judgement.ts';
 import type { Forecast } from '../lambdas/core/preflight/forecast.ts';
 import { type Addition, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
-import { bytes, duration } from '../terminal/display.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
+import { bytes } from '../terminal/display.ts';
 
 export function changesLines(
   tables: readonly string[],
@@ -35,7 +36,7 @@ export function forecastLines(forecast: Forecast): string[] {
   const { rowsToEncrypt, batches, tableBytes, walBytes, tables, paces } = forecast;
   const several = tables.length > 1;
   const pace = ({ hours, dollars }: Forecast['paces']['plan']) =>
-    `${duration(hours * 3_600)} with all waits, and about $${dollars.toFixed(dollars < 10 ? 2 : 0)} to AWS`;
+    `${duration(hours, 'h')} with all waits, and about $${dollars.toFixed(dollars < 10 ? 2 : 0)} to AWS`;
   return section('Forecast', [
     `  ${counted(rowsToEncrypt, 'row')} to encrypt`,
     `  at the plan's pace, in ${counted(batches, 'batch', 'batches')}: ${pace(paces.plan)}`,

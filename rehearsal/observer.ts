@@ -11,7 +11,8 @@ import type {
 } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan/plan.ts';
 import { waitOf } from '../lambdas/core/pressure/throttle.ts';
-import { count, type Display, duration } from '../terminal/display.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
+import { count, type Display } from '../terminal/display.ts';
 import type { Fault } from './faults.ts';
 import type { Listener, StateMachines } from './machines/state-machines.ts';
 
@@ -213,7 +214,7 @@ export class Observer implements Listener {
       this.display.endProgress();
       this.display.line();
       this.display.line(
-        `  Watched for ${duration(soakMinutes * 60)}: ${this.looks} looks at the vitals, all well.`,
+        `  Watched for ${duration(soakMinutes, 'min')}: ${this.looks} looks at the vitals, all well.`,
       );
     } else {
       const watched = Math.min(100, ((this.looks - 1) * defaultPlan.soakSliceMinutes * 100) / soakMinutes);

@@ -1,6 +1,7 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
 import { percentage } from '../lambdas/core/plan/progress.ts';
-import { clock, count, type Display, duration } from '../terminal/display.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
+import { clock, count, type Display } from '../terminal/display.ts';
 import type { RehearsedTable } from './database/sample-tables.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
@@ -32,7 +33,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
     ['Executions', executions(report), null],
     [
       'Duration',
-      `${duration(report.virtualSeconds)} on AWS (until ${clock(report.virtualSeconds)}), ${report.wallSeconds.toFixed(1)} s here`,
+      `${duration(report.virtualSeconds)} on AWS (until ${clock(report.virtualSeconds)}), ${duration(report.wallSeconds)} here`,
       null,
     ],
   ]);
@@ -113,7 +114,7 @@ function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
     [
       'Rollback',
       rollback
-        ? `trigger off in ${rollback.triggerDisabledMs.toFixed(0)} ms; ${count(rollback.plaintextRows)} rows with readable plaintext`
+        ? `trigger off in ${duration(rollback.triggerDisabledMs, 'ms')}; ${count(rollback.plaintextRows)} rows with readable plaintext`
         : 'not needed: nothing had been changed',
       null,
     ],
@@ -138,7 +139,7 @@ function traffic({ liveTraffic }: Report, { tables, failures }: Surroundings): R
   return [
     [
       'Live traffic',
-      `${count(writes)} writes, ${count(failed)} failed${why}, slowest ${count(slowestMs)} ms`,
+      `${count(writes)} writes, ${count(failed)} failed${why}, slowest ${duration(slowestMs, 'ms')}`,
       failed === 0,
     ],
   ];
@@ -150,7 +151,7 @@ function pace({ batchPace }: Report): Row[] {
   return [
     [
       'Batch time',
-      `${count(firstTenthMs)} ms at the beginning, ${count(lastTenthMs)} ms at the end (tenths of ${count(fullBatches)} full batches)`,
+      `${duration(firstTenthMs, 'ms')} at the beginning, ${duration(lastTenthMs, 'ms')} at the end (tenths of ${count(fullBatches)} full batches)`,
       null,
     ],
   ];

@@ -3,7 +3,6 @@ import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
-import { hoursInWords } from '../lambdas/core/telling/hints.ts';
 import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
 import { widthOf, wrapped } from './text.ts';
 
@@ -15,11 +14,6 @@ const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
 /** `12,345` */
 export function count(value: number): string {
   return whole.format(value);
-}
-
-/** Seconds as `35 s`, `4 min`, `2 h 30 min` or `3 days 4 h`. */
-export function duration(seconds: number): string {
-  return hoursInWords(seconds / 3_600);
 }
 
 /** Binary units, as storage is sold. */

@@ -1,9 +1,11 @@
 /** `abort`: stops the execution under way; the rollback starts by itself. */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { tablesInWords } from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { executionLink } from '../../lambdas/core/telling/links.ts';
+import { duration } from '../../lambdas/core/telling/time.ts';
 import { agreed } from '../../terminal/asking.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { awsCommand, print, tell } from './command.ts';
@@ -73,7 +75,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const { status, touched } = await untilStopped(deployment, started, executions);
   const milliseconds = Math.round(performance.now() - started);
   const done = touched
-    ? `Stopped, ${triggersOf(status.tables)}, ${(milliseconds / 1_000).toFixed(1)} s after the request.`
+    ? `Stopped, ${triggersOf(status.tables)}, ${duration(milliseconds, 'ms')} after the request.`
     : 'Stopped before it had changed a row: there was nothing to roll back.';
   print(
     options,

@@ -1,8 +1,10 @@
 /** A rollout that is watched: on a terminal one screen, drawn anew; elsewhere a line when something has changed. */
+
 import { stripVTControlCharacters } from 'node:util';
 import pc from 'picocolors';
 import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { onScreen, textOf, visible } from '../../lambdas/core/telling/text.ts';
+import { moment } from '../../lambdas/core/telling/time.ts';
 import { type Place, percentOf, statusScreen } from './screen.ts';
 
 /** Of a terminal, or of what stands in its place. */
@@ -41,7 +43,7 @@ export class Live {
   #tell(line: string, now: Date): void {
     if (line === this.#told) return;
     this.#told = line;
-    this.#out.write(`${now.toISOString().slice(0, 19)}Z ${onScreen(line)}\n`);
+    this.#out.write(`${moment(now, 'second')} ${onScreen(line)}\n`);
   }
 }
 
@@ -54,7 +56,7 @@ export function liveScreen(records: RolloutStatus, place: Place, now: Date): str
     statusScreen(records, place, now),
     ...(status.events.length === 0 ? [] : ['', pc.bold('Latest')]),
     ...status.events.map(
-      ({ at, event, table }) => `  ${at.slice(11, 19)} ${event}${table === null ? '' : ` ${table}`}`,
+      ({ at, event, table }) => `  ${moment(at, 'second')} ${event}${table === null ? '' : ` ${table}`}`,
     ),
   ].join('\n');
 }

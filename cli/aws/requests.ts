@@ -1,7 +1,9 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
+
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { counted, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
+import { duration } from '../../lambdas/core/telling/time.ts';
 import { agreed } from '../../terminal/asking.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { awsCommand, print } from './command.ts';
@@ -130,10 +132,10 @@ Examples:
               ]),
           ...(pauseSeconds === undefined
             ? []
-            : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${pauseSeconds} s`}`]),
+            : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${duration(pauseSeconds)}`}`]),
           ...(mode === undefined ? [] : [mode === 'plan' ? "the plan's pace" : 'the adaptive pace']),
           ...(share === undefined ? [] : [`${100 * share} % of the time at most`]),
-          ...(batchMilliseconds === undefined ? [] : [`batches of ${batchMilliseconds} ms`]),
+          ...(batchMilliseconds === undefined ? [] : [`batches of ${duration(batchMilliseconds, 'ms')}`]),
           ...(writers === undefined ? [] : [counted(writers, 'writer')]),
         ];
         await wish(

@@ -8,7 +8,8 @@ import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
 import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts';
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { textOf, visible } from '../../lambdas/core/telling/text.ts';
-import { count, duration } from '../../terminal/display.ts';
+import { duration, moment } from '../../lambdas/core/telling/time.ts';
+import { count } from '../../terminal/display.ts';
 import { changesLines, forecastLines } from '../changes-screen.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -23,7 +24,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
   const { run } = status;
   if (run === null)
     return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
-  const ago = (time: string) => `${duration((now.getTime() - Date.parse(time)) / 1_000)} ago`;
+  const ago = (time: string) => `${duration(now.getTime() - Date.parse(time), 'ms')} ago`;
   const { tables } = status;
   const purpose = purposeInWords[purposeOfAll(tables)];
   const lines = [
@@ -44,7 +45,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
     ),
     ...status.accepted.map(
       ({ criteria, by, until }) =>
-        `May be unknown, on the word of ${by}, for ${duration((Date.parse(until) - now.getTime()) / 1_000)} more in this phase: ${criteria.join(', ')}`,
+        `May be unknown, on the word of ${by}, for ${duration(Date.parse(until) - now.getTime(), 'ms')} more in this phase: ${criteria.join(', ')}`,
     ),
     '',
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
@@ -81,7 +82,7 @@ function soakLine({ soak }: RolloutStatus, now: Date): string[] {
   if (soak === null) return [];
   const left = (Date.parse(soak.endsAt) - now.getTime()) / 1_000;
   return [
-    `Soaks until ${soak.endsAt.slice(0, 10)} ${soak.endsAt.slice(11, 16)} UTC, ${duration(Math.max(0, left))} more of ${duration(soak.minutes * 60)}; looked at every ${duration(soak.everyMinutes * 60)}`,
+    `Soaks until ${moment(soak.endsAt)}, ${duration(left)} more of ${duration(soak.minutes, 'min')}; looked at every ${duration(soak.everyMinutes, 'min')}`,
   ];
 }
 
@@ -92,12 +93,10 @@ function progressLines(status: RolloutStatus): string[] {
   const filled = Math.min(barCells, Math.floor((rows.percentage / 100) * barCells));
   const facts = [
     rowsPerSecond === null ? [] : [`${count(rowsPerSecond)} rows/s`],
-    millisecondsPerRow === null ? [] : [`${millisecondsPerRow.toFixed(2)} ms a row`],
+    millisecondsPerRow === null ? [] : [`${duration(millisecondsPerRow, 'ms')} a row`],
     hoursLeft === null
       ? []
-      : [
-          `${duration(hoursLeft * 3_600)} left${isPutOff(status) ? ' if it goes on now' : ''}, waits included`,
-        ],
+      : [`${duration(hoursLeft, 'h')} left${isPutOff(status) ? ' if it goes on now' : ''}, waits included`],
   ].flat();
   return [
     `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${percentOf(rows)}  ${rowsOf(rows)}`,
@@ -156,7 +155,7 @@ function holdLines(
   { commandLine }: Place,
   now: Date,
 ): string[] {
-  const left = duration((Date.parse(expiresAt) - now.getTime()) / 1_000);
+  const left = duration(Date.parse(expiresAt) - now.getTime(), 'ms');
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
     // Of an approval nothing was measured: there are the numbers instead.
@@ -186,7 +185,7 @@ function errorsOf({ errors }: TableStatus): string {
 function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): string[] {
   const parts = [
     ...(batchRows === null ? [] : [`batches of ${count(batchRows)} rows`]),
-    ...(pauseSeconds === null ? [] : [`pauses of ${pauseSeconds} s`]),
+    ...(pauseSeconds === null ? [] : [`pauses of ${duration(pauseSeconds)}`]),
   ];
   return parts.length === 0 ? [] : [`Tuned       ${parts.join(', ')}`];
 }
@@ -196,7 +195,7 @@ function paceLines({ tuned: { pace }, paces, tables }: RolloutStatus): string[] 
   if (pace === null) return [];
   const most = `${Math.round(100 * pace.share)} %`;
   return [
-    `Pace        adaptive: at work ${most} of the time at most, in batches of ${pace.batchMilliseconds} ms${pace.writers === 1 ? '' : `, ${pace.writers} side by side`}`,
+    `Pace        adaptive: at work ${most} of the time at most, in batches of ${duration(pace.batchMilliseconds, 'ms')}${pace.writers === 1 ? '' : `, ${pace.writers} side by side`}`,
     ...paces.map(
       ({ table, slice, rows, share, utilization, limitedBy }) =>
         `            ${tables.length > 1 ? `${table}: ` : ''}${pace.writers > 1 ? `writer ${slice + 1}: ` : ''}${Math.round(100 * share)} % of the time, ${count(rows)} rows a batch; utilization ${utilization.toFixed(2)}${limitedBy === '' ? '' : ` by ${limitedBy}`}`,

@@ -1,7 +1,9 @@
 /** The authorities whose certificates of a database server are believed, from a file of the operator's. */
+
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ConfigurationError } from '../../lambdas/core/plan/configuration-error.ts';
+import { moment } from '../../lambdas/core/telling/time.ts';
 
 const expected =
   'expected a PEM file with the certificates of the authorities, like the bundle of Amazon RDS for your region';
@@ -41,10 +43,10 @@ export function readAuthorities(file: string, source: string): string {
       `the certificate of ${subjectOf(certificates[0])} in ${file}, which is no authority's`,
       'expected that of the authority that has signed it',
     );
-  const ends = authorities.map(({ validTo }) => new Date(validTo)).sort((a, b) => b.getTime() - a.getTime());
-  if ((ends[0]?.getTime() ?? 0) < Date.now())
+  const last = Math.max(...authorities.map(({ validTo }) => Date.parse(validTo)));
+  if (last < Date.now())
     throw refusal(
-      `no certificate in ${file} that is still valid: the last ended at ${ends[0]?.toISOString()}`,
+      `no certificate in ${file} that is still valid: the last ended at ${moment(new Date(last))}`,
       'expected one that vouches for the server today',
     );
   return `${blocks.join('\n')}\n`;

@@ -34,7 +34,10 @@ describe('a rollout that is watched', () => {
       '· Phase 4 Enable Trigger',
       '· Phase 5 Complete Remaining',
     ]);
-    expect(lines.slice(-2)).toEqual(['Latest', '  11:50:00 PHASE_STARTED public.appointments']);
+    expect(lines.slice(-2)).toEqual([
+      'Latest',
+      '  2026-11-23 11:50:00 UTC PHASE_STARTED public.appointments',
+    ]);
   });
 
   test('fits the window, whatever its size', () => {
@@ -69,8 +72,8 @@ describe('a rollout that is watched', () => {
     live.show({ ...status, rowsPerSecond: 481 }, now);
     live.show(soaking, now);
     expect(lines).toEqual([
-      '2026-11-23T12:00:00Z ACTIVE Phase 3 Bulk Migration, 60 % or more, waiting: Paused by R. Roe: a sale, a person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q)\n',
-      '2026-11-23T12:00:00Z ACTIVE Phase 3 Bulk Migration, 60 % or more, soaking\n',
+      '2026-11-23 12:00:00 UTC ACTIVE Phase 3 Bulk Migration, 60 % or more, waiting: Paused by R. Roe: a sale, a person is asked: Phase 3 Bulk Migration: Gate (hold-7k2m9q)\n',
+      '2026-11-23 12:00:00 UTC ACTIVE Phase 3 Bulk Migration, 60 % or more, soaking\n',
     ]);
   });
 });

@@ -206,7 +206,7 @@ describe('a wrong setting is named with what was found and what is expected', ()
     ],
     [
       { plan: { phases: { 4: { soakMinutes: 6000 } } } },
-      ['plan.overdueHours: found 72, expected more than the soaks take together, 102.5 hours']
+      ['plan.overdueHours: found 72, expected more than the soaks take together, 4 days 7 h']
         .concat('plan.phases.4.soakMinutes: found 6000, expected at most 1000 slices of soakSliceMinutes, 5')
         .join('\nfile.json: '),
     ],

@@ -83,7 +83,7 @@ describe('a plan of its own', () => {
     });
     expect(alarm('RolloutOverdue')).toMatchObject({
       Threshold: 100,
-      AlarmDescription: expect.stringContaining('100 hours'),
+      AlarmDescription: expect.stringContaining('4 days 4 h'),
     });
   });
 

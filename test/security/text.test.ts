@@ -129,7 +129,7 @@ const everywhere: Readonly<Record<string, string>> = {
     },
     {
       now: new Date(0),
-      period: { name: 'in the last 24 hours' },
+      period: { name: 'in the last day' },
       tables: [{ name: attack, health }],
       dailyErrors: [{ table: attack, day: '2026-11-23', type: attack, count: 1 }],
       errors: [],

@@ -5,6 +5,7 @@
 
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
+import { duration } from '../telling/time.ts';
 import { type Criterion, criterion, none, number } from './judgement.ts';
 
 /** Errors recorded for the table since a phase began. */
@@ -151,10 +152,10 @@ export function writeLatencyCriterion(
   on: number | undefined,
 ): Criterion {
   const told = (milliseconds: number | undefined) =>
-    milliseconds === undefined ? 'not measured' : `${number.format(milliseconds)} ms`;
+    milliseconds === undefined ? 'not measured' : duration(milliseconds, 'ms');
   return criterion(
     'Write latency',
-    `at most ${number.format(limit)} ms more than without the trigger`,
+    `at most ${duration(limit, 'ms')} more than without the trigger`,
     `${told(off)} off, ${told(on)} on`,
     off === undefined || on === undefined ? null : on - off <= limit,
   );
@@ -166,8 +167,8 @@ export function batchTimeCriteria(plan: Plan, millisecondsPerRow: number | null)
   return [
     criterion(
       'Batch time per row',
-      `at most ${number.format(plan.maxMillisecondsPerRow)} ms`,
-      `${number.format(millisecondsPerRow)} ms`,
+      `at most ${duration(plan.maxMillisecondsPerRow, 'ms')}`,
+      duration(millisecondsPerRow, 'ms'),
       millisecondsPerRow <= plan.maxMillisecondsPerRow,
     ),
   ];

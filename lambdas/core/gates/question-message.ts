@@ -6,11 +6,12 @@ import type { PhaseNumber } from '../plan/plan.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
 import { aimRows } from '../plan/progress.ts';
 import type { Origin } from '../stopping/stop-message.ts';
-import { hoursInWords, runbookAt } from '../telling/hints.ts';
+import { runbookAt } from '../telling/hints.ts';
 import { deploymentLinks, executionLink } from '../telling/links.ts';
 import type { Report } from '../telling/report.ts';
 import { subjectOf } from '../telling/subject.ts';
 import { textOf } from '../telling/text.ts';
+import { duration, moment } from '../telling/time.ts';
 import { isApproval } from './decisions.ts';
 import { counted, number, tablesInWords } from './judgement.ts';
 
@@ -41,7 +42,7 @@ export function questionMessage(
       ? `The encryption rollout of ${tablesInWords(tables)} waits for a person to approve ${gate.replace(/: \w+$/, '')} (${id}).`
       : `The encryption rollout of ${tablesInWords(tables)} waits for a person to decide ${id}. ${reason}`,
     'Customers: not affected. No batch runs while the rollout waits, and plaintext is never deleted.',
-    `Until morning: it can wait until ${expiresAt.toISOString()}. No answer by then is no-go, and stops the rollout safely.`,
+    `Until morning: it can wait until ${moment(expiresAt)}. No answer by then is no-go, and stops the rollout safely.`,
     '',
     ...(numbers.length === 0 ? [] : [...textOf(numbers), '']),
     approval ? 'Begin it:' : `Go on without knowing, on your word, ${goStands(gate, plan.goMinutes)}:`,
@@ -90,7 +91,7 @@ function soFar({ rows }: Numbers, { phases, gates }: Report): string[] {
     const sum = (column: 'rowsEncrypted' | 'rowsFailed' | 'batches' | 'batchMilliseconds') =>
       ofTables.reduce((total, each) => total + Number(each[column]), 0);
     const encrypted = sum('rowsEncrypted');
-    const each = encrypted === 0 ? '' : `, ${number.format(sum('batchMilliseconds') / encrypted)} ms a row`;
+    const each = encrypted === 0 ? '' : `, ${duration(sum('batchMilliseconds') / encrypted, 'ms')} a row`;
     const judged = gates.filter(({ gate }) => gate.startsWith(`${title}: `) && !isApproval(gate));
     const verdicts = [...new Set(judged.map(({ verdict }) => verdict))].join(', ');
     return `- ${title}: ${counted(encrypted, 'row')} in ${counted(sum('batches'), 'batch', 'batches')}, ${number.format(sum('rowsFailed'))} failed${each}${verdicts === '' ? '' : `; judged ${verdicts}`}`;
@@ -105,7 +106,7 @@ function soFar({ rows }: Numbers, { phases, gates }: Report): string[] {
 /** What the phase will do, as fast as it went so far. */
 function forecast(plan: Plan, { tables, millisecondsPerRow, tuned }: Numbers, next: PhaseNumber): string[] {
   const phase = phaseOf(plan, next);
-  const soak = phase.soakMinutes === 0 ? '' : `, then ${hoursInWords(phase.soakMinutes / 60)} of watching`;
+  const soak = phase.soakMinutes === 0 ? '' : `, then ${duration(phase.soakMinutes, 'min')} of watching`;
   if (next === 4) return [`Next: triggers are switched on in ${counted(tables.length, 'table')}${soak}.`];
   const batchRows = tuned.batchRows ?? phase.batchRows;
   let [rows, batches] = [0, 0];
@@ -118,12 +119,12 @@ function forecast(plan: Plan, { tables, millisecondsPerRow, tuned }: Numbers, ne
   const each = millisecondsPerRow ?? ASSUMED_MILLISECONDS_PER_ROW;
   const hours = (rows * each) / 3_600_000 + (batches * (tuned.pauseSeconds ?? phase.pauseSeconds)) / 3_600;
   return [
-    `Next: about ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}, ${hoursInWords(hours)} if nothing is waited for${soak}.`,
+    `Next: about ${counted(rows, 'row')} in ${counted(batches, 'batch', 'batches')}, ${duration(hours, 'h')} if nothing is waited for${soak}.`,
   ];
 }
 
 /** Vitals are looked at again and again, anything else once. */
 function goStands(gate: string, minutes: number): string {
   if (!gate.endsWith(': CheckVitals')) return 'this once';
-  return `for ${hoursInWords(minutes / 60)}, at most until the phase ends; then you are asked anew`;
+  return `for ${duration(minutes, 'min')}, at most until the phase ends; then you are asked anew`;
 }

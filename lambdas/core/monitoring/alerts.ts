@@ -1,6 +1,7 @@
 /** When people are told, as data: infra makes an alarm of each, and docs/runbook.md has a heading for it. */
 
 import type { Plan } from '../plan/plan.ts';
+import { duration } from '../telling/time.ts';
 import type { MetricName } from './metrics.ts';
 
 /** Whom an alarm may wake: `page` somebody now, `tomorrow` somebody in working hours, `note` nobody. */
@@ -174,7 +175,7 @@ export function alertsOf(plan: Plan): Alert[] {
       threshold: plan.maxMillisecondsPerRow,
       periodMinutes: 15,
       whenMissing: 'notBreaching',
-      story: `Batches have taken more than ${plan.maxMillisecondsPerRow} ms a row for a quarter of an hour: the database is under pressure, and the next gate will not pass.`,
+      story: `Batches have taken more than ${duration(plan.maxMillisecondsPerRow, 'ms')} a row for a quarter of an hour: the database is under pressure, and the next gate will not pass.`,
     },
     {
       name: 'RolloutOverdue',
@@ -185,7 +186,7 @@ export function alertsOf(plan: Plan): Alert[] {
       threshold: plan.overdueHours,
       periodMinutes: 15,
       whenMissing: 'ignore',
-      story: `A rollout has been under way for longer than the ${plan.overdueHours} hours of the plan, or was left unfinished.`,
+      story: `A rollout has been under way for longer than the ${duration(plan.overdueHours, 'h')} of the plan, or was left unfinished.`,
     },
     {
       name: 'RolloutStuck',
@@ -196,7 +197,7 @@ export function alertsOf(plan: Plan): Alert[] {
       threshold: stuckMinutes + plan.soakSliceMinutes,
       periodMinutes: 5,
       whenMissing: 'notBreaching',
-      story: `Nothing was recorded of a rollout under way for more than ${stuckMinutes + plan.soakSliceMinutes} minutes, although no person is asked: a step hangs, or its execution is gone.`,
+      story: `Nothing was recorded of a rollout under way for more than ${duration(stuckMinutes + plan.soakSliceMinutes, 'min')}, although no person is asked: a step hangs, or its execution is gone.`,
     },
     {
       name: 'CountOverdue',
@@ -207,7 +208,7 @@ export function alertsOf(plan: Plan): Alert[] {
       threshold: overdueCountHours,
       periodMinutes: 5,
       whenMissing: 'notBreaching',
-      story: `The table was not counted for more than ${overdueCountHours} hours: what is known of its coverage and of missing IVs is as old as that.`,
+      story: `The table was not counted for more than ${duration(overdueCountHours, 'h')}: what is known of its coverage and of missing IVs is as old as that.`,
     },
     {
       name: 'MonitorSilent',

@@ -1,5 +1,7 @@
 /** What a deployment may change of the plan. What the machines and the proofs rest on (titles, coverage, order) it may not. */
+
 import * as z from 'zod';
+import { duration } from '../telling/time.ts';
 import { defaultPlan, type Phase, type Plan } from './plan.ts';
 
 const percent = z.number().min(0).max(100);
@@ -166,7 +168,7 @@ function contradictions(plan: Plan): Contradiction[] {
     plan.overdueHours > soakHours,
     ['overdueHours'],
     plan.overdueHours,
-    `more than the soaks take together, ${soakHours} hours`,
+    `more than the soaks take together, ${duration(soakHours, 'h')}`,
   );
 
   let before: Phase | undefined;

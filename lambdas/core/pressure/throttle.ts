@@ -4,6 +4,7 @@
  */
 import type { PhaseNumber, Plan } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
+import { duration } from '../telling/time.ts';
 import type { Vitals } from './vitals-criteria.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
@@ -72,7 +73,7 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
     found.push(`CPU at ${number.format(cpu)} %, not above ${throttle.cpuPercent} % wanted`);
   if ((vitals.replicaLagSeconds ?? 0) > throttle.replicaLagSeconds)
     found.push(
-      `a replica lags by ${number.format(vitals.replicaLagSeconds as number)} s, at most ${throttle.replicaLagSeconds} s wanted`,
+      `a replica lags by ${duration(vitals.replicaLagSeconds as number)}, at most ${duration(throttle.replicaLagSeconds)} wanted`,
     );
   if (vitals.slotLagBytes > throttle.slotLagBytes)
     found.push(
@@ -80,7 +81,7 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
     );
   if (vitals.oldestTransactionMinutes > throttle.oldestTransactionMinutes)
     found.push(
-      `a transaction has been open for ${number.format(vitals.oldestTransactionMinutes)} minutes, at most ${throttle.oldestTransactionMinutes} wanted: no vacuum can clear what was written since`,
+      `a transaction has been open for ${duration(vitals.oldestTransactionMinutes, 'min')}, at most ${duration(throttle.oldestTransactionMinutes, 'min')} wanted: no vacuum can clear what was written since`,
     );
   // A vacuum is a neighbour, and slows nobody down: batches wait for it only where it has fallen behind them.
   if (vitals.maintenance && vitals.deadRowsPercent > throttle.deadRowsPercent)

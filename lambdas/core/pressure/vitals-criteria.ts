@@ -1,6 +1,7 @@
 /** Judges the surroundings of the table: the database, its storage and replicas, the customers' alarms. Pure. */
 import { type Criterion, criterion, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
+import { duration } from '../telling/time.ts';
 
 /** Names of the operator's alarms; the quiet ones are in no list. */
 export interface CustomerAlarms {
@@ -43,8 +44,8 @@ export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
     ...storageCriteria(plan, vitals),
     criterion(
       'Database locks',
-      `no wait over ${number.format(abort.lockWaitMilliseconds)} ms`,
-      `${number.format(vitals.longestLockWaitMilliseconds)} ms`,
+      `no wait over ${duration(abort.lockWaitMilliseconds, 'ms')}`,
+      duration(vitals.longestLockWaitMilliseconds, 'ms'),
       vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
     ),
     criterion(
@@ -110,7 +111,7 @@ function storageCriteria({ abort }: Plan, vitals: Vitals): Criterion[] {
       criterion(
         'Replica lag',
         'known',
-        replicaLagSeconds === null ? 'no reading' : `${number.format(replicaLagSeconds)} s`,
+        replicaLagSeconds === null ? 'no reading' : duration(replicaLagSeconds),
         replicaLagSeconds === null ? null : true,
       ),
     );

@@ -1,4 +1,5 @@
 /** What a person reads who is woken by a rollback: what happened, whom it harms, whether it can wait, what to do, then the evidence. */
+
 import { counted, number, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
 import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
@@ -8,6 +9,7 @@ import { runbookAt } from '../telling/hints.ts';
 import { deploymentLinks, executionLink } from '../telling/links.ts';
 import { subjectOf } from '../telling/subject.ts';
 import { textOf } from '../telling/text.ts';
+import { duration, moment } from '../telling/time.ts';
 import { stopCause } from './stop-cause.ts';
 
 export interface JudgedGate {
@@ -214,12 +216,12 @@ function vitalsLine({
   const cpu = cpuPercents?.[0];
   return [
     cpu === undefined ? 'CPU not measured' : `CPU ${Math.round(cpu)} %`,
-    `longest wait for a lock on the tables ${Math.round(longestLockWaitMilliseconds)} ms`,
+    `longest wait for a lock on the tables ${duration(longestLockWaitMilliseconds, 'ms')}`,
     `${connections.used} of ${connections.limit} connections`,
     ...told('free storage', freeStorageBytes, gibibytes),
-    ...told('replica lag', replicaLagSeconds, (seconds) => `${number.format(seconds)} s`),
+    ...told('replica lag', replicaLagSeconds, duration),
     `WAL held back by slots ${gibibytes(slotLagBytes)}`,
-    `oldest transaction ${Math.round(oldestTransactionMinutes)} min`,
+    `oldest transaction ${duration(oldestTransactionMinutes, 'min')}`,
     customerAlarms === null
       ? 'customer alarms not measured'
       : `customer alarms in ALARM: ${alarmsInWords(customerAlarms)}`,
@@ -233,7 +235,7 @@ function told(what: string, value: number | null | undefined, inWords: (value: n
 }
 
 function gateLine({ gate, verdict, reason, judgedAt }: JudgedGate): string {
-  const said = `${judgedAt.toISOString().slice(11, 16)} UTC ${gate}: ${verdict}`;
+  const said = `${moment(judgedAt)} ${gate}: ${verdict}`;
   return reason === '' ? said : `${said}. ${withoutGate(gate, reason)}`;
 }
 
@@ -242,7 +244,7 @@ function queryLine({ pid, application, state, waitsFor, seconds, statement }: Ru
   if (statement === null)
     return `${name}, holds a lock on a table of the run; what it does is hidden from us: grant pg_read_all_stats to the rollout's role`;
   const waits = waitsFor === null ? '' : `, waits for ${waitsFor}`;
-  return `${name}, ${state} for ${Math.round(seconds)} s${waits}: ${statement}`;
+  return `${name}, ${state} for ${duration(seconds)}${waits}: ${statement}`;
 }
 
 function preparedLine({ gid, preparedAt, owner }: PreparedTransaction): string {

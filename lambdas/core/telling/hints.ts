@@ -30,16 +30,3 @@ export function runbookAt(runbookUrl = 'docs/runbook.md', anchor?: string): stri
 export function quoted(text: string): string {
   return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
-
-/** `35 s`, `4 min`, `2 h 30 min`, `3 days 4 h`: of a time that is told to people. */
-export function hoursInWords(hours: number): string {
-  const seconds = Math.round(hours * 3_600);
-  const [days, whole, minutes] = [86_400, 3_600, 60].map((unit) => Math.floor(seconds / unit)) as [
-    number,
-    number,
-    number,
-  ];
-  if (days > 0) return `${days} day${days > 1 ? 's' : ''} ${whole % 24} h`;
-  if (whole > 0) return minutes % 60 > 0 ? `${whole} h ${minutes % 60} min` : `${whole} h`;
-  return minutes > 0 ? `${minutes} min` : `${seconds} s`;
-}

@@ -3,6 +3,7 @@ import { approvalCriterion } from '../gates/decisions.ts';
 import { type Criterion, counted, labelOf, number, sentence } from '../gates/judgement.ts';
 import { waitOf } from '../pressure/throttle.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
+import { duration, moment } from './time.ts';
 
 /** Where there are too many records for a report. */
 export function leftOut({ run, leftOut }: Report): string[] {
@@ -26,7 +27,7 @@ export function timeline({ events, gates }: Report): string[] {
     })),
   ]
     .sort((a, b) => a.at.localeCompare(b.at))
-    .map(({ at, text }) => `- ${second(at)} ${text}`);
+    .map(({ at, text }) => `- ${moment(at, 'second')} ${text}`);
 }
 
 /** The values of an event that fit into a line. */
@@ -49,7 +50,7 @@ export function writeLatency({ events, expected }: Report, name: string): string
   const test = events.findLast(({ event, table }) => event === 'TRIGGER_TESTED' && table === name)?.detail;
   return test === undefined
     ? 'not measured'
-    : `${number.format(Number(test.offMilliseconds))} ms without the trigger, ${number.format(Number(test.onMilliseconds))} ms with it, expected at most ${expected.addedWriteMilliseconds} ms more`;
+    : `${duration(Number(test.offMilliseconds), 'ms')} without the trigger, ${duration(Number(test.onMilliseconds), 'ms')} with it, expected at most ${duration(expected.addedWriteMilliseconds, 'ms')} more`;
 }
 
 /** How long a phase was watched after its gate. */
@@ -59,8 +60,8 @@ export function soaked({ gates }: Report, { title, attempt, soakMinutes }: Phase
   const from = judged('Gate');
   const to = judged('SoakGate');
   return from === undefined || to === undefined
-    ? `soak not finished, ${soakMinutes} min expected`
-    : `soaked for ${number.format(minutes(from, to))} min, ${soakMinutes} min expected`;
+    ? `soak not finished, ${duration(soakMinutes, 'min')} expected`
+    : `soaked for ${duration(minutes(from, to), 'min')}, ${duration(soakMinutes, 'min')} expected`;
 }
 
 /** What nobody had asked for: no approvals, and no waits for a person or the hour. The timeline has them. */
@@ -75,7 +76,7 @@ export function issues(report: Report): string[] {
   const lines = [
     ...errors.map(
       ({ table, type, count, first, last }) =>
-        `- Errors of ${type}${of(table)}: ${number.format(count)}, from ${minute(first)} to ${minute(last)}`,
+        `- Errors of ${type}${of(table)}: ${number.format(count)}, from ${moment(first)} to ${moment(last)}`,
     ),
     ...audits
       .filter(({ rowsMismatched }) => rowsMismatched > 0)
@@ -83,14 +84,14 @@ export function issues(report: Report): string[] {
         ({ table, attempt, rowsMismatched }) =>
           `- ${counted(rowsMismatched, 'row')} of ${table} did not open to their plaintext in the audit of attempt ${attempt}`,
       ),
-    ...breaches.map(({ judgedAt, verdict, reason }) => `- ${minute(judgedAt)} ${verdict}: ${reason}`),
+    ...breaches.map(({ judgedAt, verdict, reason }) => `- ${moment(judgedAt)} ${verdict}: ${reason}`),
     ...waits(report),
     ...holds.map(
       ({ gate, reason, decision, decidedBy, askedAt, decidedAt, comment }) =>
         `- Held at ${gate}: ${sentence(reason)} ${
           decidedAt === null
             ? 'Not decided.'
-            : `Decided after ${number.format(minutes(askedAt, decidedAt))} min: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}${comment ? ` (${comment})` : ''}.`
+            : `Decided after ${duration(minutes(askedAt, decidedAt), 'min')}: ${decision}${decidedBy === null ? '' : ` by ${decidedBy}`}${comment ? ` (${comment})` : ''}.`
         }`,
     ),
     ...rollbacks(report),
@@ -104,9 +105,7 @@ function waits({ events, writtenAt }: Report): string[] {
   return events.flatMap(({ event, at, detail }, index) => {
     if (event !== 'WAITING' || waitOf(String(detail.for)) !== 'pressure') return [];
     const end = events.slice(index + 1).find((later) => ends.has(later.event))?.at ?? writtenAt;
-    return [
-      `- ${minute(at)} the batches waited for ${number.format(minutes(at, end))} min${details(detail)}`,
-    ];
+    return [`- ${moment(at)} the batches waited for ${duration(minutes(at, end), 'min')}${details(detail)}`];
   });
 }
 
@@ -118,7 +117,7 @@ function rollbacks({ events }: Report): string[] {
     const before = events.slice(0, index).filter(ofAttempt);
     const later = events.slice(index + 1).filter(ofAttempt);
     const after = (end: EventReport | undefined) =>
-      end === undefined ? 'never' : `${number.format(minutes(at, end.at) * 60)} s`;
+      end === undefined ? 'never' : duration(minutes(at, end.at), 'min');
     const took = (name: string) => after(later.find((each) => each.event === name));
     // All that the attempt says anything of: a trigger that nobody could switch off has no event.
     const tables = new Set([...before, ...later].flatMap(({ table }) => table ?? []));
@@ -135,7 +134,7 @@ function rollbacks({ events }: Report): string[] {
       return `trigger${tables.size > 1 ? of(table) : ''} ${found}`;
     });
     return [
-      `- ${minute(at)} rollback of attempt ${attempt}: ${triggers.join(', ')}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
+      `- ${moment(at)} rollback of attempt ${attempt}: ${triggers.join(', ')}, plaintext proven after ${took('PLAINTEXT_PROVEN')}, over after ${took('STOPPED')}`,
     ];
   });
 }
@@ -160,7 +159,7 @@ export function keyLine({
   failures,
   last,
 }: Report['keyAccess'][number]): string {
-  return `- ${by}, ${purpose}${of(table)}: ${counted(accesses, 'time')} for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${minute(last)}`;
+  return `- ${by}, ${purpose}${of(table)}: ${counted(accesses, 'time')} for ${number.format(uses)} rows or values, ${number.format(failures)} failed, last ${moment(last)}`;
 }
 
 /** ` of public.users`; nothing of none. */
@@ -170,16 +169,4 @@ export function of(table: string | null): string {
 
 export function minutes(from: string, to: string): number {
   return (Date.parse(to) - Date.parse(from)) / 60_000;
-}
-
-export function hours(from: string, to: string): string {
-  return number.format(minutes(from, to) / 60);
-}
-
-export function minute(moment: string): string {
-  return `${moment.slice(0, 10)} ${moment.slice(11, 16)}`;
-}
-
-function second(moment: string): string {
-  return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
 }

@@ -4,16 +4,15 @@ import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import type { GateReport, PhaseReport, Report } from './report.ts';
 import {
   criterionLine,
-  hours,
   issues,
   keyUse,
   leftOut,
-  minute,
   minutes,
   soaked,
   timeline,
   writeLatency,
 } from './report-lines.ts';
+import { duration, moment } from './time.ts';
 
 /** Values over time. */
 export interface Chart {
@@ -92,7 +91,7 @@ function summary(report: Report): string[] {
   const stops = gates.filter(({ verdict }) => verdict === 'NO_GO').length;
   return [
     `${verdicts[run.status]}${purpose === 'encrypt' ? '' : ` (${purposeInWords[purpose]})`}: ${number.format(sum('rowsEncrypted'))} of ${counted(sum('rowsWithPersonalData'), 'row')} with personal data encrypted, as counted last, in ${counted(tables.length, 'table')}.`,
-    `Run ${run.id}, ${counted(run.attempts, 'attempt')}, from ${minute(run.startedAt)} to ${run.endedAt === null ? 'now' : minute(run.endedAt)} (UTC). Written ${minute(report.writtenAt)} from the records in PostgreSQL.`,
+    `Run ${run.id}, ${counted(run.attempts, 'attempt')}, from ${moment(run.startedAt)} to ${run.endedAt === null ? 'now' : moment(run.endedAt)}. Written ${moment(report.writtenAt)} from the records in PostgreSQL.`,
     ...(run.stopReason === null ? [] : [`Stopped: ${sentence(run.stopReason)}`]),
     last.every((audit) => audit === undefined)
       ? 'No final audit was made yet.'
@@ -112,7 +111,7 @@ function encrypted({ tables, about }: Report): string[] {
     '- Format 1: AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, 5.2), a key for each column by HKDF (RFC 5869), each value bound to its table, column and row',
     ...about.keys.map(
       ({ number, checkValue, retiredAt }) =>
-        `- Key ${number}, check value ${checkValue}${retiredAt === null ? '' : `, retired ${minute(retiredAt)}`}`,
+        `- Key ${number}, check value ${checkValue}${retiredAt === null ? '' : `, retired ${moment(retiredAt)}`}`,
     ),
     `- Database ${about.database}, PostgreSQL ${about.server}; engine of ${about.engine.files} SQL files, digest ${about.engine.sha256.slice(0, 16)}`,
   ];
@@ -136,14 +135,14 @@ function people({ run, holds }: Report): string[] {
   const given = Object.entries(run.attestations).map(([line, by]) => `- Attested ${line}: ${by}`);
   const decided = holds.map(
     ({ gate, decision, decidedBy, decidedAt, comment }) =>
-      `- ${gate}: ${decision === null ? 'open' : decision === 'expired' ? 'nobody answered' : `${decision} by ${decidedBy}`}${decidedAt === null ? '' : `, ${minute(decidedAt)}`}${comment ? ` (${comment})` : ''}`,
+      `- ${gate}: ${decision === null ? 'open' : decision === 'expired' ? 'nobody answered' : `${decision} by ${decidedBy}`}${decidedAt === null ? '' : `, ${moment(decidedAt)}`}${comment ? ` (${comment})` : ''}`,
   );
   return [...given, ...decided].length === 0 ? ['None was recorded.'] : [...given, ...decided];
 }
 
 function verdictLine({ gate, verdict, judgedAt, attempt, criteria }: GateReport): string {
   const passed = criteria.filter((each) => each.passed === true).length;
-  return `${verdict} ${gate}, ${minute(judgedAt)}, attempt ${attempt}: ${passed} of ${criteria.length} passed`;
+  return `${verdict} ${gate}, ${moment(judgedAt)}, attempt ${attempt}: ${passed} of ${criteria.length} passed`;
 }
 
 /** What passed is a number; what did not is said. */
@@ -173,7 +172,7 @@ function performance(report: Report): string[] {
     together.set(key, [...(together.get(key) ?? []), phase]);
   }
   return [
-    `- In all: ${hours(run.startedAt, run.endedAt ?? report.writtenAt)} h, expected at most ${expected.hours} h`,
+    `- In all: ${duration(minutes(run.startedAt, run.endedAt ?? report.writtenAt), 'min')}, expected at most ${duration(expected.hours, 'h')}`,
     ...[...together.values()].flatMap((tables) => [
       `- ${tables[0]?.title}: ${phaseTime(tables, expected)}`,
       ...tables.flatMap((phase) => tableTime(report, phase)),
@@ -195,7 +194,7 @@ function phaseTime(tables: readonly PhaseReport[], { millisecondsPerRow }: Repor
       (Number(rowsNow) * millisecondsPerRow) / 60_000 + (batchesNow * pauseSeconds) / 60,
   );
   const expected = work.reduce((total, each) => total + each, 0) + (tables[0]?.soakMinutes ?? 0);
-  return `${number.format(took)} min, ${number.format(expected)} min expected with the slowest batches allowed`;
+  return `${duration(took, 'min')}, ${duration(expected, 'min')} expected with the slowest batches allowed`;
 }
 
 function tableTime(report: Report, phase: PhaseReport): string[] {
@@ -204,7 +203,7 @@ function tableTime(report: Report, phase: PhaseReport): string[] {
     ...(rows === 0
       ? []
       : [
-          `  - ${phase.table}: ${number.format(phase.batchMilliseconds / rows)} ms a row, expected at most ${report.expected.millisecondsPerRow}; ${counted(phase.batches, 'batch', 'batches')}, the slowest ${number.format(phase.slowestBatchMilliseconds)} ms`,
+          `  - ${phase.table}: ${duration(phase.batchMilliseconds / rows, 'ms')} a row, expected at most ${duration(report.expected.millisecondsPerRow, 'ms')}; ${counted(phase.batches, 'batch', 'batches')}, the slowest ${duration(phase.slowestBatchMilliseconds, 'ms')}`,
         ]),
     ...(phase.soakMinutes === 0 ? [] : [`  - ${phase.table}: ${soaked(report, phase)}`]),
   ];

@@ -5,9 +5,9 @@ import { isPutOff } from '../operating/time-left.ts';
 import type { Plan } from '../plan/plan.ts';
 import { type Purpose, purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import { waitOf } from '../pressure/throttle.ts';
-import { hoursInWords } from './hints.ts';
 import { subjectOf } from './subject.ts';
 import { textOf } from './text.ts';
+import { duration, moment } from './time.ts';
 
 /** The schedule ticks once an hour, and a tick may come seconds early. */
 const TOLERANCE_HOURS = 0.1;
@@ -91,9 +91,6 @@ export function whereItIs({ tables, run, phase, rows }: RolloutStatus): { headli
 /** What a hold is told under. */
 export const question = 'A person is asked';
 
-/** A moment for people, to the minute. */
-const utc = (time: string) => `${time.slice(0, 10)} ${time.slice(11, 16)} UTC`;
-
 /** Where we are, how fast, when done, whether it is healthy, what is waited for. Of a run that has begun. */
 export function factsOf(status: RolloutStatus): Fact[] {
   const { tables, run, phase, rows, soak, waiting, holds, lastGate } = status;
@@ -101,7 +98,7 @@ export function factsOf(status: RolloutStatus): Fact[] {
   const since =
     run?.status === 'COMPLETED'
       ? ', as counted when it ended'
-      : phase && `; in ${phase.title} since ${utc(phase.startedAt)}`;
+      : phase && `; in ${phase.title} since ${moment(phase.startedAt)}`;
   return [
     ['Where', `${coverage(rows, purpose)}${since ?? ''}.`],
     ...(tables.length === 1
@@ -113,35 +110,37 @@ export function factsOf(status: RolloutStatus): Fact[] {
       ? [
           [
             run.status === 'COMPLETED' ? 'Completed' : 'Stopped',
-            `${utc(run.endedAt ?? '')}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
+            `${moment(run.endedAt ?? '')}.${run.stopReason === null ? '' : ` ${sentence(run.stopReason)}`}`,
           ] satisfies Fact,
         ]
       : ([
           [
             'How fast',
-            `${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${number.format(status.millisecondsPerRow)} ms a row`}.`,
+            `${status.rowsPerSecond === null ? 'no batch in the last minutes' : `${number.format(status.rowsPerSecond)} rows a second`}${status.millisecondsPerRow === null ? '' : `, ${duration(status.millisecondsPerRow, 'ms')} a row`}.`,
           ],
           [
             'When done',
-            `${status.hoursLeft === null ? 'not known yet' : `in about ${number.format(status.hoursLeft)} hours${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
+            `${status.hoursLeft === null ? 'not known yet' : `in about ${duration(status.hoursLeft, 'h')}${isPutOff(status) ? ' if it goes on now' : ''}, waits included`}.`,
           ],
         ] satisfies Fact[])),
     [
       'Health',
-      `${tables.length === 1 ? `${tables.map(health).join()}; ` : ''}${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${utc(lastGate.judgedAt)}`}.`,
+      `${tables.length === 1 ? `${tables.map(health).join()}; ` : ''}${lastGate === null ? 'no gate judged yet' : `last gate: ${lastGate.gate} ${lastGate.verdict} at ${moment(lastGate.judgedAt)}`}.`,
     ],
     ...(soak === null
       ? []
       : [
           [
             'Soaks',
-            `until ${utc(soak.endsAt)}, looked at every ${hoursInWords(soak.everyMinutes / 60)}.`,
+            `until ${moment(soak.endsAt)}, looked at every ${duration(soak.everyMinutes, 'min')}.`,
           ] satisfies Fact,
         ]),
-    ...(waiting === null ? [] : [[`Waiting since ${utc(waiting.since)}`, `${waiting.for}.`] satisfies Fact]),
+    ...(waiting === null
+      ? []
+      : [[`Waiting since ${moment(waiting.since)}`, `${waiting.for}.`] satisfies Fact]),
     ...holds.map(({ id, gate, reason, expiresAt, numbers }): Fact => {
       const asked = `${gate} (${id}).`;
-      const until = `Without an answer by ${utc(expiresAt)} it is a no.`;
+      const until = `Without an answer by ${moment(expiresAt)} it is a no.`;
       return [
         question,
         // Of an approval nothing was measured.

@@ -82,7 +82,7 @@ async function ask(
   const now = new Date();
   const ago = (days: number) => momentOf(new Date(now.getTime() - days * DAY_MILLISECONDS));
   const period = {
-    daily: { name: 'in the last 24 hours', since: ago(1) },
+    daily: { name: 'in the last day', since: ago(1) },
     weekly: { name: 'in the last 7 days', since: ago(7) },
     final: { name: 'since the rollout', since: completion },
   }[check];

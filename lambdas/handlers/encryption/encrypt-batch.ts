@@ -23,6 +23,7 @@ import { EncryptBatchInput, type EncryptBatchOutput, type Run } from '../../core
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
 import { slicesOf } from '../../core/pressure/pace.ts';
+import { duration } from '../../core/telling/time.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 import { adaptiveBatches, batchOf, type Done, type OneBatch, oneBatch, type Work } from './batches.ts';
 
@@ -225,7 +226,7 @@ async function breachOf(
       : {
           name: 'Database locks',
           table: target,
-          expected: `no wait over ${step.plan.abort.lockWaitMilliseconds} ms`,
+          expected: `no wait over ${duration(step.plan.abort.lockWaitMilliseconds, 'ms')}`,
           measured: 'a batch had to give way to a lock twice in a row',
         },
   );

@@ -7,6 +7,7 @@ import { synthesizeRollout } from '../../../infra/synthesis.ts';
 import { alertsOf, urgency } from '../../../lambdas/core/monitoring/alerts.ts';
 import { metricNamespace, metrics } from '../../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
+import { duration } from '../../../lambdas/core/telling/time.ts';
 
 const alerts = alertsOf(defaultPlan);
 const rollout = synthesizeRollout(readConfig('config/example.json'));
@@ -138,7 +139,7 @@ describe('alarms', () => {
     const storyOf = (name: string) => alerts.find((alert) => alert.name === name)?.story;
     expect(storyOf('BatchErrorRate')).toContain(`More than ${defaultPlan.abort.errorPercent} %`);
     expect(storyOf('BatchesSlow')).toContain(`more than ${defaultPlan.maxMillisecondsPerRow} ms a row`);
-    expect(storyOf('RolloutOverdue')).toContain(`the ${defaultPlan.overdueHours} hours`);
+    expect(storyOf('RolloutOverdue')).toContain(`the ${duration(defaultPlan.overdueHours, 'h')}`);
   });
 
   test('there is no other alarm', () => {

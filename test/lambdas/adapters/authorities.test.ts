@@ -125,9 +125,7 @@ describe('a file of authorities is refused at synth', () => {
   test('whose certificates have all ended', () => {
     vi.useFakeTimers({ now: new Date('2121-01-01'), toFake: ['Date'] });
     try {
-      expect(given(authority)).toThrow(
-        /still valid: the last ended at 2120-01-01T00:00:00\.000Z, expected one/,
-      );
+      expect(given(authority)).toThrow(/still valid: the last ended at 2120-01-01 00:00 UTC, expected one/);
     } finally {
       vi.useRealTimers();
     }

@@ -1,9 +1,11 @@
 /** Questions to a person, and their answers. The token of the waiting execution is read here and nowhere else. */
+
 import { randomInt } from 'node:crypto';
 import type pg from 'pg';
 import { InvalidInput, TransientError } from '../../../core/errors.ts';
 import { type DecidedHold, type Decision, isApproval } from '../../../core/gates/decisions.ts';
 import type { Run } from '../../../core/payloads.ts';
+import { moment } from '../../../core/telling/time.ts';
 import { recordEvent } from '../runs/events.ts';
 import { hasRun } from '../runs/run-status.ts';
 import { holdRun } from '../runs/runs.ts';
@@ -139,8 +141,8 @@ export async function decide(
     if (found.decision !== null)
       throw new InvalidInput(
         found.decision === 'expired'
-          ? `Hold ${hold} expired at ${found.decided_at.toISOString()}, which counts as no-go.`
-          : `Hold ${hold} was decided already: ${found.decision} by ${found.decided_by} at ${found.decided_at.toISOString()}.`,
+          ? `Hold ${hold} expired at ${moment(found.decided_at)}, which counts as no-go.`
+          : `Hold ${hold} was decided already: ${found.decision} by ${found.decided_by} at ${moment(found.decided_at)}.`,
       );
     if (found.status !== 'ACTIVE' || found.attempt !== found.run_attempt)
       throw new InvalidInput(
@@ -151,9 +153,7 @@ export async function decide(
         `Hold ${hold} asks for an approval, where there is nothing to measure once more. Expected go or no-go.`,
       );
     if (found.late)
-      throw new InvalidInput(
-        `Hold ${hold} expired at ${found.expires_at.toISOString()}, which counts as no-go.`,
-      );
+      throw new InvalidInput(`Hold ${hold} expired at ${moment(found.expires_at)}, which counts as no-go.`);
     const run = { id: found.run_id, attempt: found.attempt };
     const decided = await client.query<{ id: string; token: string | null }>(
       `update encryption_rollout.holds

@@ -1,4 +1,5 @@
 /** What people want of a run under way, and what its batches wait for. */
+
 import type pg from 'pg';
 import { InvalidInput, TransientError } from '../../../core/errors.ts';
 import { counted, number } from '../../../core/gates/judgement.ts';
@@ -8,6 +9,7 @@ import type { Plan } from '../../../core/plan/plan.ts';
 import type { Tuned } from '../../../core/plan/progress.ts';
 import { type Pace, type Utilization, wantedPace } from '../../../core/pressure/pace.ts';
 import { waitOf } from '../../../core/pressure/throttle.ts';
+import { duration, moment } from '../../../core/telling/time.ts';
 import { isLockTimeout } from '../database.ts';
 import { politely } from '../migrations.ts';
 import { recordEvent } from '../runs/events.ts';
@@ -84,7 +86,7 @@ export async function readTuning(client: Client, run: Run): Promise<Tuned> {
 /** No further batch begins. One that is under way ends. @throws InvalidInput */
 export function pauseRun(client: Client, by: string, reason: string): Promise<string> {
   return change(client, async (run, { paused_by, paused_at }) => {
-    if (paused_at !== null) return `Paused already, by ${paused_by} at ${paused_at.toISOString()}.`;
+    if (paused_at !== null) return `Paused already, by ${paused_by} at ${moment(paused_at)}.`;
     await client.query(
       `update encryption_rollout.runs
        set paused_at = clock_timestamp(), paused_by = $2, pause_reason = $3 where id = $1`,
@@ -136,9 +138,9 @@ export function tuneRun(client: Client, tuning: Tuning, plan: Plan): Promise<str
     );
     await recordEvent(client, run, 'TUNED', { by, batchRows: rows, pauseSeconds: seconds, pace: wanted });
     if (wanted !== null)
-      return `From the next call on, a minute at most: as fast as the database allows, at work for ${number.format(100 * wanted.share)} % of the time at most, in batches of ${wanted.batchMilliseconds} ms, ${counted(wanted.writers, 'writer')} side by side.`;
+      return `From the next call on, a minute at most: as fast as the database allows, at work for ${number.format(100 * wanted.share)} % of the time at most, in batches of ${duration(wanted.batchMilliseconds, 'ms')}, ${counted(wanted.writers, 'writer')} side by side.`;
     const ofRows = rows === null ? 'as large as in the plan' : `of ${counted(rows, 'row')}`;
-    const ofSeconds = seconds === null ? 'as in the plan' : `of ${number.format(seconds)} s`;
+    const ofSeconds = seconds === null ? 'as in the plan' : `of ${duration(seconds)}`;
     return `From the next batch on: batches ${ofRows}, pauses ${ofSeconds}.`;
   });
 }

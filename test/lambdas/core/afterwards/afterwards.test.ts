@@ -24,7 +24,7 @@ describe('a check of two tables', () => {
         tables: [checked('public.appointments'), { ...checked('public.users'), ...change }],
         keyMatches: true,
         customerAlarms: quiet,
-        period: 'in the last 24 hours',
+        period: 'in the last day',
         ...more,
       }),
     );
@@ -40,7 +40,7 @@ describe('a check of two tables', () => {
     ['Missing IVs', { health: { ...health, missingIvCount: 1 } }],
     ['Decryption matches plaintext', { spotCheck: { checked: 10, mismatchedKeys: ['k'] } }],
     ['Rows with ciphertext and no plaintext', { health: { ...health, orphanedRows: 1 } }],
-    ['Error rate in the last 24 hours', { errors }],
+    ['Error rate in the last day', { errors }],
   ])('says NO_GO for %s of one of them, and names it', (name, change) => {
     const judgement = judged(change);
     expect(judgement.verdict).toBe('NO_GO');

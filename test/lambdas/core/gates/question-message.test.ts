@@ -29,12 +29,12 @@ test('an approval shows what was done, and what will be', () => {
   const lines = message.split('\n');
   expect(lines.slice(1, 7)).toEqual([
     'Customers: not affected. No batch runs while the rollout waits, and plaintext is never deleted.',
-    'Until morning: it can wait until 2026-11-24T08:00:00.000Z. No answer by then is no-go, and stops the rollout safely.',
+    'Until morning: it can wait until 2026-11-24 08:00 UTC. No answer by then is no-go, and stops the rollout safely.',
     '',
     'So far: 612,000 of 1,000,000 rows encrypted (61.2 %):',
     '- Phase 1 Initial Batch: 12,000 rows in 6 batches, 2 failed, 3 ms a row; judged GO, NO_GO',
     // 91 % of a million, less 612,000, at 0.1 ms a row, and 60 pauses of 10 s.
-    'Next: about 298,000 rows in 60 batches, 10 min if nothing is waited for.',
+    'Next: about 298,000 rows in 60 batches, 10 min 30 s if nothing is waited for.',
   ]);
   expect(message).toContain('Runbook: https://wiki.example.com/runbook#decisions');
   expect(about('Phase 4 Enable Trigger: Approval').message).toContain(

@@ -17,7 +17,7 @@ describe('pressures that can ease', () => {
     ['CPU between the soft and the hard limit', /CPU at 70 %/, { cpuPercents: [70, 72, 65] }],
     ['a replica behind', /lags by 31 s/, { replicaLagSeconds: 31 }],
     ['a slot behind', /holds back 2,048 MiB/, { slotLagBytes: 2 * 2 ** 30 }],
-    ['an old transaction', /open for 61 minutes/, { oldestTransactionMinutes: 61 }],
+    ['an old transaction', /open for 1 h 1 min, at most 1 h wanted/, { oldestTransactionMinutes: 61 }],
     ['a vacuum of the table', /vacuum/, { maintenance: true, deadRowsPercent: 21 }],
   ])('%s', (_, reason, change) => {
     const found = easing(plan, null, 3, { ...calm, ...change }, noon);

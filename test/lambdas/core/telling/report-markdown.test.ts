@@ -3,6 +3,7 @@ import { approvalCriterion } from '../../../../lambdas/core/gates/decisions.ts';
 import type { PhaseReport, Report } from '../../../../lambdas/core/telling/report.ts';
 import { reportHtml } from '../../../../lambdas/core/telling/report-html.ts';
 import { reportMarkdown, reportMessage } from '../../../../lambdas/core/telling/report-markdown.ts';
+import { otherForms } from './other-forms.ts';
 import { at, event, report } from './report.ts';
 
 describe('the report', () => {
@@ -24,9 +25,10 @@ describe('the report', () => {
       '- Plaintext was not deleted: public.appointments (email, first_name) still hold it',
       '- 8,000 rows of public.appointments were not encrypted when they were counted last.',
       '- Attested onCallEstablished: R. Roe',
-      '- Preflight: go by R. Roe, 2026-11-23 10:21',
+      '- Preflight: go by R. Roe, 2026-11-23 10:21 UTC',
     ])
       expect(reportMarkdown(report)).toContain(line);
+    expect(otherForms(reportMarkdown(report))).toEqual([]);
   });
 
   test('expects of the tables of a phase the time of all, one after the other, and one soak', () => {
@@ -76,17 +78,19 @@ describe('what the report says of the run', () => {
   test('holds what was measured against what was expected', () => {
     // 12,000 rows at 5 ms are a minute, five pauses of 10 s and one more another, the soak half an hour.
     expect(text).toContain('- Phase 1 Initial Batch: 35 min, 32 min expected');
-    expect(text).toContain('3 ms a row, expected at most 5; 6 batches, the slowest 9,000 ms');
+    expect(text).toContain('3 ms a row, expected at most 5 ms; 6 batches, the slowest 9 s');
     expect(text).toContain('soaked for 31 min, 30 min expected');
     expect(text).toContain('✗ Database CPU: expected not above 80 %; measured 99 %');
     // What passed is a number.
-    expect(text).toContain('- GO Phase 1 Initial Batch: Gate, 2026-11-23 10:02, attempt 1: 1 of 1 passed\n');
+    expect(text).toContain(
+      '- GO Phase 1 Initial Batch: Gate, 2026-11-23 10:02 UTC, attempt 1: 1 of 1 passed\n',
+    );
     expect(text).not.toContain('✓');
   });
 
   test('tells errors, waits, holds with who decided, and how long a rollback took', () => {
     expect(text).toContain(
-      '- Errors of encryption of public.appointments: 2, from 2026-11-23 10:01 to 2026-11-23 10:02',
+      '- Errors of encryption of public.appointments: 2, from 2026-11-23 10:01 UTC to 2026-11-23 10:02 UTC',
     );
     expect(text).toContain('the batches waited for 15 min (for: Pressure that can ease: CPU at 75 %)');
     expect(text).toContain('Held at Preflight: CPU: no reading. Decided after 20 min: go by R. Roe.');
@@ -116,7 +120,7 @@ describe('what the report says of the run', () => {
     const text = reportMarkdown({ ...report, tables, events });
     expect(text).toContain('# Post-mortem: encryption of public.users and billing.invoices\n');
     expect(text).toContain(
-      'rollback of attempt 1: trigger of public.users off before, trigger of billing.invoices off after 60 s, plaintext',
+      'rollback of attempt 1: trigger of public.users off before, trigger of billing.invoices off after 1 min, plaintext',
     );
     expect(text).toContain('TRIGGER_DISABLED billing.invoices');
     for (const name of [users, invoices]) expect(text).toContain(`Latency of writes, ${name}: not measured`);
@@ -150,7 +154,7 @@ describe('what the report says of the run', () => {
     for (const line of [
       '# Post-mortem: encryption of 3 tables: public.appointments, public.users, sales.orders',
       '- Phase 1 Initial Batch: not passed',
-      '  - public.users: 3 ms a row, expected at most 5',
+      '  - public.users: 3 ms a row, expected at most 5 ms',
       '- Errors of encryption of public.appointments: 2, from',
       '- Errors of decryption: 1, from',
       '- 2 rows of public.users did not open to their plaintext in the audit of attempt 1',

@@ -2,11 +2,12 @@ import { describe, expect, test } from 'vitest';
 import type { RolloutStatus, TableStatus } from '../../../../lambdas/core/operating/operate.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
 import { commandLine } from '../../../../lambdas/core/telling/hints.ts';
+import { moment } from '../../../../lambdas/core/telling/time.ts';
 import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../../lambdas/core/telling/updates.ts';
+import { otherForms } from './other-forms.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const ago = (hours: number) => new Date(now.getTime() - hours * 3_600_000);
-const utc = (time: string) => `${time.slice(0, 10)} ${time.slice(11, 16)} UTC`;
 
 const rows = { withPersonalData: 10_000, encrypted: 4_200, percentage: 42 };
 const table = {
@@ -143,8 +144,9 @@ describe('an update says', () => {
     });
     expect(subject).toBe('Payments: Phase 3 Bulk Migration, 42 %: public.appointments');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
+    expect(otherForms(message)).toEqual([]);
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
-    expect(message).toContain('When done: in about 7.5 hours, waits included.');
+    expect(message).toContain('When done: in about 7 h 30 min, waits included.');
     expect(message).toContain('errors in this attempt: 2 encryption; trigger disabled; last gate: Phase 2');
     expect(message).toMatch(/Next: its gate, then Phase 4 Enable Trigger\.$/);
   });
@@ -163,11 +165,11 @@ describe('an update says', () => {
       numbers: [],
     };
     const waits = statusUpdate({ ...inPhase(3), waiting }).message;
-    expect(waits).toContain(`Waiting since ${utc(waiting.since)}: ${waiting.for}.`);
-    expect(waits).toContain('When done: in about 7.5 hours, waits included.');
+    expect(waits).toContain(`Waiting since ${moment(waiting.since)}: ${waiting.for}.`);
+    expect(waits).toContain('When done: in about 7 h 30 min, waits included.');
     expect(waits).toMatch(/Next: the batches go on by themselves when the wait is over\.$/);
     const paused = statusUpdate({ ...inPhase(3), waiting: { ...waiting, for: 'Paused by R. Roe' } }).message;
-    expect(paused).toContain('When done: in about 7.5 hours if it goes on now, waits included.');
+    expect(paused).toContain('When done: in about 7 h 30 min if it goes on now, waits included.');
     expect(paused).toMatch(
       /Next: no batch begins until somebody resumes: npm run rollout -- resume --stack Payments$/,
     );
@@ -183,7 +185,7 @@ describe('an update says', () => {
     const stopReason = 'Ended after phase 5, as its input asked';
     const { subject, message } = statusUpdate({ ...rest, run: run && { ...run, stopReason } });
     expect(subject).toBe('Payments: stopped, Phase 5 Complete Remaining, 42 %: public.appointments');
-    expect(message).toContain(`Stopped: ${utc(ago(1).toISOString())}. ${stopReason}.\n`);
+    expect(message).toContain(`Stopped: ${moment(ago(1))}. ${stopReason}.\n`);
     expect(message).not.toMatch(/How fast|When done/);
     expect(message).toMatch(/Next: the next execution goes on from here\.$/);
   });

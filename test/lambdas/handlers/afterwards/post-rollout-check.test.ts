@@ -35,8 +35,8 @@ describe('PostRolloutCheck', () => {
     for (const part of [
       '380 of 380 rows encrypted (100 %), trigger enabled, 0 missing IVs, HEALTHY',
       'Errors per day and type, last 7 days:\n- none',
-      'Errors by type in the last 24 hours:\n- none',
-      'Use of the key in the last 24 hours:\n- ',
+      'Errors by type in the last day:\n- none',
+      'Use of the key in the last day:\n- ',
       ', batch of public.appointments: ',
       '✓ public.appointments: Rows with ciphertext and no plaintext: expected 0; measured 0',
     ])
@@ -63,7 +63,7 @@ describe('PostRolloutCheck', () => {
     [
       'the trigger has failed for a write',
       "insert into encryption_rollout.errors (error_type, target) values ('trigger', 'public.appointments')",
-      [['Error rate in the last 24 hours', false]],
+      [['Error rate in the last day', false]],
     ],
     [
       'coverage was lost',
@@ -78,7 +78,7 @@ describe('PostRolloutCheck', () => {
     await world.client.query(sql);
     const result = await check('daily');
     expect(result.verdict).toBe('NO_GO');
-    const mismatch = ['Decryption matches plaintext', 'Error rate in the last 24 hours'];
+    const mismatch = ['Decryption matches plaintext', 'Error rate in the last day'];
     // A sampled row may be the one that was changed.
     const found = failed(result).filter(
       ([name]) => expected.some(([each]) => each === name) || !mismatch.includes(String(name)),

@@ -50,8 +50,8 @@ describe('a check', () => {
     const result = await check(both);
     expect(result.verdict).toBe('NO_GO');
     expect(failures(result)).toEqual([
-      `${appointments}: Error rate in the last 24 hours`,
-      `${staff}: Error rate in the last 24 hours`,
+      `${appointments}: Error rate in the last day`,
+      `${staff}: Error rate in the last day`,
     ]);
     expect(result.message).toContain(`\n- trigger of ${staff}: 1, first `);
     expect(result.message).toContain('\n- decryption: 1, first ');

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AskPersonOutput, PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { moment } from '../../../../lambdas/core/telling/time.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
 
@@ -56,7 +57,7 @@ describe('a hold', () => {
       'select unknown, expires_at, asked_at from encryption_rollout.holds',
     );
     expect(rows[0].unknown).toEqual(['Customer-facing alarms']);
-    expect(message).toContain(rows[0].expires_at.toISOString());
+    expect(message).toContain(moment(rows[0].expires_at));
     expect((rows[0].expires_at - rows[0].asked_at) / 3_600_000).toBeCloseTo(12, 2);
   });
 

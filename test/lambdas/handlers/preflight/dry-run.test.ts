@@ -86,7 +86,7 @@ describe('DryRun on a database without the engine', () => {
       const { verdict, criteria } = await dryRun();
       expect(verdict).toBe('GO');
       expect(criteria).toContainEqual(
-        expect.objectContaining({ measured: '25.0 hours old; the rollout takes one first' }),
+        expect.objectContaining({ measured: '1 day 1 h old; the rollout takes one first' }),
       );
     } finally {
       world.aws.world.snapshotAt = new Date();

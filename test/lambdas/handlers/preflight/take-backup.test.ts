@@ -53,7 +53,7 @@ describe('TakeBackup', () => {
         { id: 'copy', status: 'available', takenAt: new Date(), copyOf: snapshotAt },
       ];
       expect((await preflight()).reason).toContain(
-        'Database backup completed: expected not older than 24 hours, measured 25.0',
+        'Database backup completed: expected not older than 1 day, measured 1 day 1 h old',
       );
     },
   );
@@ -90,7 +90,7 @@ describe('TakeBackup', () => {
     expect(await take()).toEqual({ outcome: 'READY' });
     const { verdict, reason } = await preflight();
     expect(verdict).toBe('NO_GO');
-    expect(reason).toContain('25.0 hours old; none could be taken: SnapshotQuotaExceededFault');
+    expect(reason).toContain('1 day 1 h old; none could be taken: SnapshotQuotaExceededFault');
   });
 
   test('a snapshot that failed is READY, and preflight refuses with its name', async () => {

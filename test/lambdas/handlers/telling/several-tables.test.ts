@@ -62,10 +62,10 @@ test('a report has the phases, audits and use of the key of each, also of one th
   const text = reportMarkdown(written);
   expect(text).toContain(`# Rollout report: encryption of ${appointments} and ${staff}\n`);
   // The table that joined later had no trigger to be switched off.
-  expect(text).toMatch(/rollback of attempt 1: trigger off after [\d.]+ s, plaintext proven/);
+  expect(text).toMatch(/rollback of attempt 1: trigger off after [\d.]+ m?s, plaintext proven/);
   for (const name of [appointments, staff]) {
     expect(text).toMatch(
-      new RegExp(`- Phase 3 Bulk Migration: [\\d.]+ min, .*\\n(  - .*\\n)*  - ${name}: [\\d.]+ ms a row`),
+      new RegExp(`- Phase 3 Bulk Migration: [\\d.]+ m?s, .*\\n(  - .*\\n)*  - ${name}: [\\d.]+ ms a row`),
     );
     expect(text).toMatch(new RegExp(`- Latency of writes, ${name}: [\\d.]+ ms without the trigger`));
     expect(text).toMatch(new RegExp(`batch of ${name}: \\d+ times? for`));
