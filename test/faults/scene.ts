@@ -120,7 +120,15 @@ export async function setScene(
   const world = await testWorld(options.rows, options.database);
   // By the names that the faults give to triggers which are there before the rollout.
   world.configure({
-    acknowledgedTriggers: ['refuse', 'stand_at_gate', 'count_update', 'dawdle', 'disk_full'],
+    acknowledgedTriggers: [
+      'refuse',
+      'stand_at_gate',
+      'count_update',
+      'dawdle',
+      'disk_full',
+      'touch',
+      'touch_later',
+    ],
   });
   const target = (await options.prepare?.(world.client, world)) ?? 'public.appointments';
   const table = target.slice(target.indexOf('.') + 1);

@@ -47,10 +47,7 @@ export class OwnServer {
   /** A database with the engine and the sample table, as the template has them. */
   async database(): Promise<TestDatabase> {
     const client = await this.connect();
-    await migrate(client);
-    await createSampleTable(client);
-    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
-    await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
+    await installed(client);
     return { url: this.url.href, client, connect: () => this.connect(), drop: () => this.destroy() };
   }
 
@@ -96,6 +93,8 @@ export class OwnServer {
     // Its owner must stay the owner.
     await promisify(execFile)('cp', ['-a', this.directory, directory]);
     const { rows } = await client.query('select labelfile from pg_backup_stop(false)');
+    // As pg_basebackup has it: slots are the primary's.
+    await promisify(execFile)('find', [join(directory, 'pg_replslot'), '-mindepth', '1', '-delete']);
     await rm(join(directory, 'postmaster.pid'), { force: true });
     for (const [file, text] of [
       ['backup_label', rows[0].labelfile],
@@ -143,6 +142,14 @@ export class OwnServer {
     for (const directory of [this.directory, ...this.#forgotten])
       await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** As the template has it: the engine, the sample table where there is none, and the key. */
+export async function installed(client: pg.Client): Promise<void> {
+  await migrate(client);
+  await createSampleTable(client);
+  await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+  await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
 }
 
 function sigkill(pid: number): void {

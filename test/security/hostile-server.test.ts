@@ -5,11 +5,14 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { migrate } from '../../lambdas/adapters/postgres/migrations.ts';
+import { readNotices } from '../../lambdas/adapters/postgres/preflight/notices.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { postgresHome } from '../../rehearsal/database/embedded-postgres.ts';
+import { rollout } from '../cli/cloud.ts';
 import { expectCompleted, once } from '../faults/fault.ts';
 import { forgetRollouts, setScene } from '../faults/scene.ts';
 import type { OwnServer } from '../faults/server.ts';
-import { hostileServer, password } from './hostile-server.ts';
+import { absentReader, hostileServer, password, subscriberOf } from './hostile-server.ts';
 
 const key = randomBytes(32);
 /** As bytes, and as PostgreSQL writes them under either bytea_output. */
@@ -23,6 +26,7 @@ const holdsKey = (data: Buffer) => written.some((form) => data.includes(form));
 
 let server: OwnServer;
 let client: pg.Client;
+let subscriber: Awaited<ReturnType<typeof subscriberOf>>;
 let begun: Awaited<ReturnType<typeof setScene>>;
 
 async function loggedIn(user: string): Promise<pg.Client> {
@@ -38,32 +42,32 @@ beforeAll(async () => {
   const hostile = await hostileServer();
   server = hostile.server;
   client = hostile.database.client;
+  subscriber = await subscriberOf(server);
   await migrate(client);
   begun = await setScene({ rows: 200, database: hostile.database });
   begun.scene.world.setKey({ number: 1, key: key.toString('hex') });
 });
 afterAll(async () => {
+  await subscriber.server.destroy();
   await begun.clear();
   await server.destroy();
   forgetRollouts();
 });
 
 test('the rollout completes, beside a reader whose transaction stays open, and every row opens', async () => {
-  const reader = await server.connect();
+  let reader: pg.Client | undefined;
   expectCompleted(
     await begun.scene.rollout({
       before: once(
         ({ name }) => name === 'EncryptBatch',
         async () => {
-          await reader.query('begin isolation level repeatable read');
-          await reader.query('set local role encryption_rollout_reader');
+          reader = await absentReader(server);
           await reader.query('select * from public.get_encryption_health_summary()');
-          await reader.query("select * from public.get_key_access_stats('1 hour')");
         },
       ),
     }),
   );
-  await reader.query('commit');
+  await reader?.query('commit');
   expect(await begun.finish()).toMatchObject({
     resumed: 0,
     rows: 200,
@@ -71,6 +75,39 @@ test('the rollout completes, beside a reader whose transaction stays open, and e
     undecryptable: 0,
     violations: [],
   });
+});
+
+test('a subscriber to all tables stops at the engine’s, as preflight has told, and what it advises helps', async () => {
+  const [notice] = (await readNotices(client, Target.parse({}))).filter(({ finding }) =>
+    finding.startsWith('publication everything'),
+  );
+  expect(notice?.advice).toContain('npm run rollout -- install --database-url SUBSCRIBER');
+  const sealed = async (on: pg.Client) =>
+    (
+      await on.query(
+        `select count(pii_iv)::integer as rows, md5(string_agg(id::text || pii_iv::text || email_encrypted::text, ',' order by id)) as sum
+         from public.appointments`,
+      )
+    ).rows[0];
+  const errors = 'select apply_error_count::integer as count from pg_stat_subscription_stats';
+  await expect
+    .poll(async () => (await subscriber.client.query(errors)).rows[0].count, { timeout: 60_000 })
+    .toBeGreaterThan(0);
+  await expect(sealed(subscriber.client)).rejects.toMatchObject({ code: '42703' });
+
+  const said = await rollout(['install', '--yes', '--database-url', subscriber.server.url.href]);
+  expect(said).toMatchObject({ code: 0 });
+  const { rows } = await client.query('select pg_current_wal_lsn() as now');
+  const behind = "select from pg_stat_replication where application_name = 'everything' and replay_lsn >= $1";
+  await expect
+    .poll(async () => (await client.query(behind, [rows[0].now])).rowCount, { timeout: 60_000 })
+    .toBe(1);
+  expect(await sealed(subscriber.client)).toEqual(await sealed(client));
+  expect((await sealed(client)).rows).toBeGreaterThan(180);
+  // Of the engine's records it has taken none; nor can it.
+  expect(
+    (await subscriber.client.query('select count(*)::integer as runs from encryption_rollout.runs')).rows,
+  ).toEqual([{ runs: 0 }]);
 });
 
 describe('the key', () => {

@@ -93,6 +93,9 @@ const queries: Readonly<Record<Notice['about'], string>> = {
           join pg_publication as b on b.oid = r.prpubid
           where b.pubname = p.pubname and r.prrelid = part.oid and to_jsonb(r) ->> 'prattrs' is not null
         ) then 'It sends a list of columns, which the new ones are not in: nothing to do.'
+        -- A subscriber looks for a table and its columns before it looks whether it has subscribed to that table.
+        when exists (select from pg_publication where pubname = p.pubname and puballtables)
+          then 'It sends all tables, the engine''s records too, and a subscriber stops at the first table or column that it does not have. On each of them first: npm run rollout -- install --database-url SUBSCRIBER --config FILE, which adds both. What it has not subscribed to it then passes over, so do not refresh its subscription before the rollout is over. Or publish the tables that it needs by their names.'
         else format('A subscriber without the new columns stops at the first batch. On each of them first: alter table %s %s;', w.name, $3::text)
       end as advice
     from pg_publication_tables as p
