@@ -113,10 +113,20 @@ const everywhere = {
       channelId: text(/^[CG][0-9A-Z]{5,}$/, 'expected the id of a Slack channel, like C0123ABCD'),
       /** True: another stack has configured this channel, which AWS allows once, and names our topics in `alsoFollow`. */
       configuredElsewhere: z.boolean().default(false),
+      /** Lets members of the channel answer questions, pause, resume and abort. */
+      operate: z.boolean().default(false),
       /** ARNs of topics that the channel follows besides: the output ChatTopicArns of stacks with `configuredElsewhere`. */
       alsoFollow: z.array(topicArn).default([]),
     })
-    .superRefine(({ configuredElsewhere, alsoFollow: input }, context) => {
+    .superRefine(({ configuredElsewhere, operate, alsoFollow: input }, context) => {
+      if (configuredElsewhere && operate)
+        context.addIssue({
+          code: 'custom',
+          input: operate,
+          path: ['operate'],
+          message:
+            'expected false with configuredElsewhere: what a channel may do is up to the stack that configures it. Use the buttons on the dashboard',
+        });
       if (configuredElsewhere && input.length > 0)
         context.addIssue({
           code: 'custom',

@@ -113,6 +113,7 @@ export class EncryptionRolloutStack extends Stack {
         slack: config.slack,
         notifications,
         topics: [...Object.values(topics), notifications.updates],
+        operateByButton: functions.named('OperateByButton'),
         logGroup,
         network: isOnlyInVpc(config) ? surroundings.network : undefined,
       });

@@ -8,6 +8,7 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
+import { offers } from '../../lambdas/core/telling/chat.ts';
 import { grandchildName } from '../machines/execution-names.ts';
 import {
   awaitAnswer,
@@ -51,6 +52,7 @@ export class HoldMachine extends Construct {
       topics.page,
       JsonPath.stringAt('$.asked.subject'),
       JsonPath.stringAt('$.asked.message'),
+      { [offers]: { value: JsonPath.stringAt('$.asked.offers') } },
     );
     const awaitDecision = awaitAnswer(this, 'AwaitDecision', {
       functions,

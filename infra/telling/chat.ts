@@ -1,11 +1,17 @@
-import { CfnOutput, Duration } from 'aws-cdk-lib';
-import { SlackChannelConfiguration } from 'aws-cdk-lib/aws-chatbot';
+import { CfnOutput, Duration, Stack } from 'aws-cdk-lib';
+import {
+  CfnCustomAction,
+  type CfnSlackChannelConfiguration,
+  SlackChannelConfiguration,
+} from 'aws-cdk-lib/aws-chatbot';
 import { ManagedPolicy, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import { Code, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
+import { Code, type IFunction, Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
+import type { Button } from '../../lambdas/core/operating/buttons.ts';
+import { variableOf } from '../../lambdas/core/telling/chat.ts';
 import type { RolloutConfig } from '../config.ts';
 import { runtimeOfFunctions, withBundle } from '../functions/bundles.ts';
 import { handlerOf } from '../functions/handler-files.ts';
@@ -13,12 +19,26 @@ import type { Names } from '../names.ts';
 import { allowNetworkInterfaces, type Surroundings } from '../surroundings/surroundings.ts';
 import type { Notifications } from './notifications.ts';
 
+/** What may stand below a message; `status` looks. */
+const chatButtons: Readonly<Record<Button | 'status', string>> = {
+  status: 'Where is it?',
+  go: 'Go',
+  'no-go': 'No-go',
+  retry: 'Measure again',
+  pause: 'Pause',
+  resume: 'Resume',
+  abort: 'Abort',
+};
+const ofQuestions = ['go', 'no-go', 'retry'];
+
 interface ChatProps {
   readonly names: Names;
   readonly slack: NonNullable<RolloutConfig['slack']>;
   readonly notifications: Notifications;
   /** What the chat follows. */
   readonly topics: readonly ITopic[];
+  /** What the buttons call. */
+  readonly operateByButton: IFunction;
   readonly logGroup: ILogGroup;
   /** Where TellChat runs; anywhere when not given. */
   readonly network: Surroundings['network'] | undefined;
@@ -32,7 +52,7 @@ export class Chat extends Construct {
   constructor(
     scope: Construct,
     id: string,
-    { names, slack, notifications, topics, logGroup, network }: ChatProps,
+    { names, slack, notifications, topics, operateByButton, logGroup, network }: ChatProps,
   ) {
     super(scope, id);
     const told = notifications.create('Chat', []);
@@ -83,14 +103,59 @@ export class Chat extends Construct {
         resources: ['*'],
       }),
     );
-    new SlackChannelConfiguration(this, 'Slack', {
+    const leave = new PolicyStatement({
+      actions: ['lambda:InvokeFunction'],
+      resources: [operateByButton.functionArn],
+    });
+    if (slack.operate) channelRole.addToPolicy(leave);
+    const channel = new SlackChannelConfiguration(this, 'Slack', {
       slackChannelConfigurationName: names.of('Slack'),
       slackWorkspaceId: slack.workspaceId,
       slackChannelId: slack.channelId,
       notificationTopics: [...topics, told, ...others],
       role: channelRole,
-      // Nobody does more from the channel than read, whatever role they bring along.
-      guardrailPolicies: [ManagedPolicy.fromAwsManagedPolicyName('CloudWatchReadOnlyAccess')],
+      // Nobody does more from the channel than this, whatever role they bring along.
+      guardrailPolicies: [
+        ManagedPolicy.fromAwsManagedPolicyName('CloudWatchReadOnlyAccess'),
+        ...(slack.operate ? [new ManagedPolicy(this, 'MayOperate', { statements: [leave] })] : []),
+      ],
     });
+    if (slack.operate) this.addButtons(names, channel, slack.channelId);
+  }
+
+  /** Messages have buttons for what they offer. */
+  private addButtons(names: Names, channel: SlackChannelConfiguration, chat: string): void {
+    const actions = Object.entries(chatButtons).map(([button, buttonText]) => {
+      const asked = {
+        chat,
+        ...(button === 'status' ? {} : { button, run: '$run' }),
+        ...(ofQuestions.includes(button) ? { hold: '$hold' } : {}),
+      };
+      const read = (name: string) => `event.metadata.additionalContext.${name}`;
+      return new CfnCustomAction(this, `Button-${button}`, {
+        actionName: names.of(button),
+        definition: {
+          commandText: `lambda invoke --function-name ${names.of('OperateByButton')} --region ${Stack.of(this).region} --payload ${JSON.stringify(asked)}`,
+        },
+        attachments: [
+          {
+            buttonText,
+            notificationType: 'Custom',
+            variables: {
+              deployment: read('deployment'),
+              offered: read(variableOf(button)),
+              run: read('run'),
+              ...(ofQuestions.includes(button) ? { hold: read('hold') } : {}),
+            },
+            criteria: [
+              { variableName: 'deployment', operator: 'EQUALS', value: names.dashboard },
+              { variableName: 'offered', operator: 'HAS_VALUE' },
+            ],
+          },
+        ],
+      });
+    });
+    const configuration = channel.node.defaultChild as CfnSlackChannelConfiguration;
+    configuration.customizationResourceArns = actions.map(({ attrCustomActionArn }) => attrCustomActionArn);
   }
 }

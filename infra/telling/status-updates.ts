@@ -11,6 +11,7 @@ import {
   Succeed,
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { offers } from '../../lambdas/core/telling/chat.ts';
 import { invoke, type MachineProps, machine, notify } from '../machines/tasks.ts';
 
 interface StatusUpdatesProps extends MachineProps {
@@ -46,6 +47,7 @@ export class StatusUpdates extends Construct {
         topic,
         JsonPath.stringAt('$.update.subject'),
         JsonPath.stringAt('$.update.message'),
+        { [offers]: { value: JsonPath.stringAt('$.update.offers') } },
       );
       publish.next(then);
       return new Choice(this, `${id}: Due`)

@@ -166,6 +166,8 @@ export interface AskPersonOutput {
   readonly subject: string;
   /** Of the page: what was measured, and how to answer. */
   readonly message: string;
+  /** What the chat may have buttons for, as JSON. */
+  readonly offers: string;
 }
 export const AwaitDecisionInput = z.object({ run: Run, hold: z.string(), token: z.string() });
 export const ExpireHoldInput = z.object({ run: Run, hold: z.string() });
@@ -220,6 +222,8 @@ export interface WriteUpdateOutput {
   readonly security: boolean;
   readonly subject: string;
   readonly message: string;
+  /** What the chat may have buttons for, as JSON. */
+  readonly offers: string;
 }
 export const ScheduleChecksInput = z.object({ run: Run });
 export interface ScheduleChecksOutput {

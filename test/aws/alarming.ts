@@ -103,6 +103,7 @@ export function alarming(): void {
       workspaceId: 'T0123ABCD',
       channelId: 'C0123ABCD',
       configuredElsewhere: false,
+      operate: false,
       alsoFollow: ['arn:aws:sns:us-east-1:123456789012:Shop-Chat'],
     };
     const configs: RolloutConfig[] = [

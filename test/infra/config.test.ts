@@ -156,6 +156,12 @@ describe('a wrong setting is named with what was found and what is expected', ()
       },
       'slack.alsoFollow: found ["arn:aws:sns:eu-west-1:123456789012:Shop-Chat"], expected none with configuredElsewhere: the stack that configures the channel names them',
     ],
+    [
+      {
+        slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD', configuredElsewhere: true, operate: true },
+      },
+      'slack.operate: found true, expected false with configuredElsewhere: what a channel may do is up to the stack that configures it. Use the buttons on the dashboard',
+    ],
     [{ vpcid: 'x' }, 'vpcid: unknown setting'],
     [{ target: { tabel: 'x' } }, 'target.tabel: unknown setting'],
     [{ attestations: { onCall: 'R. Roe' } }, 'attestations.onCall: unknown setting'],

@@ -26,7 +26,7 @@ export const everything = parseConfig(
       support: ['help@example.com'],
       incidents: ['letters@example.com'],
     },
-    slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD' },
+    slack: { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD', operate: true },
     // More than one rule takes.
     customerAlarms: Array.from({ length: 40 }, (_, n) => `appointments-api-target-response-time-${n}`),
     approvals: [3, 4],

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { answersTo, type Decision } from '../gates/decisions.ts';
 import { waitOf } from '../pressure/throttle.ts';
+import type { Offered } from '../telling/chat.ts';
 import type { RolloutStatus } from './operate.ts';
 
 const fields = z.looseObject({
@@ -82,6 +83,14 @@ export function offersOf({ run, holds, waiting }: RolloutStatus): Offer[] {
     },
   );
   return offers;
+}
+
+/** What a message may have buttons for, as a chat is told of it. `hold`: the question that it is about. */
+export function offeredWith(deployment: string, status: RolloutStatus, hold?: string): string {
+  const buttons = offersOf(status)
+    .filter((offer) => offer.hold === undefined || offer.hold === hold)
+    .map(({ button }) => button);
+  return JSON.stringify({ deployment, run: status.run?.id ?? '', hold, buttons } satisfies Offered);
 }
 
 /** Whether it still does what it did when it was shown. What answers a question is judged by the question. */

@@ -7,14 +7,42 @@
 /** Attribute of a page whose text reaches the chat by the other topic as well: the name of that topic. */
 export const toldBy = 'ToldBy';
 
+/** Attribute of a message whose buttons the chat may show: an `Offered` as JSON. */
+export const offers = 'Offers';
+
+/** What a message has buttons for. */
+export interface Offered {
+  /** The stack: others may tell the same chat. */
+  readonly deployment: string;
+  readonly run: string;
+  readonly hold?: string | undefined;
+  readonly buttons: readonly string[];
+}
+
+/** What a button of the chat reads of the message that it stands at: `status` looks, and is offered with any other. */
+export function contextOf({ deployment, run, hold, buttons }: Offered): Record<string, string> {
+  return {
+    deployment,
+    run,
+    ...(hold === undefined ? {} : { hold }),
+    ...Object.fromEntries(['status', ...buttons].map((button) => [variableOf(button), 'offered'])),
+  };
+}
+
+/** A button's name as that of a variable. */
+export function variableOf(button: string): string {
+  return button.replaceAll('-', '_');
+}
+
 /** What the chat shows; more is cut. */
 const MAX_CHARACTERS = 6_000;
 
 /**
  * What a chat shows of an SNS message; null = what it shows by itself, an alarm.
  * @param subject null = none
+ * @param offered undefined = the message has no buttons
  */
-export function chatMessage(subject: string | null, message: string): string | null {
+export function chatMessage(subject: string | null, message: string, offered?: Offered): string | null {
   if (isAlarm(message)) return null;
   const description =
     message.length > MAX_CHARACTERS ? `${message.slice(0, MAX_CHARACTERS)}… (cut; see the e-mail)` : message;
@@ -26,6 +54,9 @@ export function chatMessage(subject: string | null, message: string): string | n
       title: unmarked(subject ?? 'Encryption rollout'),
       description: unmarked(description),
     },
+    ...(offered === undefined
+      ? {}
+      : { metadata: { enableCustomActions: true, additionalContext: contextOf(offered) } }),
   });
 }
 

@@ -6,7 +6,7 @@ import { Logger } from '@aws-lambda-powertools/logger';
 import { PublishCommand, SNSClient } from '@aws-sdk/client-sns';
 import * as z from 'zod';
 import { required } from '../../adapters/environment.ts';
-import { chatMessage, toldBy } from '../../core/telling/chat.ts';
+import { chatMessage, offers, toldBy } from '../../core/telling/chat.ts';
 
 const TellChatInput = z.object({
   Records: z.array(
@@ -14,10 +14,17 @@ const TellChatInput = z.object({
       Sns: z.object({
         Subject: z.string().nullish(),
         Message: z.string(),
-        MessageAttributes: z.record(z.string(), z.unknown()).nullish(),
+        MessageAttributes: z.record(z.string(), z.object({ Value: z.string() })).nullish(),
       }),
     }),
   ),
+});
+
+const Offered = z.object({
+  deployment: z.string(),
+  run: z.string(),
+  hold: z.string().optional(),
+  buttons: z.array(z.string()).min(1),
 });
 
 const client = new SNSClient();
@@ -27,8 +34,10 @@ const logger = new Logger();
 export async function handler(event: unknown): Promise<void> {
   const TopicArn = required('CHAT_TOPIC_ARN');
   for (const { Sns } of TellChatInput.parse(event).Records) {
-    const Message =
-      toldBy in (Sns.MessageAttributes ?? {}) ? null : chatMessage(Sns.Subject ?? null, Sns.Message);
+    const attributes = Sns.MessageAttributes ?? {};
+    // Where there is nothing to press, the message is all.
+    const offered = Offered.safeParse(JSON.parse(attributes[offers]?.Value ?? '{}')).data;
+    const Message = toldBy in attributes ? null : chatMessage(Sns.Subject ?? null, Sns.Message, offered);
     if (Message !== null) await client.send(new PublishCommand({ TopicArn, Message }));
     logger.info('done', { state: 'TellChat', outcome: Message === null ? 'TOLD_OTHERWISE' : 'TOLD' });
   }

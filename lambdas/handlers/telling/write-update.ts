@@ -2,6 +2,7 @@ import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { lockUpdates, readTold } from '../../adapters/postgres/telling/updates.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
+import { offeredWith } from '../../core/operating/buttons.ts';
 import { WriteUpdateInput, type WriteUpdateOutput } from '../../core/payloads.ts';
 import { dueUpdates, statusUpdate } from '../../core/telling/updates.ts';
 import { handlerOf, originOf, unattachedSession } from '../step.ts';
@@ -12,7 +13,7 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
   return step.database(unattachedSession, (client) =>
     inTransaction(client, async (): Promise<WriteUpdateOutput> => {
       const status = await readStatus(client, settings);
-      if (status.run === null) return { due: false, security: false, subject: '', message: '' };
+      if (status.run === null) return { due: false, security: false, subject: '', message: '', offers: '{}' };
       await lockUpdates(client);
       const { id, attempt } = status.run;
       const { updates, security } = dueUpdates(
@@ -28,7 +29,9 @@ export const handler = handlerOf('WriteUpdate', WriteUpdateInput, async (_input,
           updates,
           security,
         });
-      return { due: updates, security, ...statusUpdate(plan, status, originOf(step)) };
+      const origin = originOf(step);
+      const offers = offeredWith(origin.stack, status);
+      return { due: updates, security, ...statusUpdate(plan, status, origin), offers };
     }),
   );
 });

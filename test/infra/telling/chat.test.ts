@@ -5,6 +5,9 @@ import { AwsSolutionsChecks } from 'cdk-nag';
 import { describe, expect, test } from 'vitest';
 import { parseConfig } from '../../../infra/config.ts';
 import { EncryptionRolloutStack } from '../../../infra/stack.ts';
+import { ButtonInput } from '../../../lambdas/core/operating/buttons.ts';
+import { contextOf } from '../../../lambdas/core/telling/chat.ts';
+import { everything } from '../everything.ts';
 
 const config = parseConfig(
   {
@@ -53,6 +56,11 @@ describe('the Slack channel', () => {
     for (const action of actions) expect(action).toMatch(/^cloudwatch:(Get|Describe)/);
   });
 
+  test('has no buttons unless they are wanted', () => {
+    template.resourceCountIs('AWS::Chatbot::CustomAction', 0);
+    expect(channel?.Properties).not.toHaveProperty('CustomizationResourceArns');
+  });
+
   test('hears of everything: TellChat is subscribed to all topics, and not to its own', () => {
     const subscribed = Object.values(template.findResources('AWS::SNS::Subscription'))
       .filter(({ Properties }) => Properties.Protocol === 'lambda')
@@ -60,6 +68,81 @@ describe('the Slack channel', () => {
     expect(subscribed.sort()).toEqual(
       [onCall, tomorrow, notes, updates].map((topic) => [topic, tellChat]).sort(),
     );
+  });
+});
+
+describe('a channel that may operate', () => {
+  const given = Template.fromStack(
+    new EncryptionRolloutStack(new App({ analyticsReporting: false }), everything.stackName, {
+      config: everything,
+    }),
+  );
+  const [channel] = Object.values(given.findResources('AWS::Chatbot::SlackChannelConfiguration'));
+  const actions = given.findResources('AWS::Chatbot::CustomAction');
+  const [operateByButton] = Object.keys(
+    given.findResources('AWS::Lambda::Function', {
+      Properties: { FunctionName: 'Everything-OperateByButton' },
+    }),
+  );
+
+  test('has a button for each thing that the function does, and one that looks', () => {
+    expect(channel?.Properties.CustomizationResourceArns).toEqual(
+      Object.keys(actions).map((id) => ({ 'Fn::GetAtt': [id, 'CustomActionArn'] })),
+    );
+    const buttons = Object.values(actions).map(({ Properties }) => Properties);
+    expect(buttons.map(({ ActionName }) => ActionName)).toEqual(
+      ['status', 'go', 'no-go', 'retry', 'pause', 'resume', 'abort'].map((each) => `Everything-${each}`),
+    );
+    for (const { ActionName, Definition, Attachments } of buttons) {
+      // As AWS takes them.
+      expect(ActionName).toMatch(/^[\w-]{1,64}$/);
+      const command = [Definition.CommandText['Fn::Join'][1]]
+        .flat()
+        .map((part: unknown) => (part instanceof Object ? 'eu-west-1' : part))
+        .join('');
+      const [, payload = ''] =
+        /^lambda invoke --function-name Everything-OperateByButton --region eu-west-1 --payload (.*)$/.exec(
+          command,
+        ) ?? [];
+      const asked = JSON.parse(payload);
+      expect(ButtonInput.parse(asked)).toMatchObject(asked);
+      const [{ ButtonText, NotificationType, Variables, Criteria }] = Attachments;
+      expect(ButtonText.length).toBeLessThanOrEqual(50);
+      expect(NotificationType).toBe('Custom');
+      // What the command names is read from the message, and it stands at messages of this stack alone that offer it.
+      for (const name of payload.match(/(?<=\$)\w+/g) ?? []) expect(Variables).toHaveProperty(name);
+      const context = contextOf({
+        deployment: 'Everything',
+        run: 'r',
+        hold: 'h',
+        buttons: [asked.button ?? 'status'],
+      });
+      for (const path of Object.values(Variables as Record<string, string>))
+        expect(context).toHaveProperty(path.replace('event.metadata.additionalContext.', ''));
+      expect(Criteria).toEqual([
+        { VariableName: 'deployment', Operator: 'EQUALS', Value: 'Everything' },
+        { VariableName: 'offered', Operator: 'HAS_VALUE' },
+      ]);
+    }
+  });
+
+  test('may call that function, by its role and by its guardrails, and nothing else', () => {
+    const leave = {
+      Action: 'lambda:InvokeFunction',
+      Effect: 'Allow',
+      Resource: { 'Fn::GetAtt': [operateByButton, 'Arn'] },
+    };
+    const [[id = '', guardrail] = []] = Object.entries(given.findResources('AWS::IAM::ManagedPolicy'));
+    expect(guardrail?.Properties.PolicyDocument.Statement).toEqual([leave]);
+    expect(channel?.Properties.GuardrailPolicies).toEqual([
+      { 'Fn::Join': ['', expect.arrayContaining([':iam::aws:policy/CloudWatchReadOnlyAccess'])] },
+      { Ref: id },
+    ]);
+    const role = channel?.Properties.IamRoleArn['Fn::GetAtt'][0];
+    const statements = Object.values(given.findResources('AWS::IAM::Policy'))
+      .filter(({ Properties }) => Properties.Roles.some((each: { Ref: string }) => each.Ref === role))
+      .flatMap(({ Properties }) => Properties.PolicyDocument.Statement);
+    expect(statements).toEqual([expect.objectContaining({ Resource: '*' }), leave]);
   });
 });
 

@@ -49,6 +49,36 @@ test('of a failed check, which pages and is reported, the chat shows the report'
   expect(aws.published).toEqual([{ topic, message: expect.stringContaining('"description":"report"') }]);
 });
 
+test('a message has the buttons that it was given, and none where there is nothing to press', async () => {
+  aws.published.length = 0;
+  const told = (Value: string) => ({
+    Records: event([null, 'text']).Records.map((each) => ({
+      ...each,
+      Sns: { ...each.Sns, MessageAttributes: { Offers: { Type: 'String', Value } } },
+    })),
+  });
+  await handler(
+    told('{"deployment":"Payments","run":"6b1d","hold":"hold-7k2m9q","buttons":["no-go","abort"]}'),
+  );
+  await handler(told('{"deployment":"Payments","run":"6b1d","buttons":[]}'));
+  await handler(told('{}'));
+  expect(aws.published.map(({ message }) => JSON.parse(message).metadata)).toEqual([
+    {
+      enableCustomActions: true,
+      additionalContext: {
+        deployment: 'Payments',
+        run: '6b1d',
+        hold: 'hold-7k2m9q',
+        status: 'offered',
+        no_go: 'offered',
+        abort: 'offered',
+      },
+    },
+    undefined,
+    undefined,
+  ]);
+});
+
 test('a message that could not be passed on is an error, so that SNS tries again', async () => {
   aws.world.disturb = () => {
     throw Object.assign(new Error('no'), { name: 'AuthorizationError' });
