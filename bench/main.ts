@@ -61,6 +61,8 @@ async function prepare() {
   const { canary: _, ...target } = Target.parse({});
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
   await client.query('select encryption_rollout.install_key(1, $1)', [randomBytes(32)]);
+  // The guard clears ciphertext that none but batches bring.
+  await client.query("set encryption_rollout.batch = 'on'");
   await client.query(await readFile(new URL('row-by-row.sql', import.meta.url), 'utf8'));
   await seed();
 }
@@ -77,7 +79,7 @@ async function seed() {
   await client.query('vacuum analyze public.appointments');
   await client.query('checkpoint');
   await client.query(
-    "select encryption_rollout.follow_leaves(t, 'encrypt') from encryption_rollout.targets as t",
+    "select encryption_rollout.follow_leaves(t, 'encrypt', 1, 0) from encryption_rollout.targets as t",
   );
 }
 

@@ -86,11 +86,11 @@ $$;
 -- The same for a row of which something that the function names is not there as it was: takes off what may be stale, by the
 -- present names. A column is known by its number; by its name where the table is another one than was registered (a restored
 -- dump's). A value whose plaintext column was dropped stays, and so does the row's IV: it may be the only copy.
--- condition: of an update that makes ciphertext stale; %1$s: its plaintext or key changes, %2$s: its ciphertext. then: a
--- statement for such a row.
+-- Stale may be what a row has whose plaintext or key changes, or, save by a batch, its ciphertext. except: SQL appended to that
+-- condition, in which %2$s says that its ciphertext changes. then: a statement for such a row.
 create function encryption_rollout.clear_by_number_sql(
   p_target encryption_rollout.targets,
-  p_condition text,
+  p_except text default '',
   p_then text default ''
 )
 returns text
@@ -142,7 +142,7 @@ as $$
       select string_agg(format('(%L, %s, %s, %L::name)', purpose, nth, coalesce(p_target.attnums[n], 0), name), E',\n        ' order by n)
       from encryption_rollout.column_uses(p_target)
     ),
-    p_condition,
+    '(%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on'')' || p_except,
     p_then,
     encryption_rollout.differs_by_number_sql('key', 'plain'),
     encryption_rollout.differs_by_number_sql('sealed', 'iv')
@@ -226,8 +226,7 @@ end
       encryption_rollout.per_column(p_target, '%2$s := v_sealed.s%3$s;', ' ', 'new.'),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        '%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on''',
-        format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key, v_sqlstate);', p_target.name)
+        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key, v_sqlstate);', p_target.name)
       )
     ))
   )
@@ -281,7 +280,9 @@ as %s
 begin
   begin
     if tg_op = 'UPDATE' then
-      if not %1$s then
+      if not %1$s
+        and not %6$s
+      then
         return new;
       end if;
     end if;
@@ -306,14 +307,14 @@ end
       encryption_rollout.clear_sql(p_target),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        format('(%%1$s) and not ((%%2$s) and exists (%s))', encryption_rollout.main_is_on_sql(p_target, '$3'))
-      )
+        format(' and not (%%2$s and exists (%s))', encryption_rollout.main_is_on_sql(p_target, '$3'))
+      ),
+      encryption_rollout.brought_sql(p_target)
     ))
   )
 $$;
 
--- After the application's own triggers, which may change the row, since triggers fire in the order of their names. Depends on
--- a column of ours, which cannot be dropped without the guard.
+-- After the application's own triggers, which may change the row, since triggers fire in the order of their names.
 create function encryption_rollout.update_guard_sql(p_target encryption_rollout.targets)
 returns text
 language sql
@@ -324,18 +325,16 @@ as $$
     $sql$
 create trigger zz_clear_stale_ciphertext before update on %s
 for each row
-when (%s is not null)
 execute function encryption_rollout.clear_stale_%s()
     $sql$,
     encryption_rollout.table_sql(p_target),
-    encryption_rollout.iv_sql(p_target, 'new.'),
     p_target.id
   )
 $$;
 
 -- An application that copies whole rows brings their ciphertext along. Before the application's own triggers, so that it
 -- sees what the statement brought, and fires for that alone: what the main trigger seals in the same insert comes later.
--- Should the main trigger's name come before, the function finds it on.
+-- Should the main trigger's name come before, the function finds it on. Depends on columns of ours, which cannot be dropped without it.
 create function encryption_rollout.insert_guard_sql(p_target encryption_rollout.targets)
 returns text
 language sql

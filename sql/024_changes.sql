@@ -157,7 +157,8 @@ begin
   -- A guard depends on what goes.
   perform encryption_rollout.drop_triggers(encryption_rollout.present(v_target), array['aa_clear_brought_ciphertext']);
   delete from encryption_rollout.created_objects
-  where kind = 'column' and parent = encryption_rollout.table_sql(v_target)
+  where kind = 'trigger' and name = 'aa_clear_brought_ciphertext' and parent = encryption_rollout.table_sql(v_target)
+    or kind = 'column' and parent = encryption_rollout.table_sql(v_target)
     and name in (select quote_ident(v_target.sealed_columns[n]) from generate_subscripts(v_target.columns, 1) as n where n <> all (v_kept));
   execute format('alter table %s %s', encryption_rollout.table_sql(encryption_rollout.present(v_target)), v_drop);
   select array_agg(v_target.attnums[u.n] order by u.n), array_agg(v_target.types[u.n] order by u.n)
@@ -172,7 +173,8 @@ begin
     types = v_target.types
   where id = v_target.id
   returning * into v_target;
-  perform encryption_rollout.generate(v_target);
+  -- A rename that nobody has followed yet may be waiting for this.
+  perform encryption_rollout.generate(encryption_rollout.present(v_target));
 end
 $$;
 

@@ -121,7 +121,7 @@ into v_sealed;
     into v_names
     from present as p;
     if tg_op = 'UPDATE' then
-      execute format('select ' || '%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on''', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+      execute format('select ' || '(%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on'')', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
     end if;
     if v_is_stale then
       new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
@@ -148,7 +148,13 @@ as $body$
 begin
   begin
     if tg_op = 'UPDATE' then
-      if not pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name)) then
+      if not pg_catalog.record_image_ne(row(old.id, old.email, old.e164, old.first_name), row(new.id, new.email, new.e164, new.first_name))
+        and not ((new.pii_iv is distinct from old.pii_iv
+  or new.email_encrypted is distinct from old.email_encrypted
+  or new.e164_encrypted is distinct from old.e164_encrypted
+  or new.first_name_encrypted is distinct from old.first_name_encrypted)
+  and current_setting('encryption_rollout.batch', true) is distinct from 'on')
+      then
         return new;
       end if;
     end if;
@@ -208,7 +214,7 @@ begin
     into v_names
     from present as p;
     if tg_op = 'UPDATE' then
-      execute format('select ' || '(%1$s) and not ((%2$s) and exists (select from pg_trigger where tgrelid = $3 and tgname = ''encrypt_appointment_pii'' and tgenabled in (''O'', ''A'')))', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
+      execute format('select ' || '(%1$s or (%2$s) and current_setting(''encryption_rollout.batch'', true) is distinct from ''on'') and not (%2$s and exists (select from pg_trigger where tgrelid = $3 and tgname = ''encrypt_appointment_pii'' and tgenabled in (''O'', ''A'')))', v_names.plain_differs, v_names.sealed_differs) into v_is_stale using old, new, tg_relid;
     end if;
     if v_is_stale then
       new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
@@ -222,7 +228,6 @@ $body$;
 
 create trigger zz_clear_stale_ciphertext before update on public.appointments
 for each row
-when (new.pii_iv is not null)
 execute function encryption_rollout.clear_stale_1();
 
 create trigger aa_clear_brought_ciphertext before insert on public.appointments

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { text } from './arbitraries.ts';
 
-type Value = string | null;
+export type Value = string | null;
 /** Of three columns that are encrypted from the beginning, and of one that may be added to them. */
 export type Values = readonly [Value, Value, Value, Value];
 
@@ -40,6 +40,12 @@ const kinds = {
   rename: fc.record({ do: fc.constant('rename'), name: which, follow: fc.boolean() }),
   follow: fc.record({ do: fc.constant('follow') }),
   addColumn: fc.record({ do: fc.constant('addColumn') }),
+  keep: fc.record({ do: fc.constant('keep'), row: which }),
+  save: fc.record({ do: fc.constant('save'), row: which, values: fc.option(values) }),
+  paste: fc.record({ do: fc.constant('paste'), row: which, from: which, columns: fc.nat(31) }),
+  retype: fc.record({ do: fc.constant('retype'), column: fc.nat(3), type: fc.nat(2) }),
+  dropColumn: fc.record({ do: fc.constant('dropColumn'), column: fc.nat(3) }),
+  takeOut: fc.record({ do: fc.constant('takeOut'), column: fc.nat(3) }),
 } as const;
 export type Action = {
   [K in keyof typeof kinds]: (typeof kinds)[K] extends fc.Arbitrary<infer A> ? A : never;

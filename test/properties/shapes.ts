@@ -22,8 +22,10 @@ export async function createTables(client: pg.ClientBase): Promise<void> {
   await client.query(
     `select encryption_rollout.remove_target(name) from encryption_rollout.targets;
      truncate encryption_rollout.errors;
-     drop schema if exists app cascade;
+     drop schema if exists app, "app.2" cascade;
      create schema app;
+     create schema "app.2";
+     create domain app.words as text;
      create table app.appointments (${columns}, is_vip boolean not null default false, primary key (id));
      create table app.visits (region text not null, ${columns}, primary key (region, id)) partition by list (region);
      create table app.part_0 partition of app.visits for values in ('north');

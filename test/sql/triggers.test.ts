@@ -241,6 +241,57 @@ describe('the guard trigger', () => {
     expect(await state(rows[0].id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
   });
 
+  test.each([
+    ['another row’s', 'email_encrypted = other.email_encrypted, pii_iv = other.pii_iv'],
+    ['one value, under the row’s IV', 'email_encrypted = other.email_encrypted'],
+    ['one beside a plaintext that is null', 'e164_encrypted = other.email_encrypted'],
+    ['none for one value', 'email_encrypted = null'],
+    ['none but an IV', 'email_encrypted = null, first_name_encrypted = null'],
+    ['no IV', 'pii_iv = null'],
+    ['no IV, and another plaintext', "pii_iv = null, email = 'c@example.com'"],
+  ])('clears a row whose ciphertext alone a statement writes: %s', async (_, change) => {
+    const other = await insert('b@example.com');
+    await client.query('select public.batch_encrypt_appointments()');
+    await client.query(
+      `update public.appointments as t set ${change} from public.appointments as other where t.id = $1 and other.id = $2`,
+      [id, other],
+    );
+    expect((await client.query('select * from public.appointments where id = $1', [id])).rows).toMatchObject([
+      nothing,
+    ]);
+    await client.query('select public.batch_encrypt_appointments()');
+    expect(await state(id)).toMatchObject({ opens: true, pii_iv: expect.any(Buffer) });
+  });
+
+  test('clears what is brought to a row that is not encrypted, with or without an IV', async () => {
+    const fresh = await insert('c@example.com');
+    for (const change of [
+      'email_encrypted = o.email_encrypted',
+      'pii_iv = o.pii_iv, email_encrypted = o.email_encrypted',
+    ])
+      await client.query(
+        `update public.appointments as t set ${change} from public.appointments as o where t.id = $1 and o.id = $2`,
+        [fresh, id],
+      );
+    expect(
+      (await client.query('select * from public.appointments where id = $1', [fresh])).rows,
+    ).toMatchObject([nothing]);
+  });
+
+  test('clears it by the present names, too', async () => {
+    const other = await insert('b@example.com');
+    await client.query(
+      'select public.batch_encrypt_appointments(); alter table public.appointments rename email to mail',
+    );
+    await client.query(
+      'update public.appointments as t set email_encrypted = other.email_encrypted from public.appointments as other where t.id = $1 and other.id = $2',
+      [id, other],
+    );
+    expect((await client.query('select * from public.appointments where id = $1', [id])).rows).toMatchObject([
+      nothing,
+    ]);
+  });
+
   test('leaves a row alone whose PII stays the same', async () => {
     const before = await state(id);
     await client.query(
@@ -285,7 +336,7 @@ describe('an application that saves whole rows, with the ciphertext that it read
     expect(await state(id)).toMatchObject(nothing);
   });
 
-  test('may bring back what opens to the plaintext that it brings as well', async () => {
+  test('is believed no ciphertext, be it of the plaintext that it brings as well', async () => {
     const id = await insert('first@example.com');
     await client.query('select public.batch_encrypt_appointments()');
     const old = await kept(id);
@@ -294,7 +345,7 @@ describe('an application that saves whole rows, with the ciphertext that it read
     await client.query('select public.batch_encrypt_appointments()');
     expect(await kept(id)).not.toEqual(old);
     await save(id, 'first@example.com', old);
-    expect(await state(id)).toMatchObject({ opens: true, pii_iv: old.pii_iv });
+    expect(await state(id)).toMatchObject(nothing);
   });
 
   test.each(['second@example.com', 'third@example.com'])(

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
-import { seedAppointments } from '../../../support/database.ts';
+import { pastTriggers, seedAppointments } from '../../../support/database.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -32,7 +32,8 @@ describe('Gate', () => {
 
   test('decrypts outside the database, and records what does not open by its key alone', async () => {
     await world.encrypt(run, 1);
-    await world.client.query(
+    await pastTriggers(
+      world.client,
       `update public.appointments set first_name_encrypted = set_byte(first_name_encrypted, 20, get_byte(first_name_encrypted, 20) # 1)
        where first_name_encrypted is not null`,
     );
