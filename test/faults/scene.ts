@@ -100,9 +100,10 @@ export function forgetRollouts(): void {
 // How long writes and rows take on a machine that runs tests says nothing about the faults.
 Object.assign(defaultPlan, { maxMillisecondsPerRow: 1_000 });
 Object.assign(defaultPlan.writeLatency, { maxAddedMilliseconds: 1_000 });
-// The whole matrix runs at the adaptive pace, too: npm run test:faults -- adaptive.
+// The whole matrix runs at the adaptive pace, too, with one writer or several: docs/reliability.md.
+const writers = Number(process.env.FAULTS_WRITERS ?? 1);
 if (process.env.FAULTS_PACE === 'adaptive')
-  Object.assign(defaultPlan.pace, { mode: 'adaptive', callSeconds: 2 });
+  Object.assign(defaultPlan.pace, { mode: 'adaptive', callSeconds: 2, writers });
 
 const copied = 'id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip';
 
@@ -130,6 +131,12 @@ export async function setScene(
       'touch_later',
     ],
   });
+  // A row to a page, so that there is more than one stripe of pages to share.
+  if (writers > 1)
+    await world.client.query(`
+      alter table public.appointments set (fillfactor = 10);
+      update public.appointments set note = repeat('x', 700)`);
+  if (writers > 1) await world.client.query('vacuum full public.appointments');
   const target = (await options.prepare?.(world.client, world)) ?? 'public.appointments';
   const table = target.slice(target.indexOf('.') + 1);
   await world.client.query(`
