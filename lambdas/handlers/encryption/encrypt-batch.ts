@@ -2,7 +2,6 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import { isLockTimeout } from '../../adapters/postgres/database.ts';
 import { recordKeyFailure } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readTuning } from '../../adapters/postgres/operating/requests.ts';
@@ -176,8 +175,7 @@ async function settle(
     sliceExhausted && (await exhaustSlice(client, run, target, phase.number, { slices, slice }));
   if (!exhausted && !reached && !lapEnded) return { progress, done: false };
   if (phase.coverage.min === null && (exhausted || reached)) return { progress, done: true };
-  const health = await readHealth(client, target);
-  await recountPhase(client, run, target, phase.number, health);
+  const health = await recountPhase(client, run, target, phase.number);
   const rest = health.unencryptedRows - health.failedRows;
   const settled =
     rest <= 0 ||

@@ -99,9 +99,22 @@ export async function forgetFailedRows(client: Client, target: string): Promise<
 
 /** Exact coverage: one scan of the table. Its result is kept for those who may not scan so often. */
 export async function readHealth(client: Client, target: string): Promise<Health> {
+  return keepCount(client, target, await countRows(client, target));
+}
+
+/** The scan alone, which changes nothing. */
+export async function countRows(client: Client, target: string) {
   const started = performance.now();
   const { rows } = await client.query('select * from encryption_rollout.health($1)', [target]);
-  const row = rows[0];
+  return { row: rows[0], milliseconds: performance.now() - started };
+}
+
+/** Keeps what has just been counted. */
+export async function keepCount(
+  client: Client,
+  target: string,
+  { row, milliseconds }: Awaited<ReturnType<typeof countRows>>,
+): Promise<Health> {
   if (row.total_rows === null) {
     const [finding] = await readDrift(client, target);
     throw new UnusableTarget(finding === undefined ? `${target} cannot be counted.` : driftInWords(finding));
@@ -114,7 +127,7 @@ export async function readHealth(client: Client, target: string): Promise<Health
        unsealed_rows = excluded.unsealed_rows, orphaned_rows = excluded.orphaned_rows`,
     [
       target,
-      performance.now() - started,
+      milliseconds,
       row.readable_percentage,
       row.missing_iv_count,
       row.rows_with_pii - row.readable_rows - row.failed_rows,

@@ -4,9 +4,9 @@ import type { PhaseProgress } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
 import type { Health } from '../../../core/plan/progress.ts';
-import { readHealth } from '../encryption/engine.ts';
+import { countRows, keepCount, readHealth } from '../encryption/engine.ts';
 import type { Moment } from '../moment.ts';
-import { inTransaction } from '../transaction.ts';
+import { inSnapshot, inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
 import { holdRun } from './runs.ts';
 
@@ -130,19 +130,29 @@ export async function readProgress(client: Client, run: Pick<Run, 'id'>): Promis
   return rows;
 }
 
-/** Sets the carried counts right after an exact scan. */
+/** Sets the carried counts right by an exact scan. What other writers add while it goes on is kept. */
 export async function recountPhase(
   client: Client,
   run: Run,
   table: string,
   phase: PhaseNumber,
-  { rowsWithPii, encryptedRows }: Pick<Health, 'rowsWithPii' | 'encryptedRows'>,
-): Promise<void> {
+): Promise<Health> {
+  const [counted, carried] = await inSnapshot(client, async () => {
+    const { rows } = await client.query<{ rows: number }>(
+      `select rows_encrypted_now as rows from encryption_rollout.phases
+       where run_id = $1 and target = $2 and number = $3`,
+      [run.id, table, phase],
+    );
+    return [await countRows(client, table), rows[0]?.rows ?? 0] as const;
+  });
+  const health = await keepCount(client, table, counted);
   await client.query(
-    `update encryption_rollout.phases set rows_with_pii = $4, rows_encrypted_now = $5
+    `update encryption_rollout.phases
+     set rows_with_pii = $4, rows_encrypted_now = least($4, rows_encrypted_now - $5 + $6)
      where run_id = $1 and target = $2 and number = $3`,
-    [run.id, table, phase, rowsWithPii, encryptedRows],
+    [run.id, table, phase, health.rowsWithPii, carried, health.encryptedRows],
   );
+  return health;
 }
 
 /** The phase's batches have done their work on the table. */

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../../../infra/config.ts';
 import { type MachineName, synthesizeRollout } from '../../../../infra/synthesis.ts';
 import { exhaustSlice, noticeLap } from '../../../../lambdas/adapters/postgres/runs/laps.ts';
+import { beginPhase, recountPhase } from '../../../../lambdas/adapters/postgres/runs/phases.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { type Ending, StateMachines, silent } from '../../../../rehearsal/machines/state-machines.ts';
 import { type TestWorld, worldsAfter } from '../../world.ts';
@@ -174,4 +175,22 @@ test('laps go on of the writer that meets a row again and again, while the other
     expect(await ended()).toBe(true);
     expect(await ended()).toBe(false);
   }
+});
+
+test('an exact count keeps what the other writer adds while it goes on', async () => {
+  await beginPhase(world.client, run, 'public.appointments', 3);
+  const [counting, holder] = [await world.connect(), await world.connect()];
+  await holder.query('begin; lock table public.appointments in access exclusive mode');
+  const counted = recountPhase(counting, run, 'public.appointments', 3);
+  const isWaiting = `select from pg_stat_activity where wait_event_type = 'Lock' and query like '%health%' and datname = current_database()`;
+  while ((await query(isWaiting)).length === 0) await sleep(10);
+  // As a batch does.
+  await world.client.query(
+    'update encryption_rollout.phases set rows_encrypted_now = rows_encrypted_now + 100',
+  );
+  await holder.query('rollback');
+  expect(await counted).toMatchObject({ encryptedRows: 0, rowsWithPii: 1_900 });
+  expect(await query('select rows_encrypted_now from encryption_rollout.phases')).toEqual([
+    { rows_encrypted_now: 100 },
+  ]);
 });
