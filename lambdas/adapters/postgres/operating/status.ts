@@ -74,7 +74,11 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     events: await readEvents(client, run.id),
     waiting: isOpen ? waitingOf(run) : null,
     tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
-    paces: run.pace === null ? [] : await readPaceStates(client, run),
+    // Those of writers that have been tuned away stay, for when they come back.
+    paces:
+      run.pace === null
+        ? []
+        : (await readPaceStates(client, run)).filter(({ slice }) => slice < run.pace.writers),
     holds: run.status === 'ACTIVE' ? await readOpenHolds(client, run.id, run.attempt) : [],
     accepted:
       run.status === 'ACTIVE' && phase !== null

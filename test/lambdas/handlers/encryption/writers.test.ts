@@ -114,9 +114,11 @@ describe('two writers', () => {
     expect(last).toMatchObject({ status: 'SUCCEEDED', output: { verdict: 'GO' } });
     expect(await unsealed()).toBe(0);
     expect((await query('select slice from encryption_rollout.paces order by slice')).length).toBe(2);
-    expect((await world.invoke('operate', { command: 'status' })).status.tuned.pace).toMatchObject({
-      writers: 2,
-    });
+    const { status } = await world.invoke('operate', { command: 'status' });
+    expect(status.tuned.pace).toMatchObject({ writers: 2 });
+    expect(status.paces).toHaveLength(2);
+    await query(`update encryption_rollout.runs set pace = pace || '{"writers": 1}'`);
+    expect((await world.invoke('operate', { command: 'status' })).status.paces).toHaveLength(1);
   });
 
   test('are ended together by a stop, and go on where they were', async () => {
