@@ -212,7 +212,6 @@ export class Observer implements Listener {
     const { soakMinutes } = phaseOf(defaultPlan, this.phase);
     if (outcome === 'DONE') {
       this.display.endProgress();
-      this.display.line();
       this.display.line(
         `  Watched for ${duration(soakMinutes, 'min')}: ${this.looks} looks at the vitals, all well.`,
       );

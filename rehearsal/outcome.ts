@@ -53,10 +53,13 @@ function whatNext(options: Options): string[] {
   const database =
     options.databaseUrl === undefined
       ? 'The database was made for this rehearsal, and is removed.'
-      : 'The database keeps what was done: npm run rollout -- verify --database-url … opens every row once more.';
+      : 'The database keeps what was done.';
   return [
     `${database} ${whereReport(options)}`,
-    'Next: npm start -- --fault high-cpu shows how it stops; README.md#deploy, how it gets to AWS.',
+    ...(options.databaseUrl === undefined
+      ? []
+      : ['To open every row once more: npm run rollout -- verify --database-url …']),
+    'How it gets to AWS: README.md#deploy. How it stops: npm start -- --fault high-cpu',
   ];
 }
 

@@ -4,7 +4,7 @@ import Table from 'cli-table3';
 import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
 import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
-import { widthOf, wrapped } from './text.ts';
+import { inWindow, widthOf } from './text.ts';
 
 /** Between two lines of progress where there is no terminal. */
 const plainIntervalMs = 2_000;
@@ -51,6 +51,11 @@ function openTable(colWidths: number[], head: string[] = []): InstanceType<typeo
   });
 }
 
+/** Cells are padded to their columns' widths, the last one for nobody. */
+function withoutPadding(table: InstanceType<typeof Table>): string {
+  return table.toString().replace(/ +$/gm, '');
+}
+
 /**
  * A word longer than a column goes on in the next line, after a dot or the like where it has one: cut off, as the table
  * would have it, a name is of no use.
@@ -77,7 +82,8 @@ export class Display {
     this.verbose = verbose;
   }
 
-  line(text = ''): void {
+  line(words = ''): void {
+    const text = inWindow(words, this.out);
     if (this.bars) {
       // What is written above the bar appears with its next drawing.
       this.bars.log(`${text}\n`);
@@ -110,10 +116,12 @@ export class Display {
         this.bars = new MultiBar({
           stream: this.out,
           format: ' {what} {bar} {percent} % · {details} · {clock}',
-          barsize: 28,
+          // Beside the words and numbers of a usual line.
+          barsize: Math.max(8, Math.min(28, widthOf(this.out) - 74)),
           barCompleteChar: '█',
           barIncompleteChar: '░',
           hideCursor: true,
+          clearOnComplete: true,
           fps: 8,
         });
         this.bar = this.bars.create(100, 0, payload);
@@ -131,7 +139,6 @@ export class Display {
   endProgress(): void {
     if (!this.bars) return;
     this.bars.update();
-    if (this.bar) this.bars.remove(this.bar);
     this.bars.stop();
     this.bars = undefined;
     this.bar = undefined;
@@ -142,7 +149,7 @@ export class Display {
     const colour = verdict === 'GO' ? pc.green : verdict === 'NO_GO' ? pc.red : pc.yellow;
     const open = criteria.filter(({ passed }) => passed !== true);
     const shown = this.verbose ? criteria : open;
-    const passed = `${criteria.length - open.length} of ${criteria.length} criteria passed`;
+    const passed = `${criteria.length - open.length} of ${criteria.length} passed`;
     if (this.verbose) this.line();
     this.line(
       `${pc.bold(gate)}  ${colour(pc.bold(verdict))}  ${pc.dim(`${passed} · ${clock(virtualSeconds)}`)}`,
@@ -177,7 +184,7 @@ export class Display {
         passed === false ? pc.red(found) : found,
       ]);
     }
-    this.line(table.toString());
+    this.line(withoutPadding(table));
   }
 
   notification(subject: string, message: string): void {
@@ -187,8 +194,7 @@ export class Display {
       .split('\n')
       .map((text) => `  ${text}`)
       .join('\n');
-    // A pipe gets lines as they were sent.
-    this.line(this.out.isTTY ? wrapped(indented, widthOf(this.out), 0) : indented);
+    this.line(indented);
   }
 
   /** What was proven: name, value, and whether it is as it should be (null = neither good nor bad). */
@@ -196,6 +202,6 @@ export class Display {
     const forName = Math.round((widthOf(this.out) - 3) * 0.371);
     const table = openTable([3, forName, widthOf(this.out) - 3 - forName]);
     for (const [name, value, good] of rows) table.push([good === null ? '' : mark(good), name, value]);
-    this.line(table.toString());
+    this.line(withoutPadding(table));
   }
 }

@@ -1,4 +1,5 @@
 /** Text that fits the window that it is read in. */
+import { stripVTControlCharacters } from 'node:util';
 import wrapAnsi from 'wrap-ansi';
 
 /** Of a pipe, or a terminal that does not say how wide it is. */
@@ -10,29 +11,33 @@ export function widthOf(out: Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>): num
   return out.isTTY && out.columns > 0 ? Math.min(widest, Math.max(40, out.columns)) : usualWidth;
 }
 
-/** Every line of the text broken between words; what goes on is indented as the line is, and by `hanging` more. */
+/** What people copy, to the end of the line: broken, it is of no use. */
+const copied = /npm (?:run|start)\b.*|\S*(?:arn:|https?:\/\/)\S*/g;
+/** The cells of a table, likewise. */
+const cells = /^\|/;
+/** Between words that stay together. */
+const tie = '\u00a0';
+
+/**
+ * Every line of the text broken between words; what goes on is indented as the line is, and by `hanging` more. A command
+ * begins a line of its own where it does not fit behind what is said of it, and is not broken there.
+ */
 export function wrapped(text: string, width: number, hanging = 2): string {
   return text
     .split('\n')
     .map((line) => {
+      if (cells.test(line) || stripVTControlCharacters(line).length <= width) return line;
       const indent = /^ */.exec(line)?.[0] ?? '';
       const going = ' '.repeat(indent.length + hanging);
-      const [first = '', ...rest] = wrapAnsi(line.trimStart(), width - going.length, { hard: true }).split(
-        '\n',
-      );
-      return [indent + first, ...rest.map((each) => going + each)].join('\n');
+      const together = line.trimStart().replace(copied, (command) => command.replaceAll(' ', tie));
+      const hard = !new RegExp(copied).test(line);
+      const [first = '', ...rest] = wrapAnsi(together, width - going.length, { hard }).split('\n');
+      return [indent + first, ...rest.map((each) => going + each)].join('\n').replaceAll(tie, ' ');
     })
     .join('\n');
 }
 
-/** What people copy, and the cells of a table: broken, they are of no use. */
-const whole = /npm (run|start)|arn:|https?:\/\/|^\|/;
-
-/** The text as the window takes it, which a pipe is not: broken between words, but for lines that people copy from. */
+/** The text as the window takes it, which a pipe is not. */
 export function inWindow(text: string, out: Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>): string {
-  if (!out.isTTY) return text;
-  return text
-    .split('\n')
-    .map((line) => (whole.test(line) ? line : wrapped(line, widthOf(out))))
-    .join('\n');
+  return out.isTTY ? wrapped(text, widthOf(out)) : text;
 }

@@ -102,7 +102,7 @@ describe('on a database of the user', () => {
 
       expect(rehearsal.output).toMatch(/✉ \S+: completed: public\.appointments/);
       expect(rehearsal.output).toMatch(
-        /rollout -- verify --database-url … .*The report is in .*\.json\.\nNext: npm start -- --fault high-cpu .*README\.md#deploy/,
+        /The report is in .*\.json\.\nTo open every row once more: npm run rollout -- verify --database-url …\nHow it gets to AWS: README\.md#deploy\. How it stops: npm start -- --fault high-cpu\n/,
       );
       const { value: key } = await one(
         "select encode(key, 'hex') as value from encryption_rollout.key_material",

@@ -70,7 +70,7 @@ describe('a gate', () => {
 
   test('is one line, and what did not pass; every criterion when that is wanted', () => {
     const brief = shown(false, undefined);
-    expect(brief).toMatch(/^Phase 2 Expanded Batch: Gate {2}NO_GO {2}1 of 2 criteria passed · day 1 00:00\n/);
+    expect(brief).toMatch(/^Phase 2 Expanded Batch: Gate {2}NO_GO {2}1 of 2 passed · day 1 00:00\n/);
     expect(brief).not.toContain('Missing IVs');
     expect(brief).toMatch(/✗ {2}Rows verified outside/);
     expect(shown(true, undefined)).toContain('Missing IVs');
