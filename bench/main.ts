@@ -213,14 +213,26 @@ async function compareInserts() {
     }
   }
   await client.query("select encryption_rollout.set_trigger('public.appointments', false)");
-  const table = new Table({ head: ['one insert, committed', 'median, ms', '95 %, ms', 'CPU median, ms'] });
+  const table = new Table({
+    head: [
+      'one insert, committed',
+      'median, ms',
+      'of one without',
+      '95 %, ms',
+      'CPU median, ms',
+      'of one without',
+    ],
+  });
+  const without = measured.get(false) ?? [];
   for (const [enabled, durations] of measured) {
     const sorted = clock(durations).toSorted((a, b) => a - b);
     table.push([
       enabled ? 'trigger on' : 'trigger off',
       digits(median(sorted), 3),
+      digits(median(sorted) / median(clock(without)), 2),
       digits(sorted[Math.floor(sorted.length * 0.95)] ?? Number.NaN, 3),
       digits(median(cpuTime(durations)), 3),
+      digits(median(cpuTime(durations)) / median(cpuTime(without)), 2),
     ]);
   }
   console.log(`${table}\n${insertRounds * insertsPerRound} each\n`);

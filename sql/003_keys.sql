@@ -14,8 +14,8 @@ create table encryption_rollout.keys (
   retired_at timestamptz
 );
 
--- Who used the key, for what. A trigger's use is one row per transaction, a batch's one row per batch, a decryption's one
--- row per value.
+-- Who used the key, for what. A batch's use is one row, a value's that was opened as well; a trigger's uses are summed up by the hour (see
+-- trigger_uses), and all of them by the day when they are old.
 create table encryption_rollout.key_access (
   id bigint generated always as identity primary key,
   accessed_at timestamptz not null default clock_timestamp(),
@@ -25,7 +25,9 @@ create table encryption_rollout.key_access (
   column_name text,
   row_key text,
   uses bigint not null default 1,
-  succeeded boolean not null default true
+  succeeded boolean not null default true,
+  -- One of a day's.
+  is_sum boolean not null default false
 );
 create index key_access_accessed_at on encryption_rollout.key_access using brin (accessed_at);
 

@@ -124,3 +124,55 @@ begin
   return v_keys;
 end
 $$;
+
+-- How often a target's trigger has used the key, once for each row that it has sealed, is counted by a sequence: a row for each
+-- transaction would grow for ever, and a row that is counted up would have writers wait for each other. What is rolled back stays
+-- counted, since the key was used; after a crash up to 32 too many. `uses`: what of it is in key_access.
+create table encryption_rollout.trigger_uses (
+  target_id integer primary key,
+  uses bigint not null default 0,
+  recorded_at timestamptz not null default clock_timestamp()
+);
+
+-- Who it was, since that was written down. Not unique: nobody waits for another's transaction. Unlogged: a crash ends theirs.
+create unlogged table encryption_rollout.trigger_writers (
+  target_id integer not null,
+  role text not null default session_user,
+  since timestamptz not null default clock_timestamp()
+);
+create index trigger_writers_target_id on encryption_rollout.trigger_writers (target_id, role);
+
+create function encryption_rollout.uses_sequence(p_target_id integer)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('encryption_rollout.trigger_uses_%s', p_target_id)
+$$;
+
+create function encryption_rollout.create_trigger_uses(p_target_id integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from encryption_rollout.trigger_uses where target_id = p_target_id) then
+    return;
+  end if;
+  execute format('create sequence %s', encryption_rollout.uses_sequence(p_target_id));
+  insert into encryption_rollout.trigger_uses (target_id) values (p_target_id);
+end
+$$;
+
+create function encryption_rollout.drop_trigger_uses(p_target_id integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('drop sequence if exists %s', encryption_rollout.uses_sequence(p_target_id));
+  delete from encryption_rollout.trigger_uses where target_id = p_target_id;
+  delete from encryption_rollout.trigger_writers where target_id = p_target_id;
+end
+$$;

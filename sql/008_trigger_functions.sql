@@ -149,6 +149,8 @@ as $$
   )
 $$;
 
+-- The function of the main trigger. It seals as aead_encrypt does, in few expressions without a query, each for all columns: in a transaction of
+-- one row it costs more to begin a query, or an expression, than the cryptography does.
 create function encryption_rollout.encrypt_row_sql(p_target encryption_rollout.targets)
 returns text
 language sql
@@ -172,9 +174,19 @@ as %s
     encryption_rollout.dollar_quoted(format(
       $sql$
 declare
-  v_keys bytea[];
-  v_row_key text;
-  v_sealed record;
+  v_check bytea;
+  v_key bytea;
+  v_is_named boolean;
+  v_use bigint;
+  v_row_key_text text;
+  v_row_key bytea;
+  v_iv bytea;
+  v_header bytea;
+  v_plaintexts text[];
+  v_label bytea;
+  v_column_key bytea;
+  v_ciphertext bytea;
+  v_sealed bytea[];
   v_sqlstate text;
 begin
   -- Whatever happens in here, the write goes through.
@@ -191,17 +203,41 @@ begin
       %6$s
       return new;
     end if;
-    v_row_key := %7$s;
-    select encryption_rollout.sealing_keys(%9$L, k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
-%10$s
-into v_sealed;
-    perform encryption_rollout.log_trigger(%1$s);
-    %11$s := v_sealed.iv; %12$s
+    v_row_key_text := %7$s;
+    v_row_key := convert_to(v_row_key_text, 'UTF8');
+    select '\x01'::bytea || substr(int4send(k.number), 3, 2), k.check_value, m.key, exists (
+      select from encryption_rollout.trigger_writers as w where w.target_id = %1$s and w.role = session_user
+    )
+    into v_header, v_check, v_key, v_is_named
+    from encryption_rollout.keys as k
+    left join encryption_rollout.key_material as m on m.number = k.number
+    order by k.number desc
+    limit 1;
+    if v_key is null or encryption_rollout.key_check_value(v_key) <> v_check then
+      -- It says what is wrong.
+      perform encryption_rollout.read_key();
+    end if;
+    -- Before a value is sealed: there is no use that is not counted.
+    v_use := nextval(%8$L);
+    if not v_is_named then
+      insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
+    end if;
+    v_iv := encryption_rollout.random_iv();
+    v_plaintexts := array[%9$s];
+    for n in 1 .. %13$s loop
+      continue when v_plaintexts[n] is null;
+      v_label := (%14$L::bytea[])[n];
+      v_column_key := encryption_rollout.hkdf_expand(v_key, 'encryption-rollout/1/'::bytea || v_label);
+      v_ciphertext := encryption_rollout.encrypt_aes_cbc(convert_to(v_plaintexts[n], 'UTF8'), substr(v_column_key, 33, 32), v_iv);
+      v_sealed[n] := v_header || v_ciphertext
+        || encryption_rollout.aead_tag(v_ciphertext, v_column_key, v_iv, v_header || v_label || '\x00'::bytea || v_row_key);
+    end loop;
+    %10$s := v_iv; %11$s
     return new;
   exception when others then
     v_sqlstate := sqlstate;
   end;
-  %13$s
+  %12$s
   return new;
 end
       $sql$,
@@ -212,22 +248,16 @@ end
       encryption_rollout.has_pii_sql(p_target, 'new.'),
       encryption_rollout.clear_sql(p_target),
       encryption_rollout.row_key_sql(p_target, 'new.'),
-      p_target.name,
-      p_target.labels,
-      encryption_rollout.sealing_query(
-        p_target,
-        'v_keys',
-        format(
-          'select null::pg_catalog.tid as tid, v_row_key as row_key, %s',
-          encryption_rollout.plaintexts_sql(p_target, 'new.')
-        )
-      ),
+      encryption_rollout.uses_sequence(p_target.id),
+      array_to_string(encryption_rollout.texts_sql(p_target, p_target.columns, 'new.'), ', '),
       encryption_rollout.iv_sql(p_target, 'new.'),
-      encryption_rollout.per_column(p_target, '%2$s := v_sealed.s%3$s;', ' ', 'new.'),
+      encryption_rollout.per_column(p_target, '%2$s := v_sealed[%3$s];', ' ', 'new.'),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key, v_sqlstate);', p_target.name)
-      )
+        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key_text, v_sqlstate);', p_target.name)
+      ),
+      cardinality(p_target.columns),
+      array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n)
     ))
   )
 $$;

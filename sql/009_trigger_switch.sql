@@ -34,6 +34,7 @@ as $$
 declare
   v_table constant text := encryption_rollout.table_sql(p_target);
 begin
+  perform encryption_rollout.create_trigger_uses(p_target.id);
   execute encryption_rollout.encrypt_row_sql(p_target);
   execute encryption_rollout.clear_stale_sql(p_target);
   execute format(
@@ -92,25 +93,6 @@ set search_path = pg_catalog, pg_temp
 as $$
   select encryption_rollout.trigger_is_enabled(p_target, 'zz_clear_stale_ciphertext')
     and encryption_rollout.trigger_is_enabled(p_target, 'aa_clear_brought_ciphertext')
-$$;
-
--- Audits a trigger's use of the key, once per transaction: a bulk insert is one access.
-create function encryption_rollout.log_trigger(p_target_id integer)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  -- One of its own for each target: a transaction may write to several in turn.
-  v_setting text := 'encryption_rollout.logged_' || p_target_id;
-  v_mark text := pg_current_xact_id();
-begin
-  if current_setting(v_setting, true) is distinct from v_mark then
-    insert into encryption_rollout.key_access (purpose, target)
-    select 'trigger', name from encryption_rollout.targets where id = p_target_id;
-    perform set_config(v_setting, v_mark, true);
-  end if;
-end
 $$;
 
 -- Switches the encryption of new and changed rows on or off. False, without taking a lock, when it was so already.

@@ -158,6 +158,81 @@ where %I >= $1
 end
 $$;
 
+-- Uses by triggers that are not in key_access yet. roles: who may have been it, since names are kept from one writing down to the next but one.
+create function encryption_rollout.unrecorded_trigger_uses()
+returns table (target_id integer, target text, uses bigint, roles text)
+language sql
+-- Within a query it sees what that sees: what is being written down meanwhile is there once.
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.id, t.name, counted - u.uses, coalesce(
+    (select string_agg(distinct w.role, ', ' order by w.role) from encryption_rollout.trigger_writers as w where w.target_id = t.id),
+    '(in transactions that were rolled back, or are open)'
+  )
+  from encryption_rollout.trigger_uses as u
+  join encryption_rollout.targets as t on t.id = u.target_id
+  cross join pg_sequence_last_value(encryption_rollout.uses_sequence(t.id)::regclass) as counted
+  where counted > u.uses
+$$;
+
+-- Writes them down, summed up by the hour, so that key_access does not grow with the application's writes.
+create function encryption_rollout.record_trigger_uses()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_uses record;
+begin
+  -- One after the other, so that none is written down twice.
+  perform from encryption_rollout.trigger_uses order by target_id for update;
+  for v_uses in select * from encryption_rollout.unrecorded_trigger_uses() as u order by u.target_id loop
+    update encryption_rollout.key_access
+    set uses = uses + v_uses.uses, accessed_at = clock_timestamp()
+    where purpose = 'trigger' and target = v_uses.target and accessed_by = v_uses.roles and not is_sum
+      and accessed_at >= date_trunc('hour', clock_timestamp());
+    if not found then
+      insert into encryption_rollout.key_access (purpose, target, accessed_by, uses)
+      values ('trigger', v_uses.target, v_uses.roles, v_uses.uses);
+    end if;
+    update encryption_rollout.trigger_uses set uses = uses + v_uses.uses where target_id = v_uses.target_id;
+  end loop;
+  -- A session that has found its name there may count a use just now.
+  delete from encryption_rollout.trigger_writers as w
+  using encryption_rollout.trigger_uses as u
+  where u.target_id = w.target_id and w.since < u.recorded_at;
+  update encryption_rollout.trigger_uses set recorded_at = clock_timestamp();
+end
+$$;
+
+-- Sums up to p_limit of the oldest uses of this age into one for each day, role, purpose, table and outcome, without row and column. Returns
+-- how many; fewer than p_limit when no more are left.
+create function encryption_rollout.sum_key_access(p_older_than interval, p_limit integer)
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  with old as (
+    delete from encryption_rollout.key_access
+    where id in (
+      select id from encryption_rollout.key_access
+      where accessed_at < clock_timestamp() - p_older_than and not is_sum and purpose in ('batch', 'clear', 'trigger', 'decrypt')
+      order by accessed_at
+      limit p_limit
+      for update skip locked
+    )
+    returning *
+  ),
+  sums as (
+    insert into encryption_rollout.key_access (accessed_at, accessed_by, purpose, target, uses, succeeded, is_sum)
+    select max(accessed_at), accessed_by, purpose, target, sum(uses), succeeded, true
+    from old
+    group by date_trunc('day', accessed_at at time zone 'UTC'), accessed_by, purpose, target, succeeded
+  )
+  select count(*) from old
+$$;
+
 create function encryption_rollout.key_access_stats(p_interval interval)
 returns table (
   accessed_by text,
@@ -180,6 +255,8 @@ begin
       select k.accessed_by, k.purpose, k.target, k.uses, k.succeeded, k.accessed_at from encryption_rollout.key_access as k
       union all
       select u.last_by, 'decrypt', u.target, u.decryptions, false, u.last_at from encryption_rollout.unrecorded_failures() as u
+      union all
+      select u.roles, 'trigger', u.target, u.uses, true, clock_timestamp() from encryption_rollout.unrecorded_trigger_uses() as u
     ) as a
     where a.accessed_at > clock_timestamp() - p_interval
     group by a.accessed_by, a.purpose, a.target
@@ -195,7 +272,8 @@ returns table (
   accessed_by text,
   purpose text,
   target text,
-  -- Times that it was used; a batch or a bulk insert is one. `values_used`: rows or values that it was used for.
+  -- Records of its use: of a batch or a value that was opened one each, of triggers one for an hour, of what is older than 90 days one for
+  -- a day. `values_used`: rows or values that it was used for.
   access_count bigint,
   values_used bigint,
   failure_count bigint,

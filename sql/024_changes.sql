@@ -227,6 +227,9 @@ begin
   where target = v_target.name or kind in ('column', 'trigger') and parent = encryption_rollout.table_sql(v_target);
   execute format('drop function if exists encryption_rollout.encrypt_row_%1$s(), encryption_rollout.clear_stale_%1$s()', v_target.id);
   perform encryption_rollout.drop_failure_sequences(v_target.id);
+  -- What has not been written down yet is then.
+  perform encryption_rollout.record_trigger_uses();
+  perform encryption_rollout.drop_trigger_uses(v_target.id);
   delete from encryption_rollout.batches where target = v_target.name;
   delete from encryption_rollout.audits where target = v_target.name;
   delete from encryption_rollout.clearings where target = v_target.name;

@@ -93,7 +93,10 @@ export async function checkWork(
     `select
        exists (select from encryption_rollout.key_access where purpose = 'install') as whole,
        coalesce((select sum(uses) from encryption_rollout.key_access where purpose = 'batch' and target = $1), 0) as logged,
-       exists (select from encryption_rollout.key_access where purpose = 'trigger' and target = $1) as triggered,
+       exists (select from encryption_rollout.key_access where purpose = 'trigger' and target = $1) or exists (
+         select from encryption_rollout.targets t
+         where t.name = $1 and pg_sequence_last_value(to_regclass('encryption_rollout.trigger_uses_' || t.id)) is not null
+       ) as triggered,
        coalesce((select sum(rows_encrypted) from encryption_rollout.batches where target = $1), 0) as recorded`,
     [target.name],
   );

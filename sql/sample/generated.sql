@@ -14,9 +14,19 @@ set debug_print_plan = off
 set standard_conforming_strings = on
 as $body$
 declare
-  v_keys bytea[];
-  v_row_key text;
-  v_sealed record;
+  v_check bytea;
+  v_key bytea;
+  v_is_named boolean;
+  v_use bigint;
+  v_row_key_text text;
+  v_row_key bytea;
+  v_iv bytea;
+  v_header bytea;
+  v_plaintexts text[];
+  v_label bytea;
+  v_column_key bytea;
+  v_ciphertext bytea;
+  v_sealed bytea[];
   v_sqlstate text;
 begin
   -- Whatever happens in here, the write goes through.
@@ -37,41 +47,36 @@ begin
       new.pii_iv := null; new.email_encrypted := null; new.e164_encrypted := null; new.first_name_encrypted := null;
       return new;
     end if;
-    v_row_key := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
-    select encryption_rollout.sealing_keys('{public.appointments.email,public.appointments.e164,public.appointments.first_name}', k.number, k.key) into v_keys from encryption_rollout.read_key() as k;
-
-select r.tid, r.iv,
-  (v_keys)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
-    (v_keys)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
-      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[2]
-  ), 1, 32) as s1,
-  (v_keys)[1] operator(pg_catalog.||) r.c2 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
-    (v_keys)[7] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c2
-      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[7]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[5]
-  ), 1, 32) as s2,
-  (v_keys)[1] operator(pg_catalog.||) r.c3 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
-    (v_keys)[10] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c3
-      operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length((v_keys)[10]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
-    (v_keys)[8]
-  ), 1, 32) as s3
-from (
-  select r.*,
-    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p1, 'UTF8'), (v_keys)[3], r.iv) as c1,
-    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p2, 'UTF8'), (v_keys)[6], r.iv) as c2,
-    encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p3, 'UTF8'), (v_keys)[9], r.iv) as c3
-  from (
-    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
-      case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.random_iv() end as iv
-    from (select null::pg_catalog.tid as tid, v_row_key as row_key, case when new.email is not null then pg_catalog.concat(new.email) end as p1, case when new.e164 is not null then pg_catalog.concat(new.e164) end as p2, case when new.first_name is not null then pg_catalog.concat(new.first_name) end as p3) as r
-    offset 0
-  ) as r
-  offset 0
-) as r
-into v_sealed;
-    perform encryption_rollout.log_trigger(1);
-    new.pii_iv := v_sealed.iv; new.email_encrypted := v_sealed.s1; new.e164_encrypted := v_sealed.s2; new.first_name_encrypted := v_sealed.s3;
+    v_row_key_text := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
+    v_row_key := convert_to(v_row_key_text, 'UTF8');
+    select '\x01'::bytea || substr(int4send(k.number), 3, 2), k.check_value, m.key, exists (
+      select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user
+    )
+    into v_header, v_check, v_key, v_is_named
+    from encryption_rollout.keys as k
+    left join encryption_rollout.key_material as m on m.number = k.number
+    order by k.number desc
+    limit 1;
+    if v_key is null or encryption_rollout.key_check_value(v_key) <> v_check then
+      -- It says what is wrong.
+      perform encryption_rollout.read_key();
+    end if;
+    -- Before a value is sealed: there is no use that is not counted.
+    v_use := nextval('encryption_rollout.trigger_uses_1');
+    if not v_is_named then
+      insert into encryption_rollout.trigger_writers (target_id) values (1);
+    end if;
+    v_iv := encryption_rollout.random_iv();
+    v_plaintexts := array[case when new.email is not null then pg_catalog.concat(new.email) end, case when new.e164 is not null then pg_catalog.concat(new.e164) end, case when new.first_name is not null then pg_catalog.concat(new.first_name) end];
+    for n in 1 .. 3 loop
+      continue when v_plaintexts[n] is null;
+      v_label := (E'{"\\\\x7075626c69632e6170706f696e746d656e74732e656d61696c","\\\\x7075626c69632e6170706f696e746d656e74732e65313634","\\\\x7075626c69632e6170706f696e746d656e74732e66697273745f6e616d65"}'::bytea[])[n];
+      v_column_key := encryption_rollout.hkdf_expand(v_key, 'encryption-rollout/1/'::bytea || v_label);
+      v_ciphertext := encryption_rollout.encrypt_aes_cbc(convert_to(v_plaintexts[n], 'UTF8'), substr(v_column_key, 33, 32), v_iv);
+      v_sealed[n] := v_header || v_ciphertext
+        || encryption_rollout.aead_tag(v_ciphertext, v_column_key, v_iv, v_header || v_label || '\x00'::bytea || v_row_key);
+    end loop;
+    new.pii_iv := v_iv; new.email_encrypted := v_sealed[1]; new.e164_encrypted := v_sealed[2]; new.first_name_encrypted := v_sealed[3];
     return new;
   exception when others then
     v_sqlstate := sqlstate;
@@ -125,7 +130,7 @@ into v_sealed;
     end if;
     if v_is_stale then
       new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
-      perform encryption_rollout.record_trigger_error('public.appointments', v_row_key, v_sqlstate);
+      perform encryption_rollout.record_trigger_error('public.appointments', v_row_key_text, v_sqlstate);
     end if;
   exception when others then
     raise log 'encryption_rollout: a written row of % could not be looked at (SQLSTATE %)', tg_relid::regclass, sqlstate;

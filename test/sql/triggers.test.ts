@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { appointments, freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+import { appointments, freshDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -172,7 +172,8 @@ describe('the main trigger', () => {
       'alter function encryption_rollout.hkdf_expand(bytea, bytea) rename to gone',
       '42883',
     ],
-    ['the audit trail cannot be written', 'drop table encryption_rollout.key_access', '42P01'],
+    ['its uses cannot be counted', 'drop sequence encryption_rollout.trigger_uses_1', '42P01'],
+    ['it cannot be written who has used it', 'drop table encryption_rollout.trigger_writers', '42P01'],
   ])('lets the write through when %s, and records it', async (_, harm, sqlstate) => {
     const encrypted = await insert('before@example.com');
     await client.query(harm);
@@ -206,15 +207,103 @@ describe('the main trigger', () => {
     ]);
   });
 
-  test('audits the use of the key once per transaction', async () => {
-    await client.query('begin');
-    await seedAppointments(client, 50);
-    await client.query('commit');
-    await insert('a@example.com');
-    const { rows } = await client.query(
-      "select access_count::integer from public.get_key_access_stats('1 hour') where purpose = 'trigger'",
-    );
-    expect(rows).toEqual([{ access_count: 2 }]);
+  describe('uses of the key', () => {
+    const stats = async () =>
+      (
+        await client.query(
+          "select accessed_by, access_count::int, values_used::int from public.get_key_access_stats('1 hour') where purpose = 'trigger' order by 1",
+        )
+      ).rows;
+    const record = () => client.query('select encryption_rollout.record_trigger_uses()');
+    const me = { accessed_by: 'postgres', access_count: 1 };
+
+    test('are counted row by row, those of a transaction that is rolled back among them, and take no row each', async () => {
+      for (let n = 0; n < 20; n++) await insert('a@example.com');
+      await client.query('begin');
+      await insert('b@example.com');
+      await client.query('rollback');
+      await insert(null);
+      expect(await stats()).toEqual([{ ...me, values_used: 21 }]);
+      await record();
+      await insert('c@example.com');
+      await record();
+      await record();
+      expect(await stats()).toEqual([{ ...me, values_used: 22 }]);
+      expect(
+        (await client.query("select from encryption_rollout.key_access where purpose = 'trigger'")).rowCount,
+      ).toBe(1);
+    });
+
+    test('name each log-in that has written since, whatever its settings say, and no one from before', async () => {
+      await client.query(
+        'create role clerk login; grant select, insert on public.appointments to clerk; set session authorization clerk',
+      );
+      await client.query('begin');
+      // What was believed once.
+      await client.query(
+        "select set_config('encryption_rollout.logged_1', pg_current_xact_id()::text, false)",
+      );
+      await insert('a@example.com');
+      await client.query('commit; reset session authorization; set encryption_rollout.logged_1 to default');
+      await insert('b@example.com');
+      expect(await stats()).toEqual([{ accessed_by: 'clerk, postgres', access_count: 1, values_used: 2 }]);
+      for (let n = 0; n < 3; n++) await record();
+      await insert('c@example.com');
+      await record();
+      expect(await stats()).toEqual([
+        { accessed_by: 'clerk, postgres', access_count: 1, values_used: 2 },
+        { ...me, values_used: 1 },
+      ]);
+      await client.query('drop owned by clerk; drop role clerk');
+    });
+
+    test('make no writer wait for another, and are told before the transaction ends', async () => {
+      const other = await database.connect();
+      await other.query("begin; set local lock_timeout = '1s'");
+      await insert('a@example.com', other);
+      await client.query("set lock_timeout = '1s'");
+      await insert('b@example.com');
+      await record();
+      await client.query('select encryption_rollout.record_trigger_uses()');
+      await insert('c@example.com', other);
+      await client.query('delete from encryption_rollout.trigger_writers');
+      expect((await stats()).map(({ accessed_by }) => accessed_by)).toEqual([
+        '(in transactions that were rolled back, or are open)',
+        'postgres',
+      ]);
+      await other.query('commit');
+      await client.query('reset lock_timeout');
+    });
+
+    test('are summed up by the day when they are old, and none is lost', async () => {
+      for (const [days, by] of [
+        [100, 'a'],
+        [100, 'a'],
+        [100, 'b'],
+        [101, 'a'],
+        [80, 'a'],
+      ])
+        await client.query(
+          `insert into encryption_rollout.key_access (accessed_at, accessed_by, purpose, target, column_name, row_key)
+           values (date_trunc('day', now()) + interval '1 hour' - make_interval(days => $1), $2, 'decrypt', 'public.appointments', 'email', 'k')`,
+          [days, by],
+        );
+      const sum = async (limit: number) =>
+        (await client.query("select encryption_rollout.sum_key_access('90 days', $1)::int as n", [limit]))
+          .rows[0].n;
+      const before = (await client.query('select from encryption_rollout.key_access')).rowCount;
+      expect(await sum(3)).toBe(3);
+      expect(await sum(3)).toBe(1);
+      expect(await sum(3)).toBe(0);
+      const { rows } = await client.query(
+        "select accessed_by, uses::int, row_key, is_sum from encryption_rollout.key_access where purpose = 'decrypt' order by accessed_at, accessed_by, is_sum desc",
+      );
+      expect(rows.reduce((total, { uses }) => total + uses, 0)).toBe(5);
+      expect(rows.filter(({ is_sum }) => !is_sum)).toMatchObject([{ row_key: 'k', uses: 1 }]);
+      expect(rows.filter(({ is_sum, row_key }) => is_sum && row_key !== null)).toEqual([]);
+      // The key's installation stays as it is.
+      expect(before).toBeGreaterThan(5);
+    });
   });
 });
 

@@ -87,15 +87,9 @@ function errorRate({ afterwards }: Plan, period: string, { errors, rows }: Table
 
 const precise = new Intl.NumberFormat('en-US', { maximumFractionDigits: 4 });
 
-/** Rows written and opened in a time: the trigger counts transactions, so where rows are known by their creation, these. */
-export function rowsHandled(keyAccess: readonly KeyAccess[], newRows: number | undefined): number {
-  const uses = (wanted: (purpose: string) => boolean) =>
-    keyAccess.filter(({ purpose }) => wanted(purpose)).reduce((sum, each) => sum + each.uses, 0);
-  return (
-    uses((purpose) => purpose === 'batch' || purpose === 'decrypt') +
-    Math.max(
-      uses((purpose) => purpose === 'trigger'),
-      newRows ?? 0,
-    )
-  );
+/** Rows written and opened in a time. */
+export function rowsHandled(keyAccess: readonly KeyAccess[]): number {
+  return keyAccess
+    .filter(({ purpose }) => purpose === 'batch' || purpose === 'decrypt' || purpose === 'trigger')
+    .reduce((sum, { uses }) => sum + uses, 0);
 }

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { findRun, readDailyErrors, recordCheck } from '../../adapters/postgres/afterwards/checks.ts';
-import { readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { readMendedHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
@@ -47,7 +47,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const queries = await ask(client, check, completion, tables);
     const { customerAlarms } = await readVitals(step, client, tables.map(step.target));
     const measured: AfterwardsMeasurements = {
-      tables: await measure(client, queries, spotChecks, step),
+      tables: measure(queries, spotChecks),
       keyMatches: (await compareKeys(client, keys)) === 'same',
       customerAlarms,
       period: queries.period.name,
@@ -98,28 +98,20 @@ async function ask(
   };
 }
 
-async function measure(
-  client: pg.Client,
-  { tables, period, errors, keyAccess }: Asked,
+function measure(
+  { tables, errors, keyAccess }: Asked,
   spotChecks: ReadonlyMap<string, SpotCheck>,
-  step: Step,
-): Promise<TableAfterwards[]> {
-  const measured: TableAfterwards[] = [];
+): TableAfterwards[] {
   // Where several tables may have been meant, an error counts for each.
   const concerns = (name: string) => (each: { readonly table: string | null }) =>
     each.table === null || each.table === name;
-  for (const { name, health } of tables) {
-    const target = step.target(name);
-    const newRows = target.createdAt === null ? undefined : await readNewRows(client, name, period.since);
-    measured.push({
-      table: name,
-      health,
-      spotCheck: spotChecks.get(name) as SpotCheck,
-      errors: errors.filter(concerns(name)),
-      rows: rowsHandled(keyAccess.filter(concerns(name)), newRows?.newRecords),
-    });
-  }
-  return measured;
+  return tables.map(({ name, health }) => ({
+    table: name,
+    health,
+    spotCheck: spotChecks.get(name) as SpotCheck,
+    errors: errors.filter(concerns(name)),
+    rows: rowsHandled(keyAccess.filter(concerns(name))),
+  }));
 }
 
 async function measureWhole(

@@ -14,6 +14,7 @@ import {
   countNewErrors,
   noteCounted,
   stalledMinutes,
+  writeDownKeyUses,
 } from '../../adapters/postgres/monitoring/monitoring.ts';
 import { readStatus } from '../../adapters/postgres/operating/status.ts';
 import { readBreaches } from '../../adapters/postgres/preflight/exposure.ts';
@@ -124,6 +125,7 @@ async function measure(
       spotCheck(step, client, target, keys.keyring, SPOT_CHECK.pages),
     );
   await writeDownFailedDecryptions(client);
+  await writeDownKeyUses(client);
   const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
   const breaches = await readBreaches(client);
   for (const { finding, fix } of breaches) step.logger.warn('the boundary is broken', { finding, fix });

@@ -133,6 +133,7 @@ async function restore(): Promise<TestDatabase> {
   };
   await copy('encryption_rollout.targets');
   await copy('encryption_rollout.created_objects');
+  await client.query('select encryption_rollout.record_trigger_uses()');
   await copy('encryption_rollout.key_access');
   // As a dump does.
   await other.client.query(

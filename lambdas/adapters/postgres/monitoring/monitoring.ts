@@ -107,3 +107,17 @@ export async function stalledMinutes(client: pg.ClientBase, { id, attempt }: Run
   );
   return Math.max(0, rows[0]?.minutes ?? 0);
 }
+
+/** For so long it is kept who used the key for which value; then it is summed up by the day. */
+const DETAIL_DAYS = 90;
+/** Of what is that old, at most so many at a time: some two seconds. */
+const SUMMED_AT_ONCE = 100_000;
+
+/** Writes down how often triggers have used the key, and sums up what is old, so that neither grows with the application's writes. */
+export async function writeDownKeyUses(client: pg.ClientBase): Promise<void> {
+  await client.query('select encryption_rollout.record_trigger_uses()');
+  await client.query('select encryption_rollout.sum_key_access(make_interval(days => $1), $2)', [
+    DETAIL_DAYS,
+    SUMMED_AT_ONCE,
+  ]);
+}
