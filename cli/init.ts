@@ -1,7 +1,6 @@
 /** `init`: a configuration for the tables of a database, proposed from its catalogs. */
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { checkbox, confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import type pg from 'pg';
@@ -21,6 +20,7 @@ import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../t
 import { count } from '../terminal/display.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
 import { collect } from './aws/command.ts';
+import { fileOf } from './files.ts';
 
 interface Flags {
   readonly databaseUrl?: string;
@@ -31,8 +31,6 @@ interface Flags {
 
 /** Canaries have capitals, so that a trigger that normalizes after ours is found out; and a number that no row has. */
 const canaryNumber = 4_654_321;
-
-const schemaFile = fileURLToPath(new URL('../config/schema.json', import.meta.url));
 
 /** Adds `init`. */
 export function addInitCommand(program: Command): void {
@@ -77,7 +75,7 @@ async function run({ databaseUrl, table, output, yes }: Flags): Promise<void> {
       targets.push(settingsOf(target, await proposeCanary(client, target, ask)));
     }
     const configuration = {
-      $schema: path.relative(path.dirname(path.resolve(output)), schemaFile),
+      $schema: path.relative(path.dirname(path.resolve(output)), fileOf('config/schema.json')),
       targets,
       ...(acknowledged.size === 0 ? {} : { acknowledgedTriggers: [...acknowledged] }),
     };

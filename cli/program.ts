@@ -13,13 +13,14 @@ import { addStartCommand } from './aws/start.ts';
 import { addStatusCommand } from './aws/status.ts';
 import { addCheckCommand } from './check.ts';
 import { addDdlCommand } from './ddl.ts';
+import { fileOf } from './files.ts';
 import { addInitCommand } from './init.ts';
 import { addInstallCommands } from './install.ts';
 import { addRotateKeyCommand } from './rotate-key.ts';
 import { addTargetCommands } from './target.ts';
 import { addVerifyCommand } from './verify.ts';
 
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+const { version } = JSON.parse(readFileSync(fileOf('package.json'), 'utf8'));
 
 /** All commands, and what each understands. */
 export function createProgram(): Command {

@@ -5,12 +5,15 @@ import { onScreen } from '../../lambdas/core/telling/text.ts';
 import { inWindow } from '../../terminal/text.ts';
 import type { AwsOptions } from './deployment.ts';
 
-/** Adds a command with the options of all. `changes`: it asks before it changes something. */
+/**
+ * Adds a command with the options of all. `changes`: it asks before it changes something. `rehearses`: it works
+ * on a rehearsal, too.
+ */
 export function awsCommand(
   program: Command,
   usage: string,
   description: string,
-  { changes }: { readonly changes: boolean },
+  { changes, rehearses = true }: { readonly changes: boolean; readonly rehearses?: boolean },
 ): Command {
   const command = program
     .command(usage)
@@ -18,8 +21,12 @@ export function awsCommand(
     .option('--stack <name>', 'the stack, as its setting stackName has it', defaultStackName)
     .option('--profile <name>', 'AWS profile (default: AWS_PROFILE, then the default one)')
     .option('--region <region>', "AWS region (default: AWS_REGION, AWS_DEFAULT_REGION, then the profile's)")
-    .option('--rehearsal', 'the rehearsal under way in this directory (npm start), instead of a stack')
     .option('--json', 'one JSON document on stdout; everything else goes to stderr');
+  if (rehearses)
+    command.option(
+      '--rehearsal',
+      'the rehearsal under way in this directory (npm start), instead of a stack',
+    );
   return changes ? command.option('--yes', 'do not ask') : command;
 }
 

@@ -23,7 +23,10 @@ interface Flags extends AwsOptions {
 
 /** Adds `rollback`. */
 export function addRollbackCommand(program: Command): void {
-  awsCommand(program, 'rollback', 'take a finished or stopped rollout back', { changes: true })
+  awsCommand(program, 'rollback', 'take a finished or stopped rollout back', {
+    changes: true,
+    rehearses: false,
+  })
     .addOption(
       new Option('--option <name>', 'how far back, see below: must be given').choices([
         'keep',

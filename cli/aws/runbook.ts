@@ -1,15 +1,13 @@
 /** `runbook`: a heading of docs/runbook.md, with this deployment's names in its statements. It changes nothing. */
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import type { Report } from '../../lambdas/core/telling/report.ts';
 import { UsageError } from '../../terminal/connection.ts';
+import { fileOf } from '../files.ts';
 import { awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
 import { operate } from './operate.ts';
 import { filledIn, headingsOf, sectionOf } from './runbook-text.ts';
-
-const file = fileURLToPath(new URL('../../docs/runbook.md', import.meta.url));
 
 /** Adds `runbook`. */
 export function addRunbookCommand(program: Command): void {
@@ -32,7 +30,7 @@ Examples:
   npm run rollout -- runbook TriggerFailures --stack Payments`,
     )
     .action(async (heading: string | undefined, options: AwsOptions) => {
-      const runbook = readFileSync(file, 'utf8');
+      const runbook = readFileSync(fileOf('docs/runbook.md'), 'utf8');
       if (heading === undefined) {
         print(options, headingsOf(runbook), headingsOf(runbook).join('\n'));
         return;

@@ -34,7 +34,10 @@ interface Flags extends AwsOptions {
 
 /** Adds `start`. */
 export function addStartCommand(program: Command): void {
-  awsCommand(program, 'start', 'start the rollout, or resume the one that was stopped', { changes: true })
+  awsCommand(program, 'start', 'start the rollout, or resume the one that was stopped', {
+    changes: true,
+    rehearses: false,
+  })
     .option('--input <file>', "the execution's input as JSON; the options below add to it")
     .option('--dry-run', 'checklist and forecast, and nothing is written; waits for them')
     .option('--until-phase <n>', 'end after this phase', Number)

@@ -28,6 +28,19 @@ test('a package without integrity hash is refused, unless another contains it', 
   expect(flaws({ ...bare, inBundle: true })).toEqual([]);
 });
 
+test('a link is one to a package of this project, which has no hash', () => {
+  const own = { version: '1.0.0', license: 'MIT' };
+  const packages = (resolved: string) => ({
+    'cli/package': own,
+    'node_modules/own': { link: true, resolved },
+  });
+  expect(flawsOfPackages({ packages: packages('cli/package') }, {})).toEqual([]);
+  for (const elsewhere of ['../other', 'node_modules/other'])
+    expect(flawsOfPackages({ packages: packages(elsewhere) }, {})).toContainEqual(
+      expect.stringContaining('no integrity hash'),
+    );
+});
+
 test('an install script that nobody decided about is refused, and a decision about none', () => {
   const scripted = { ...good, hasInstallScript: true };
   expect(flaws(scripted)).toEqual([expect.stringContaining('install script found')]);

@@ -9,6 +9,8 @@ export interface LockedPackage {
   readonly dev?: boolean;
   readonly inBundle?: boolean;
   readonly link?: boolean;
+  /** Of a link: where it leads, in the project. */
+  readonly resolved?: string;
 }
 
 export interface LockFile {
@@ -38,7 +40,7 @@ export function flawsOfPackages(lock: LockFile, allowedScripts: AllowedScripts):
   const flaws: string[] = [];
   const scripted = new Set<string>();
   for (const [path, locked] of Object.entries(lock.packages)) {
-    if (path === '') continue;
+    if (isOwn(path) || (locked.link && isOwn(locked.resolved ?? 'node_modules/'))) continue;
     const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
     const version = `${name}@${locked.version}`;
     const allowed = locked.dev ? [...permissive, ...forTools] : permissive;
@@ -63,6 +65,11 @@ export function flawsOfPackages(lock: LockFile, allowedScripts: AllowedScripts):
     if (!scripted.has(name))
       flaws.push(`${name}: in allowScripts, but no install script found. Remove it there.`);
   return flaws;
+}
+
+/** The project, and what is a package of its own in it. */
+function isOwn(path: string): boolean {
+  return !path.includes('node_modules/') && !path.startsWith('..');
 }
 
 /** An SPDX expression holds when one of its alternatives is allowed; all of a combination (AND, WITH) must be named so. */

@@ -1,0 +1,46 @@
+/** `npm pack` runs it: bundles the command line, with what it reads, into dist/, so that the package depends on none. */
+import { chmodSync, cpSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { build, type Plugin } from 'esbuild';
+
+const here = import.meta.dirname;
+const root = path.join(here, '..', '..');
+const dist = path.join(here, 'dist');
+
+/** What people are told to type: here the command has a name of its own. */
+const ownName: Plugin = {
+  name: 'own-name',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.ts$/ }, ({ path: file }) => ({
+      loader: 'ts',
+      contents: readFileSync(file, 'utf8').replace(/npm run (?:--silent )?rollout --/g, 'rollout'),
+    }));
+  },
+};
+
+rmSync(dist, { recursive: true, force: true });
+await build({
+  entryPoints: [path.join(root, 'cli/main.ts')],
+  outfile: path.join(dist, 'rollout.mjs'),
+  plugins: [ownName],
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  mainFields: ['module', 'main'],
+  // The CommonJS packages inside call require for Node's own modules.
+  banner: {
+    js: "#!/usr/bin/env node\nimport { createRequire as createRequireOfBundle } from 'node:module'; const require = createRequireOfBundle(import.meta.url);",
+  },
+  // pg looks for its native client and lives without.
+  external: ['pg-native'],
+  minifySyntax: true,
+  minifyWhitespace: true,
+  // Errors are known by the names of their classes.
+  keepNames: true,
+  legalComments: 'eof',
+  logLevel: 'error',
+});
+chmodSync(path.join(dist, 'rollout.mjs'), 0o755);
+for (const read of ['sql', 'docs/runbook.md', 'config/schema.json'])
+  cpSync(path.join(root, read), path.join(dist, read), { recursive: true });
