@@ -16,6 +16,14 @@ import { count, type Display } from '../terminal/display.ts';
 import type { Fault } from './faults.ts';
 import type { Listener, StateMachines } from './machines/state-machines.ts';
 
+/** What the subscribers of a topic receive. */
+export interface SentMessage {
+  /** Its name. */
+  readonly topic: string;
+  readonly subject: string;
+  readonly message: string;
+}
+
 /** An invocation that worked on rows. */
 interface Call {
   readonly seconds: number;
@@ -58,6 +66,8 @@ export class Observer implements Listener {
   /** Why the rollout stopped: the judgement's own sentence where there is one. */
   reason = '';
   faultInjected = false;
+  /** As AWS would have sent them, in their order. */
+  readonly messages: SentMessage[] = [];
   /** Set before the first execution. */
   machines: StateMachines | undefined;
   private readonly display: Display;
@@ -156,7 +166,8 @@ export class Observer implements Listener {
     this.display.line(`  ${name} failed: ${error.name}`);
   }
 
-  notified(subject: string, message: string): void {
+  notified(subject: string, message: string, topic: string): void {
+    this.messages.push({ topic, subject, message });
     this.display.endProgress();
     // Answered here, not on AWS.
     const here = message.replaceAll(/npm run rollout -- (?:decide|status)\b[^\n)]*/g, '$& --rehearsal');

@@ -224,6 +224,7 @@ async function run(
     liveTraffic,
     rollback: observer.rollback,
     executions: machines.executions,
+    messages: observer.messages,
     plaintextUnchanged: before.rows === after.rows && before.checksum === after.checksum,
     resumed: !fresh,
     fault: options.fault ?? null,

@@ -8,6 +8,7 @@ import { targetName } from '../lambdas/core/plan/settings.ts';
 import { type RehearsedTable, verifyLiveRows } from './database/sample-tables.ts';
 import type { TrafficCounts } from './database/traffic.ts';
 import type { ExecutionRecord } from './machines/state-machines.ts';
+import type { SentMessage } from './observer.ts';
 
 export interface PhaseReport {
   readonly name: string;
@@ -49,6 +50,8 @@ export interface Report {
     readonly machine: string;
     readonly events: number;
   }[];
+  /** What each topic would have sent. */
+  readonly messages: readonly SentMessage[];
   readonly preflight: { readonly verdict: Verdict; readonly criteria: readonly Criterion[] } | null;
   /** Mean time of a full batch in the first and in the last tenth of them; null when they are fewer than ten. */
   readonly batchPace: null | {
@@ -76,6 +79,7 @@ export interface Measured {
   readonly liveTraffic: TrafficCounts;
   readonly rollback: Report['rollback'];
   readonly executions: readonly ExecutionRecord[];
+  readonly messages: Report['messages'];
   readonly plaintextUnchanged: boolean;
   readonly resumed: boolean;
   readonly fault: string | null;

@@ -5,6 +5,7 @@ import {
   CustomWidget,
   Dashboard,
   GraphWidget,
+  type GraphWidgetProps,
   type IWidget,
   MathExpression,
   Metric,
@@ -14,6 +15,8 @@ import {
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
+import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
+import type { MetricName } from '../../lambdas/core/monitoring/metrics.ts';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
 import { type Database, instancesOf } from '../../lambdas/core/plan/settings.ts';
 import type { Names } from '../names.ts';
@@ -54,7 +57,7 @@ export class RolloutDashboard extends Construct {
         whereIsIt(names, rowsPerSecond),
         this.whomDoesItHarm(props),
         howIsTheDatabase(props),
-        ...howItCameToThis(names, rowsPerSecond),
+        ...howItCameToThis(props, rowsPerSecond),
       ],
     });
   }
@@ -86,7 +89,8 @@ export class RolloutDashboard extends Construct {
 }
 
 /** Within the console, so that they hold in every partition. */
-function links({ names, rollout, runbookUrl }: RolloutDashboardProps): TextWidget {
+function links({ names, rollout, database, runbookUrl }: RolloutDashboardProps): TextWidget {
+  const { clusterIdentifier, instanceIdentifier } = database;
   const log = `/encryption-rollout/${names.dashboard}`.replaceAll('/', '$252F');
   return new TextWidget({
     width: 24,
@@ -94,6 +98,7 @@ function links({ names, rollout, runbookUrl }: RolloutDashboardProps): TextWidge
     markdown: [
       `[button:Executions](/states/home?region=${Aws.REGION}#/statemachines/view/${rollout.stateMachineArn})`,
       `[button:Log](/cloudwatch/home?region=${Aws.REGION}#logsV2:log-groups/log-group/${log})`,
+      `[button:Database](/rds/home?region=${Aws.REGION}#database:id=${clusterIdentifier ?? instanceIdentifier};is-cluster=${clusterIdentifier !== undefined})`,
       ...(runbookUrl === undefined ? [] : [`[button:Runbook](${runbookUrl})`]),
       `Open questions, and how to answer: \`${names.commandLine('status')}\``,
     ].join(' '),
@@ -134,7 +139,6 @@ function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashbo
   const metric = (metricName: string, statistic: string, dimensionsMap: Record<string, string>) =>
     new Metric({ namespace: 'AWS/RDS', metricName, statistic, dimensionsMap, period: Duration.minutes(1) });
   const limit = (value: number, label: string) => ({ value, label });
-  const width = 6;
   const ofDatabase = (name: string, statistic: string) =>
     isAurora
       ? [metric(name, statistic, { DBClusterIdentifier: clusterIdentifier, Role: 'WRITER' })]
@@ -144,44 +148,39 @@ function howIsTheDatabase({ plan: { abort, throttle }, database }: RolloutDashbo
     : [...replicas, ...instances].map((replica) =>
         metric('ReplicaLag', 'Maximum', { DBInstanceIdentifier: replica }),
       );
-  return [
-    new GraphWidget({
+  const graphs: GraphWidgetProps[] = [
+    {
       title: 'How is the database? CPU, %',
       left: ofDatabase('CPUUtilization', 'Average'),
       leftAnnotations: [limit(throttle.cpuPercent, 'batches pause'), limit(abort.cpuPercent, 'stops')],
       leftYAxis: { min: 0, max: 100 },
-      width,
-    }),
-    new GraphWidget({
-      title: 'Connections',
-      left: ofDatabase('DatabaseConnections', 'Maximum'),
-      width,
-    }),
-    ...(isAurora
-      ? []
-      : [
-          new GraphWidget({
-            title: 'Free storage, bytes',
-            left: ofDatabase('FreeStorageSpace', 'Minimum'),
-            leftAnnotations: [limit(abort.minFreeStorageBytes, 'stops')],
-            leftYAxis: { min: 0 },
-            width,
-          }),
-        ]),
-    ...(lag.length === 0
-      ? []
-      : [
-          new GraphWidget({
-            title: `Replica lag, ${isAurora ? 'ms' : 's'}`,
-            left: lag,
-            leftAnnotations: [limit(throttle.replicaLagSeconds * (isAurora ? 1_000 : 1), 'batches pause')],
-            width,
-          }),
-        ]),
+    },
+    { title: 'Connections', left: ofDatabase('DatabaseConnections', 'Maximum') },
+    isAurora
+      ? { title: 'Commits, ms each', left: ofDatabase('CommitLatency', 'Average') }
+      : { title: 'Writes to disk, s each', left: ofDatabase('WriteLatency', 'Average') },
   ];
+  if (!isAurora)
+    graphs.push({
+      title: 'Free storage, bytes',
+      left: ofDatabase('FreeStorageSpace', 'Minimum'),
+      leftAnnotations: [limit(abort.minFreeStorageBytes, 'stops')],
+      leftYAxis: { min: 0 },
+    });
+  if (lag.length > 0)
+    graphs.push({
+      title: `Replica lag, ${isAurora ? 'ms' : 's'}`,
+      left: lag,
+      leftAnnotations: [limit(throttle.replicaLagSeconds * (isAurora ? 1_000 : 1), 'batches pause')],
+    });
+  return graphs.map((graph) => new GraphWidget({ ...graph, width: Math.floor(24 / graphs.length) }));
 }
 
-function howItCameToThis(names: Names, rowsPerSecond: MathExpression): IWidget[][] {
+function howItCameToThis({ names, plan }: RolloutDashboardProps, rowsPerSecond: MathExpression): IWidget[][] {
+  const limits = (metric: MetricName) =>
+    alertsOf(plan)
+      .filter((alert) => alert.metric === metric)
+      .map(({ name, threshold }) => ({ value: threshold, label: name }));
   return [
     [
       new GraphWidget({
@@ -194,6 +193,7 @@ function howItCameToThis(names: Names, rowsPerSecond: MathExpression): IWidget[]
             label: `${table}, measured, after it`,
           }),
         ]),
+        leftAnnotations: limits('EncryptionPercentage'),
         leftYAxis: { min: 0, max: 100 },
         width: 12,
       }),
@@ -201,6 +201,7 @@ function howItCameToThis(names: Names, rowsPerSecond: MathExpression): IWidget[]
         title: 'Rows per second, and milliseconds per row',
         left: [rowsPerSecond],
         right: [metricOf(names, 'MillisecondsPerRow', 'Average', 1)],
+        rightAnnotations: limits('MillisecondsPerRow'),
         width: 12,
       }),
     ],

@@ -10,6 +10,7 @@ import {
   health,
   healths,
   paged,
+  press,
   query,
   rollout,
   rolloutJson,
@@ -277,7 +278,7 @@ export function operating(): void {
     const { id } = await openHold();
     const screen = await rollout('status');
     expect(screen.stdout).toContain(`npm run rollout -- decide ${id} go --stack ${stackName}\n`);
-    await rolloutJson('decide', id, 'go', '--comment', 'the owners agree', '--yes');
+    expect(await press('Go', 'the owners agree')).toContain(`${id} is decided: go.`);
     const { code, stdout, stderr } = await ending;
     expect(code, stdout + stderr).toBe(0);
     expect(stdout).toMatch(/^SUCCEEDED/);

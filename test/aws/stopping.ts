@@ -7,18 +7,22 @@ import {
 } from '@aws-sdk/client-eventbridge';
 import { SFNClient, StopExecutionCommand } from '@aws-sdk/client-sfn';
 import { expect, test } from 'vitest';
+import { missingIn } from '../support/page.ts';
 import { alarmWentOff, executionEnded } from './events.ts';
 import {
   customerAlarm,
   endOf,
   invoke,
   paged,
+  press,
   query,
+  received,
   stackName,
   start,
   statusOfRun,
   theWorld,
   triggers,
+  widget,
 } from './world.ts';
 
 const rollbackArn = (name: string) =>
@@ -55,6 +59,34 @@ export function stopping(): void {
     expect(await invoke('StopRollout', executionEnded(executionArn, 'ABORTED'))).toMatchObject({
       outcome: 'NOTHING',
     });
+  });
+
+  test('buttons of the dashboard pause, resume and stop it; the page that a queue receives has what a person needs', async () => {
+    expect(await widget()).toContain('To go on, repair the cause');
+    await received();
+    const { executionArn, rollback } = await startWork();
+    expect(await press('Pause', 'a sale')).toMatch(/Paused by R\. Roe \(typed on the dashboard .*: a sale/);
+    expect(await press('Resume')).toMatch(/class="said">Resumed/);
+    expect(await press('Abort', 'checkout is slow')).toContain('The execution is stopped.');
+    expect(await endOf(executionArn)).toMatchObject({
+      status: 'ABORTED',
+      error: 'AbortedByOperator',
+      cause: expect.stringMatching(/^Aborted by R\. Roe \(typed on the dashboard .*\): checkout is slow$/),
+    });
+    await expect
+      .poll(statusOfRun, { timeout: 60_000, interval: 200 })
+      .toMatchObject({ status: 'STOPPED', stop_reason: expect.stringContaining('checkout is slow') });
+    expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
+    expect(await triggers()).toEqual([false, false]);
+    const pages = await received();
+    expect(pages).toHaveLength(1);
+    for (const page of pages) expect(missingIn(page), page.message).toEqual([]);
+    const { by } = (
+      await query(
+        "select detail ->> 'by' as by from encryption_rollout.events where event = 'PAUSED' order by id desc limit 1",
+      )
+    )[0];
+    expect(by).toMatch(/request [\da-f-]{36}\)$/);
   });
 
   test('an alarm stops the execution and starts the rollback', async () => {

@@ -36,6 +36,8 @@ import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts
 import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { firstNames, type Sample, samples } from '../../rehearsal/database/samples.ts';
+import type { Page } from '../support/page.ts';
+import { buttonsOf, widgetCall } from '../support/widget.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 
 export const rows = 2_000;
@@ -331,9 +333,22 @@ export async function invoke(name: string, event: unknown) {
   return answer;
 }
 
-/** Subjects and messages of the pages since the last call. */
-export async function paged(queue: keyof World['queues'] = 'onCall'): Promise<string> {
-  const received: string[] = [];
+/** The dashboard's widget, as CloudWatch's console shows it. */
+export const widget = (): Promise<string> => invoke('OperateByButton', widgetCall());
+
+/** Presses a button of it, after that name and reason were typed. Returns what the widget shows then. */
+export async function press(label: string, reason = ''): Promise<string> {
+  const button = buttonsOf(await widget()).find((each) => each.label === label);
+  if (button === undefined) throw new Error(`found no button ${label}`);
+  return invoke(
+    button.endpoint.split(`${stackName}-`).at(-1) ?? '',
+    widgetCall({ name: 'R. Roe', reason }, button.asked),
+  );
+}
+
+/** What the queue has received since the last call. */
+export async function received(queue: keyof World['queues'] = 'onCall'): Promise<Page[]> {
+  const pages: Page[] = [];
   for (;;) {
     const { Messages = [] } = await new SQSClient().send(
       new ReceiveMessageCommand({
@@ -342,12 +357,17 @@ export async function paged(queue: keyof World['queues'] = 'onCall'): Promise<st
         VisibilityTimeout: 600,
       }),
     );
-    if (Messages.length === 0) return received.join('\n');
+    if (Messages.length === 0) return pages;
     for (const { Body = '{}' } of Messages) {
       const { Subject, Message } = JSON.parse(Body);
-      received.push(`${Subject}: ${Message}`);
+      pages.push({ subject: Subject, message: Message });
     }
   }
+}
+
+/** The same as one text. */
+export async function paged(queue: keyof World['queues'] = 'onCall'): Promise<string> {
+  return (await received(queue)).map(({ subject, message }) => `${subject}: ${message}`).join('\n');
 }
 
 /** Rows of a query on the rollout's database. */

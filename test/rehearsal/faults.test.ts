@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { faults } from '../../rehearsal/faults.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { missingIn } from '../support/page.ts';
 import { Bench } from './process.ts';
 
 /** Where each fault must stop the rollout: the phase, the criterion that the reason begins with or names, and the runbook's heading. */
@@ -80,19 +81,19 @@ it.each(Object.entries(stops))(
     // The table may break the sentence at any space.
     expect(stopped.output.replaceAll(/\s+/g, ' ')).toContain(report.reason.split(': expected')[0]);
     expect(stopped.output).toContain(faults[fault]?.repair);
-    // The page, once: what, where and why; whom it harms; until when it can wait; where to look, and what to do.
-    const pages = stopped.output.split('✉ ').filter((page) => page.startsWith('EncryptionRollout: stopped'));
-    expect(pages).toHaveLength(1);
-    expect(pages[0]).toMatch(/^EncryptionRollout: stopped: public\.appointments, phase \d: \w/);
-    for (const part of [
-      'Customers: ',
-      'Until morning: ',
-      'Execution: https://',
-      'Dashboard: https://',
-      'Log: https://',
-    ])
-      expect(pages[0]).toContain(`\n  ${part}`);
-    expect(pages[0]).toContain(`npm run rollout -- runbook ${heading})`);
+    // As a queue of each topic would have it: one page for the stop, before it the question where there was one.
+    const received = (topic: string) => report.messages.filter((each) => each.topic.endsWith(topic));
+    const pages = received('OnCall');
+    expect(pages.map(({ subject }) => subject.split(': ')[1])).toEqual(
+      fault === 'no-metric' ? ['decide', 'stopped'] : ['stopped'],
+    );
+    for (const page of pages) expect(missingIn(page), page.message).toEqual([]);
+    const page = pages.at(-1);
+    expect(page?.subject).toContain(`: public.appointments, phase ${phases}: `);
+    expect(page?.message).toContain(report.reason.slice(0, 500));
+    expect(page?.message).toContain(`npm run rollout -- runbook ${heading})`);
+    expect(stopped.output).toContain(`✉ ${page?.subject}`);
+    expect(received('Tomorrow')).toEqual([]);
     expect(stopped.output).toMatch(/its commands work there\. The report is in .*\nTo resume .*: npm start/);
     expect(report.phases).toHaveLength(phases);
     expect(report.phases.map(({ verdict }) => verdict)).toEqual([...Array(phases - 1).fill('GO'), 'NO_GO']);

@@ -50,6 +50,7 @@ export function questionMessage(
     gate === 'Preflight' ? 'Do not begin:' : 'Stop, and roll back:',
     answer('no-go'),
     ...(approval ? [] : ['Measure once more:', answer('retry')]),
+    'No checkout at hand? The dashboard has buttons for this, in its first row.',
     '',
     `Where it is: ${commandLine('status')}`,
     `Execution: ${executionLink(execution)}`,

@@ -41,8 +41,8 @@ function widgetsOf(config: Parameters<typeof synthesizeRollout>[0]): Widget[] {
 }
 
 test.each([
-  ['of an Aurora cluster', everything, ['Replica lag, ms']],
-  ['of an instance', readConfig('config/example.json'), ['Free storage, bytes']],
+  ['of an Aurora cluster', everything, ['Commits, ms each', 'Replica lag, ms']],
+  ['of an instance', readConfig('config/example.json'), ['Writes to disk, s each', 'Free storage, bytes']],
 ])('the dashboard %s answers the questions that a person has, in their order', (_, config, ofDatabase) => {
   const widgets = widgetsOf(config).sort((a, b) => a.y - b.y || a.x - b.x);
   const titles = widgets.map(({ properties }) => properties.title ?? 'Links');
@@ -70,7 +70,13 @@ test.each([
     'stops',
   ]);
   expect(of('Do customers notice anything?')?.alarms).toHaveLength(config.customerAlarms.length);
-  expect(widgets[0]?.properties.markdown).toMatch(/button:Executions.*button:Log/);
+  expect(widgets[0]?.properties.markdown).toMatch(
+    /button:Executions.*button:Log.*button:Database\]\(\/rds\/home\S+#database:id=\w+;is-cluster=/,
+  );
+  // Each graph with a limit shows it.
+  const limits = (title: string) => of(title)?.annotations?.horizontal?.map(({ label }) => label);
+  expect(limits('Coverage of rows with personal data, %')).toEqual(['CoverageBelow99']);
+  expect(limits('Rows per second, and milliseconds per row')).toEqual(['BatchesSlow']);
 });
 
 test('the buttons are those of the function for it, asked anew with every refresh', () => {

@@ -9,6 +9,7 @@ import {
   stopMessage,
   type TableEvidence,
 } from '../../../../lambdas/core/stopping/stop-message.ts';
+import { missingIn } from '../../../support/page.ts';
 import { calm, healthy } from '../healthy.ts';
 import { otherForms } from '../telling/other-forms.ts';
 
@@ -65,6 +66,20 @@ describe('the page of a stop', () => {
       'Dashboard: https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#dashboards/dashboard/Payments',
       'Log: https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#logsV2:log-groups/log-group/$252Fencryption-rollout$252FPayments',
     ]);
+  });
+
+  test('has what a person needs, each of which is missed where it is not', () => {
+    const whole = page([table('public.users')]);
+    expect(missingIn(whole)).toEqual([]);
+    const without = (text: string | RegExp) =>
+      missingIn({ subject: whole.subject.replace(text, ''), message: whole.message.replace(text, '') });
+    expect(without('stopped')).toEqual(['what']);
+    expect(without(/public\.users, /)).toContain('where');
+    expect(without(/: Missing IVs.*/)).toContain('cause');
+    expect(without('Customers: ')).toEqual(['harm']);
+    expect(without('Until morning: ')).toEqual(['until when']);
+    for (const link of ['Execution: ', 'Dashboard: ', 'Log: ', 'runbook MissingIvs'])
+      expect(without(link), link).toEqual(['link']);
   });
 
   test('of two tables tells the state, and the errors, of each', () => {
