@@ -248,9 +248,11 @@ as $$
   )
 $$;
 
--- Takes rows (tid, row_key, p1 ... pn) from p_source and returns rows (tid, iv, s1 ... sn).
+-- Takes rows (tid, row_key, p1 ... pn) from p_source and returns rows (tid, iv, s1 ... sn). p_iv: SQL of the IV, of such a row r.
 -- "offset 0" keeps the planner from merging the levels, which would compute every ciphertext and IV several times.
-create function encryption_rollout.sealing_query(p_target encryption_rollout.targets, p_keys text, p_source text)
+create function encryption_rollout.sealing_query(
+  p_target encryption_rollout.targets, p_keys text, p_source text, p_iv text default 'encryption_rollout.random_iv()'
+)
 returns text
 language sql
 stable
@@ -263,7 +265,7 @@ from (
   select r.*,%2$s
   from (
     select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
-      case when coalesce(%3$s) is not null then encryption_rollout.random_iv() end as iv
+      case when coalesce(%3$s) is not null then %5$s end as iv
     from (%4$s) as r
     offset 0
   ) as r
@@ -272,7 +274,51 @@ from (
     string_agg(encryption_rollout.sealed_sql(p_keys, n), ',' order by n),
     string_agg(encryption_rollout.ciphertext_sql(p_keys, n), ',' order by n),
     string_agg(format('r.p%s', n), ', ' order by n),
-    p_source
+    p_source,
+    p_iv
   )
   from generate_subscripts(p_target.columns, 1) as n
+$$;
+
+-- The keys that rows are sealed with now, as sealing_keys gives them.
+create function encryption_rollout.current_keys(p_labels text[])
+returns bytea[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+as $$
+begin
+  return (select encryption_rollout.sealing_keys(p_labels, k.number, k.key) from encryption_rollout.read_key() as k);
+end
+$$;
+
+-- True for a row with ciphertext that is not of the plaintext beside it, nor of its key: sealed once more under its IV it is another one.
+create function encryption_rollout.stale_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$(%1$s is not null and %2$s and pg_catalog.record_image_ne(row(array[%3$s]), row((
+  select array[%4$s] from (%5$s
+  ) as sealed
+))))$sql$,
+    encryption_rollout.iv_sql(p_target),
+    encryption_rollout.has_pii_sql(p_target),
+    encryption_rollout.per_column(p_target, 'case when %1$s is not null then %2$s end', ', '),
+    (select string_agg(format('sealed.s%s', n), ', ' order by n) from generate_subscripts(p_target.columns, 1) as n),
+    encryption_rollout.sealing_query(
+      p_target,
+      format('(select encryption_rollout.current_keys(%L))', p_target.labels),
+      format(
+        'select null::pg_catalog.tid as tid, %s as row_key, %s, %s as iv',
+        encryption_rollout.row_key_sql(p_target),
+        encryption_rollout.plaintexts_sql(p_target),
+        encryption_rollout.iv_sql(p_target)
+      ),
+      'r.iv'
+    )
+  )
 $$;

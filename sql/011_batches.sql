@@ -9,8 +9,8 @@
 
 create table encryption_rollout.cursors (
   target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
-  -- Rows are encrypted, or cleared.
-  purpose text not null check (purpose in ('encrypt', 'clear')),
+  -- Rows are encrypted, cleared, or looked at again.
+  purpose text not null check (purpose in ('encrypt', 'clear', 'check')),
   leaf oid not null,
   -- Of so many slices, the one with this number, from 0 on.
   slices integer not null default 1 check (slices >= 1),
@@ -25,8 +25,48 @@ create table encryption_rollout.cursors (
   laps bigint not null default 0,
   -- The leaf's file. Another one (VACUUM FULL, CLUSTER, TRUNCATE) means that the rows are elsewhere now.
   filenode oid,
+  -- The leaf's guard against stale ciphertext. Another one means that rows were written without it.
+  guard oid,
   primary key (target, purpose, leaf, slices, slice)
 );
+
+-- Leaves of whose rows the ciphertext is known to be of their plaintext: it has been written under this guard, or looked at since. One that is
+-- attached has a new guard, as has one whose guard was dropped and made again.
+create table encryption_rollout.leaves (
+  target text not null references encryption_rollout.targets (name) on update cascade on delete cascade,
+  leaf oid not null,
+  guard oid not null,
+  primary key (target, leaf)
+);
+
+-- The others, that have a guard.
+create function encryption_rollout.unknown_leaves(p_target encryption_rollout.targets)
+returns table (leaf oid, guard oid)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.relation, g.oid
+  from encryption_rollout.partition_tree(p_target) as p
+  join pg_trigger as g on g.tgrelid = p.relation and g.tgname = 'zz_clear_stale_ciphertext'
+  where p.is_leaf
+    and not exists (
+      select from encryption_rollout.leaves as l
+      where l.target = p_target.name and l.leaf = p.relation and l.guard = g.oid
+    )
+$$;
+
+create function encryption_rollout.know_leaves(p_target encryption_rollout.targets)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from encryption_rollout.leaves
+  where target = p_target.name and leaf not in (select relation from encryption_rollout.partition_tree(p_target));
+  insert into encryption_rollout.leaves (target, leaf, guard)
+  select p_target.name, leaf, guard from encryption_rollout.unknown_leaves(p_target)
+  on conflict (target, leaf) do update set guard = excluded.guard;
+$$;
 
 create function encryption_rollout.page_of(p_tid tid)
 returns bigint
@@ -63,7 +103,7 @@ begin
 end
 $$;
 
--- True for a row to encrypt with the key of this number, or to clear.
+-- True for a row to encrypt with the key of this number, to clear, or to encrypt anew.
 create function encryption_rollout.unfinished_sql(p_target encryption_rollout.targets, p_purpose text, p_key_number integer)
 returns text
 language plpgsql
@@ -73,12 +113,13 @@ as $$
 begin
   return case p_purpose
     when 'encrypt' then encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+    when 'check' then encryption_rollout.stale_sql(p_target)
     else encryption_rollout.clearable_sql(p_target)
   end;
 end
 $$;
 
--- Finds rows to encrypt with the key of this number, or to clear: $1 and $2 bound the window (both exclusive), $3 the number
+-- Finds the rows of a walk of this purpose: $1 and $2 bound the window (both exclusive), $3 the number
 -- of rows.
 create function encryption_rollout.rows_to_write_sql(
   p_target encryption_rollout.targets,
@@ -120,7 +161,9 @@ $$;
 
 -- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
 -- stronger: inserts of rows that refer to ours do not wait for it.
-create function encryption_rollout.encrypt_rows_sql(p_target encryption_rollout.targets, p_leaf text, p_key_number integer)
+create function encryption_rollout.encrypt_rows_sql(
+  p_target encryption_rollout.targets, p_leaf text, p_key_number integer, p_purpose text default 'encrypt'
+)
 returns text
 language sql
 stable
@@ -152,7 +195,7 @@ returning t.ctid as tid, %5$s as unfinished$sql$,
         encryption_rollout.row_key_sql(p_target),
         encryption_rollout.plaintexts_sql(p_target),
         p_leaf,
-        encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number])
+        encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number)
       )
     ),
     p_target.iv_column,
@@ -160,8 +203,8 @@ returning t.ctid as tid, %5$s as unfinished$sql$,
   )
 $$;
 
--- A cursor of the slice for each leaf that there is now; of one that is gone it goes as well. A new leaf joins the lap that is
--- under way.
+-- A cursor of the slice for each leaf that there is now (to look at again: for each unknown one); of one that is gone it goes as well. A new
+-- leaf joins the lap that is under way.
 create function encryption_rollout.follow_leaves(
   p_target encryption_rollout.targets, p_purpose text, p_slices integer, p_slice integer
 )
@@ -171,7 +214,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   delete from encryption_rollout.cursors
   where target = p_target.name and purpose = p_purpose and slices = p_slices and slice = p_slice
-    and leaf not in (select relation from encryption_rollout.partition_tree(p_target) where is_leaf);
+    and leaf not in (select relation from encryption_rollout.partition_tree(p_target) where is_leaf)
+    or target = p_target.name and purpose = 'check' and p_purpose = 'check'
+    and leaf not in (select leaf from encryption_rollout.unknown_leaves(p_target));
   insert into encryption_rollout.cursors (target, purpose, leaf, slices, slice, only_priority, laps)
   select p_target.name, p_purpose, relation, p_slices, p_slice, p_purpose = 'encrypt' and p_target.priority is not null,
     coalesce(
@@ -182,7 +227,7 @@ as $$
       0
     )
   from encryption_rollout.partition_tree(p_target)
-  where is_leaf
+  where is_leaf and (p_purpose <> 'check' or relation in (select leaf from encryption_rollout.unknown_leaves(p_target)))
   on conflict do nothing;
 $$;
 
@@ -221,7 +266,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   update encryption_rollout.cursors
   set only_priority = p_cursor.only_priority, position = p_cursor.position, dirty = p_cursor.dirty, laps = p_cursor.laps,
-    filenode = p_cursor.filenode
+    filenode = p_cursor.filenode, guard = p_cursor.guard
   where target = p_cursor.target and purpose = p_cursor.purpose and leaf = p_cursor.leaf
     and slices = p_cursor.slices and slice = p_cursor.slice
 $$;
@@ -248,13 +293,15 @@ as $$
 declare
   -- A window is what one statement looks at: 16 MB of 8 kB pages.
   v_window_pages constant bigint := 2048;
-  v_budget_pages bigint := 32768;
+  -- To look at what is sealed takes as long as to seal it.
+  v_budget_pages bigint := case p_purpose when 'check' then 2048 else 32768 end;
   -- Of a table with thousands of small leaves no call may hold the locks of all.
   v_leaf_costs constant integer := 512;
   -- So many failed rows in one batch are past every threshold: no need to isolate thousands more before saying so.
   v_max_failed constant integer := 100;
   v_cursor encryption_rollout.cursors;
   v_leaf text;
+  v_guard oid;
   v_pages bigint;
   v_stripe record;
   v_ends_lap boolean;
@@ -307,8 +354,12 @@ begin
       v_budget_pages := v_budget_pages - v_leaf_costs;
       v_leaf := encryption_rollout.relation_sql(v_cursor.leaf);
       v_pages := pg_relation_size(v_cursor.leaf) / current_setting('block_size')::bigint;
-      if v_cursor.filenode is distinct from pg_relation_filenode(v_cursor.leaf) then
+      v_guard := (select oid from pg_trigger where tgrelid = v_cursor.leaf and tgname = 'zz_clear_stale_ciphertext');
+      if v_cursor.filenode is distinct from pg_relation_filenode(v_cursor.leaf)
+        or p_purpose = 'check' and v_cursor.guard is distinct from v_guard
+      then
         v_cursor.filenode := pg_relation_filenode(v_cursor.leaf);
+        v_cursor.guard := v_guard;
         v_cursor.position := '(0,0)';
         v_cursor.dirty := false;
       end if;
@@ -358,8 +409,8 @@ begin
         p_target,
         v_leaf,
         case p_purpose
-          when 'encrypt' then encryption_rollout.encrypt_rows_sql(p_target, v_leaf, p_key_number)
-          else encryption_rollout.clear_rows_sql(p_target, v_leaf)
+          when 'clear' then encryption_rollout.clear_rows_sql(p_target, v_leaf)
+          else encryption_rollout.encrypt_rows_sql(p_target, v_leaf, p_key_number, p_purpose)
         end,
         encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number),
         p_keys,
@@ -385,8 +436,57 @@ begin
 end
 $$;
 
+-- A step of the walk through unknown leaves: what is sealed in them and is not of the row's plaintext and key is sealed anew, and so known
+-- when a lap finds nothing more. `exhausted`: no leaf is unknown.
+create function encryption_rollout.look_again(p_target text, p_limit integer)
+returns table (encrypted integer, failed integer, skipped integer, exhausted boolean)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+-- Every session may have plans printed to itself, and the constants in them are keys.
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set max_parallel_workers_per_gather = 0
+as $$
+declare
+  v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
+  v_key record;
+begin
+  encrypted := 0;
+  failed := 0;
+  skipped := 0;
+  exhausted := not exists (select from encryption_rollout.unknown_leaves(v_target));
+  if exhausted then
+    return next;
+    return;
+  end if;
+  select k.number, encryption_rollout.sealing_keys(v_target.labels, k.number, k.key) as keys
+  into v_key
+  from encryption_rollout.read_key() as k;
+  select w.written, w.failed, w.skipped, w.exhausted
+  into encrypted, failed, skipped, exhausted
+  from encryption_rollout.walk(v_target, 'check', p_limit, v_key.number, v_key.keys) as w;
+  if exhausted then
+    insert into encryption_rollout.leaves (target, leaf, guard)
+    select target, leaf, guard from encryption_rollout.cursors where target = p_target and purpose = 'check' and guard is not null
+    on conflict (target, leaf) do update set guard = excluded.guard;
+    delete from encryption_rollout.cursors where target = p_target and purpose = 'check';
+  end if;
+  if encrypted > 0 then
+    insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, encrypted);
+  end if;
+  return next;
+end
+$$;
+
 -- A step of the walk that encrypts; what it finds is in the current key's hands afterwards. With p_key_check it first proves
--- that the caller has the key that is in the database (ER003 otherwise). Of p_slices slices of the table it walks p_slice.
+-- that the caller has the key that is in the database (ER003 otherwise). Of p_slices slices of the table it walks p_slice. Unknown leaves
+-- come first, as long as nobody has rows of theirs locked.
 create function encryption_rollout.encrypt_batch(
   p_target text, p_limit integer, p_key_check bytea default null, p_slices integer default 1, p_slice integer default 0
 )
@@ -411,6 +511,16 @@ declare
 begin
   if p_key_check is not null then
     perform encryption_rollout.check_key(p_key_check);
+  end if;
+  if p_slice = 0 then
+    select l.encrypted, l.failed, l.skipped, l.exhausted
+    into encrypted, failed, skipped, exhausted
+    from encryption_rollout.look_again(p_target, p_limit) as l;
+    if not exhausted and skipped = 0 or encrypted + failed > 0 then
+      exhausted := false;
+      return next;
+      return;
+    end if;
   end if;
   select k.number, encryption_rollout.sealing_keys(v_target.labels, k.number, k.key) as keys
   into v_key

@@ -79,7 +79,11 @@ begin
     update encryption_rollout.targets set announced = null where id = v_known.id;
   end if;
   perform encryption_rollout.add_columns(v_known);
-  perform encryption_rollout.generate(encryption_rollout.record_identity(v_known));
+  v_known := encryption_rollout.record_identity(v_known);
+  perform encryption_rollout.generate(v_known);
+  if v_known.prepared_at is null then
+    perform encryption_rollout.know_leaves(v_known);
+  end if;
   update encryption_rollout.targets set prepared_at = clock_timestamp() where name = v_known.name and prepared_at is null;
 end
 $$;

@@ -99,6 +99,17 @@ begin
 
   return query
     select
+      case u.leaf when v_table then format('rows of %s', p_target)
+        else format('partition %s of %s', encryption_rollout.relation_sql(u.leaf), p_target)
+      end,
+      'rows that were written without the guard', 'rows whose ciphertext was looked at since',
+      'Monitor looks at them when it counts the table, an execution with its next batch. What does not open is sealed anew.',
+      false
+    from encryption_rollout.unknown_leaves(v_present) as u
+    where pg_relation_size(u.leaf) > 0 and encryption_rollout.is_complete(v_present);
+
+  return query
+    select
       format('rows of %s', p_target),
       format('%s written past the trigger, not encrypted when they were counted at %s', c.unsealed_rows, date_trunc('second', c.counted_at)),
       'none',

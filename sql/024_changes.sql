@@ -83,6 +83,10 @@ begin
     execute format('alter table %I.%I rename %I to %I', v_column.schema_name, v_column.table_name, v_column.sealed, v_column.wanted);
   end loop;
   v_target := encryption_rollout.adopt_names(v_target);
+  if v_target.types is distinct from (encryption_rollout.record_identity(v_target)).types then
+    -- What is sealed may be another text than the value has now.
+    delete from encryption_rollout.leaves where target = v_target.name;
+  end if;
   if v_target.key_types <> encryption_rollout.key_types_of(v_target) then
     -- It takes a key of the old type.
     for v_column in

@@ -19,8 +19,8 @@ export const mutations: readonly Mutation[] = [
   {
     defect: 'Use one IV for every row',
     file: 'sql/007_row_encryption.sql',
-    search: 'encryption_rollout.random_iv() end as iv',
-    replace: "'\\x000102030405060708090a0b0c0d0e0f'::pg_catalog.bytea end as iv",
+    search: "p_iv text default 'encryption_rollout.random_iv()'",
+    replace: "p_iv text default '''\\x000102030405060708090a0b0c0d0e0f''::pg_catalog.bytea'",
     caughtBy: 'test/sql/batches.test.ts',
   },
   {

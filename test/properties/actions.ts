@@ -37,6 +37,7 @@ const kinds = {
   rewrite: fc.record({ do: fc.constant('rewrite') }),
   detach: fc.record({ do: fc.constant('detach'), part: which, concurrently: fc.boolean() }),
   attach: fc.record({ do: fc.constant('attach'), part: which }),
+  editApart: fc.record({ do: fc.constant('editApart'), part: which, row: which, values }),
   rename: fc.record({ do: fc.constant('rename'), name: which, follow: fc.boolean() }),
   follow: fc.record({ do: fc.constant('follow') }),
   addColumn: fc.record({ do: fc.constant('addColumn') }),

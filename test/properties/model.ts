@@ -18,6 +18,8 @@ interface ModelRow {
   values: readonly Value[];
   /** How many of the columns its ciphertext is of; 0 = none. */
   sealed: number;
+  /** It was edited where no trigger is: its ciphertext may be of what it held before, until a batch has looked at it. */
+  isStale?: boolean;
 }
 
 /** A key as one text. */
@@ -122,6 +124,9 @@ export class World {
         return;
       case 'attach':
         await this.#attach(action.part);
+        return;
+      case 'editApart':
+        await this.#editApart(action.part, action.row, this.#given(action.values));
         return;
       case 'rename':
         await this.#rename(action.name);
@@ -259,7 +264,9 @@ export class World {
     const ivs = found.flatMap(({ iv }) => (iv ? [iv.toString('hex')] : []));
     expectEqual('number of different IVs', new Set(ivs).size, ivs.length);
     if (this.#retyped && this.#lost === undefined) this.#lookAgain(found);
+    this.#lookAgain(found.filter(({ key }) => this.#rows.get(key)?.isStale));
     for (const { key, iv, values, sealed } of found) {
+      if (this.#rows.get(key)?.isStale) continue;
       const counts = this.#rows.get(key)?.sealed ?? 0;
       if (this.#lost === undefined)
         expectEqual(
@@ -272,15 +279,18 @@ export class World {
         );
       for (const [n, ciphertext] of sealed.entries()) {
         if (ciphertext === null || iv === null) continue;
-        const label = this.#labels[n] as string;
-        const opened = open(ciphertext, iv, verifierKey(testKey.key, label), label, key)?.toString();
-        expectEqual(`what ${label} of row ${key} opens to`, opened, values[n]);
+        expectEqual(
+          `what ${this.#labels[n]} of row ${key} opens to`,
+          this.#opened(key, n, ciphertext, iv),
+          values[n],
+        );
       }
     }
     if (this.#lost !== undefined) {
       await this.#checkLost(this.#lost);
       return;
     }
+    if ([...this.#rows.values()].some(({ isStale }) => isStale)) return;
     const { rows } = await this.watcher.query(
       'select encrypted_rows::integer as encrypted, rows_with_pii::integer as held from encryption_rollout.health($1)',
       [this.#target],
@@ -399,7 +409,7 @@ export class World {
   /** Whatever is written of a row, the trigger encrypts what is not; without it a changed row counts as unencrypted. */
   #written(key: string): void {
     const known = this.#rows.get(key) as ModelRow;
-    if (this.#trigger && !this.#broken && this.#holdsPii(known) && !this.#isSealed(known))
+    if (this.#trigger && !this.#broken && !known.isStale && this.#holdsPii(known) && !this.#isSealed(known))
       known.sealed = this.#width;
   }
 
@@ -413,6 +423,22 @@ export class World {
     const rows = [...this.#rows].filter(([, row]) => row.key[0] === parts[n]);
     for (const [key] of rows) this.#rows.delete(key);
     this.#detached.set(n, rows);
+  }
+
+  /** Of a partition that is detached. Values are not taken away: their ciphertext would be for a person to decide about. */
+  async #editApart(part: number, row: number, values: readonly Value[]): Promise<void> {
+    const n = part % Math.max(1, this.shape.parts.length);
+    const rows = this.#detached.get(n) ?? [];
+    const known = rows[row % Math.max(1, rows.length)]?.[1];
+    if (known === undefined) return;
+    known.values = values.map((value, at) => value ?? (known.values[at] as Value));
+    known.sealed = 0;
+    known.isStale = true;
+    const set = this.#columns.map((column, at) => `${quoted(column)} = $${at + 1}`).join(', ');
+    await this.app.query(`update app.part_${n} set ${set} where ${this.#is(known, values.length)}`, [
+      ...known.values,
+      ...known.key,
+    ]);
   }
 
   async #attach(part: number): Promise<void> {
@@ -506,6 +532,8 @@ export class World {
   async #dropColumn(place: number): Promise<void> {
     const n = this.#places.indexOf(place);
     if (n < 0 || place === 2 || this.#detached.size > 0 || this.#lost !== undefined) return;
+    // What they are sealed of is not known.
+    if ([...this.#rows.values()].some(({ isStale }) => isStale)) return;
     const stored = await this.#stored();
     await this.app.query(`alter table ${this.#sql} drop column ${quoted(this.#columns[n] as string)}`);
     if (n < this.#width) {
@@ -540,14 +568,31 @@ export class World {
     this.#lookAgain(await this.#stored());
   }
 
-  /** Which rows the triggers have sealed; what their ciphertext opens to is not taken from them. */
+  /** Which rows the triggers have sealed. */
   #lookAgain(found: readonly StoredRow[]): void {
-    for (const { key, iv, values, sealed } of found) {
-      const row = this.#rows.get(key) as ModelRow;
-      if (iv !== null && sealed.every((each, n) => each !== null || values[n] === null))
-        row.sealed = this.#width;
-      else if (sealed.every((each) => each === null)) row.sealed = 0;
+    for (const stored of found) {
+      const row = this.#rows.get(stored.key) as ModelRow;
+      const isWhole = this.#isWhole(stored);
+      if (isWhole) row.sealed = this.#width;
+      else if (stored.sealed.every((each) => each === null)) row.sealed = 0;
+      else continue;
+      row.isStale = false;
     }
+  }
+
+  #opened(key: string, n: number, ciphertext: Buffer, iv: Buffer): string | undefined {
+    const label = this.#labels[n] as string;
+    return open(ciphertext, iv, verifierKey(testKey.key, label), label, key)?.toString();
+  }
+
+  /** Encrypted in all columns, with ciphertext of its own. */
+  #isWhole({ key, iv, values, sealed }: StoredRow): boolean {
+    return (
+      iv !== null &&
+      sealed.every((each, n) =>
+        each === null ? values[n] === null : this.#opened(key, n, each, iv) === values[n],
+      )
+    );
   }
 
   #forget(n: number): void {
@@ -619,6 +664,7 @@ export class World {
       if (key === locked || this.#failed.has(key) || this.#isSealed(known))
         throw new Error(`row ${key} was encrypted, but must not be`);
       known.sealed = this.#width;
+      known.isStale = false;
     }
     if (edited === undefined) expectEqual('rows encrypted', batch.encrypted, encrypted);
     if (!batch.exhausted) return;
@@ -642,13 +688,8 @@ export class World {
     return rows.map((row) => ({ ...row, key: joined(row.key) }));
   }
 
-  /** Rows that are encrypted in all columns. */
   async #sealedRows(): Promise<Set<string>> {
-    const whole = (await this.#stored()).filter(
-      ({ iv, values, sealed }) =>
-        iv !== null && sealed.every((each, n) => each !== null || values[n] === null),
-    );
-    return new Set(whole.map(({ key }) => key));
+    return new Set((await this.#stored()).filter((row) => this.#isWhole(row)).map(({ key }) => key));
   }
 
   /** The edit waits for the batch when that has encrypted the row, and else does not. */

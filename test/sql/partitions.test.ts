@@ -396,6 +396,134 @@ describe('a row that moves to another partition', () => {
   });
 });
 
+describe('a partition that comes back', () => {
+  const detach = `
+    alter table crm.people detach partition crm.people_0;
+    alter table crm.people detach partition crm.people_1`;
+  const attach = `
+    alter table crm.people attach partition crm.people_0 for values from (0) to (100);
+    alter table crm.people attach partition crm.people_1 for values from (100) to (200)`;
+  /** As nobody guards it: plaintext, key, ciphertext of other rows, rows that are copied. */
+  const edits = `
+    update crm.people_0 set email = 'edited' where id = 1;
+    update crm.people_0 set id = 99, note = 'moved' where id = 2;
+    update crm.people_0 as t set email_encrypted = o.email_encrypted from crm.people_0 as o where t.id = 3 and o.id = 4;
+    update crm.people_0 set phone = 'x' where id = 5;
+    insert into crm.people_0 select 2, email, phone, note, created_at, pii_iv, email_encrypted, phone_encrypted from crm.people_0 where id = 7;
+    update crm.people_1 set email = 'edited' where id in (100, 101, 102)`;
+  const lookAgain = async (limit = 100) =>
+    (await rowsOf('select * from encryption_rollout.look_again($1, $2)', [name, limit]))[0];
+  const ivs = async () =>
+    new Map((await rowsOf(`select id, pii_iv::text as iv from ${name}`)).map(({ id, iv }) => [id, iv]));
+
+  beforeEach(async () => {
+    // 99 is free for the row that moves.
+    await client.query('delete from crm.people where id = 99');
+    await register();
+    await encryptAll();
+  });
+
+  test('has what is stale in it sealed anew by the next batches, and the rest left as it is', async () => {
+    const before = await ivs();
+    await client.query(`${detach}; ${edits}; ${attach}`);
+    const plain = await plaintexts();
+    let encrypted = 0;
+    for (let isOver = false; !isOver; ) {
+      const { exhausted, ...step } = await batch(4);
+      encrypted += step.encrypted;
+      isOver = exhausted;
+    }
+    expect(await plaintexts()).toBe(plain);
+    const after = await ivs();
+    const anew = [...after.keys()].filter((id) => after.get(id) !== before.get(id)).sort((a, b) => a - b);
+    expect(anew).toEqual([1, 2, 3, 5, 99, 100, 101, 102]);
+    expect(encrypted).toBe(anew.length);
+    expect(await violations(false)).toEqual([]);
+    // Once is enough.
+    expect(await lookAgain()).toEqual({ encrypted: 0, failed: 0, skipped: 0, exhausted: true });
+    expect(await rowsOf('select from encryption_rollout.unknown_leaves($1)', [await target()])).toEqual([]);
+  });
+
+  test('waits for a row that somebody has locked, and keeps no batch from other rows', async () => {
+    await client.query(`${detach}; ${edits}; ${attach}`);
+    const other = await database.connect();
+    await other.query('begin; select from crm.people where id = 1 for update');
+    await client.query('update crm.people set pii_iv = null where id = 150');
+    for (let n = 0; n < 10; n++) await batch(100);
+    expect(await count(unsealed)).toBe(0);
+    expect(await rowsOf('select from encryption_rollout.unknown_leaves($1)', [await target()])).not.toEqual(
+      [],
+    );
+    await other.query('commit');
+    await encryptAll();
+    expect(await violations(false)).toEqual([]);
+  });
+
+  test('is looked at from its start when it went away once more meanwhile', async () => {
+    await client.query(`${detach}; ${edits}; ${attach}`);
+    expect(await lookAgain(2)).toMatchObject({ encrypted: 2, exhausted: false });
+    await client.query(`${detach}; update crm.people_0 set email = 'again' where id < 99; ${attach}`);
+    for (let n = 0; !(await lookAgain()).exhausted; n++) expect(n).toBeLessThan(10);
+    expect(await violations(false)).toEqual([]);
+  });
+
+  test('keeps ciphertext of a value that was taken away meanwhile, for a person to decide', async () => {
+    await client.query(`${detach}; update crm.people_0 set phone = null where id = 6; ${attach}`);
+    await encryptAll();
+    expect(await health()).toMatchObject({ orphaned_rows: '1' });
+    await client.query('update crm.people set phone_encrypted = null where id = 6');
+    await encryptAll();
+    expect(await violations(false)).toEqual([]);
+  });
+
+  test('is told of where the table is complete, until it was looked at', async () => {
+    await setTrigger(true);
+    await client.query(`
+      insert into encryption_rollout.runs (id, status, execution) values ('00000000-0000-4000-8000-000000000000', 'COMPLETED', 'e');
+      insert into encryption_rollout.run_targets (run_id, target, attempt, completed_at)
+      values ('00000000-0000-4000-8000-000000000000', '${name}', 1, now())`);
+    const drift = () => rowsOf('select what, found from encryption_rollout.drift($1)', [name]);
+    await client.query(
+      `${detach}; ${edits}; ${attach}; create table crm.people_9 partition of crm.people default`,
+    );
+    expect(await drift()).toContainEqual({
+      what: 'partition crm.people_0 of crm.people',
+      found: 'rows that were written without the guard',
+    });
+    // Of one that is empty there is nothing to tell.
+    expect(await drift()).not.toContainEqual(
+      expect.objectContaining({ what: 'partition crm.people_9 of crm.people' }),
+    );
+    for (let n = 0; !(await lookAgain()).exhausted; n++) expect(n).toBeLessThan(10);
+    expect(await drift()).toEqual([]);
+    await client.query('delete from encryption_rollout.run_targets; delete from encryption_rollout.runs');
+    expect(await violations(true)).toEqual([]);
+  });
+
+  test('so are rows that were written while the guard was gone', async () => {
+    await client.query(`
+      drop trigger zz_clear_stale_ciphertext on crm.people;
+      update crm.people set email = 'edited' where id % 10 = 0`);
+    await register();
+    await encryptAll();
+    expect(await violations(false)).toEqual([]);
+  });
+
+  test('so are all rows when a column has got another type, by which its values are other texts', async () => {
+    await client.query('alter table crm.people alter phone type json using to_json(phone)');
+    await one('select encryption_rollout.follow($1)', [name]);
+    await encryptAll();
+    expect(await violations(false)).toEqual([]);
+    await setTrigger(true);
+    await client.query(`update crm.people set phone = '{"a": 1}' where id = 1`);
+    expect(await violations(true)).toEqual([]);
+  });
+
+  async function target() {
+    return one('select t from encryption_rollout.targets as t where name = $1', [name]);
+  }
+});
+
 describe('triggers of a single partition', () => {
   beforeEach(async () => {
     await register();

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
 import type { EncryptionKeys } from '../../adapters/aws/secrets.ts';
 import { countErrors } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
+import { lookAgain, readMendedHealth, readNewRows } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit, readAuditReach } from '../../adapters/postgres/gates/audits.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
@@ -94,6 +94,7 @@ async function measureTable(
   const target = step.target(name);
   const progress = await beginPhase(client, run, name, number);
   const since = progress.startedAt;
+  await lookAgain(client, name);
   // The spot check comes first: what it finds is among the errors that are counted.
   const checked = await spotCheck(step, client, target, keyring);
   const watchesNewRows = number === 4 && target.createdAt !== null;

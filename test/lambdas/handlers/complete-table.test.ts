@@ -1,6 +1,7 @@
 /** A rollout that is started once more over a table that an earlier one has completed. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
+import { appointments } from '../../support/database.ts';
 import { completedWorlds, walkPhase } from '../whole-rollout.ts';
 import type { TestWorld } from '../world.ts';
 
@@ -148,4 +149,47 @@ describe('ciphertext without plaintext', () => {
     ).rows;
     expect(drift.found).toContain('1 with ciphertext and no plaintext');
   });
+});
+
+describe('rows that were written while the guard was gone', () => {
+  const opens = async () =>
+    Number(
+      (
+        await world.client.query(
+          'select count(*) as n from public.appointments where public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) = email',
+        )
+      ).rows[0].n,
+    );
+  const drift = async () =>
+    (await world.client.query("select what from encryption_rollout.drift('public.appointments')")).rows;
+  beforeEach(async () => {
+    await world.client.query(`
+      alter table public.appointments disable trigger encrypt_appointment_pii;
+      drop trigger zz_clear_stale_ciphertext on public.appointments;
+      update public.appointments set email = 'edited' || email where email like 'person1%';
+      alter table public.appointments enable trigger encrypt_appointment_pii`);
+    await world.client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+  });
+
+  test('are sealed anew by Monitor, when no execution is under way', async () => {
+    await world.client.query(
+      "update encryption_rollout.runs set status = 'COMPLETED'; update encryption_rollout.run_targets set completed_at = now()",
+    );
+    expect(await drift()).toEqual([{ what: 'rows of public.appointments' }]);
+    await world.client.query('delete from encryption_rollout.counts');
+    await world.invoke('monitor', {});
+    expect(await drift()).toEqual([]);
+    expect(await opens()).toBe(await withEmail());
+  });
+
+  test('are sealed anew before a gate looks at samples', async () => {
+    expect(await world.invoke('gate', { run, phase: 5, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+    expect(await opens()).toBe(await withEmail());
+  });
+
+  const withEmail = async () =>
+    Number(
+      (await world.client.query('select count(*) as n from public.appointments where email is not null'))
+        .rows[0].n,
+    );
 });

@@ -150,14 +150,33 @@ export async function keepCount(
   };
 }
 
-/** Rows that one transaction clears. */
-const orphansAtOnce = 5_000;
+/** Rows that one transaction clears, or seals anew. */
+const rowsAtOnce = 5_000;
+
+/** How long may be looked at leaves that were attached; what is left then is left to the next call. */
+const LOOK_MILLISECONDS = 20_000;
+
+/** What was sealed where no guard was, in a partition that was detached, is sealed anew where it is not of its row. */
+export async function lookAgain(client: Client, target: string): Promise<void> {
+  const started = performance.now();
+  let isOver = false;
+  while (!isOver && performance.now() - started < LOOK_MILLISECONDS)
+    isOver = await inTransaction(client, async () => {
+      const { rows } = await client.query<Omit<BatchResult, 'encrypted'>>(
+        'select * from encryption_rollout.look_again($1, $2)',
+        [target, rowsAtOnce],
+      );
+      // Rows that somebody has locked are for the next call as well.
+      return rows[0]?.exhausted !== false || rows[0].skipped > 0;
+    });
+}
 
 /**
- * The same after ciphertext without plaintext has been cleared where it does not open. Where there is none it costs nothing more; else a
- * second scan.
+ * The same after what does not open has been sealed anew in leaves that were attached, and cleared where it has no plaintext. Where there is none
+ * it costs nothing more; else a second scan.
  */
 export async function readMendedHealth(client: Client, target: string): Promise<Health> {
+  await lookAgain(client, target);
   const health = await readHealth(client, target);
   if (health.orphanedRows === 0) return health;
   let cleared: number;
@@ -165,11 +184,11 @@ export async function readMendedHealth(client: Client, target: string): Promise<
     cleared = await inTransaction(client, async () => {
       const { rows } = await client.query<{ cleared: number }>(
         'select encryption_rollout.clear_orphans($1, $2) as cleared',
-        [target, orphansAtOnce],
+        [target, rowsAtOnce],
       );
       return rows[0]?.cleared ?? 0;
     });
-  } while (cleared === orphansAtOnce);
+  } while (cleared === rowsAtOnce);
   return readHealth(client, target);
 }
 
