@@ -72,7 +72,8 @@ const [width, height, left, bottom] = [460, 170, 52, 22];
 
 /** A line over time, with the ends of both axes written at them. */
 function figure({ title, unit, points, max }: Chart): string {
-  const top = max ?? Math.max(1e-9, ...points.map(({ value }) => value));
+  // All of nothing has an axis, too.
+  const top = max ?? (Math.max(0, ...points.map(({ value }) => value)) || 1);
   const times = points.map(({ at }) => Date.parse(at));
   const [first = 0, last = 0] = [times[0], times.at(-1)];
   const x = (time: number) => left + ((time - first) / Math.max(1, last - first)) * (width - left - 8);

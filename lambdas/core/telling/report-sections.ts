@@ -1,5 +1,6 @@
 /** The report of a run: verdict and summary first, then what, by whom, how it went and how it was judged. Pure. */
 import { counted, labelOf, number, sentence, tablesInWords } from '../gates/judgement.ts';
+import { type AttestationName, attestations } from '../plan/plan.ts';
 import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import type { GateReport, PhaseReport, Report } from './report.ts';
 import {
@@ -132,7 +133,9 @@ function notDone({ tables }: Report): string[] {
 }
 
 function people({ run, holds }: Report): string[] {
-  const given = Object.entries(run.attestations).map(([line, by]) => `- Attested ${line}: ${by}`);
+  const given = Object.entries(run.attestations).map(
+    ([line, by]) => `- Attested: ${attestations[line as AttestationName] ?? line}: ${by}`,
+  );
   const decided = holds.map(
     ({ gate, decision, decidedBy, decidedAt, comment }) =>
       `- ${gate}: ${decision === null ? 'open' : decision === 'expired' ? 'nobody answered' : `${decision} by ${decidedBy}`}${decidedAt === null ? '' : `, ${moment(decidedAt)}`}${comment ? ` (${comment})` : ''}`,
@@ -233,10 +236,13 @@ function charts({ pace, tables }: Report): Chart[] {
     {
       title: 'Time of batches',
       unit: 'ms a row',
-      points: point(({ rows, milliseconds }) => (rows === 0 ? 0 : milliseconds / rows)),
+      // Where no row was written there is no such time, which is not none.
+      points: pace
+        .filter(({ rows }) => rows > 0)
+        .map(({ at, rows, milliseconds }) => ({ at, value: milliseconds / rows })),
     },
     { title: 'Rows that failed', unit: 'rows', points: point(({ failed }) => failed) },
-  ];
+  ].filter(({ points }) => points.length > 1);
 }
 
 function verification({ outcome, targets }: Verified): string[] {

@@ -24,7 +24,7 @@ describe('the report', () => {
       '- Database shop, PostgreSQL 18.4; engine of 24 SQL files, digest abababababababab',
       '- Plaintext was not deleted: public.appointments (email, first_name) still hold it',
       '- 8,000 rows of public.appointments were not encrypted when they were counted last.',
-      '- Attested onCallEstablished: R. Roe',
+      '- Attested: On-call rotation established: R. Roe',
       '- Preflight: go by R. Roe, 2026-11-23 10:21 UTC',
     ])
       expect(reportMarkdown(report)).toContain(line);
@@ -62,6 +62,16 @@ describe('the report', () => {
     expect(html.match(/<ul>/g)).toHaveLength(html.match(/<\/ul>/g)?.length ?? 0);
     expect(reportMarkdown(report, verified).match(/```mermaid/g)).toHaveLength(4);
     expect(reportMessage(report)).not.toContain('mermaid');
+  });
+
+  test('a batch that wrote nothing took no time a row, and what never failed is drawn on an axis', () => {
+    const pace = report.pace.map((each) => ({ ...each, failed: 0 }));
+    const idle = { at: '2026-11-23T10:02:00Z', rows: 0, failed: 0, milliseconds: 30 };
+    const html = reportHtml({ ...report, pace: [...pace, idle] });
+    const chart = (title: string) => html.split('<figure>').find((each) => each.includes(`>${title},`)) ?? '';
+    const points = (title: string) => /points="([^"]+)"/.exec(chart(title))?.[1]?.split(' ').length;
+    expect([points('Pace'), points('Time of batches')]).toEqual([3, 2]);
+    expect(chart('Rows that failed')).toContain('text-anchor="end">1<');
   });
 
   test('has no markup of others in HTML', () => {
