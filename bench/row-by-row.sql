@@ -14,7 +14,7 @@ declare
   v_encrypted integer := 0;
   v_text text;
 begin
-  select encryption_rollout.sealing_keys(t.name, t.columns, k.number, k.key)
+  select encryption_rollout.sealing_keys(t.labels, k.number, k.key)
   into v_keys
   from encryption_rollout.targets as t, encryption_rollout.read_key() as k;
   for v_row in

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan/plan.ts';
 import { tablesOf } from './tables.ts';
-import { type TestWorld, worldsAfter } from './world.ts';
+import { passBefore, type TestWorld, worldsAfter } from './world.ts';
 
 interface Walk {
   /** Deliveries of each request. */
@@ -30,6 +30,8 @@ export async function walkPhase(
     expect(judgement).toMatchObject({ verdict: 'GO' });
     await afterStep();
   };
+  // A walk that is not a whole rollout begins without preflight.
+  if (number === 4) await passBefore(world.client, run, 1);
   if (number === 4) await deliver(world, times, 'enable-trigger', { run });
   else
     for (const target of await tablesOf(world, run, number))

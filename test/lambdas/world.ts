@@ -33,6 +33,8 @@ export interface TestWorld {
   invoke(handler: string, event: unknown, context?: object): Promise<any>;
   /** A run, taken through PrepareDatabase; of preflight that its GO prepares the tables. */
   prepare(execution?: string, input?: object): Promise<PrepareDatabaseOutput>;
+  /** As the machine does it when the phases before have passed, whether they have or not. */
+  enableTrigger(run: Run): Promise<unknown>;
   /** Batches until the phase is done. */
   encrypt(run: Run, phase: PhaseNumber, target?: string): Promise<void>;
   stop(): Promise<void>;
@@ -155,6 +157,10 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     setKey,
     invoke,
     prepare,
+    async enableTrigger(run) {
+      await passBefore(database.client, run, 4);
+      return invoke('enable-trigger', { run });
+    },
     async encrypt(run, phase, target = 'public.appointments') {
       for (let batch = 0; ; batch++) {
         const { outcome, reason } = await invoke('encrypt-batch', {
@@ -170,4 +176,22 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     },
     stop: database.drop,
   };
+}
+
+/** As if this attempt had come to that phase by the gates before it. */
+export async function passBefore(client: pg.Client, run: Run, phase: PhaseNumber | 6): Promise<void> {
+  await client.query(
+    `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
+     select $1, $2, 'Preflight', 'GO', '', '[]'
+     where not exists (select from encryption_rollout.gates where run_id = $1 and attempt = $2 and gate = 'Preflight')`,
+    [run.id, run.attempt],
+  );
+  await client.query(
+    `insert into encryption_rollout.phases as p (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now, passed_at)
+     select run_id, target, number, $2, 0, 0, clock_timestamp()
+     from encryption_rollout.run_targets cross join generate_series(resume_at, $3 - 1) as number
+     where run_id = $1 and attempt = $2
+     on conflict (run_id, target, number) do update set attempt = $2, passed_at = coalesce(p.passed_at, excluded.passed_at)`,
+    [run.id, run.attempt, phase],
+  );
 }

@@ -14,12 +14,13 @@ import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
+import type { Run } from '../../lambdas/core/payloads.ts';
 import {
   type PostgresServer,
   postgresHome,
   startPostgres,
 } from '../../rehearsal/database/embedded-postgres.ts';
-import { type TestWorld, testWorld } from '../lambdas/world.ts';
+import { passBefore, type TestWorld, testWorld } from '../lambdas/world.ts';
 import { talkative } from '../support/server-directory.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-leaks-${randomUUID()}`);
@@ -292,6 +293,7 @@ describe('with everything logged and everything failing', () => {
     };
     for (const number of [1, 2, 3]) await phase(number);
     world.configure({ targets: [{ canary: { note: 'poison', email: 'x@example.com' } }] });
+    await passBefore(world.client, run as unknown as Run, 4);
     await call('enable-trigger', { run });
     world.configure({});
     expect(await call('enable-trigger', { run })).toEqual({ enabled: [target] });

@@ -27,7 +27,7 @@ beforeAll(async () => {
   await client.query("select pg_create_logical_replication_slot('stream', 'pgoutput')");
   const run = await world.prepare('one');
   for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-  await world.invoke('enable-trigger', { run });
+  await world.enableTrigger(run);
   await world.encrypt(run, 5);
   await passLastGate(world);
   await world.invoke('complete-rollout', { run });

@@ -3,7 +3,7 @@ import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit } from '../../adapters/postgres/gates/audits.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
-import { passedPhases } from '../../adapters/postgres/runs/phases.ts';
+import { missingBefore } from '../../adapters/postgres/runs/phases.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun, holdRun } from '../../adapters/postgres/runs/runs.ts';
 import { MissingPrerequisite } from '../../core/errors.ts';
@@ -20,11 +20,13 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
   return step.database(sessionName(run), async (client): Promise<CompleteRolloutOutput> => {
     const tables: string[] = [];
     const coverage: [table: string, percentage: number][] = [];
-    for (const { name } of await readRunTables(client, run)) {
-      if (!(await passedPhases(client, run, name)).has(5)) {
+    for (const table of await readRunTables(client, run)) {
+      const { name } = table;
+      const missing = await missingBefore(client, run, table, 6);
+      if (missing !== undefined) {
         await holdRun(client, run);
         throw new MissingPrerequisite(
-          `Run ${run.id} was to be completed, but ${name} has not passed the gate of phase 5, after its final audit. Nothing was changed. Let an execution take the run there: ${step.commandLine('start')}`,
+          `Run ${run.id} was to be completed, but in attempt ${run.attempt} ${missing}. Nothing was changed. Let an execution take the run there: ${step.commandLine('start')}`,
         );
       }
       const { encryptedRows, rowsWithPii, encryptionPercentage } = await readHealth(client, name);

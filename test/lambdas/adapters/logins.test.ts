@@ -91,7 +91,7 @@ describe('a rotation by alternating users', () => {
   test('before a rollback: the trigger is switched off, and a batch of the other is fenced', async () => {
     const run = await prepared();
     await world.encrypt(run, 1);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     // A batch's session of the other user is at work, which this one may not end.
     const other = await connectAs(clone);
     await other.query(`set application_name = 'encryption-rollout ${run.id} ${run.attempt}'`);

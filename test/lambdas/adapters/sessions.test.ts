@@ -50,7 +50,7 @@ describe('whatever a database has set', () => {
 
   test('a rollback proves the plaintext, and switches the trigger off', async () => {
     const run = await world.prepare();
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     expect(await rollBack(world, run)).toContain('trigger disabled');
   });
 

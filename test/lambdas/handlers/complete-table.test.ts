@@ -66,7 +66,7 @@ test('a rollback that a person asks for afterwards switches the trigger off', as
   // From here on it is a rollout like the first: what it switches on, its rollback switches off.
   const resumed = await world.prepare('third');
   expect(resumed).toMatchObject({ id: run.id, attempt: 2 });
-  await world.invoke('enable-trigger', { run: resumed });
+  await world.enableTrigger(resumed);
   expect(await world.invoke('disable-trigger', { run: resumed, reason: 'a breach' })).toMatchObject({
     tables: [{ name: 'public.appointments', triggerDisabled: true }],
   });
@@ -78,7 +78,7 @@ test('phase 4 does not switch the trigger off to measure without it', async () =
     create function public.note() returns event_trigger language plpgsql as $$ begin
       insert into public.altered values (tg_tag); end $$;
     create event trigger note on ddl_command_end when tag in ('ALTER TABLE') execute function public.note()`);
-  await world.invoke('enable-trigger', { run });
+  await world.enableTrigger(run);
   expect((await world.client.query('select tag from public.altered')).rows).toEqual([]);
 });
 

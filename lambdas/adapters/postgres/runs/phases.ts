@@ -8,9 +8,41 @@ import { countRows, keepCount, readHealth } from '../encryption/engine.ts';
 import type { Moment } from '../moment.ts';
 import { inSnapshot, inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
+import type { RunTable } from './run-tables.ts';
 import { holdRun } from './runs.ts';
 
 type Client = pg.ClientBase;
+
+/**
+ * What of the way to a phase the table has not gone in this attempt, in words: preflight, and the phases from where it resumes, each with
+ * its last gate. Nothing when it is there. Of an earlier attempt only that counts for which the attempt did not begin again.
+ * @param phase 6 = the end
+ */
+export async function missingBefore(
+  client: Client,
+  run: Run,
+  { name, resumeAt }: RunTable,
+  phase: number,
+): Promise<string | undefined> {
+  const { rows } = await client.query<{ preflight: boolean; missing: number | null }>(
+    `select
+       exists (
+         select from encryption_rollout.gates where run_id = $1 and attempt = $2 and gate = 'Preflight' and verdict = 'GO'
+       ) as preflight,
+       (
+         select min(wanted) from generate_series($4::integer, $5::integer - 1) as wanted
+         where not exists (
+           select from encryption_rollout.phases as p
+           where p.run_id = $1 and p.target = $3 and p.number = wanted and p.attempt = $2 and p.passed_at is not null)
+       ) as missing`,
+    [run.id, run.attempt, name, resumeAt, phase],
+  );
+  const [found] = rows;
+  if (found?.preflight !== true) return 'preflight has not said GO';
+  return found.missing === null
+    ? undefined
+    : `${name} has not passed the last gate of phase ${found.missing}`;
+}
 
 /** Phases of the run that the table has passed. */
 export async function passedPhases(client: Client, run: Run, table: string): Promise<Set<PhaseNumber>> {

@@ -100,7 +100,7 @@ describe('EnableTrigger', () => {
   });
 
   test('switches on every trigger, each tried by a canary of its own that leaves no trace', async () => {
-    expect(await world.invoke('enable-trigger', { run })).toEqual({
+    expect(await world.enableTrigger(run)).toEqual({
       enabled: [appointments, staff, suppliers],
     });
     for (const table of [appointments, staff, suppliers] as const)
@@ -145,7 +145,7 @@ describe('EnableTrigger', () => {
          new.email := lower(new.email); return new; end $$;
        create trigger zzz before insert on public.staff for each row execute function public.lower_case()`,
     );
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const { verdict, reason } = await world.invoke('gate', { run, phase: 4, stage: 'worked' });
     expect(verdict).toBe('NO_GO');
     expect(reason).toMatch(/: Gate: public\.staff: Canary insert: /);
@@ -153,7 +153,7 @@ describe('EnableTrigger', () => {
   });
 
   test('a new row of any of them that was not encrypted stops the soak', async () => {
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     await world.client.query(
       `alter table public.staff disable trigger encrypt_staff_pii;
        insert into public.staff (email) values ('new@example.com');

@@ -62,7 +62,7 @@ describe('Gate', () => {
 
   test('phase 4: the trigger is tested with a canary that leaves no trace', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const judgement = await gate(4, 'worked');
     expect(failed(judgement)).toEqual([]);
     const { rows } = await world.client.query(
@@ -76,13 +76,13 @@ describe('Gate', () => {
     await world.client.query(
       "update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')",
     );
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     expect(failed(await gate(4, 'worked'))).toContain('Canary insert');
   });
 
   test('phase 5: the audit verifies every row, and names the one that is wrong', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     await world.encrypt(run, 5);
     await world.client.query('set session_replication_role = replica');
     const { rows } = await world.client.query(
@@ -99,7 +99,7 @@ describe('Gate', () => {
 
   test('phase 5: rows that the audit has passed over are found missing, those written meanwhile are not', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     await world.encrypt(run, 5);
     const query = (sql: string, ...values: unknown[]) => world.client.query(sql, values);
     // As if the walk had not met what comes before the fifth row.

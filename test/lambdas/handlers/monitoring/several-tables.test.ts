@@ -23,7 +23,7 @@ afterEach(() => world.stop());
 
 async function complete(run: PrepareDatabaseOutput, tables: readonly string[]): Promise<void> {
   for (const table of tables) for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase, table);
-  await world.invoke('enable-trigger', { run });
+  await world.enableTrigger(run);
   for (const table of tables) await world.encrypt(run, 5, table);
   await passLastGate(world);
   await world.invoke('complete-rollout', { run });

@@ -69,7 +69,7 @@ describe('status', () => {
     expect(begun.rows).toEqual({ withPersonalData: 480, encrypted: 5, percentage: 1.04 });
     await world.encrypt(run, 1, appointments);
     await world.encrypt(run, 1, staff);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const { rows, tables } = await status();
     expect(rows).toEqual({ withPersonalData: 480, encrypted: 24, percentage: 5 });
     expect(tables).toMatchObject([
@@ -137,7 +137,7 @@ test('go accepts what is unknown of the table that was asked about, and of no ot
     await world.encrypt(run, 3, table);
   }
   // Only the trigger of one of them has been tested.
-  await world.invoke('enable-trigger', { run });
+  await world.enableTrigger(run);
   await world.client.query(
     "update encryption_rollout.events set event = 'LOST' where event = 'TRIGGER_TESTED' and target = $1",
     [staff],

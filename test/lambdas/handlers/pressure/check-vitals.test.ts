@@ -73,7 +73,7 @@ describe('CheckVitals', () => {
 
   test('BREACH when the trigger fails for a new row while phase 4 soaks', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     expect(await check('soak', 4)).toMatchObject({ outcome: 'OK' });
     await world.client.query(
       "update encryption_rollout.key_material set key = decode(repeat('ab', 32), 'hex')",
@@ -91,7 +91,7 @@ describe('CheckVitals', () => {
 
   test('what happened microseconds before the trigger was on is not held against it', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     await world.client.query(
       `update encryption_rollout.phases
        set started_at = date_trunc('milliseconds', started_at) + interval '900 microseconds' where number = 4;
@@ -111,7 +111,7 @@ describe('CheckVitals', () => {
 
   test('a soak goes on without the new rows where looking for them takes too long', async () => {
     for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const holder = await world.connect();
     await holder.query(`
       select pg_advisory_lock(4);

@@ -61,7 +61,7 @@ describe('PrepareDatabase', () => {
        values ($1, 1, 'Preflight', 'GO', '', '[]')`,
       [run.id],
     );
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     // Somebody aborts it because customers complain, and starts it anew before the rollback has got the table.
     world.running.delete('one');
     await world.invoke('cancel-batches', { run, reason: 'aborted' });

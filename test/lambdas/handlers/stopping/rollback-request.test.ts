@@ -38,7 +38,7 @@ async function carryOut(input: { run: unknown; reason: unknown }) {
 
 async function complete() {
   for (const phase of [1, 2, 3] as const) await world.encrypt(run, phase);
-  await world.invoke('enable-trigger', { run });
+  await world.enableTrigger(run);
   await world.encrypt(run, 5);
   await world.client.query('update encryption_rollout.phases set passed_at = clock_timestamp()');
   await passLastGate(world);
@@ -81,6 +81,7 @@ describe('a rollback on request', () => {
     const { execution: started } = await rollBack();
     const next = await world.prepare('two');
     expect(next).toMatchObject({ id: run.id, attempt: 2 });
+    await world.enableTrigger(next);
     const { trigger } = await carryOut(requestOf(started));
     expect(trigger).toMatchObject(disabled(false));
     expect(await triggerIs()).toBe('O');
@@ -103,7 +104,7 @@ describe('a rollback on request', () => {
       { name: appointments, purpose: 'verify', resumeAt: 5 },
       { name: staff, purpose: 'encrypt', resumeAt: 1 },
     ]);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     await passLastGate(world);
     await world.invoke('complete-rollout', { run });
     world.running.clear();

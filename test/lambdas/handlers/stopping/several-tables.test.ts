@@ -51,7 +51,7 @@ const eventsOf = (event: string) =>
 describe('a rollback', () => {
   test('switches off every trigger that the run switched on, and tells of each', async () => {
     run = await world.prepare('one');
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     expect(await triggers()).toEqual({ [appointments]: true, [staff]: true, [suppliers]: true });
     const { tables } = await rollback('disable-trigger');
     expect(tables).toEqual(
@@ -82,7 +82,7 @@ describe('a rollback', () => {
       { name: staff, purpose: 'encrypt' },
       { name: suppliers, purpose: 'encrypt' },
     ]);
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const { tables } = await rollback('disable-trigger');
     expect(tables).toMatchObject([
       {
@@ -103,7 +103,7 @@ describe('a rollback', () => {
 
   test('does not leave a trigger on because another table, or two, cannot be locked', async () => {
     run = await world.prepare('one');
-    await world.invoke('enable-trigger', { run });
+    await world.enableTrigger(run);
     const holder = await world.connect();
     await holder.query(`begin; lock table ${appointments}, ${staff} in share mode`);
     const disabling = rollback('disable-trigger');
