@@ -166,6 +166,33 @@ as $examination$
     order by r.names
     limit 1
   ),
+  -- Whoever counts the rows of a partitioned table locks all partitions and all of their indexes in one transaction, as do columns
+  -- and triggers that are added; beside that a few of the engine's own. lock.c: the server's sessions share so many for each of them.
+  locks as (
+    select f.name, f.kind,
+      150 + (select count(*) from tree) + (select count(*) from pg_index as i where i.indrelid in (select t.relation from tree as t)) as needed,
+      s.sessions, s.sessions * current_setting('max_locks_per_transaction')::bigint as there_are
+    from found as f
+    cross join (
+      select 2 + sum(current_setting(each, true)::bigint) as sessions
+      from unnest(
+        array['max_connections', 'max_prepared_transactions', 'max_worker_processes', 'max_wal_senders']
+          || case when current_setting('autovacuum_worker_slots', true) is null then 'autovacuum_max_workers' else 'autovacuum_worker_slots' end
+      ) as each
+    ) as s
+  ),
+  locks_line as (
+    select 'Locks' as name, format('room for %s in one transaction, for all partitions and their indexes', l.needed) as expected,
+      format('%s, which all sessions share', l.there_are) as measured,
+      case
+        when l.needed > l.there_are then
+          format('table %s found to need %s locks in one transaction, for its partitions and their indexes; the server has %s', l.name, l.needed, l.there_are)
+      end as problem,
+      format('Raise max_locks_per_transaction to %s or more (it takes a restart), or have fewer partitions.', ceil(1.5 * l.needed / l.sessions)) as hint,
+      'ER001' as code
+    from locks as l
+    where l.kind = 'a partitioned table'
+  ),
   -- It must identify a row, for ever and in order.
   key_lines as (
     select 'Key column ' || k.name as name, 'not null, not generated, of a type whose text can be read back' as expected,
@@ -319,6 +346,8 @@ as $examination$
     select * from row_security_line
     union all
     select * from rules_line
+    union all
+    select * from locks_line
     union all
     select * from key_lines
     union all

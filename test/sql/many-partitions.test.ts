@@ -3,6 +3,8 @@ import { rm } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '../../lambdas/adapters/postgres/migrations.ts';
+import { examineTable } from '../../lambdas/adapters/postgres/preflight/examination.ts';
+import { Target } from '../../lambdas/core/plan/settings.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { testKey } from '../support/database.ts';
 import { forgetful, serverDirectory } from '../support/server-directory.ts';
@@ -20,16 +22,7 @@ beforeAll(async () => {
   await client.connect();
   await migrate(client);
   await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
-  await client.query(
-    'create table public.people (id integer primary key, email text) partition by range (id)',
-  );
-  await client.query(`
-    do $$ begin
-      for n in 0..${leaves - 1} loop
-        execute format('create table public.people_%s partition of public.people for values from (%s) to (%s)', n, 10 * n, 10 * n + 10);
-        commit;
-      end loop;
-    end $$`);
+  await partitioned('people', leaves);
   await client.query(
     `insert into public.people select n, n || '@example.com' from generate_series(0, ${10 * leaves - 1}) as n`,
   );
@@ -40,6 +33,20 @@ afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
+/** Ten keys for each of the partitions, which are made one by one: there is no room for the locks of all. */
+async function partitioned(table: string, count: number): Promise<void> {
+  await client.query(
+    `create table public.${table} (id integer primary key, email text) partition by range (id)`,
+  );
+  await client.query(`
+    do $$ begin
+      for n in 0..${count - 1} loop
+        execute format('create table public.${table}_%s partition of public.${table} for values from (%s) to (%s)', n, 10 * n, 10 * n + 10);
+        commit;
+      end loop;
+    end $$`);
+}
+
 /** In a transaction of its own: what it answers, and how many locks it holds at its end. */
 async function locks(sql: string): Promise<[unknown, number]> {
   await client.query('begin');
@@ -48,6 +55,32 @@ async function locks(sql: string): Promise<[unknown, number]> {
   await client.query('commit');
   return [rows[0], held.rows[0].n];
 }
+
+test('a table of more partitions than the server has locks for is refused, with both numbers and what to do', async () => {
+  const more = 300;
+  await partitioned('crowd', more);
+  const target = { schema: 'public', table: 'crowd', key: ['id'], columns: ['email'], trigger: 't' };
+  const needed = 150 + 2 * (more + 1);
+  const registration = JSON.stringify(target);
+  await expect(
+    client.query('select encryption_rollout.register_target($1)', [registration]),
+  ).rejects.toMatchObject({
+    code: 'ER001',
+    message: expect.stringMatching(
+      new RegExp(`^table public.crowd found to need ${needed} locks .*; the server has \\d+$`),
+    ),
+    hint: expect.stringMatching(/^Raise max_locks_per_transaction to \d+ or more/),
+  });
+  const line = async (table: string) =>
+    (await examineTable(client, Target.parse({ ...target, table, createdAt: null, canary: { id: 1 } }))).find(
+      ({ name }) => name.endsWith('Locks'),
+    );
+  expect(await line('crowd')).toMatchObject({
+    passed: false,
+    expected: expect.stringContaining(`${needed}`),
+  });
+  expect(await line('people')).toMatchObject({ passed: true });
+});
 
 test('whoever can count its rows has room for all that is done to it; a batch takes no more for more partitions', async () => {
   const [, toCount] = await locks('select count(*) from public.people');
