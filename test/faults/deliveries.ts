@@ -50,6 +50,7 @@ export const deliveries: readonly Fault[] = [
     name: 'Deliveries out of order',
     done: 'When the last phase begins, every earlier batch is delivered once more, the latest first.',
     holds: 'Each finds its own result again; no row changes.',
+    oneWriter: true,
     async run(scene) {
       const served: { input: unknown; encrypted: number }[] = [];
       let repeated = 0;

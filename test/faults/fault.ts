@@ -18,6 +18,8 @@ export interface Fault {
   readonly rows?: number;
   /** Needs a server of its own, with these settings: it is killed, filled or promoted. */
   readonly server?: readonly string[];
+  /** Measures what one writer does: with several it says nothing, and is left out. */
+  readonly oneWriter?: true;
   /** Another database than a copy of the template. */
   database?(): Promise<TestDatabase>;
   /** Changes the table before the copy is taken; returns the target when that is another table. */

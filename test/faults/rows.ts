@@ -201,6 +201,7 @@ export const rows: readonly Fault[] = [
     done: 'Before phase 3 and again before the trigger is on, the application edits PII of 30 encrypted rows.',
     holds: 'Stale ciphertext is cleared at once and made anew.',
     bounded: true,
+    oneWriter: true,
     async run(scene) {
       let offset = 0;
       const edit = async () => {

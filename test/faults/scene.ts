@@ -101,7 +101,7 @@ export function forgetRollouts(): void {
 Object.assign(defaultPlan, { maxMillisecondsPerRow: 1_000 });
 Object.assign(defaultPlan.writeLatency, { maxAddedMilliseconds: 1_000 });
 // The whole matrix runs at the adaptive pace, too, with one writer or several: docs/reliability.md.
-const writers = Number(process.env.FAULTS_WRITERS ?? 1);
+export const writers = Number(process.env.FAULTS_WRITERS ?? 1);
 if (process.env.FAULTS_PACE === 'adaptive')
   Object.assign(defaultPlan.pace, { mode: 'adaptive', callSeconds: 2, writers });
 

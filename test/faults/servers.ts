@@ -235,6 +235,7 @@ export const servers: readonly Fault[] = [
     name: 'Connections used up',
     done: 'From phase 3 on others hold every connection that the server allows, for three calls.',
     holds: 'SQLSTATE 53300 is retried.',
+    oneWriter: true,
     server: ['max_connections=25'],
     async run(scene, server) {
       const held: pg.Client[] = [];
@@ -262,6 +263,7 @@ export const servers: readonly Fault[] = [
     name: 'Database password rotated, the secret late',
     done: 'Before phase 3 the password changes; the secret follows after the execution has ended.',
     holds: 'The rollout ends at once, not after retries, and pages; the next one resumes.',
+    oneWriter: true,
     server: [],
     async run(scene) {
       const right = scene.world.databaseSecret.password;
