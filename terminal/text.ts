@@ -13,6 +13,12 @@ export function widthOf(out: Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>): num
 
 /** What people copy, to the end of the line: broken, it is of no use. The second is how cli/package/build.ts spells the first. */
 const copied = /npm (?:run|start)\b.*|(?<=^|: )npm run rollout -- .*|\S*(?:arn:|https?:\/\/)\S*/g;
+
+/** Whether somebody would copy from it. */
+export function isCopied(line: string): boolean {
+  return new RegExp(copied).test(line);
+}
+
 /** The cells of a table, likewise. */
 const cells = /^\|/;
 /** Between words that stay together. */
@@ -30,7 +36,7 @@ export function wrapped(text: string, width: number, hanging = 2): string {
       const indent = /^ */.exec(line)?.[0] ?? '';
       const going = ' '.repeat(indent.length + hanging);
       const together = line.trimStart().replace(copied, (command) => command.replaceAll(' ', tie));
-      const hard = !new RegExp(copied).test(line);
+      const hard = !isCopied(line);
       const [first = '', ...rest] = wrapAnsi(together, width - going.length, { hard }).split('\n');
       return [indent + first, ...rest.map((each) => going + each)].join('\n').replaceAll(tie, ' ');
     })

@@ -24,61 +24,98 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
   const { run } = status;
   if (run === null)
     return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
-  const ago = (time: string) => `${duration(now.getTime() - Date.parse(time), 'ms')} ago`;
-  const { tables } = status;
-  const purpose = purposeInWords[purposeOfAll(tables)];
-  const lines = [
-    `${pc.bold(tables.length > 2 ? `${tables.length} tables` : namesOf(status))}, ${placeOf(place)}`,
+  return [
+    titleLine(status, place),
     '',
-    `${colours[run.status](run.status)}${purpose && ` (${purpose})`}  ${phaseLine(status, ago)}`,
+    stateLine(status, run, now),
     ...soakLine(status, now),
     ...progressLines(status),
-    ...(status.waiting === null
-      ? []
-      : [
-          pc.yellow(`Waiting, begun ${ago(status.waiting.since)}: ${status.waiting.for}`),
-          ...(waitOf(status.waiting.for) === 'person' ? [`  ${place.commandLine('resume')}`] : []),
-        ]),
-    ...status.holds.flatMap((hold) => holdLines(hold, place, now)),
+    ...waitingLines(status, place, now),
+    ...status.holds.flatMap((hold) => [
+      ...holdLines(hold, now),
+      ...answersTo(hold.gate).map((decision) => `  ${place.commandLine(`decide ${hold.id} ${decision}`)}`),
+    ]),
+    ...noticeLines(status, now),
+    '',
+    ...detailLines(status, run, now),
+    ...nextLines(status, run, place),
+  ].join('\n');
+}
+
+type Run = NonNullable<RolloutStatus['run']>;
+type Hold = RolloutStatus['holds'][number];
+
+export function titleLine(status: RolloutStatus, place: Place): string {
+  const { tables } = status;
+  return `${pc.bold(tables.length > 2 ? `${tables.length} tables` : namesOf(status))}, ${placeOf(place)}`;
+}
+
+/** State of the run, and phase. */
+export function stateLine(status: RolloutStatus, run: Run, now: Date): string {
+  const purpose = purposeInWords[purposeOfAll(status.tables)];
+  return `${colours[run.status](run.status)}${purpose && ` (${purpose})`}  ${phaseLine(status, now)}`;
+}
+
+const ago = (time: string, now: Date) => `${duration(now.getTime() - Date.parse(time), 'ms')} ago`;
+
+export function waitingLines({ waiting }: RolloutStatus, place: Place, now: Date): string[] {
+  if (waiting === null) return [];
+  return [
+    pc.yellow(`Waiting, begun ${ago(waiting.since, now)}: ${waiting.for}`),
+    ...(waitOf(waiting.for) === 'person' ? [`  ${place.commandLine('resume')}`] : []),
+  ];
+}
+
+/** What is out of the ordinary, and asks for no answer. */
+export function noticeLines({ tables, accepted }: RolloutStatus, now: Date): string[] {
+  return [
     ...tables.flatMap(({ drift }) =>
       drift.map((sentence) => pc.yellow(`No longer as registered: ${sentence}`)),
     ),
-    ...status.accepted.map(
+    ...accepted.map(
       ({ criteria, by, until }) =>
         `May be unknown, on the word of ${by}, for ${duration(Date.parse(until) - now.getTime(), 'ms')} more in this phase: ${criteria.join(', ')}`,
     ),
-    '',
+  ];
+}
+
+export function detailLines(status: RolloutStatus, run: Run, now: Date): string[] {
+  const { tables } = status;
+  return [
     ...(run.stopReason === null ? [] : [`Stopped     ${run.stopReason}`]),
-    `Last gate   ${gateLine(status, ago)}`,
+    `Last gate   ${gateLine(status, now)}`,
     ...(tables.length > 1
       ? []
       : tables.flatMap((table) => [`Trigger     ${triggerOf(table)}`, `Errors      ${errorsOf(table)}`])),
+    ...pressureLine(status),
     ...tunedLine(status),
     ...paceLines(status),
-    `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt)}`}`,
+    `Run         ${run.id}, attempt ${run.attempt}, begun ${ago(run.startedAt, now)}${run.endedAt === null ? '' : `, ended ${ago(run.endedAt, now)}`}`,
     `Execution   ${run.execution}`,
-    ...(run.status === 'STOPPED'
-      ? [
-          '',
-          `What happened: ${place.commandLine('report')}`,
-          status.lastGate?.gate === 'Preflight'
-            ? `Mend what was found, then: ${place.commandLine('start')}`
-            : `Go on: ${place.commandLine('start')}, with the same input`,
-        ]
-      : []),
   ];
-  return lines.join('\n');
 }
 
-function phaseLine({ phase, run }: RolloutStatus, ago: (time: string) => string): string {
+/** What to do after a stop. */
+export function nextLines({ lastGate }: RolloutStatus, run: Run, place: Place): string[] {
+  if (run.status !== 'STOPPED') return [];
+  return [
+    '',
+    `What happened: ${place.commandLine('report')}`,
+    lastGate?.gate === 'Preflight'
+      ? `Mend what was found, then: ${place.commandLine('start')}`
+      : `Go on: ${place.commandLine('start')}, with the same input`,
+  ];
+}
+
+function phaseLine({ phase, run }: RolloutStatus, now: Date): string {
   const until = run !== null && run.untilPhase < 5 ? `, ends after phase ${run.untilPhase}` : '';
   return phase === null
     ? `before the first phase${until}`
-    : `${phase.title}, begun ${ago(phase.startedAt)}${until}`;
+    : `${phase.title}, begun ${ago(phase.startedAt, now)}${until}`;
 }
 
 /** What it waits for where nothing seems to happen. */
-function soakLine({ soak }: RolloutStatus, now: Date): string[] {
+export function soakLine({ soak }: RolloutStatus, now: Date): string[] {
   if (soak === null) return [];
   const left = (Date.parse(soak.endsAt) - now.getTime()) / 1_000;
   return [
@@ -87,10 +124,20 @@ function soakLine({ soak }: RolloutStatus, now: Date): string[] {
 }
 
 function progressLines(status: RolloutStatus): string[] {
-  const { tables, rows, rowsPerSecond, millisecondsPerRow, hoursLeft } = status;
+  const { tables, rows } = status;
   const lines = tables.length > 1 ? tableLines(tables) : [];
   if (rows === null) return lines;
-  const filled = Math.min(barCells, Math.floor((rows.percentage / 100) * barCells));
+  return [`${bar(rows, barCells)} ${percentOf(rows)}  ${rowsOf(rows)}`, ...factsLine(status), ...lines];
+}
+
+export function bar(rows: RowsStatus | null, cells: number): string {
+  const filled = rows === null ? 0 : Math.min(cells, Math.floor((rows.percentage / 100) * cells));
+  return `${'█'.repeat(filled)}${'░'.repeat(cells - filled)}`;
+}
+
+/** How fast, and how long still. */
+export function factsLine(status: RolloutStatus): string[] {
+  const { rowsPerSecond, millisecondsPerRow, hoursLeft } = status;
   const facts = [
     rowsPerSecond === null ? [] : [`${count(rowsPerSecond)} rows/s`],
     millisecondsPerRow === null ? [] : [`${duration(millisecondsPerRow, 'ms')} a row`],
@@ -98,11 +145,7 @@ function progressLines(status: RolloutStatus): string[] {
       ? []
       : [`${duration(hoursLeft, 'h')} left${isPutOff(status) ? ' if it goes on now' : ''}, waits included`],
   ].flat();
-  return [
-    `${'█'.repeat(filled)}${'░'.repeat(barCells - filled)} ${percentOf(rows)}  ${rowsOf(rows)}`,
-    ...(facts.length === 0 ? [] : [facts.join(' · ')]),
-    ...lines,
-  ];
+  return facts.length === 0 ? [] : [facts.join(' · ')];
 }
 
 /** Cut, like what it is made of: not all rows are never 100.0 %. */
@@ -110,7 +153,7 @@ export function percentOf({ percentage }: RowsStatus): string {
   return `${(Math.floor(percentage * 10 + 1e-6) / 10).toFixed(1)} %`;
 }
 
-function rowsOf({ encrypted, withPersonalData }: RowsStatus): string {
+export function rowsOf({ encrypted, withPersonalData }: RowsStatus): string {
   return `${count(encrypted)} of ${count(withPersonalData)} rows`;
 }
 
@@ -150,21 +193,17 @@ function triggerOf({ triggerEnabled }: TableStatus): string {
   return triggerEnabled === null ? 'not installed' : triggerEnabled ? 'on' : 'off';
 }
 
-function holdLines(
-  { id, gate, reason, expiresAt, numbers }: RolloutStatus['holds'][number],
-  { commandLine }: Place,
-  now: Date,
-): string[] {
+/** The question; how to answer follows. */
+export function holdLines({ gate, reason, expiresAt, numbers }: Hold, now: Date): string[] {
   const left = duration(Date.parse(expiresAt) - now.getTime(), 'ms');
   return [
     pc.yellow(`A person is asked, for ${left} more; no answer is no-go. ${gate}`),
     // Of an approval nothing was measured: there are the numbers instead.
     ...(numbers.length > 0 ? numbers : [withoutGate(gate, reason)]).map((line) => `  ${line}`),
-    ...answersTo(gate).map((decision) => `  ${commandLine(`decide ${id} ${decision}`)}`),
   ];
 }
 
-function gateLine({ lastGate, run }: RolloutStatus, ago: (time: string) => string): string {
+function gateLine({ lastGate, run }: RolloutStatus, now: Date): string {
   if (lastGate === null) return 'none yet';
   const verdict = { GO: pc.green, NO_GO: pc.red, INCONCLUSIVE: pc.yellow }[lastGate.verdict](
     lastGate.verdict,
@@ -173,13 +212,19 @@ function gateLine({ lastGate, run }: RolloutStatus, ago: (time: string) => strin
   const isSaid = run?.stopReason?.includes(lastGate.reason) === true;
   const why =
     lastGate.verdict === 'GO' || isSaid ? '' : `\n            ${withoutGate(lastGate.gate, lastGate.reason)}`;
-  return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt)}${why}`;
+  return `${verdict} ${lastGate.gate}, ${ago(lastGate.judgedAt, now)}${why}`;
 }
 
 function errorsOf({ errors }: TableStatus): string {
   const types = Object.entries(errors);
   if (types.length === 0) return 'none';
   return pc.red(types.map(([type, number]) => `${count(number)} ${type}`).join(', '));
+}
+
+/** Of what batches make way for, whatever is nearest to where they would wait. */
+function pressureLine({ pressure }: RolloutStatus): string[] {
+  if (pressure === null) return [];
+  return [`Pressure    ${pressure.by} at ${Math.round(100 * pressure.utilization)} % of where batches wait`];
 }
 
 function tunedLine({ tuned: { batchRows, pauseSeconds } }: RolloutStatus): string[] {

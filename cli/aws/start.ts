@@ -11,12 +11,9 @@ import { UsageError } from '../../terminal/connection.ts';
 import { awsCommand, collect, print, tell } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { follow, runningRollouts, startRollout } from './executions.ts';
-import { Live } from './live.ts';
 import { readStatus } from './operate.ts';
 import { dryRunScreen, statusScreen } from './screen.ts';
-
-/** Between two looks at a rollout that is followed. */
-const lookMilliseconds = 5_000;
+import { lookMilliseconds, Watch } from './watching/watch.ts';
 
 /** One condition, or one for each of several tables. */
 type Priority = string | Readonly<Record<string, string>>;
@@ -127,7 +124,9 @@ async function run(options: Flags): Promise<void> {
     return;
   }
   tell(`Started ${execution}\n${link}`);
-  const { status, error, cause, output } = await follow(execution, dryRun ? undefined : narrator(deployment));
+  const { status, error, cause, output } = dryRun
+    ? await follow(execution)
+    : await watched(deployment, execution);
   const result = status === 'SUCCEEDED' ? JSON.parse(output ?? 'null') : null;
   const good = status === 'SUCCEEDED' && (!dryRun || result?.verdict === 'GO');
   if (!good) process.exitCode = 1;
@@ -197,13 +196,16 @@ function readInput(file: string): Record<string, unknown> {
 }
 
 /** Shows how far it is. While the database is being prepared there is nothing to show. */
-function narrator(deployment: Deployment): () => Promise<void> {
-  const live = new Live(process.stderr, deployment);
+async function watched(deployment: Deployment, execution: string): ReturnType<typeof follow> {
+  const watch = new Watch(deployment, process.stderr, process.stdin);
   let looked = Date.now();
-  return async () => {
-    if (Date.now() - looked < lookMilliseconds) return;
-    looked = Date.now();
-    const status = await readStatus(deployment).catch(() => undefined);
-    if (status?.run) live.show(status, new Date());
-  };
+  try {
+    return await follow(execution, async () => {
+      if (Date.now() - looked < lookMilliseconds(deployment)) return;
+      looked = Date.now();
+      await watch.look().catch(() => undefined);
+    });
+  } finally {
+    watch.end();
+  }
 }

@@ -4,12 +4,9 @@ import type { Command } from 'commander';
 import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { awsCommand, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment } from './deployment.ts';
-import { Live } from './live.ts';
 import { readStatus } from './operate.ts';
 import { statusScreen } from './screen.ts';
-
-/** Between two looks. */
-const lookMilliseconds = 5_000;
+import { lookMilliseconds, Watch } from './watching/watch.ts';
 
 interface Flags extends AwsOptions {
   readonly watch?: true;
@@ -18,7 +15,10 @@ interface Flags extends AwsOptions {
 /** Adds `status`. */
 export function addStatusCommand(program: Command): void {
   awsCommand(program, 'status', 'where the rollout is: phase, speed, what it waits for', { changes: false })
-    .option('--watch', 'go on showing it until it is over; Ctrl+C ends the watching alone')
+    .option(
+      '--watch',
+      'go on showing it until it is over, and answer by keys what it asks; Ctrl+C ends the watching alone',
+    )
     .addHelpText(
       'after',
       `
@@ -31,20 +31,24 @@ Examples:
     )
     .action(async (options: Flags) => {
       const deployment = await findDeployment(options);
-      const status = options.watch ? await watch(deployment) : await readStatus(deployment);
+      const status = options.watch ? await watchToTheEnd(deployment) : await readStatus(deployment);
       // The last frame stays.
-      if (options.watch && process.stdout.isTTY && !options.json) return;
+      if (options.watch && process.stdout.isTTY && !options.json && status.run !== null) return;
       print(options, status, statusScreen(status, deployment, new Date()));
     });
 }
 
 /** Shows it until the run is over, or there is none; the last status. Piped, stdout gets the last one alone. */
-async function watch(deployment: Deployment): Promise<RolloutStatus> {
-  const live = new Live(process.stdout.isTTY ? process.stdout : process.stderr, deployment);
-  for (;;) {
-    const status = await readStatus(deployment);
-    live.show(status, new Date());
-    if (status.run === null || status.run.endedAt !== null) return status;
-    await sleep(lookMilliseconds);
+async function watchToTheEnd(deployment: Deployment): Promise<RolloutStatus> {
+  const out = process.stdout.isTTY ? process.stdout : process.stderr;
+  const watch = new Watch(deployment, out, process.stdin);
+  try {
+    for (;;) {
+      const status = await watch.look();
+      if (status.run === null || status.run.endedAt !== null) return status;
+      await sleep(lookMilliseconds(deployment));
+    }
+  } finally {
+    watch.end();
   }
 }

@@ -3,6 +3,7 @@
  * executions, and its function Operate. So they are practised as they are, with --rehearsal in place of --stack.
  */
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -32,12 +33,16 @@ interface Answer {
   readonly error?: string;
 }
 
+/** Who has asked so lately is taken for somebody who watches, and asks again within that time. */
+const watchedMilliseconds = 2_000;
+
 /**
  * Listens on a free port of the loopback interface, and leaves its address, with what opens it, where the commands look for it.
  * @returns what ends it
  */
 export async function serveOperators(operated: Operated): Promise<() => Promise<void>> {
   const accessKey = randomBytes(16).toString('hex');
+  let askedAt = Number.NEGATIVE_INFINITY;
   const server = createServer(async (request, response) => {
     const authorized = request.headers.authorization?.includes(`Credential=${accessKey}/`) === true;
     const isQuery = String(request.headers['content-type']).startsWith('application/x-www-form-urlencoded');
@@ -52,6 +57,8 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
         ...(error === 'Unhandled' ? { 'x-amz-function-error': error } : {}),
       })
       .end(body);
+    askedAt = performance.now();
+    server.emit('answered');
   });
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   const address: RehearsalAddress = {
@@ -61,6 +68,9 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
   const file = path.resolve(rehearsalFile);
   writeFileSync(file, JSON.stringify(address), { mode: 0o600 });
   return async () => {
+    // Who watches sees how it ended.
+    if (performance.now() - askedAt < watchedMilliseconds)
+      await once(server, 'answered', { signal: AbortSignal.timeout(watchedMilliseconds) }).catch(() => {});
     // One that began later has put its own there, or has taken it away.
     if (existsSync(file) && readFileSync(file, 'utf8') === JSON.stringify(address)) rmSync(file);
     // What is being answered is answered.

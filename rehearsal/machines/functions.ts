@@ -110,7 +110,8 @@ function failed(failure: Failure): InvocationError {
 
 export class Functions {
   private readonly definitions: ReadonlyMap<string, FunctionDefinition>;
-  private readonly environments = new Map<string, Environment>();
+  /** Of each function as many as were ever needed at once. */
+  private readonly environments = new Map<string, Environment[]>();
   private readonly added: Readonly<Record<string, string>>;
   private readonly log: WriteStream;
 
@@ -136,17 +137,19 @@ export class Functions {
     if (!definition) {
       throw failed({ errorType: 'Lambda.ResourceNotFoundException', errorMessage: `no function ${name}` });
     }
-    let environment = this.environments.get(name);
-    if (!environment?.idle) {
+    const usable = (this.environments.get(name) ?? []).filter((environment) => environment.usable);
+    let environment = usable.find(({ idle }) => idle);
+    if (environment === undefined) {
       environment = new Environment(definition, this.added, this.log);
-      this.environments.set(name, environment);
+      usable.push(environment);
     }
+    this.environments.set(name, usable);
     return environment.invoke(event);
   }
 
   /** Ends every environment, whatever it is doing. */
   async stop(): Promise<void> {
-    await Promise.all([...this.environments.values()].map((environment) => environment.stop()));
+    await Promise.all([...this.environments.values()].flat().map((environment) => environment.stop()));
     this.environments.clear();
     await new Promise<void>((resolve) => this.log.end(resolve));
   }

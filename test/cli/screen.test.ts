@@ -33,6 +33,7 @@ May be unknown, on the word of R. Roe, for 3 h 30 min more in this phase: Replic
 Last gate   GO Phase 2 Expanded Batch: SoakGate, 10 min ago
 Trigger     off
 Errors      3 encryption
+Pressure    CPU at 42 % of where batches wait
 Tuned       batches of 1,000 rows
 Run         6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11, attempt 2, begun 2 h 30 min ago
 Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one`,
@@ -52,6 +53,7 @@ ACTIVE  Phase 3 Bulk Migration, begun 10 min ago
   public.orders              –                    not begun  trigger not installed  errors none
 
 Last gate   GO Phase 2 Expanded Batch: SoakGate, 10 min ago
+Pressure    CPU at 42 % of where batches wait
 Tuned       batches of 1,000 rows
 Run         6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11, attempt 2, begun 2 h 30 min ago
 Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one`,

@@ -22,6 +22,7 @@ export const status: RolloutStatus = {
   millisecondsPerRow: 0.081,
   hoursLeft: 4.5,
   waiting: { for: 'Paused by R. Roe: a sale', since: '2026-11-23T11:55:00Z' },
+  pressure: { by: 'CPU', utilization: 0.42 },
   tuned: { batchRows: 1_000, pauseSeconds: null, pace: null },
   paces: [],
   holds: [

@@ -11,6 +11,10 @@ import { synthesize } from '../../rehearsal/synthesis.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
 
+function node(script: string): string[] {
+  return [process.execPath, '--import', import.meta.resolve('tsx'), path.join(root, script)];
+}
+
 /** Where rehearsals run, with the app synthesized once for all of them. */
 export class Bench {
   readonly directory = mkdtempSync(path.join(tmpdir(), 'rehearsal-test-'));
@@ -60,12 +64,27 @@ export class Bench {
     return this.run('cli/main.ts', words);
   }
 
-  private run(script: string, args: readonly string[], json = ''): Rehearsal {
-    const child = spawn(
-      process.execPath,
-      ['--import', import.meta.resolve('tsx'), path.join(root, script), ...args],
-      { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] },
+  /** The same in a terminal of its own, of this size: what is written to its stdin is typed there. */
+  rolloutInTerminal(columns: number, rows: number, ...words: string[]): Rehearsal {
+    const command = [...node('cli/main.ts'), ...words].map((word) => `'${word}'`).join(' ');
+    const sized = `stty cols ${columns} rows ${rows} -echo; exec ${command}`;
+    return this.watched(
+      spawn('script', ['--quiet', '--flush', '--return', '--command', sized, '/dev/null'], {
+        cwd: this.directory,
+        stdio: 'pipe',
+      }),
     );
+  }
+
+  private run(script: string, args: readonly string[], json = ''): Rehearsal {
+    const [executable = '', ...rest] = [...node(script), ...args];
+    return this.watched(
+      spawn(executable, rest, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] }),
+      json,
+    );
+  }
+
+  private watched(child: ChildProcess, json = ''): Rehearsal {
     this.running.add(child);
     child.once('close', () => this.running.delete(child));
     return new Rehearsal(child, json);

@@ -78,6 +78,8 @@ export interface RolloutStatus {
   readonly millisecondsPerRow: number | null;
   readonly hoursLeft: number | null;
   readonly waiting: { readonly for: string; readonly since: string } | null;
+  /** What batches make way for: whatever was nearest to its limit, 1, at the last look. Null: nothing was under any. */
+  readonly pressure: { readonly by: string; readonly utilization: number } | null;
   readonly tuned: Tuned;
   /** What the latest batch of each writer has led to, at the adaptive pace. */
   readonly paces: readonly (PaceState & { readonly table: string; readonly slice: number })[];

@@ -92,6 +92,26 @@ describe('functions', () => {
     expect(await functions.invoke('Second', {})).toMatchObject({ calls: 1 });
   });
 
+  it('asked twice at once are two, which both stay warm, and end', async () => {
+    const all = new Functions(
+      [
+        {
+          name: 'Twice',
+          bundle: path.join(directory, 'index.mjs'),
+          exported: 'handler',
+          environment: {},
+          timeoutSeconds: 60,
+        },
+      ],
+      {},
+      path.join(directory, 'twice.log'),
+    );
+    const twice = () => Promise.all([all.invoke('Twice', {}), all.invoke('Twice', {})]);
+    expect(await twice()).toMatchObject([{ calls: 1 }, { calls: 1 }]);
+    expect(await twice()).toMatchObject([{ calls: 2 }, { calls: 2 }]);
+    await all.stop();
+  });
+
   it('may end their own process or crash, and nothing else', async () => {
     for (const how of ['exit', 'crash']) {
       await expect(functions.invoke('Second', { do: how })).rejects.toMatchObject({

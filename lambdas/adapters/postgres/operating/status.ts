@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { isApproval } from '../../../core/gates/decisions.ts';
 import { approvalNumbers } from '../../../core/gates/question-message.ts';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../../core/operating/operate.ts';
+import type { Run } from '../../../core/payloads.ts';
 import { type PhaseNumber, type Plan, phaseOf } from '../../../core/plan/plan.ts';
 import { percentage } from '../../../core/plan/progress.ts';
 import { planOf, type Settings, targetName } from '../../../core/plan/settings.ts';
@@ -10,7 +11,7 @@ import { driftInWords } from '../../../core/preflight/drift.ts';
 import { pausedBy, waitOf } from '../../../core/pressure/throttle.ts';
 import { countErrorsByType } from '../encryption/encryption-errors.ts';
 import { isInstalled, readDrift } from '../encryption/engine.ts';
-import { readPaceStates } from '../pressure/paces.ts';
+import { readPaceStates, readUtilization } from '../pressure/paces.ts';
 import { readProgress, type TableProgress } from '../runs/phases.ts';
 import { readReport } from '../telling/report.ts';
 import { type PhaseBegun, readHoursLeft } from './time-left.ts';
@@ -73,6 +74,7 @@ export async function readStatus(client: Client, settings: Settings): Promise<Ro
     soak: phase && soakOf(plan, phase.number, left?.soaked ?? null, lastGate),
     events: await readEvents(client, run.id),
     waiting: isOpen ? waitingOf(run) : null,
+    pressure: isOpen ? await readPressure(client, run) : null,
     tuned: { batchRows: run.batch_rows, pauseSeconds: run.pause_seconds, pace: run.pace },
     // Those of writers that have been tuned away stay, for when they come back.
     paces:
@@ -126,6 +128,7 @@ function nothing(tables: readonly string[]): RolloutStatus {
     millisecondsPerRow: null,
     hoursLeft: null,
     waiting: null,
+    pressure: null,
     tuned: { batchRows: null, pauseSeconds: null, pace: null },
     paces: [],
     holds: [],
@@ -198,6 +201,11 @@ async function readPace(
   return each === null
     ? null
     : { rowsPerSecond: pace === null ? null : Number(pace), millisecondsPerRow: Number(each) };
+}
+
+async function readPressure(client: Client, run: Run): Promise<RolloutStatus['pressure']> {
+  const { utilization, limitedBy } = await readUtilization(client, run);
+  return utilization > 0 ? { by: limitedBy, utilization } : null;
 }
 
 /** A person's pause is shown at once, also in a soak, after which no batch will begin; the rest as the last look found it. */

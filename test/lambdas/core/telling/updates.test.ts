@@ -40,6 +40,7 @@ const inPhase = (number: PhaseNumber): RolloutStatus => ({
   millisecondsPerRow: 0.25,
   hoursLeft: 7.5,
   waiting: null,
+  pressure: null,
   tuned: { batchRows: null, pauseSeconds: null, pace: null },
   paces: [],
   holds: [],
