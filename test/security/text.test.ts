@@ -138,10 +138,9 @@ const everywhere: Readonly<Record<string, string>> = {
       ],
     },
     {
-      stack: 'Payments',
+      origin,
       run: 'run-1',
       input: {},
-      runbook: 'docs/runbook.md',
       day: 1,
       days: 30,
       report: undefined,

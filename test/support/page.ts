@@ -5,15 +5,15 @@ export interface Page {
   readonly message: string;
 }
 
-/** What the page lacks, by name; nothing when it can be acted on. It is of a stop, or of a question. */
+/** What the page lacks, by name; nothing when it can be acted on. It is of a stop, of a question, or of a check. */
 export function missingIn({ subject, message }: Page): string[] {
   const [first = '', harm = '', until = '', ...rest] = message.split('\n');
   const has = (pattern: RegExp) => rest.some((line) => pattern.test(line));
   const table = /: (\w+\.\w+)(?: and \d+ more)?(?:, phase \d)?(?:: |$)/.exec(subject)?.[1];
   const needs = {
     what:
-      /^[\w-]+: (stopped|decide|approve): /.test(subject) &&
-      / (has stopped|waits for a person)\b/.test(first),
+      /^[\w-]+: (stopped|decide|approve|[\w ]+ (NO_GO|INCONCLUSIVE)): /.test(subject) &&
+      / (has stopped|waits for a person|NO_GO|INCONCLUSIVE)\b/.test(first),
     where: table !== undefined && first.includes(table),
     // Of an approval that it is wanted is the cause.
     cause:

@@ -1,6 +1,11 @@
 /** The report of a check after a rollout, as people get it. Pure. */
-import { type Judgement, number, tablesInWords } from '../gates/judgement.ts';
+import { type Judgement, number, sentence, tablesInWords, withoutGate } from '../gates/judgement.ts';
+import { harmless } from '../monitoring/alarm-message.ts';
 import type { Health } from '../plan/progress.ts';
+import { stopCause } from '../stopping/stop-cause.ts';
+import type { Origin } from '../stopping/stop-message.ts';
+import { runbookAt } from '../telling/hints.ts';
+import { deploymentLinks, executionLink } from '../telling/links.ts';
 import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
 import { criterionLine, keyLine, of } from '../telling/report-lines.ts';
 import { reportMessage } from '../telling/report-markdown.ts';
@@ -32,12 +37,10 @@ export function checkMessage(
   judgement: Judgement,
   queries: CheckQueries,
   about: {
-    readonly stack: string;
+    readonly origin: Origin;
     readonly run: string;
     /** Of the execution that makes this check once more. */
     readonly input: unknown;
-    /** Path or URL. */
-    readonly runbook: string;
     readonly day: number;
     readonly days: number;
     readonly report: Report | undefined;
@@ -45,10 +48,10 @@ export function checkMessage(
 ): { subject: string; message: string } {
   const { gate, verdict, reason, criteria } = textOf(judgement);
   const { period, tables, dailyErrors, errors, keyAccess } = textOf(queries);
+  const cause = verdict === 'GO' ? undefined : stopCause(reason, []);
   const lines = [
-    `${gate} of the encryption of ${tablesInWords(tables.map(({ name }) => name))}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}.`,
-    reason,
-    nextStep(verdict, about),
+    `${gate} of the encryption of ${tablesInWords(tables.map(({ name }) => name))}, day ${about.day} of ${about.days} (run ${about.run}): ${verdict}. ${capital(sentence(withoutGate(gate, reason)))}`,
+    ...(cause === undefined ? [] : toAct({ verdict, criteria }, cause.heading, about)),
     '',
     ...tables.map(
       ({ name, health }) =>
@@ -78,24 +81,39 @@ export function checkMessage(
     ...(about.report === undefined ? [] : ['', reportMessage(about.report)]),
   ];
   const subject = subjectOf({
-    stack: about.stack,
+    stack: about.origin.stack,
     what: `${gate} ${verdict}`,
     tables: tables.map(({ name }) => name),
+    about: cause?.what ?? '',
   });
   return { subject, message: lines.join('\n') };
 }
 
-/** What to do about a verdict, for whoever reads it. */
-function nextStep(
-  verdict: Judgement['verdict'],
-  { input, runbook }: { readonly input: unknown; readonly runbook: string },
-): string {
-  const again = `To look again, start an execution of PostRolloutChecks with ${JSON.stringify(input)}`;
-  return {
-    GO: 'Next: nothing.',
-    NO_GO: `Next: find out what has failed; ${runbook} has a heading for each alarm. The rollout itself never deletes plaintext. ${again}`,
-    INCONCLUSIVE: `Next: a person looks at what could not be measured. ${again}`,
-  }[verdict];
+const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** What somebody needs who is paged by a check that is not GO. */
+function toAct(
+  { verdict, criteria }: Pick<Judgement, 'verdict' | 'criteria'>,
+  heading: string,
+  { origin, input }: { readonly origin: Origin; readonly input: unknown },
+): string[] {
+  const { stack, execution, runbookUrl, commandLine } = origin;
+  const alarms = criteria.find(({ name, passed }) => name === 'Customer-facing alarms' && passed !== true);
+  const { dashboard, log } = deploymentLinks(execution, stack);
+  return [
+    alarms === undefined
+      ? harmless
+      : `Customers: ${alarms.passed === null ? 'not known' : 'perhaps affected'}, their alarms: ${alarms.measured}. Begin with these.`,
+    verdict === 'NO_GO'
+      ? 'Until morning: NO. What was proven when the rollout ended does not hold any more.'
+      : 'Until morning: it can wait. Nothing was found wrong; something could not be measured.',
+    `Next: ${commandLine(`runbook ${heading}`)}. To look again, start an execution of PostRolloutChecks with ${JSON.stringify(input)}`,
+    '',
+    `Execution: ${executionLink(execution)}`,
+    `Dashboard: ${dashboard}`,
+    `Log: ${log}`,
+    ...(runbookUrl === null ? [] : [`Runbook: ${runbookAt(runbookUrl, heading.toLowerCase())}`]),
+  ];
 }
 
 /** While the key is rotated every row may be encrypted, and few of them with the new key. */

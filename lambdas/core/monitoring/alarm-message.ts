@@ -7,6 +7,10 @@ import { subjectOf } from '../telling/subject.ts';
 import { textOf } from '../telling/text.ts';
 import { type Alert, urgency } from './alerts.ts';
 
+/** Whom it harms, of what is found while no rollout is under way. */
+export const harmless =
+  'Customers: no write of the application fails for this, and plaintext is never deleted.';
+
 /** @param origin `execution`: any ARN of the deployment's */
 export function alarmMessage(
   { name, story, severity }: Pick<Alert, 'name' | 'story' | 'severity'>,
@@ -20,7 +24,7 @@ export function alarmMessage(
     message: [
       story,
       `Tables: ${tablesInWords(names)}.`,
-      'Customers: no write of the application fails for this, and plaintext is never deleted.',
+      harmless,
       `Until morning: ${urgency[severity]}`,
       `Next: ${commandLine(`runbook ${name}`)}. Where it is: ${commandLine('status')}`,
       '',

@@ -10,11 +10,22 @@ export const headings = {
   ],
   MissingIvs: ['Missing IVs', 'New rows without IV'],
   TriggerFailures: ['Trigger failures', 'Canary insert', 'New rows encrypted by the trigger', 'Trigger'],
-  TableDrifted: ['Rows with ciphertext and no plaintext'],
+  TableDrifted: ['Rows with ciphertext and no plaintext', 'Guard against stale ciphertext'],
   KeyAccessFailures: ['Key access failures', 'Encryption key', 'WrongKey', 'KeyUnavailable'],
   BoundaryBroken: ['Boundary around key and plaintext'],
   BatchErrorRate: ['Error rate'],
-  EncryptionErrors: ['Encryption errors', 'Rows encrypted', 'Encryption percentage', 'Unencrypted rows'],
+  EncryptionErrors: [
+    'Encryption errors',
+    'Rows encrypted',
+    'Encryption percentage',
+    'Unencrypted rows',
+    // Of the checks afterwards, with their periods.
+    'Error rate in the last day',
+    'Error rate in the last 7 days',
+    'Error rate since the rollout',
+  ],
+  CoverageBelow99: ['Encryption coverage', 'Coverage held in every check'],
+  ChecksFailed: ['Checks made', 'Audit trail complete'],
   BatchesSlow: ['Batch time per row', 'Write latency'],
   DatabasePressure: [
     'Database CPU',
@@ -24,7 +35,7 @@ export const headings = {
     'Replica lag',
     'Replication slots',
   ],
-  CustomerAlarms: ['Customer-facing alarms'],
+  CustomerAlarms: ['Customer-facing alarms', 'Customer-facing issues since the start'],
   Decisions: ['Decision of a person'],
   DatabaseUnreachable: ['DatabaseUnreachable'],
 } as const satisfies Record<string, readonly string[]>;

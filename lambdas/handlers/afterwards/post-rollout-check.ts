@@ -4,6 +4,7 @@ import { readMendedHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { type Moment, momentOf } from '../../adapters/postgres/moment.ts';
 import { lastWriteLatency } from '../../adapters/postgres/runs/events.ts';
+import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readKeyAccess, readReport, summarizeErrors } from '../../adapters/postgres/telling/report.ts';
 import {
   type AfterwardsMeasurements,
@@ -19,7 +20,7 @@ import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from '..
 import { targetName } from '../../core/plan/settings.ts';
 import { type Check, checkNames } from '../../core/telling/report.ts';
 import { readVitals, spotCheck, timeCanaries } from '../pressure/measurements.ts';
-import { handlerOf, required, type Step, unattachedSession } from '../step.ts';
+import { handlerOf, originOf, type Step, unattachedSession } from '../step.ts';
 
 const DAY_MILLISECONDS = 86_400_000;
 
@@ -58,10 +59,9 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     return {
       ...judgement,
       ...checkMessage(judgement, queries, {
-        stack: required('STACK_NAME'),
+        origin: { ...originOf(step), execution: await readExecution(client, run) },
         run: run.id,
         input: { run, check },
-        runbook: step.runbook(),
         day: Math.round((queries.now.getTime() - completedAt.getTime()) / DAY_MILLISECONDS),
         days: step.plan.afterwards.days,
         report: check === 'final' ? await readReport(client, step.plan, run.id) : undefined,
