@@ -32,9 +32,12 @@ export async function ownWrites(client: pg.Client, target: Target, rows: number)
     const columns = target.columns.filter((column) => column in row).map((each) => pg.escapeIdentifier(each));
     return columns.map((column) => `${column} = fiction.${column}`).join(', ');
   };
-  const fiction = async (session: pg.ClientBase, n: number) =>
-    (await (await Fictions.of(session, target, target.columns)).row(firstNumber + n, target.columns, true))
-      .row;
+  const fictions = new WeakMap<pg.ClientBase, Promise<Fictions>>();
+  const fiction = async (session: pg.ClientBase, n: number) => {
+    const made = fictions.get(session) ?? Fictions.of(session, target, target.columns);
+    fictions.set(session, made);
+    return (await (await made).row(firstNumber + n, target.columns, true)).row;
+  };
   const writes: Writes = {
     isLive: `not exists (select from ${still} where still_key = ${key})`,
     key: `array_to_json(${key})::text`,
@@ -66,33 +69,80 @@ export async function ownWrites(client: pg.Client, target: Target, rows: number)
       await session.query(`delete from ${table} where ${key} = $1::text[]`, [JSON.parse(of)]);
     },
   };
-  await client.query('begin');
-  try {
-    const made = await writes.insert(client, 0);
-    await writes.edit(client, made ?? '', 1);
-    await writes.remove(client, made ?? '', 2);
-    return {
-      ...writes,
-      insert: tolerant(writes.insert),
-      edit: tolerant(writes.edit),
-      remove: tolerant(writes.remove),
+  const own = await refusalsOf(client, writes);
+  if (typeof own === 'string') return own;
+  return {
+    ...writes,
+    insert: tolerant(writes.insert, own),
+    edit: tolerant(writes.edit, own),
+    remove: tolerant(writes.remove, own),
+  };
+
+  /**
+   * Tries writes as they will be, before a rollout has begun, and rolls them back.
+   * @returns how the table refuses some of them by itself; a text when it refuses all
+   */
+  async function refusalsOf(session: pg.Client, tried: Writes): Promise<ReadonlySet<string> | string> {
+    const refused = new Set<string>();
+    let taken = 0;
+    const attempt = async (write: () => Promise<unknown>) => {
+      await session.query('savepoint attempt');
+      try {
+        await write();
+        // What is deferred would come with the commit.
+        await session.query('set constraints all immediate');
+        taken += 1;
+      } catch (error) {
+        await session.query('rollback to attempt');
+        refused.add(refusalOf(error));
+      }
+      await session.query('set constraints all deferred');
     };
-  } catch (error) {
-    const { code, constraint, column } = error as { code?: string; constraint?: string; column?: string };
-    return `SQLSTATE ${code} ${constraint ?? column ?? ''}`.trim();
-  } finally {
-    inserted.length = 0;
-    await client.query('rollback');
+    await session.query('begin');
+    try {
+      const { rows: live } = await session.query<{ key: string }>(
+        `select ${tried.key} as key from ${table} where ${tried.isLive} order by random() limit $1`,
+        [attempts],
+      );
+      for (let n = 0; n < attempts; n++) {
+        let made: string | undefined;
+        await attempt(async () => {
+          made = await tried.insert(session, n);
+        });
+        const key = made ?? live[n]?.key;
+        if (key === undefined) continue;
+        await attempt(() => tried.edit(session, key, n));
+        await attempt(() => tried.edit(session, live[n]?.key ?? key, n));
+        await attempt(() => tried.remove(session, key, n));
+      }
+    } finally {
+      inserted.length = 0;
+      await session.query('rollback');
+    }
+    return taken === 0 ? ([...refused][0] ?? 'no row to write to') : refused;
   }
 }
 
-/** A constraint of the table's refuses what we make up now and then: of the rollout that says nothing, which adds none. */
+/** What live traffic writes first is tried before: rows of the same numbers. */
+const attempts = 24;
+
+/** Of a refused write: the SQLSTATE, and the constraint, or the function and line that raised it. */
+function refusalOf(error: unknown): string {
+  const { code, constraint, column, where } = error as Partial<pg.DatabaseError>;
+  return `SQLSTATE ${code} ${constraint ?? column ?? where?.split('\n')[0] ?? ''}`.trim();
+}
+
+/**
+ * A constraint of the table's refuses what we make up now and then, and its own triggers what they refused before: of the
+ * rollout that says nothing, which adds no constraint, and whose errors are raised elsewhere.
+ */
 function tolerant<Args extends unknown[], Result>(
   write: (...args: Args) => Promise<Result>,
+  own: ReadonlySet<string>,
 ): (...args: Args) => Promise<Result | undefined> {
   return (...args) =>
     write(...args).catch((error: { code?: string }) => {
-      if (error.code?.startsWith('23')) return undefined;
+      if (error.code?.startsWith('23') || own.has(refusalOf(error))) return undefined;
       throw error;
     });
 }
