@@ -125,7 +125,11 @@ async function proposed(client: pg.Client, { table = [], columns }: Flags): Prom
   return { targets, acknowledgedTriggers: [], offPeak: null, plan: {} };
 }
 
-async function check(
+/**
+ * What `check` finds, in a session that need not be able to write.
+ * @param hasCanary whether the targets' canaries are of a configuration, and so are judged
+ */
+export async function check(
   client: pg.Client,
   connection: Connection,
   given: GivenTables,

@@ -7,9 +7,11 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { check } from '../../../cli/check.ts';
 import { auditRows, readHealth, sampleRows } from '../../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../../lambdas/core/encryption/verification.ts';
-import { labelsOf, type Target } from '../../../lambdas/core/plan/settings.ts';
+import { labelsOf, Target } from '../../../lambdas/core/plan/settings.ts';
+import { connectionOf } from '../../../terminal/connection.ts';
 import { verify } from '../../../verifier/verify.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../../support/database.ts';
 import { withSection } from '../../support/sections.ts';
@@ -43,6 +45,15 @@ test('tables of every shape are encrypted, verified, restored as text and opened
   for (const shape of shapes) {
     await application.query(createTable(shape));
     await application.query(insertRows(shape, 1, 8));
+  }
+  const { criteria, fits } = await checked(
+    await readingSession(),
+    shapes.map(({ target }) => target),
+  );
+  expect(criteria.filter(({ passed }) => passed === false)).toEqual([]);
+  expect(fits).toBe(true);
+  expect(new Set(criteria.flatMap(({ table }) => table ?? [])).size).toBe(shapes.length);
+  for (const shape of shapes) {
     await client.query('select encryption_rollout.register_target($1)', [shape.target]);
     // The batches' session is ours, and need not be.
     await application.query('select encryption_rollout.encrypt_up_to($1, null)', [shape.name]);
@@ -92,6 +103,19 @@ test('tables of every shape are encrypted, verified, restored as text and opened
     await restored.drop();
   }
 });
+
+/** `check`, which installs nothing and reads catalogs. */
+function checked(session: pg.Client, targets: readonly object[]) {
+  const parsed = targets.map((target) => Target.parse({ canary: {}, createdAt: null, ...target }));
+  const given = { targets: parsed, acknowledgedTriggers: [], offPeak: null, plan: {} };
+  return check(session, connectionOf(database.url), given, false);
+}
+
+async function readingSession(): Promise<pg.Client> {
+  const session = await database.connect();
+  await session.query('set default_transaction_read_only = on');
+  return session;
+}
 
 /** With cryptography and SQL that share nothing with the engine. */
 async function verifyAll(session: pg.Client): Promise<void> {
@@ -183,19 +207,38 @@ test('what does not fit is refused with its reason, and nothing is added', async
   expect(after.rows).toEqual(before.rows);
 });
 
+test('check refuses each of them, too, and says the same of it', async () => {
+  for (const { name, create, registration } of refusals) {
+    const { hint } = await refusalOf(create, registration);
+    await client.query('begin');
+    try {
+      await client.query(create);
+      await client.query('set transaction read only');
+      const { criteria, fits } = await checked(client, [refusedTarget(registration)]);
+      expect(fits, name).toBe(false);
+      const said = criteria.filter(({ passed }) => passed === false).map(({ expected }) => expected);
+      expect(said.join('\n'), name).toContain(hint);
+    } finally {
+      await client.query('rollback');
+    }
+  }
+});
+
+const refusedTarget = (registration: object = {}) => ({
+  schema: 'public',
+  table: 'refused',
+  key: ['id'],
+  columns: ['email'],
+  trigger: 'encrypt_refused',
+  ...registration,
+});
+
 /** Registers such a table, and undoes it. */
-async function refusalOf(create: string, registration: object = {}) {
+async function refusalOf(create: string, registration?: object) {
   await client.query('begin');
   try {
     await client.query(create);
-    const target = {
-      schema: 'public',
-      table: 'refused',
-      key: ['id'],
-      columns: ['email'],
-      trigger: 'encrypt_refused',
-      ...registration,
-    };
+    const target = refusedTarget(registration);
     await client.query('select encryption_rollout.register_target($1)', [target]);
     return { code: '', message: 'accepted', hint: '' };
   } catch (error) {
