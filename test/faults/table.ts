@@ -95,9 +95,9 @@ export const table: readonly Fault[] = [
   },
   {
     name: 'Partitions come and go',
-    done: 'The target is partitioned, in two levels. Before phase 3 one partition is detached, and attached again as a copy in plain text; rows move between partitions.',
+    done: 'The target is partitioned, in two levels. Before phase 3 one partition is detached, and attached again as a copy in plain text; rows move between partitions. Before phase 5 the other one comes back edited.',
     holds:
-      'The partitions that there are at the end are encrypted; the one that was detached is left as it was.',
+      'The partitions that there are at the end are encrypted, and nothing stale is in them; the one that was detached is left as it was.',
     bounded: true,
     async prepare(client) {
       await client.query(`
@@ -116,18 +116,32 @@ export const table: readonly Fault[] = [
       const { canary } = Target.parse({});
       scene.world.configure({ targets: [{ ...ordinary, table: 'visits', canary }] });
       const { client } = await scene.session();
-      const ending = await scene.rollout({
-        before: once(isBatch(3), async () => {
-          await client.query(`
+      const copies = once(isBatch(3), async () => {
+        await client.query(`
             create table public.copied (like public.visits including all);
             insert into public.copied (id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip)
               select id, organization_id, start_at, end_at, email, e164, first_name, status, note, is_vip from public.visits_0;
             alter table public.visits detach partition public.visits_0;
             alter table public.visits attach partition public.copied for values with (modulus 2, remainder 0)`);
-          await scene.app.write('update appointments set id = md5(id::text)::uuid where is_vip');
-        }),
+        await scene.app.write('update appointments set id = md5(id::text)::uuid where is_vip');
+      });
+      const edits = once(isBatch(5), async () => {
+        await client.query(`
+          alter table public.visits detach partition public.visits_1;
+          update public.visits_1 set first_name = 'Edited' where first_name is not null;
+          update expected.visits as e set first_name = 'Edited' from public.visits_1 as v where v.id = e.id and v.first_name = 'Edited';
+          alter table public.visits attach partition public.visits_1 for values with (modulus 2, remainder 1)`);
+      });
+      const ending = await scene.rollout({
+        before: async (call) => {
+          await copies(call);
+          await edits(call);
+        },
       });
       expectCompleted(ending);
+      expect(
+        await scene.count("select count(*) from public.visits_1 where first_name = 'Edited'"),
+      ).toBeGreaterThan(50);
       const left = await scene.count('select count(*) from public.visits_0 where pii_iv is not null');
       return `completed; ${left} rows of the detached partition keep the ciphertext that they had`;
     },

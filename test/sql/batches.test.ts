@@ -431,6 +431,35 @@ describe('batch_encrypt_appointments', () => {
   });
 });
 
+test('an application that writes a row only as it has read it is told once of a batch: by xmin, or by REPEATABLE READ', async () => {
+  await seedAppointments(client, 20);
+  const app = await database.connect();
+  const read = async () =>
+    (await app.query("select id, xmin::text from public.appointments where email = 'person3@example.com'"))
+      .rows[0];
+  const save = async ({ id, xmin }: { id: string; xmin: string }) =>
+    (
+      await app.query("update public.appointments set note = 'saved' where id = $1 and xmin::text = $2", [
+        id,
+        xmin,
+      ])
+    ).rowCount;
+  const before = await read();
+  await app.query('begin isolation level repeatable read');
+  await read();
+  await batch(100);
+  await expect(
+    app.query("update public.appointments set note = 'saved' where id = $1", [before.id]),
+  ).rejects.toMatchObject({ code: '40001' });
+  await app.query('rollback');
+  expect(await save(before)).toBe(0);
+  expect(await save(await read())).toBe(1);
+  // What is sealed is not written again.
+  const after = await read();
+  await batch(100);
+  expect(await read()).toEqual(after);
+});
+
 test('a changed priority begins the walk again, so that its rows come first', async () => {
   await seedAppointments(client, 200);
   await batch(50);
