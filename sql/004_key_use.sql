@@ -131,6 +131,8 @@ $$;
 create table encryption_rollout.trigger_uses (
   target_id integer primary key,
   uses bigint not null default 0,
+  -- Writes that were too deep in the stack to be sealed, or even recorded with their rows: of their count, what is in errors.
+  misses bigint not null default 0,
   recorded_at timestamptz not null default clock_timestamp()
 );
 
@@ -151,6 +153,15 @@ as $$
   select format('encryption_rollout.trigger_uses_%s', p_target_id)
 $$;
 
+create function encryption_rollout.misses_sequence(p_target_id integer)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('encryption_rollout.trigger_misses_%s', p_target_id)
+$$;
+
 create function encryption_rollout.create_trigger_uses(p_target_id integer)
 returns void
 language plpgsql
@@ -161,6 +172,7 @@ begin
     return;
   end if;
   execute format('create sequence %s', encryption_rollout.uses_sequence(p_target_id));
+  execute format('create sequence %s', encryption_rollout.misses_sequence(p_target_id));
   insert into encryption_rollout.trigger_uses (target_id) values (p_target_id);
 end
 $$;
@@ -171,7 +183,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute format('drop sequence if exists %s', encryption_rollout.uses_sequence(p_target_id));
+  execute format(
+    'drop sequence if exists %s, %s', encryption_rollout.uses_sequence(p_target_id), encryption_rollout.misses_sequence(p_target_id)
+  );
   delete from encryption_rollout.trigger_uses where target_id = p_target_id;
   delete from encryption_rollout.trigger_writers where target_id = p_target_id;
 end

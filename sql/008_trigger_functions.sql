@@ -237,6 +237,14 @@ begin
   exception when others then
     v_sqlstate := sqlstate;
   end;
+  if v_sqlstate = '54001' then
+    -- Too deep in the stack for anything but this. What is too deep even for this fails, as its own next call would.
+    begin
+      v_use := nextval(%15$L);
+    exception when undefined_table or insufficient_privilege then
+      null;
+    end;
+  end if;
   %12$s
   return new;
 end
@@ -257,7 +265,8 @@ end
         p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key_text, v_sqlstate);', p_target.name)
       ),
       cardinality(p_target.columns),
-      array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n)
+      array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n),
+      encryption_rollout.misses_sequence(p_target.id)
     ))
   )
 $$;

@@ -57,6 +57,12 @@ begin
       raise;
     end if;
     get stacked diagnostics v_constraint = constraint_name, v_context = pg_exception_context;
+    -- Syntax, names, types and rights: a row's fault only where a function of the application's was at work.
+    if left(sqlstate, 2) = '42'
+      and coalesce(substring(v_context from 'function "?([^\s("]+)'), 'encryption_rollout.') like 'encryption\_rollout.%'
+    then
+      raise;
+    end if;
     if cardinality(p_tids) = 1 then
       perform encryption_rollout.record_failed_row(
         p_target, p_leaf, p_tids[1], sqlstate,

@@ -176,6 +176,57 @@ as $$
   where counted > u.uses
 $$;
 
+-- Writes down, as errors of rows that nobody knows, how often a trigger was too deep in the stack. See seal_misses.
+create function encryption_rollout.record_trigger_misses()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_missed record;
+begin
+  for v_missed in
+    select t.id, t.name, counted
+    from encryption_rollout.trigger_uses as u
+    join encryption_rollout.targets as t on t.id = u.target_id
+    cross join pg_sequence_last_value(encryption_rollout.misses_sequence(t.id)::regclass) as counted
+    where counted > u.misses
+    order by t.id
+    for update of u
+  loop
+    insert into encryption_rollout.errors (error_type, target, sqlstate, detail)
+    values ('trigger', v_missed.name, '54001', 'the write was too deep in the stack: the row is not known, nor encrypted, until batches have gone through the table');
+    update encryption_rollout.trigger_uses set misses = v_missed.counted where target_id = v_missed.id;
+    -- The lap that is under way may have been where the row is.
+    update encryption_rollout.cursors set dirty = true where target = v_missed.name and purpose = 'encrypt';
+  end loop;
+end
+$$;
+
+-- A step of the batches' walk for a table with such rows, of up to p_limit; true when it has gone through the table, and they are sealed.
+create function encryption_rollout.seal_misses(p_target text, p_limit integer, p_key_check bytea)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_missed bigint[] := array(
+    select id from encryption_rollout.errors
+    where target = p_target and error_type = 'trigger' and sqlstate = '54001' and resolved_at is null
+  );
+  v_is_done boolean;
+begin
+  if v_missed = '{}' then
+    return true;
+  end if;
+  select exhausted into v_is_done from encryption_rollout.encrypt_batch(p_target, p_limit, p_key_check);
+  if v_is_done then
+    update encryption_rollout.errors set resolved_at = clock_timestamp() where id = any (v_missed);
+  end if;
+  return v_is_done;
+end
+$$;
+
 -- Writes them down, summed up by the hour, so that key_access does not grow with the application's writes.
 create function encryption_rollout.record_trigger_uses()
 returns void

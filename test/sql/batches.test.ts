@@ -468,3 +468,19 @@ test('a changed priority begins the walk again, so that its rows come first', as
   await batch(10);
   expect(await count("pii_iv is null and first_name like 'Zoë%'")).toBe(0);
 });
+
+test("a defect of ours is no row's fault, and one of the application's trigger is", async () => {
+  await seedAppointments(client, 20);
+  await client.query('alter function encryption_rollout.encrypt_aes_cbc(bytea, bytea, bytea) rename to gone');
+  await expect(batch(20)).rejects.toMatchObject({ code: '42883' });
+  expect((await client.query('select from encryption_rollout.failed_rows')).rowCount).toBe(0);
+  await client.query('alter function encryption_rollout.gone(bytea, bytea, bytea) rename to encrypt_aes_cbc');
+  await client.query(`
+    create function public.broken() returns trigger language plpgsql as $$ begin
+      if new.email = 'person3@example.com' then perform no_such_function(); end if; return new; end $$;
+    create trigger broken before update on public.appointments for each row execute function public.broken()`);
+  expect(sum(await batches(20), 'failed')).toBe(1);
+  expect((await client.query('select sqlstate from encryption_rollout.failed_rows')).rows).toEqual([
+    { sqlstate: '42883' },
+  ]);
+});

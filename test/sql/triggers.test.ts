@@ -207,6 +207,44 @@ describe('the main trigger', () => {
     ]);
   });
 
+  test('records each write that is too deep in the stack to be sealed, and batches seal it', async () => {
+    await client.query(`
+      create function public.deep(n integer) returns void language plpgsql as $$ begin
+        if n > 0 then perform public.deep(n - 1);
+        else insert into public.appointments (organization_id, start_at, end_at, email) values (gen_random_uuid(), now(), now(), 'deep@example.com');
+        end if; end $$`);
+    const writer = await database.connect();
+    await writer.query("set max_stack_depth = '300kB'");
+    let missed = 0;
+    for (let depth = 60; ; depth++) {
+      const went = await writer.query('select public.deep($1)', [depth]).then(
+        () => true,
+        (error) => {
+          expect(error.code).toBe('54001');
+          return false;
+        },
+      );
+      if (!went) break;
+      const { rows } = await client.query(
+        'select count(*)::integer as n from public.appointments where pii_iv is null',
+      );
+      await client.query('select encryption_rollout.record_trigger_misses()');
+      expect((await errors()).filter(({ resolved_at }) => resolved_at === null)).toMatchObject(
+        rows[0].n === 0 ? [] : [{ error_type: 'trigger', sqlstate: '54001', target: 'public.appointments' }],
+      );
+      if (rows[0].n > 0) missed += 1;
+      const seal = async () =>
+        (
+          await client.query(
+            "select encryption_rollout.seal_misses('public.appointments', 100, null) as done",
+          )
+        ).rows[0].done;
+      for (let calls = 0; !(await seal()); calls++) expect(calls).toBeLessThan(5);
+      expect((await client.query('select from public.appointments where pii_iv is null')).rowCount).toBe(0);
+    }
+    expect(missed).toBeGreaterThan(0);
+  });
+
   describe('uses of the key', () => {
     const stats = async () =>
       (

@@ -70,4 +70,5 @@ export async function recordKeyFailure(client: Client, target: string): Promise<
 /** Decryptions that failed in sessions which were rolled back become errors like any other. */
 export async function writeDownFailedDecryptions(client: Client): Promise<void> {
   await client.query('select encryption_rollout.record_decryption_failures()');
+  await client.query('select encryption_rollout.record_trigger_misses()');
 }

@@ -92,6 +92,31 @@ export async function encryptBatch(
   return rows[0];
 }
 
+/**
+ * Batches for a table with rows that its trigger could not encrypt and nobody knows, if there are any: until they have gone through the
+ * table, or this time is over; the next call goes on.
+ */
+export async function sealMisses(
+  client: Client,
+  target: string,
+  checkValue: Buffer,
+  milliseconds: number,
+): Promise<void> {
+  const started = performance.now();
+  let done = false;
+  while (!done && performance.now() - started < milliseconds)
+    done = await inTransaction(client, async () => {
+      const { rows } = await client.query<{ done: boolean }>(
+        'select encryption_rollout.seal_misses($1, $2, $3) as done',
+        [target, missesAtOnce, checkValue],
+      );
+      return rows[0]?.done ?? true;
+    });
+}
+
+/** Rows that one of these batches writes. */
+const missesAtOnce = 500;
+
 /** Rows that could not be encrypted are tried again. */
 export async function forgetFailedRows(client: Client, target: string): Promise<void> {
   await client.query('select encryption_rollout.forget_failed_rows($1)', [target]);

@@ -534,3 +534,18 @@ describe('Monitor of a table that takes long to be counted', () => {
     expect(await outcomeAfter('4 hours 1 minute')).toBe('COUNTED');
   });
 });
+
+test('seals what a write too deep in the stack has left, and tells of it', async () => {
+  await complete();
+  await world.client.query(`
+    alter table public.appointments disable trigger encrypt_appointment_pii;
+    insert into public.appointments (organization_id, start_at, end_at, email) values (gen_random_uuid(), now(), now(), 'deep@example.com');
+    alter table public.appointments enable trigger encrypt_appointment_pii;
+    select nextval('encryption_rollout.trigger_misses_1')`);
+  expect((await published()).TriggerFailures).toBe(1);
+  const { rows } = await world.client.query(
+    "select count(*)::int as n from public.appointments where email = 'deep@example.com' and pii_iv is not null",
+  );
+  expect(rows).toEqual([{ n: 1 }]);
+  expect((await published()).TriggerFailures).toBe(0);
+});
