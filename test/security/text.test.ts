@@ -3,6 +3,8 @@ import { statusScreen } from '../../cli/aws/screen.ts';
 import { checkMessage } from '../../lambdas/core/afterwards/check-message.ts';
 import { questionMessage } from '../../lambdas/core/gates/question-message.ts';
 import { alarmMessage } from '../../lambdas/core/monitoring/alarm-message.ts';
+import { buttonPage, chatAnswer } from '../../lambdas/core/operating/button-page.ts';
+import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
 import { type Origin, stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
 import { chatMessage } from '../../lambdas/core/telling/chat.ts';
@@ -77,6 +79,11 @@ const origin: Origin = {
   runbookUrl: null,
   commandLine: (words) => words,
 };
+const attacked: RolloutStatus = {
+  ...status,
+  waiting: { for: attack, since: status.run?.startedAt ?? '' },
+  holds: status.holds.map((hold) => ({ ...hold, gate: attack, reason: attack })),
+};
 const everywhere: Readonly<Record<string, string>> = {
   'the page of a stop': stopMessage(
     {
@@ -96,15 +103,14 @@ const everywhere: Readonly<Record<string, string>> = {
     },
     origin,
   ).message,
-  'an update': statusUpdate(
-    defaultPlan,
-    {
-      ...status,
-      waiting: { for: attack, since: status.run?.startedAt ?? '' },
-      holds: status.holds.map((hold) => ({ ...hold, gate: attack, reason: attack })),
-    },
-    origin,
-  ).message,
+  'an update': statusUpdate(defaultPlan, attacked, origin).message,
+  'the page with buttons': buttonPage({
+    status: attacked,
+    said: { done: false, text: attack },
+    typed: { name: 'R. Roe', reason: '' },
+    endpoint: 'arn:aws:lambda:eu-west-1:123456789012:function:Payments-OperateByButton',
+  }),
+  'the answer in a chat': chatAnswer({ status: attacked, said: undefined }),
   'a question': questionMessage(
     { id: 'hold-1', gate: `Phase 1 ${attack}`, reason: attack, expiresAt: new Date(0) },
     defaultPlan,
