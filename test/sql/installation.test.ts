@@ -191,6 +191,28 @@ describe('uninstall', () => {
     await uninstall();
   });
 
+  test('removes what was renamed meanwhile, the table and its schema among it', async () => {
+    await install();
+    await client.query(`
+      create schema care;
+      alter table public.appointments set schema care;
+      alter table care.appointments rename to visits;
+      alter table care.visits rename email_encrypted to mail_sealed;
+      alter table care.visits rename pii_iv to iv;
+      select encryption_rollout.remove_target_columns('public.appointments', array['e164'])`);
+    await uninstall();
+    expect(
+      await rowsOf(
+        `select attname as name from pg_attribute
+         where attrelid = 'care.visits'::regclass and not attisdropped and (attname ~ 'encrypted|sealed' or attname = 'iv')
+         union all select tgname from pg_trigger where tgrelid = 'care.visits'::regclass and not tgisinternal`,
+      ),
+    ).toEqual([]);
+    await client.query(
+      'insert into care.visits (organization_id, start_at, end_at) values (gen_random_uuid(), now(), now())',
+    );
+  });
+
   test('copes with a table that was dropped meanwhile', async () => {
     await install();
     await client.query('drop table public.appointments');
