@@ -176,6 +176,25 @@ describe("the application's role", () => {
       expect(await everythingReadable(owner)).toContain(keyHex);
     },
   );
+
+  test('a dump by a role that reads everything stops at the table of the keys, and at no other', async () => {
+    await owner.query(`grant pg_read_all_data to ${role}`);
+    // As pg_dump does it.
+    await customer.query('set row_security = off');
+    const { rows } = await owner.query<{ name: string; kind: string }>(
+      `select oid::regclass::text as name, relkind as kind from pg_class
+       where relnamespace = 'encryption_rollout'::regnamespace and relkind in ('r', 'S') order by name`,
+    );
+    const refused: string[] = [];
+    for (const { name, kind } of rows)
+      await customer
+        .query(kind === 'S' ? `select last_value, is_called from ${name}` : `select * from ${name}`)
+        .catch(({ message }: Error) => refused.push(`${name}: ${message}`));
+    expect(refused).toEqual([
+      'encryption_rollout.key_material: query would be affected by row-level security policy for table "key_material"',
+    ]);
+    await customer.query('reset row_security');
+  });
 });
 
 /** All rows of all relations, catalogues and sources of functions included, that this session may read: more than pg_dump. */

@@ -30,5 +30,6 @@ export const noticed = {
 export const unseen: readonly string[] = [
   'What applications send: a prepared "select *" of a session that is open when columns are added fails once (0A000), and code that counts columns meets more of them.',
   'Who compares rows by xmin or takes REPEATABLE READ snapshots: to them, every row that a batch has sealed has changed.',
+  'Dumps by a role that may read everything (pg_read_all_data) stop at the table of the keys, which nobody else reads: give them --no-unlogged-table-data, or where the keys are logged --exclude-table-data=encryption_rollout.key_material.',
   'Exports, foreign tables and change streams that are read elsewhere, and what subscribers do with new columns.',
 ];
