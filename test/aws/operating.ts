@@ -17,6 +17,7 @@ import {
   rows,
   rowsWithPersonalData,
   setCustomerAlarm,
+  setLogin,
   stackName,
   start,
   startMachine,
@@ -63,6 +64,26 @@ const plaintext = async () =>
       'select count(*)::integer as n from public.appointments where email is not null and first_name is not null',
     )
   )[0].n;
+
+/** In the middle of phase 3 the secret names the clone, and then the first user again; who is not named cannot log in. */
+async function alternateUsers(): Promise<void> {
+  const { username } = theWorld().login;
+  await query(`create role ${username}_clone login password 'of the clone' in role ${username}`);
+  const moreBatches = async (number: number) => {
+    const then = await batchesOf(3);
+    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThanOrEqual(then + number);
+  };
+  const rotate = async (from: string, to: string, login: Parameters<typeof setLogin>[0]) => {
+    await query(`alter role ${to} login`);
+    await setLogin(login);
+    // One call may have asked for the secret before; the second after it has not.
+    await moreBatches(2);
+    await query(`alter role ${from} nologin`);
+    await moreBatches(2);
+  };
+  await rotate(username, `${username}_clone`, { username: `${username}_clone`, password: 'of the clone' });
+  await rotate(`${username}_clone`, username, {});
+}
 
 export function operating(): void {
   test('a dry run says GO and writes nothing', async () => {
@@ -166,6 +187,7 @@ export function operating(): void {
     expect(await batchesOf(3)).toBe(during);
     await rolloutJson('resume', '--yes');
     await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(during + 1);
+    await alternateUsers();
     // Back to the plan.
     await rolloutJson('tune', '--batch-rows', 'plan', '--pause-seconds', 'plan', '--yes');
 

@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { alarming } from './alarming.ts';
+import { databases } from './databases.ts';
 import { decrypting } from './decrypting.ts';
 import { deploying } from './deploying.ts';
 import { operating, undoing } from './operating.ts';
@@ -21,3 +22,4 @@ describe('from the console, and by an alarm', stopping);
 describe('alarms and templates', alarming);
 describe('from a pipeline', deploying);
 describe('in another language', decrypting);
+describe('beside databases of other kinds', databases);

@@ -22,7 +22,11 @@ import {
 } from '@aws-sdk/client-cloudwatch';
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { CreateDBInstanceCommand, CreateDBSnapshotCommand, RDSClient } from '@aws-sdk/client-rds';
-import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import {
+  CreateSecretCommand,
+  PutSecretValueCommand,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
 import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
 import {
   ListSubscriptionsCommand,
@@ -63,9 +67,20 @@ interface Outputs {
   readonly UpdatesTopicArn: string;
 }
 
+interface Login {
+  readonly host: string;
+  readonly port: number;
+  readonly username: string;
+  readonly password: string;
+  readonly dbname: string;
+}
+
 interface World {
   readonly directory: string;
   readonly database: pg.Client;
+  /** What the database secret says. */
+  readonly login: Login;
+  readonly databaseSecretArn: string;
   readonly outputs: Outputs;
   /** URLs of the queues that get what the people on call, and the readers of updates, get. */
   readonly queues: Readonly<Record<'onCall' | 'tomorrow' | 'notes' | 'updates', string>>;
@@ -96,10 +111,11 @@ export async function makeWorld(): Promise<void> {
   database = new pg.Client({ connectionString: postgres.url });
   await database.connect();
   await seed(database);
-  const databaseSecretArn = await describeSurroundings(new URL(postgres.url));
+  const login = loginOf(new URL(postgres.url));
+  const databaseSecretArn = await describeSurroundings(login);
   await putVitals();
   vitals = setInterval(() => putVitals().catch(() => undefined), 30_000);
-  const outputs = await deploy(directory, databaseSecretArn);
+  const outputs = await deploy(directory, configOf(databaseSecretArn));
   await awakenAlarms();
   const queues = {
     onCall: await subscribe('pages', outputs.OnCallTopicArn),
@@ -107,7 +123,7 @@ export async function makeWorld(): Promise<void> {
     notes: await subscribe('notes', outputs.NotesTopicArn),
     updates: await subscribe('updates', outputs.UpdatesTopicArn),
   };
-  world = { directory, database, outputs, queues };
+  world = { directory, database, login, databaseSecretArn, outputs, queues };
 }
 
 export async function endWorld(): Promise<void> {
@@ -131,19 +147,31 @@ async function seed(client: pg.Client): Promise<void> {
   await client.query(customers.seed, [customerRows, 0, firstNames]);
 }
 
-/** What would be there before the app: the database with its secret and backup, and a customer's alarm. */
-async function describeSurroundings(url: URL): Promise<string> {
-  const { ARN = '' } = await new SecretsManagerClient().send(
-    new CreateSecretCommand({
-      Name: 'appointments-database',
-      SecretString: JSON.stringify({
-        host: url.hostname,
-        port: Number(url.port),
-        username: decodeURIComponent(url.username),
-        password: decodeURIComponent(url.password),
-        dbname: url.pathname.slice(1),
-      }),
+function loginOf(url: URL): Login {
+  return {
+    host: url.hostname,
+    port: Number(url.port),
+    username: decodeURIComponent(url.username),
+    password: decodeURIComponent(url.password),
+    dbname: url.pathname.slice(1),
+  };
+}
+
+/** What the functions find in the database secret from now on, as a rotation leaves it. */
+export async function setLogin(login: Partial<Login>): Promise<void> {
+  const { databaseSecretArn, login: first } = theWorld();
+  await new SecretsManagerClient().send(
+    new PutSecretValueCommand({
+      SecretId: databaseSecretArn,
+      SecretString: JSON.stringify({ ...first, ...login }),
     }),
+  );
+}
+
+/** What would be there before the app: the database with its secret and backup, and a customer's alarm. */
+async function describeSurroundings(login: Login): Promise<string> {
+  const { ARN = '' } = await new SecretsManagerClient().send(
+    new CreateSecretCommand({ Name: 'appointments-database', SecretString: JSON.stringify(login) }),
   );
   const rds = new RDSClient();
   await rds.send(
@@ -193,38 +221,40 @@ async function putVitals(): Promise<void> {
   );
 }
 
-async function deploy(folder: string, databaseSecretArn: string): Promise<Outputs> {
-  const config = join(folder, 'config.json');
-  await writeFile(
-    config,
-    JSON.stringify({
-      stackName,
-      vpcId: 'vpc-0123456789abcdef0',
-      subnetIds: ['subnet-0123456789abcdef0'],
-      securityGroupId: 'sg-0123456789abcdef0',
-      databaseSecretArn,
-      database: { instanceIdentifier: 'appointments' },
-      databaseTls: 'off',
-      customerAlarms: [customerAlarm],
-      stakeholders: { support: ['support@example.com'], executives: ['executives@example.com'] },
-      approvals: [5],
-      targets: [{ table: 'appointments' }, customers.target],
-      plan: {
-        holdMinutes: holdSeconds / 60,
-        // How fast a shared machine is says nothing here.
-        maxMillisecondsPerRow: 1_000,
-        writeLatency: { maxAddedMilliseconds: 1_000 },
-        phases: { 1: { soakMinutes: 5 }, 2: { soakMinutes: 5 }, 3: { batchRows }, 4: { soakMinutes: 5 } },
-      },
-    }),
-  );
-  const cdk = async (...args: string[]) => {
-    await run(process.execPath, ['node_modules/aws-cdk/bin/cdk', ...args], {
-      maxBuffer: 32 * 1024 * 1024,
-    }).catch((error) => {
-      throw new Error(`cdk ${args[0]} failed:\n${error.stdout}\n${error.stderr}`);
-    });
+function configOf(databaseSecretArn: string) {
+  return {
+    stackName,
+    vpcId: 'vpc-0123456789abcdef0',
+    subnetIds: ['subnet-0123456789abcdef0'],
+    securityGroupId: 'sg-0123456789abcdef0',
+    databaseSecretArn,
+    database: { instanceIdentifier: 'appointments' },
+    databaseTls: 'off',
+    customerAlarms: [customerAlarm],
+    stakeholders: { support: ['support@example.com'], executives: ['executives@example.com'] },
+    approvals: [5],
+    targets: [{ table: 'appointments' }, customers.target],
+    plan: {
+      holdMinutes: holdSeconds / 60,
+      // How fast a shared machine is says nothing here.
+      maxMillisecondsPerRow: 1_000,
+      writeLatency: { maxAddedMilliseconds: 1_000 },
+      phases: { 1: { soakMinutes: 5 }, 2: { soakMinutes: 5 }, 3: { batchRows }, 4: { soakMinutes: 5 } },
+    },
   };
+}
+
+async function cdk(...args: string[]): Promise<void> {
+  await run(process.execPath, ['node_modules/aws-cdk/bin/cdk', ...args], {
+    maxBuffer: 32 * 1024 * 1024,
+  }).catch((error) => {
+    throw new Error(`cdk ${args[0]} failed:\n${error.stdout}\n${error.stderr}`);
+  });
+}
+
+async function deploy(folder: string, settings: ReturnType<typeof configOf>): Promise<Outputs> {
+  const config = join(folder, 'config.json');
+  await writeFile(config, JSON.stringify(settings));
   // Once, for both of the others.
   const assembly = join(folder, 'cdk.out');
   await cdk('synth', '--quiet', '-c', `config=${config}`, '--output', assembly);
@@ -233,6 +263,15 @@ async function deploy(folder: string, databaseSecretArn: string): Promise<Output
   const unattended = ['--require-approval', 'never', '--outputs-file', outputs];
   await cdk('deploy', '--app', assembly, '--all', ...unattended);
   return JSON.parse(await readFile(outputs, 'utf8'))[stackName];
+}
+
+/** One more deployment, of which these settings are others. */
+export async function deployBeside(name: string, settings: object): Promise<void> {
+  const { directory: folder, databaseSecretArn } = theWorld();
+  const config = join(folder, `${name}.json`);
+  await writeFile(config, JSON.stringify({ ...configOf(databaseSecretArn), stackName: name, ...settings }));
+  const output = join(folder, `${name}.out`);
+  await cdk('deploy', '--all', '--require-approval', 'never', '-c', `config=${config}`, '--output', output);
 }
 
 const queueArn = (name: string) => `arn:aws:sqs:us-east-1:000000000000:${name}`;
@@ -278,8 +317,16 @@ export async function setCustomerAlarm(StateValue: 'OK' | 'ALARM'): Promise<void
 export async function rollout(
   ...args: string[]
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  return rolloutOf(stackName, ...args);
+}
+
+/** The same of another stack. */
+export async function rolloutOf(
+  stack: string,
+  ...args: string[]
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
   const tsx = ['--import', import.meta.resolve('tsx'), 'cli/main.ts'];
-  const child = spawn(process.execPath, [...tsx, ...args, '--stack', stackName], {
+  const child = spawn(process.execPath, [...tsx, ...args, '--stack', stack], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const said = { stdout: '', stderr: '' };
