@@ -259,6 +259,8 @@ export const CompleteRolloutInput = z.object({ run: Run });
 export interface CompleteRolloutOutput {
   /** For the notification. */
   readonly summary: string;
+  /** Markdown: of the execution's output, which the notification links. */
+  readonly report: string;
 }
 
 // Rollback ----------------------------------------------------------------------------------------------------------

@@ -4,11 +4,15 @@ import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit } from '../../adapters/postgres/gates/audits.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { missingBefore } from '../../adapters/postgres/runs/phases.ts';
+import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun, holdRun } from '../../adapters/postgres/runs/runs.ts';
+import { readReport } from '../../adapters/postgres/telling/report.ts';
 import { MissingPrerequisite } from '../../core/errors.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
+import { executionLink } from '../../core/telling/links.ts';
+import { reportMessage } from '../../core/telling/report-markdown.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, sessionName, unpublished } from '../step.ts';
 
@@ -44,7 +48,10 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     // Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
     for (const [table, EncryptionPercentage] of coverage)
       await publish(table, { EncryptionPercentage }).catch(unpublished(step));
+    const report = await readReport(client, step.plan, run.id);
+    const execution = executionLink(await readExecution(client, run));
     return {
+      report: report === undefined ? '' : reportMessage(report),
       summary: [
         ...tables.map(plain),
         `New rows are encrypted by the trigger. Run ${run.id}.`,
@@ -53,7 +60,11 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
           ({ number, reason }) =>
             `Key ${number} stays in use: ${reason} The next execution, or encryption_rollout.retire_key, retires it.`,
         ),
-      ].join(' '),
+      ]
+        .join(' ')
+        .concat(
+          `\n\nThe report is in the output of the execution: ${execution}\nAs a page to hand over: ${step.commandLine('report --html report.html')}`,
+        ),
     };
   });
 });

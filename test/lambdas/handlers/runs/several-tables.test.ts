@@ -117,7 +117,13 @@ describe('PrepareDatabase', () => {
     }
     await walkPhase(world, run, 5);
     expect(await judgedIn(run, 5)).toEqual([appointments, staff, suppliers]);
-    const { summary } = await world.invoke('complete-rollout', { run });
+    const { summary, report } = await world.invoke('complete-rollout', { run });
+    // What the execution ends with, and the notification links.
+    expect(report).toMatch(/^# Rollout report: encryption of [^\n]+\n\n## Summary\n/);
+    expect(report).toContain('Complete');
+    expect(summary).toMatch(
+      /\n\nThe report is in the output of the execution: https:\/\/\S+\nAs a page to hand over: npm run rollout -- report --html report\.html --stack Payments$/,
+    );
     for (const said of [
       'public.appointments is encrypted: 380 of 380',
       'public.staff is encrypted: 200 of 200',
