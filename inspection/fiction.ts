@@ -57,7 +57,8 @@ function ofType({ base, labels, isArray }: Column, n: number): unknown {
     case 'name':
       return `text ${n}`;
     case 'character':
-      return 'x';
+      // Cut to its length from the left.
+      return `x${n}`;
     case 'smallint':
       return n % 30_000;
     case 'integer':

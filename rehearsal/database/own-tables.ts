@@ -46,7 +46,7 @@ export async function takeTables(
   fill: number | null,
   say: (text: string) => void,
 ): Promise<RehearsedTable[]> {
-  const filled = new Set<Target>();
+  const filled = new Set<string>();
   for (const target of targets) {
     const { rows: found } = await client.query('select to_regclass($1) is not null as there', [
       tableSql(target),
@@ -55,10 +55,8 @@ export async function takeTables(
       throw new UsageError(
         `Found no table ${targetName(target)} in the database, expected the one of the configuration. Check --config and what was loaded.`,
       );
-    if (fill === null || !(await isEmpty(client, target))) continue;
-    say(`Making ${count(fill)} fictitious rows for ${targetName(target)} …`);
-    await fillTable(client, target, target.columns, fill, say, new Set());
-    filled.add(target);
+    if (fill !== null && (await isEmpty(client, target)))
+      await fillTable(client, target, { targets, rows: fill, say, filled });
   }
   if (fill !== null) for (const target of targets) await bringParents(client, target, target.canary);
   const tables: RehearsedTable[] = [];
@@ -73,7 +71,7 @@ export async function takeTables(
       );
     tables.push({
       target,
-      fresh: filled.has(target),
+      fresh: filled.has(targetName(target)),
       live: typeof live === 'string' ? null : live,
       rows: rows[0].rows,
       rowsWithPii: rows[0].with_pii,
@@ -100,16 +98,22 @@ async function isEmpty(client: pg.Client, name: TableName): Promise<boolean> {
   return rows[0].empty;
 }
 
+interface Filling {
+  readonly targets: readonly Target[];
+  /** For each of the targets; what they refer to gets a few. */
+  readonly rows: number;
+  say(text: string): void;
+  /** Tables that have got rows, or are about to. */
+  readonly filled: Set<string>;
+}
+
 /** Parents first. Rows that the table refuses are left out, and the first reason is told. */
-async function fillTable(
-  client: pg.Client,
-  name: TableName,
-  encrypted: readonly string[],
-  rows: number,
-  say: (text: string) => void,
-  under: Set<string>,
-): Promise<void> {
-  under.add(targetName(name));
+async function fillTable(client: pg.Client, name: TableName, filling: Filling): Promise<void> {
+  const { targets, say, filled } = filling;
+  filled.add(targetName(name));
+  const target = targets.find((each) => targetName(each) === targetName(name));
+  const encrypted = target?.columns ?? [];
+  const rows = target === undefined ? parentRows : filling.rows;
   const { rows: parents } = await client.query<TableName>(
     `select distinct n.nspname as schema, c.relname as table
      from pg_constraint as k join pg_class as c on c.oid = k.confrelid join pg_namespace as n on n.oid = c.relnamespace
@@ -117,8 +121,9 @@ async function fillTable(
     [tableSql(name)],
   );
   for (const parent of parents)
-    if (!under.has(targetName(parent)) && (await isEmpty(client, parent)))
-      await fillTable(client, parent, [], parentRows, say, under);
+    if (!filled.has(targetName(parent)) && (await isEmpty(client, parent)))
+      await fillTable(client, parent, filling);
+  if (target !== undefined) say(`Making ${count(rows)} fictitious rows for ${targetName(target)} …`);
   const fictions = await Fictions.of(client, name, encrypted);
   let refused = 0;
   let reason = '';
