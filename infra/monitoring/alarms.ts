@@ -9,6 +9,7 @@ import {
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
+import { harmless } from '../../lambdas/core/monitoring/alarm-message.ts';
 import { type Alert, alertsOf, type Severity, urgency } from '../../lambdas/core/monitoring/alerts.ts';
 import { type MetricName, metricDimension, metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
@@ -103,7 +104,7 @@ export class Alarms extends Construct {
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} ${urgency[severity]} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
+      alarmDescription: `${story} ${harmless} Until morning: ${urgency[severity]} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
       evaluationPeriods: 1,
     });
     for (const topic of [...(isTold ? [topics[severity]] : []), ...listeners]) {
@@ -117,7 +118,7 @@ export class Alarms extends Construct {
 }
 
 /** Of the 1,024 characters that an alarm's description may have, what is left for names of tables. */
-const nameCharacters = 400;
+const nameCharacters = 300;
 
 function tablesWithin(tables: readonly string[]): string {
   const all = tables.join(', ');

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { readConfig } from '../../../infra/config.ts';
 import { serviceAlerts } from '../../../infra/monitoring/service-alerts.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
+import { harmless } from '../../../lambdas/core/monitoring/alarm-message.ts';
 import { alertsOf, urgency } from '../../../lambdas/core/monitoring/alerts.ts';
 import { metricNamespace, metrics } from '../../../lambdas/core/monitoring/metrics.ts';
 import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
@@ -117,8 +118,10 @@ describe('alarms', () => {
       expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
     const { AlarmDescription, AlarmActions } = alarmOf(name);
     expect(AlarmDescription).toBe(
-      `${story} ${urgency[severity]} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
+      `${story} ${harmless} Until morning: ${urgency[severity]} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
     );
+    // CloudWatch takes 1,024 characters, with the names of many tables and a runbook at a long address.
+    expect(AlarmDescription.length + 300 - 'public.appointments'.length + 200).toBeLessThan(1_024);
     const topic = { page: 'OnCall', tomorrow: 'Tomorrow', note: 'Notes' }[severity];
     const told = alert as { toldByStopRollout?: true };
     expect(AlarmActions).toEqual(told.toldByStopRollout ? undefined : [{ Ref: topicOf(topic) }]);
