@@ -96,7 +96,12 @@ export const allGoesWell: Handlers = {
   Gate: () => ({ verdict: 'GO', reason: '' }),
   EnableTrigger: () => ({ enabled: true }),
   AuditRows: ({ batch = 0 }) => ({ outcome: 'DONE', batch: batch + 1 }),
-  AskPerson: ({ gate }) => ({ hold: 'hold-abc234', subject: 'decide', message: `about ${gate}` }),
+  AskPerson: ({ gate }) => ({
+    hold: 'hold-abc234',
+    subject: 'decide',
+    message: `about ${gate}`,
+    offers: '',
+  }),
   AwaitDecision: ({ token }) => {
     stateMachines.succeedTask(String(token), { decision: 'go' });
   },

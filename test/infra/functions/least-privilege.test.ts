@@ -3,7 +3,7 @@ import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { AwsSolutionsChecks } from 'cdk-nag';
 import { describe, expect, test } from 'vitest';
-import { type GivenConfig, readConfig } from '../../../infra/config.ts';
+import { type GivenConfig, readConfig, regionOf } from '../../../infra/config.ts';
 import { functionNames, functionsInVpc } from '../../../infra/functions/functions.ts';
 import { EncryptionRolloutStack } from '../../../infra/stack.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
@@ -58,8 +58,11 @@ test.each([
   ['the example', { ...config, createVpcEndpoints: true }],
   ['everything', everything],
 ])("cdk-nag's AwsSolutions pack finds nothing in %s but what is acknowledged with a reason", (_, each) => {
-  const app = new App({ analyticsReporting: false });
-  new EncryptionRolloutStack(app, each.stackName, { config: each });
+  // As infra/app.ts has it: with the feature flags, and where the settings are.
+  const { context } = JSON.parse(readFileSync('cdk.json', 'utf8'));
+  const app = new App({ analyticsReporting: false, context });
+  const { region = 'us-east-1' } = regionOf(each) ?? {};
+  new EncryptionRolloutStack(app, each.stackName, { config: each, env: { region } });
   expect(new AwsSolutionsChecks().validateScope(app).violations).toEqual([]);
 });
 
