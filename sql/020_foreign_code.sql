@@ -36,69 +36,70 @@ as $foreign_code$
       ) as part (oid)
       where part.oid <> 0
     ),
-    place (relation, class, object, name) as (
-      select t.tgrelid, 'pg_trigger'::regclass, t.oid, format('trigger %I', t.tgname)
+    -- `is_shared`: the database's own, and so called for all tables.
+    place (relation, class, object, name, is_shared) as (
+      select t.tgrelid, 'pg_trigger'::regclass, t.oid, format('trigger %I', t.tgname), false
       from relation as r
       join pg_trigger as t on t.tgrelid = r.oid
       -- Not again in every partition.
       where not t.tgisinternal and t.tgparentid = 0
       union all
-      select r.oid, 'pg_attrdef', d.oid, format('default of column %I', a.attname)
+      select r.oid, 'pg_attrdef', d.oid, format('default of column %I', a.attname), false
       from relation as r
       join pg_attrdef as d on d.adrelid = r.oid
       join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
       union all
-      select r.oid, 'pg_constraint', o.oid, format('constraint %I', o.conname)
+      select r.oid, 'pg_constraint', o.oid, format('constraint %I', o.conname), false
       from relation as r
       join pg_constraint as o on o.conrelid = r.oid
       union all
-      select r.oid, 'pg_class', i.indexrelid, format('index %s', i.indexrelid::regclass)
+      select r.oid, 'pg_class', i.indexrelid, format('index %s', i.indexrelid::regclass), false
       from relation as r
       join pg_index as i on i.indrelid = r.oid
       union all
-      select r.oid, 'pg_class', r.oid, 'partitioning'
+      select r.oid, 'pg_class', r.oid, 'partitioning', false
       from relation as r
       union all
-      select r.oid, 'pg_rewrite', w.oid, format('rule %I', w.rulename)
+      select r.oid, 'pg_rewrite', w.oid, format('rule %I', w.rulename), false
       from relation as r
       join pg_rewrite as w on w.ev_class = r.oid
       union all
-      select r.oid, 'pg_policy', p.oid, format('policy %I', p.polname)
+      select r.oid, 'pg_policy', p.oid, format('policy %I', p.polname), false
       from relation as r
       join pg_policy as p on p.polrelid = r.oid
       union all
-      select r.oid, 'pg_statistic_ext', s.oid, format('statistics %I', s.stxname)
+      select r.oid, 'pg_statistic_ext', s.oid, format('statistics %I', s.stxname), false
       from relation as r
       join pg_statistic_ext as s on s.stxrelid = r.oid
       union all
       -- Of the database, and told of once.
-      select r.oid, 'pg_event_trigger', e.oid, format('event trigger %I, at DDL', e.evtname)
+      select r.oid, 'pg_event_trigger', e.oid, format('event trigger %I, at DDL', e.evtname), true
       from relation as r
       cross join pg_event_trigger as e
       where not r.relispartition and e.evtenabled <> 'D'
       union all
       -- Whoever owns a type says how it becomes text and is made of it. Types of PostgreSQL's have casts of its own.
-      select t.relation, 'pg_cast', c.oid, format('cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
+      select t.relation, 'pg_cast', c.oid, format('cast from %s to %s', c.castsource::regtype, c.casttarget::regtype), false
       from type as t
       join pg_type as y on y.oid = t.oid and y.typnamespace <> 'pg_catalog'::regnamespace
       join pg_cast as c on t.oid in (c.castsource, c.casttarget)
       union all
-      select t.relation, 'pg_type', t.oid, format('type %s', t.oid::regtype)
+      select t.relation, 'pg_type', t.oid, format('type %s', t.oid::regtype), false
       from type as t
       union all
-      select t.relation, 'pg_constraint', o.oid, format('constraint %I of type %s', o.conname, t.oid::regtype)
+      select t.relation, 'pg_constraint', o.oid, format('constraint %I of type %s', o.conname, t.oid::regtype), false
       from type as t
       join pg_constraint as o on o.contypid = t.oid
     ),
-    code (relation, name, function) as (
-      select p.relation, p.name, f.oid
+    code (relation, name, is_shared, function) as (
+      select p.relation, p.name, p.is_shared, f.oid
       from place as p
       join pg_depend as d on d.classid = p.class and d.objid = p.object
       left join pg_operator as o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
       join pg_proc as f on f.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end
       union
       -- What a function with a body that was parsed when it was made calls itself.
-      select c.relation, c.name, d.refobjid
+      select c.relation, c.name, c.is_shared, d.refobjid
       from code as c
       join pg_depend as d on d.classid = 'pg_proc'::regclass and d.objid = c.function and d.refclassid = 'pg_proc'::regclass
     ),
@@ -122,7 +123,7 @@ as $foreign_code$
       'alter function %s owner to %s;', f.oid::regprocedure,
       -- Whom all trust, where it is called for all of them.
       case
-        when starts_with(c.name, 'event trigger ')
+        when c.is_shared
           then coalesce((select nspowner::regrole::text from pg_namespace where nspname = 'encryption_rollout'), quote_ident(current_user))
         else r.relowner::regrole::text
       end
