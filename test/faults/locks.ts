@@ -123,8 +123,8 @@ export const locks: readonly Fault[] = [
     async run(scene) {
       const app = await scene.session();
       await app.client.query(`
-        create table public.counters (n integer);
-        insert into public.counters values (0);
+        create table public.counters (id integer primary key default 1, n integer);
+        insert into public.counters (n) values (0);
         create function public.count_update() returns trigger language plpgsql as $$
         begin update public.counters set n = n + 1; return new; end $$;
         create trigger count_update before update of pii_iv on public.appointments
