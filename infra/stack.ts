@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Annotations, CfnOutput, RemovalPolicy, Stack, type StackProps, Tags, Token } from 'aws-cdk-lib';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Secret } from 'aws-cdk-lib/aws-secretsmanager';
@@ -33,6 +34,8 @@ import { Chat } from './telling/chat.ts';
 import { Notifications } from './telling/notifications.ts';
 import { PageMachine } from './telling/page-machine.ts';
 import { StatusUpdates } from './telling/status-updates.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
 const everythingButHexDigits = Array.from({ length: 94 }, (_, index) => String.fromCharCode(33 + index))
   .join('')
@@ -215,6 +218,7 @@ export class EncryptionRolloutStack extends Stack {
       alarms: [...names.heardAlarms, ...config.customerAlarms],
     });
 
+    new CfnOutput(this, 'Version', { description: 'Of what is deployed', value: version });
     new CfnOutput(this, 'StateMachineArn', {
       description: 'Start an execution of this to start or to resume the rollout',
       value: rollout.stateMachineArn,

@@ -16,7 +16,8 @@ import { type Deployment, placeOf } from './deployment.ts';
 const barCells = 40;
 const colours = { ACTIVE: pc.green, STOPPING: pc.yellow, STOPPED: pc.red, COMPLETED: pc.green };
 
-export type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'isRehearsal' | 'commandLine'>;
+export type Place = Pick<Deployment, 'stack' | 'account' | 'region' | 'isRehearsal' | 'commandLine'> &
+  Partial<Pick<Deployment, 'outputs'>>;
 
 /** The screen of `status`. `place`: where the stack is. */
 export function statusScreen(records: RolloutStatus, place: Place, now: Date): string {
@@ -38,6 +39,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
     ...noticeLines(status, now),
     '',
     ...detailLines(status, run, now),
+    ...(place.outputs?.Version === undefined ? [] : [`Version     ${visible(place.outputs.Version)}`]),
     ...nextLines(status, run, place),
   ].join('\n');
 }

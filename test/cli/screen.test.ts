@@ -60,6 +60,11 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
     );
   });
 
+  test('names the version that is deployed', () => {
+    const outputs = { Version: '1.2.3' };
+    expect(plain(statusScreen(status, { ...place, outputs }, now))).toContain('\nVersion     1.2.3');
+  });
+
   test('of a rotation in all tables says so once', () => {
     const tables = ofSeveral.tables.map((table) => ({ ...table, purpose: 'rotate' as const }));
     const screen = plain(statusScreen({ ...ofSeveral, tables }, place, now));

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
@@ -308,4 +308,9 @@ test('Monitor runs when the server is back, and every five minutes', () => {
     Targets: [Match.objectLike({ Input: '{}' })],
   });
   template.hasResourceProperties('AWS::Scheduler::Schedule', { ScheduleExpression: 'rate(5 minutes)' });
+});
+
+test('the version of the project is an output', () => {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
+  template.hasOutput('Version', { Value: version });
 });
