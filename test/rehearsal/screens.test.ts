@@ -45,7 +45,8 @@ function withoutWhatVaries(screen: string): string {
     .replace(/(?<=slowest )[\d.]+ m?s/g, '## ms')
     .replace(/(?<=has )\d+(?= of 25,000)/g, '###')
     .replace(/6 h 3\d min(?= on AWS)/g, '6 h 3# min')
-    .replace(/(?<=\), )(?:\d+ min )?[\d.]+ s(?=\s+here)/g, '## s');
+    .replace(/(?<=execution:EncryptionRollout:rehearsal-)[\da-f]{12}/g, '############')
+    .replace(/(?<=\), )(?:\d+\s+min\s+)?[\d.]+\s+s\s+here/g, '## s here');
 }
 
 describe.each(['at-80', 'at-120', 'piped'])('the screen of a rehearsal, %s', (name) => {
@@ -61,7 +62,9 @@ describe.each(['at-80', 'at-120', 'piped'])('the screen of a rehearsal, %s', (na
 it.each([80, 120])('at %d columns no line is longer than the window', (columns) => {
   const lines = (screens[`at-${columns}`] ?? '').split('\n');
   expect(lines.length).toBeGreaterThan(30);
-  expect(lines.filter((line) => line.length > columns)).toEqual([]);
+  // A link that is longer stands alone: broken, it would lead nowhere.
+  const isLink = (line: string) => /^ *https:\/\/\S+$/.test(line);
+  expect(lines.filter((line) => line.length > columns && !isLink(line))).toEqual([]);
 });
 
 it('is about 40 lines in all, each gate one of them', () => {
