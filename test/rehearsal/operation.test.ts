@@ -29,6 +29,42 @@ async function asked(rehearsal: Rehearsal, gate: string): Promise<string> {
   return (await rehearsal.until(question))[1] ?? '';
 }
 
+/** util-linux's: what makes a terminal of its own, without a native module. */
+const hasScript = spawnSync('script', ['--version']).stdout?.toString().includes('util-linux') === true;
+
+// First, since it completes: what is stopped below is resumed by whoever comes next.
+it.skipIf(!hasScript)(
+  'is watched in a terminal of 80 columns, to its end, and answered by keys',
+  async () => {
+    const rehearsal = bench.start('--rows', '600', '--approvals', '2,4');
+    await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
+    const watch = bench.rolloutInTerminal(80, 24, 'status', '--watch', '--rehearsal');
+    const screen = new Screen(80, 24);
+    watch.child.stdout?.setEncoding('utf8').on('data', (drawn) => screen.write(drawn));
+    const said = (text: string) =>
+      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 60_000 });
+    const answer = async (phase: string) => {
+      await said(`no-go. ${phase}: Approval So far: `);
+      watch.child.stdin?.write('g');
+      await said('with go. Press y to do so');
+      watch.child.stdin?.write('y');
+    };
+    await answer('Phase 2 Expanded Batch');
+    await answer('Phase 4 Enable Trigger');
+    expect(await rehearsal.exit(), rehearsal.output).toBe(0);
+    expect(await watch.exit(), watch.output).toBe(0);
+
+    const frames = framesOf(watch.output, 80, 24);
+    for (const frame of frames) {
+      // Nothing is left over of the frames before, and nothing has scrolled away.
+      expect(frame.split('\n')[0]).toBe('public.appointments, rehearsal on this machine');
+      expect(frame.match(/^(ACTIVE|COMPLETED) /gm), frame).toHaveLength(1);
+    }
+    expect(frames.at(-1)).toMatch(/^COMPLETED /m);
+  },
+  300_000,
+);
+
 it('is operated as a deployment is: approvals, a pause, another pace, a question, and an abort', async () => {
   const rehearsal = bench.start('--rows', '600', '--approvals', '2,4', '--fault', 'no-metric');
   const approval = await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
@@ -63,41 +99,6 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
     stderr: expect.stringContaining('Found no rehearsal under way in this directory'),
   });
 }, 300_000);
-
-/** util-linux's: what makes a terminal of its own, without a native module. */
-const hasScript = spawnSync('script', ['--version']).stdout?.toString().includes('util-linux') === true;
-
-it.skipIf(!hasScript)(
-  'is watched in a terminal of 80 columns, to its end, and answered by keys',
-  async () => {
-    const rehearsal = bench.start('--rows', '600', '--approvals', '2,4');
-    await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
-    const watch = bench.rolloutInTerminal(80, 24, 'status', '--watch', '--rehearsal');
-    const screen = new Screen(80, 24);
-    watch.child.stdout?.setEncoding('utf8').on('data', (drawn) => screen.write(drawn));
-    const said = (text: string) =>
-      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 60_000 });
-    const answer = async (phase: string) => {
-      await said(`no-go. ${phase}: Approval So far: `);
-      watch.child.stdin?.write('g');
-      await said('with go. Press y to do so');
-      watch.child.stdin?.write('y');
-    };
-    await answer('Phase 2 Expanded Batch');
-    await answer('Phase 4 Enable Trigger');
-    expect(await rehearsal.exit(), rehearsal.output).toBe(0);
-    expect(await watch.exit(), watch.output).toBe(0);
-
-    const frames = framesOf(watch.output, 80, 24);
-    for (const frame of frames) {
-      // Nothing is left over of the frames before, and nothing has scrolled away.
-      expect(frame.split('\n')[0]).toBe('public.appointments, rehearsal on this machine');
-      expect(frame.match(/^(ACTIVE|COMPLETED) /gm), frame).toHaveLength(1);
-    }
-    expect(frames.at(-1)).toMatch(/^COMPLETED /m);
-  },
-  300_000,
-);
 
 /** What was in the window before each time that it was drawn anew, and in the end. */
 function framesOf(output: string, columns: number, rows: number): string[] {
