@@ -57,8 +57,9 @@ begin
       raise;
     end if;
     get stacked diagnostics v_constraint = constraint_name, v_context = pg_exception_context;
-    -- Syntax, names, types and rights: a row's fault only where a function of the application's was at work.
-    if left(sqlstate, 2) = '42'
+    -- Syntax, names, types and rights: a row's fault only where a function of the application's was at work, or a rule (42P17: it
+    -- leads back to itself).
+    if left(sqlstate, 2) = '42' and sqlstate <> '42P17'
       and coalesce(substring(v_context from 'function "?([^\s("]+)'), 'encryption_rollout.') like 'encryption\_rollout.%'
     then
       raise;
