@@ -148,7 +148,7 @@ describe('PostRolloutChecks', () => {
 
 describe('StatusUpdates', () => {
   const tell = async (due: boolean, security: boolean) => {
-    answers.WriteUpdate = () => ({ due, security, subject: 'Phase 1', message: '5 %' });
+    answers.WriteUpdate = () => ({ due, security, subject: 'Phase 1', message: '5 %', offers: '{}' });
     expect(await execute('StatusUpdates')).toMatchObject({ status: 'SUCCEEDED' });
     return notes;
   };
@@ -173,7 +173,13 @@ describe('StatusUpdates', () => {
 
   test('go to the followers alone where the security team has no address', async () => {
     const other = machinesOf(synthesizeRollout(parseConfig(example, 'test')));
-    answers.WriteUpdate = () => ({ due: true, security: true, subject: 'Phase 1', message: '5 %' });
+    answers.WriteUpdate = () => ({
+      due: true,
+      security: true,
+      subject: 'Phase 1',
+      message: '5 %',
+      offers: '{}',
+    });
     expect(await execute('StatusUpdates', {}, other)).toMatchObject({ status: 'SUCCEEDED' });
     expect(notes).toEqual(['Updates: Phase 1: 5 %']);
   });
