@@ -90,7 +90,11 @@ try {
       `  bare UPDATE, constant bytes      ${perSecond(baselines.bareUpdate)}`,
       `  encrypt_batch back to back       ${perSecond(baselines.encryptBatch)}`,
       `  rollout, phases 3 and 5          ${perSecond(phases.rowsPerSecond)}, ${result.ofBackToBack.toFixed(2)} of back to back`,
-      `  last tenth of its batches        ${phases.lastTenthOverFirst.toFixed(2)} of the first, in time for a row`,
+      ...(phases.lastTenthOverFirst === null
+        ? []
+        : [
+            `  last tenth of its batches        ${phases.lastTenthOverFirst.toFixed(2)} of the first, in time for a row`,
+          ]),
       ...(sessions === 0
         ? []
         : [
@@ -163,7 +167,7 @@ async function timed(work: () => Promise<void>): Promise<number> {
 /** Of phases 3 and 5: rows over the time from the first batch's beginning to the last one's end; and how batches changed. */
 async function readBatches(
   client: pg.Client,
-): Promise<{ rowsPerSecond: number; lastTenthOverFirst: number }> {
+): Promise<{ rowsPerSecond: number; lastTenthOverFirst: number | null }> {
   const { rows } = await client.query(
     `with batches as (
        select *, ntile(10) over (partition by phase order by started_at) as tenth
