@@ -30,6 +30,9 @@ export function sectionOf(runbook: string, heading: string): string | undefined 
 /** Of the shipped table. What names one of them is about a table. */
 const shipped = /public\.appointments|encrypt_appointment_pii|email_encrypted|pii_iv/;
 
+/** What is done to one column stands once for each. */
+const ofOneColumn = /^UPDATE public\.appointments SET email(?:_encrypted = NULL WHERE| = ).*\n/gm;
+
 /** The text for this deployment: what is about a table once for each of its tables, under its names. */
 export function filledIn(text: string, { stack, account, region, tables }: Names): string {
   const named = text
@@ -67,6 +70,17 @@ function forTable(
       ? `WHERE ${only} = '…'`
       : `WHERE (${key.join(', ')}) = (${key.map(() => "'…'").join(', ')})`;
   return text
+    .replace(ofOneColumn, (line) =>
+      columns
+        .map((column, at) =>
+          line
+            .replaceAll('email_encrypted', sealed[at] ?? '')
+            .replace(/\bemail\b/g, () => column)
+            .replace('pii_iv, id)', () => `pii_iv, ${key.join(', ')})`)
+            .replace('decrypt_appointments_', () => `decrypt_${name.split('.').at(-1)}_`),
+        )
+        .join(''),
+    )
     .replaceAll(
       'email_encrypted = NULL, e164_encrypted = NULL, first_name_encrypted = NULL',
       sealed.map((column) => `${column} = NULL`).join(', '),

@@ -37,6 +37,20 @@ describe('the runbook for a deployment', () => {
     );
   });
 
+  test('has a statement for each column that is written alone', () => {
+    const drifted = filled('TableDrifted');
+    for (const [column, sealed] of [
+      ['mail', 'mail_encrypted'],
+      ['phone', 'phone_encrypted'],
+    ])
+      expect(drifted).toContain(
+        `UPDATE sales.users SET ${column} = public.decrypt_users_pii_with_iv_logged(${sealed}, iv, tenant, number) WHERE ${column} IS NULL AND ${sealed} IS NOT NULL;\n`,
+      );
+    expect(drifted).toContain(
+      'UPDATE sales.orders SET phone_encrypted = NULL WHERE phone IS NULL AND phone_encrypted IS NOT NULL;',
+    );
+  });
+
   test('names the stack, and nothing of the shipped table, under any heading', () => {
     expect(filled('ChecksFailed')).toContain(
       'arn:aws:states:eu-west-1:123456789012:stateMachine:Clinic-PostRolloutChecks',
