@@ -11,8 +11,8 @@ export function widthOf(out: Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>): num
   return out.isTTY && out.columns > 0 ? Math.min(widest, Math.max(40, out.columns)) : usualWidth;
 }
 
-/** What people copy, to the end of the line: broken, it is of no use. The second is how cli/package/build.ts spells the first. */
-const copied = /npm (?:run|start)\b.*|(?<=^|: )npm run rollout -- .*|\S*(?:arn:|https?:\/\/)\S*/g;
+/** What people copy, to the end of the line: broken, it is of no use. The second is how cli/package/own-name.ts spells the first. */
+const copied = /npm (?:run|start)\b.*|(?<=^ *|: )npm run rollout -- .*|\S*(?:arn:|https?:\/\/)\S*/g;
 
 /** Whether somebody would copy from it. */
 export function isCopied(line: string): boolean {

@@ -1,22 +1,12 @@
 /** `npm pack` runs it: bundles the command line, with what it reads, into dist/, so that the package depends on none. */
-import { chmodSync, cpSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build } from 'esbuild';
+import { ownName, withOwnName } from './own-name.ts';
 
 const here = import.meta.dirname;
 const root = path.join(here, '..', '..');
 const dist = path.join(here, 'dist');
-
-/** What people are told to type: here the command has a name of its own. */
-const ownName: Plugin = {
-  name: 'own-name',
-  setup({ onLoad }) {
-    onLoad({ filter: /\.ts$/ }, ({ path: file }) => ({
-      loader: 'ts',
-      contents: readFileSync(file, 'utf8').replace(/npm run (?:--silent )?rollout --/g, 'rollout'),
-    }));
-  },
-};
 
 rmSync(dist, { recursive: true, force: true });
 await build({
@@ -42,5 +32,10 @@ await build({
   logLevel: 'error',
 });
 chmodSync(path.join(dist, 'rollout.mjs'), 0o755);
-for (const read of ['sql', 'docs/runbook.md', 'config/schema.json'])
+for (const read of ['sql', 'config/schema.json'])
   cpSync(path.join(root, read), path.join(dist, read), { recursive: true });
+mkdirSync(path.join(dist, 'docs'));
+writeFileSync(
+  path.join(dist, 'docs/runbook.md'),
+  withOwnName(readFileSync(path.join(root, 'docs/runbook.md'), 'utf8')),
+);

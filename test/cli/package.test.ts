@@ -70,6 +70,15 @@ it('says its version, and calls itself by its name', () => {
   expect(
     readFileSync(path.join(directory, 'node_modules/encryption-rollout-cli/dist/rollout.mjs'), 'utf8'),
   ).not.toMatch(/npm run (--silent )?rollout/);
+  const installed = path.join(directory, 'node_modules/encryption-rollout-cli/dist/docs/runbook.md');
+  const runbook = readFileSync(installed, 'utf8');
+  expect(runbook).toContain('`rollout status`');
+  expect(runbook).not.toMatch(/npm run (--silent )?rollout/);
+});
+
+it('asks for the Node that its prompts ask for', () => {
+  const { engines } = json(path.join(root, 'node_modules/@inquirer/prompts/package.json'));
+  expect(json(path.join(source, 'package.json')).engines).toEqual(engines);
 });
 
 it('lists the runbook without a deployment, and says what it lacks to reach one', () => {

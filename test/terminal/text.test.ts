@@ -1,8 +1,10 @@
 import { stripVTControlCharacters } from 'node:util';
+import { build } from 'esbuild';
 import { expect, test } from 'vitest';
 import { statusScreen } from '../../cli/aws/screen.ts';
+import { ownName } from '../../cli/package/own-name.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { inWindow } from '../../terminal/text.ts';
+import { inWindow, isCopied } from '../../terminal/text.ts';
 import { status } from '../cli/status.ts';
 
 const place = {
@@ -31,4 +33,27 @@ test.each([80, 120])('at %d columns no line of a status is longer, but for what 
   // A pipe gets lines as they are.
   expect(inWindow(text, { isTTY: false, columns })).toBe(text);
   expect(shown.replaceAll(/\s+/g, ' ')).toBe(text.replaceAll(/\s+/g, ' '));
+});
+
+test('an indented command is not broken, in the checkout nor in the package', async () => {
+  const { outputFiles } = await build({
+    entryPoints: ['terminal/text.ts'],
+    plugins: [ownName],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    write: false,
+  });
+  const [{ text: bundled } = { text: '' }] = outputFiles;
+  const packaged: { inWindow: typeof inWindow; isCopied: typeof isCopied } = await import(
+    `data:text/javascript,${encodeURIComponent(bundled)}`
+  );
+  const long = `decide hold-7k2m9q go --reason ${'x'.repeat(90)} --stack EncryptionRollout`;
+  for (const [text, command] of [
+    [{ inWindow, isCopied }, `  npm run rollout -- ${long}`],
+    [packaged, `  rollout ${long}`],
+  ] as const) {
+    expect(text.isCopied(command), command).toBe(true);
+    expect(text.inWindow(command, { isTTY: true, columns: 80 })).toBe(command);
+  }
 });
