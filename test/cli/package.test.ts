@@ -51,6 +51,8 @@ it('is small, depends on nothing, and has the version of the project', () => {
   const others = packed.files.map(({ path: file }) => file).filter((file) => !file.startsWith('dist/sql/'));
   expect(others.sort()).toEqual([
     'README.md',
+    'dist/LICENSE',
+    'dist/THIRD-PARTY.txt',
     'dist/config/schema.json',
     'dist/docs/runbook.md',
     'dist/rollout.mjs',
@@ -74,6 +76,16 @@ it('says its version, and calls itself by its name', () => {
   const runbook = readFileSync(installed, 'utf8');
   expect(runbook).toContain('`rollout status`');
   expect(runbook).not.toMatch(/npm run (--silent )?rollout/);
+});
+
+it('passes on the licences of what is bundled', () => {
+  const notices = readFileSync(path.join(source, 'dist/THIRD-PARTY.txt'), 'utf8');
+  for (const name of ['pg', 'commander', '@inquirer/prompts', '@aws-sdk/client-sfn']) {
+    const { version } = json(path.join(root, 'node_modules', name, 'package.json'));
+    const licence = readFileSync(path.join(root, 'node_modules', name, 'LICENSE'), 'utf8').trim();
+    expect(notices).toMatch(new RegExp(`^${name} ${version}: `, 'm'));
+    expect(notices).toContain(licence);
+  }
 });
 
 it('asks for the Node that its prompts ask for', () => {
