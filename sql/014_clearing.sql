@@ -41,8 +41,8 @@ as $$
   )
 $$;
 
--- Clears the rows at the TIDs $2 that nobody has locked. ($1 is what write_rows passes besides.) The guard stays out of it:
--- no plaintext changes. An IV that a kept value needs is kept with it.
+-- Clears the rows at the TIDs $2 that nobody has locked. ($1 is what write_rows passes besides.) The guard stays out of it,
+-- as a batch says of itself that it is one. An IV that a kept value needs is kept with it.
 create function encryption_rollout.clear_rows_sql(p_target encryption_rollout.targets, p_leaf text)
 returns text
 language sql

@@ -103,7 +103,7 @@ begin
         else format('partition %s of %s', encryption_rollout.relation_sql(u.leaf), p_target)
       end,
       'rows that were written without the guard', 'rows whose ciphertext was looked at since',
-      'Monitor looks at them when it counts the table, an execution with its next batch. What does not open is sealed anew.',
+      'Monitor looks at them in its next call, an execution with its next batch. What does not open is sealed anew.',
       false
     from encryption_rollout.unknown_leaves(v_present) as u
     where pg_relation_size(u.leaf) > 0 and encryption_rollout.is_complete(v_present);

@@ -80,6 +80,10 @@ test('goes through the rollout while its partitions change, and is watched and e
     insert into public.visits (email, created_at) values ('later@example.com', '2028-02-01 00:00Z');
     update public.visits set created_at = created_at + interval '3 years' where id between 311 and 320`);
   expect(await violations()).toEqual([]);
+  // Not even where no count is due.
+  world.aws.metrics.length = 0;
+  await world.invoke('monitor', {});
+  expect(metricsOf(world, `Payments/${visits}`, 'Drift')).toEqual([0]);
   expect(await monitored('EncryptionPercentage')).toEqual([100]);
   expect(await monitored('TriggerFailures')).toEqual([0]);
 
