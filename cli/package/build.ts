@@ -53,6 +53,10 @@ const notices = [...bundled].sort().map((directory) => {
   return [
     `${name} ${version}: ${license}`,
     ...texts.map((file) => readFileSync(path.join(directory, file), 'utf8').trim()),
+    // Some have theirs at the end of what they say of themselves.
+    ...(texts.length === 0
+      ? (/^## licen[cs]e\n[\s\S]*/im.exec(readFileSync(path.join(directory, 'README.md'), 'utf8')) ?? [])
+      : []),
   ].join('\n\n');
 });
 writeFileSync(path.join(dist, 'THIRD-PARTY.txt'), `${notices.join(`\n\n${'-'.repeat(80)}\n\n`)}\n`);

@@ -86,6 +86,7 @@ it('passes on the licences of what is bundled', () => {
     expect(notices).toMatch(new RegExp(`^${name} ${version}: `, 'm'));
     expect(notices).toContain(licence);
   }
+  expect(notices).toMatch(/^pgpass \S+: MIT\n\n## License\n[\s\S]{0,200}Permission is hereby granted/m);
 });
 
 it('asks for the Node that its prompts ask for', () => {
