@@ -564,3 +564,27 @@ describe('the guard on inserts', () => {
     expect(await guarded()).toBe(false);
   });
 });
+
+test('two SERIALIZABLE transactions that write rows of their own both commit, and are named', async () => {
+  await client.query(
+    `select encryption_rollout.install_key(1, decode(repeat('0f', 32), 'hex'))
+     where not exists (select from encryption_rollout.keys)`,
+  );
+  await setTrigger(true);
+  const [one, other] = [await database.connect(), await database.connect()];
+  for (let period = 0; period < 3; period++) {
+    for (const session of [one, other]) await session.query('begin isolation level serializable');
+    // By turns, twice each: nobody's name is there when the first of them looks.
+    for (const session of [one, other, one, other]) await insert(`p${period}@example.com`, session);
+    for (const session of [one, other]) await session.query('commit');
+    const { rows } = await client.query(
+      'select count(*)::integer as n, min(role) = session_user as named from encryption_rollout.trigger_writers',
+    );
+    expect(rows).toEqual([{ n: 2, named: true }]);
+    await client.query('delete from encryption_rollout.trigger_writers');
+  }
+  const { rows } = await client.query(
+    'select count(*)::integer as n from public.appointments where email_encrypted is not null',
+  );
+  expect(rows).toEqual([{ n: 12 }]);
+});
