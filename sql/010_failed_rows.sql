@@ -6,6 +6,8 @@ create table encryption_rollout.failed_rows (
   row_key text not null,
   sqlstate text not null,
   failed_at timestamptz not null default clock_timestamp(),
+  -- Leaves were looked at again without it: it may be one that is sealed, and stale.
+  was_passed_over boolean not null default false,
   primary key (target, row_key)
 );
 
@@ -270,12 +272,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_forgotten bigint;
+  v_were_passed_over boolean;
 begin
   perform encryption_rollout.require_target(p_target);
-  delete from encryption_rollout.failed_rows where target = p_target;
-  get diagnostics v_forgotten = row_count;
+  with forgotten as (
+    delete from encryption_rollout.failed_rows where target = p_target returning was_passed_over
+  )
+  select count(*), bool_or(was_passed_over) into v_forgotten, v_were_passed_over from forgotten;
   if v_forgotten > 0 then
     update encryption_rollout.cursors set dirty = true where target = p_target and purpose = 'encrypt';
+  end if;
+  if v_were_passed_over then
+    delete from encryption_rollout.leaves where target = p_target;
   end if;
   return v_forgotten;
 end

@@ -476,6 +476,7 @@ begin
     select target, leaf, guard from encryption_rollout.cursors where target = p_target and purpose = 'check' and guard is not null
     on conflict (target, leaf) do update set guard = excluded.guard;
     delete from encryption_rollout.cursors where target = p_target and purpose = 'check';
+    update encryption_rollout.failed_rows set was_passed_over = true where target = p_target;
   end if;
   if encrypted > 0 then
     insert into encryption_rollout.key_access (purpose, target, uses) values ('batch', v_target.name, encrypted);

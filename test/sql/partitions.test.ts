@@ -476,6 +476,19 @@ describe('a partition that comes back', () => {
     expect(await violations(false)).toEqual([]);
   });
 
+  test('is looked at once more when rows of it that failed are tried again', async () => {
+    await client.query(`
+      ${detach}; ${edits}; ${attach};
+      create function crm.refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+      create trigger refuse before update on crm.people_0 for each row when (new.id = 1) execute function crm.refuse()`);
+    await encryptAll();
+    expect(await rowsOf('select row_key from encryption_rollout.failed_rows')).toHaveLength(1);
+    await client.query('drop trigger refuse on crm.people_0');
+    await one('select encryption_rollout.forget_failed_rows($1)', [name]);
+    await encryptAll();
+    expect(await violations(false)).toEqual([]);
+  });
+
   test('is told of where the table is complete, until it was looked at', async () => {
     await setTrigger(true);
     await client.query(`
