@@ -105,5 +105,5 @@ async function abort(by: string, reason: string, client: pg.Client): Promise<str
     `Aborted by ${by}: ${reason || 'no reason given'}`,
     'AbortedByOperator',
   );
-  return 'The execution is stopped. Its rollback cancels the batches and switches the triggers off, within five minutes at most, and a page says when it has.';
+  return 'The execution is stopped. Its rollback cancels the batches and switches off the triggers that the rollout has switched on, within five minutes at most, and a page says when it has.';
 }

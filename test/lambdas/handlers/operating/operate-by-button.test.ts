@@ -107,6 +107,8 @@ test('pauses, and lets it go on', async () => {
 test('aborts: the execution ends, with who wanted it and why', async () => {
   const page = await press('Abort');
   expect(page).toContain('The execution is stopped.');
+  // A rotation leaves the triggers on.
+  expect(page).toContain('switches off the triggers that the rollout has switched on');
   expect(world.aws.executions.get(execution)).toEqual({
     status: 'ABORTED',
     cause: `Aborted by ${by}: checkout is slow`,
