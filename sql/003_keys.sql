@@ -15,7 +15,7 @@ create table encryption_rollout.keys (
 );
 
 -- Who used the key, for what. A batch's use is one row, a value's that was opened as well; a trigger's uses are summed up by the hour (see
--- trigger_uses), and all of them by the day when they are old.
+-- trigger_uses), and all of them by the day (UTC) when the whole day is old.
 create table encryption_rollout.key_access (
   id bigint generated always as identity primary key,
   accessed_at timestamptz not null default clock_timestamp(),

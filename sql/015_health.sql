@@ -257,8 +257,8 @@ begin
 end
 $$;
 
--- Sums up to p_limit of the oldest uses of this age into one for each day, role, purpose, table and outcome, without row and column. Returns
--- how many; fewer than p_limit when no more are left.
+-- Sums up to p_limit of the oldest uses of this age into one for each day (UTC), role, purpose, table and outcome, without row and column; a
+-- day that takes several calls has one of each call. Returns how many; fewer than p_limit when no more are left.
 create function encryption_rollout.sum_key_access(p_older_than interval, p_limit integer)
 returns bigint
 language sql
@@ -268,7 +268,9 @@ as $$
     delete from encryption_rollout.key_access
     where id in (
       select id from encryption_rollout.key_access
-      where accessed_at < clock_timestamp() - p_older_than and not is_sum and purpose in ('batch', 'clear', 'trigger', 'decrypt')
+      -- Days that are over: of one that grows old meanwhile, each call would make a sum of its last minutes.
+      where accessed_at < date_trunc('day', clock_timestamp() - p_older_than, 'UTC')
+        and not is_sum and purpose in ('batch', 'clear', 'trigger', 'decrypt')
       order by accessed_at
       limit p_limit
       for update skip locked
@@ -323,8 +325,8 @@ returns table (
   accessed_by text,
   purpose text,
   target text,
-  -- Records of its use: of a batch or a value that was opened one each, of triggers one for an hour, of what is older than 90 days one for
-  -- a day. `values_used`: rows or values that it was used for.
+  -- Records of its use: of a batch or a value that was opened one each, of triggers one for an hour, of whole days (UTC) that are older
+  -- than 90 days one for a day. `values_used`: rows or values that it was used for.
   access_count bigint,
   values_used bigint,
   failure_count bigint,

@@ -313,6 +313,30 @@ describe('the main trigger', () => {
       await client.query('reset lock_timeout');
     });
 
+    test('are summed up once for a day, however often they are looked at while it grows old', async () => {
+      for (const hour of ['09', '10', '11'])
+        await client.query(
+          "insert into encryption_rollout.key_access (accessed_at, accessed_by, purpose, target) values ($1, 'a', 'trigger', 'public.appointments')",
+          [`2026-01-05T${hour}:00:00Z`],
+        );
+      const summedBefore = async (limit: string) => {
+        await client.query(
+          'select encryption_rollout.sum_key_access(clock_timestamp() - $1::timestamptz, 100)',
+          [limit],
+        );
+        return (
+          await client.query(
+            "select uses::int, is_sum from encryption_rollout.key_access where purpose = 'trigger'",
+          )
+        ).rows;
+      };
+      const each = Array(3).fill({ uses: 1, is_sum: false });
+      for (const hour of ['09', '10', '11'])
+        expect(await summedBefore(`2026-01-05T${hour}:30:00Z`)).toEqual(each);
+      for (const hour of ['09', '10'])
+        expect(await summedBefore(`2026-01-06T${hour}:00:00Z`)).toEqual([{ uses: 3, is_sum: true }]);
+    });
+
     test('are summed up by the day when they are old, and none is lost', async () => {
       for (const [days, by] of [
         [100, 'a'],
