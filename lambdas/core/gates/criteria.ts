@@ -5,7 +5,7 @@
 
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
-import { duration } from '../telling/time.ts';
+import { duration, durationBeside } from '../telling/time.ts';
 import { type Criterion, criterion, none, number } from './judgement.ts';
 
 /** Errors recorded for the table since a phase began. */
@@ -153,22 +153,25 @@ export function writeLatencyCriterion(
 ): Criterion {
   const told = (milliseconds: number | undefined) =>
     milliseconds === undefined ? 'not measured' : duration(milliseconds, 'ms');
+  const added = on === undefined || off === undefined ? 0 : on - off;
+  const more = durationBeside(added, limit, 'ms');
   return criterion(
     'Write latency',
-    `at most ${duration(limit, 'ms')} more than without the trigger`,
-    `${told(off)} off, ${told(on)} on`,
-    off === undefined || on === undefined ? null : on - off <= limit,
+    `at most ${more.limit} more than without the trigger`,
+    `${told(off)} off, ${told(on)} on${added > 0 ? `, ${more.measured} more` : ''}`,
+    off === undefined || on === undefined ? null : added <= limit,
   );
 }
 
 /** None when there were too few rows to tell. */
 export function batchTimeCriteria(plan: Plan, millisecondsPerRow: number | null): Criterion[] {
   if (millisecondsPerRow === null) return [];
+  const told = durationBeside(millisecondsPerRow, plan.maxMillisecondsPerRow, 'ms');
   return [
     criterion(
       'Batch time per row',
-      `at most ${duration(plan.maxMillisecondsPerRow, 'ms')}`,
-      duration(millisecondsPerRow, 'ms'),
+      `at most ${told.limit}`,
+      told.measured,
       millisecondsPerRow <= plan.maxMillisecondsPerRow,
     ),
   ];

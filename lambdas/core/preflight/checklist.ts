@@ -4,7 +4,7 @@ import { about, type Criterion, counted, number } from '../gates/judgement.ts';
 import { type AttestationName, attestations, type Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
-import { duration } from '../telling/time.ts';
+import { durationBeside } from '../telling/time.ts';
 import { type Drift, driftCriterion } from './drift.ts';
 import { type Exposure, exposureCriteria } from './exposure.ts';
 import { type Forecast, roomCriteria, type Slot } from './forecast.ts';
@@ -191,10 +191,11 @@ function backupCriterion({ backupMaxAgeHours }: Plan, m: ChecklistMeasurements):
   const { latestBackup, backupProblem, takesBackup = false } = m;
   const hours = latestBackup ? (m.now.getTime() - latestBackup.getTime()) / 3_600_000 : Infinity;
   const isYoung = hours <= backupMaxAgeHours;
-  const age = hours === Infinity ? 'no backup found' : `${duration(hours, 'h')} old`;
+  const told = durationBeside(latestBackup ? hours : backupMaxAgeHours, backupMaxAgeHours, 'h');
+  const age = hours === Infinity ? 'no backup found' : `${told.measured} old`;
   return {
     name: 'Database backup completed',
-    expected: `not older than ${duration(backupMaxAgeHours, 'h')}`,
+    expected: `not older than ${told.limit}`,
     measured: [
       latestBackup === undefined ? 'could not be read' : age,
       ...(backupProblem === undefined ? [] : [`none could be taken: ${backupProblem}`]),

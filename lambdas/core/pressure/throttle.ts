@@ -4,7 +4,7 @@
  */
 import type { PhaseNumber, Plan } from '../plan/plan.ts';
 import type { OffPeak } from '../plan/settings.ts';
-import { duration } from '../telling/time.ts';
+import { durationBeside } from '../telling/time.ts';
 import type { Vitals } from './vitals-criteria.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
@@ -71,17 +71,17 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
   const cpu = median(vitals.cpuPercents?.slice(0, abort.cpuReadings) ?? []);
   if (cpu !== null && cpu > throttle.cpuPercent)
     found.push(`CPU at ${number.format(cpu)} %, not above ${throttle.cpuPercent} % wanted`);
+  const lag = durationBeside(vitals.replicaLagSeconds ?? 0, throttle.replicaLagSeconds);
   if ((vitals.replicaLagSeconds ?? 0) > throttle.replicaLagSeconds)
-    found.push(
-      `a replica lags by ${duration(vitals.replicaLagSeconds as number)}, at most ${duration(throttle.replicaLagSeconds)} wanted`,
-    );
+    found.push(`a replica lags by ${lag.measured}, at most ${lag.limit} wanted`);
   if (vitals.slotLagBytes > throttle.slotLagBytes)
     found.push(
       `a replication slot holds back ${mebibytes(vitals.slotLagBytes)} of WAL, at most ${mebibytes(throttle.slotLagBytes)} wanted`,
     );
+  const open = durationBeside(vitals.oldestTransactionMinutes, throttle.oldestTransactionMinutes, 'min');
   if (vitals.oldestTransactionMinutes > throttle.oldestTransactionMinutes)
     found.push(
-      `a transaction has been open for ${duration(vitals.oldestTransactionMinutes, 'min')}, at most ${duration(throttle.oldestTransactionMinutes, 'min')} wanted: no vacuum can clear what was written since`,
+      `a transaction has been open for ${open.measured}, at most ${open.limit} wanted: no vacuum can clear what was written since`,
     );
   // A vacuum is a neighbour, and slows nobody down: batches wait for it only where it has fallen behind them.
   if (vitals.maintenance && vitals.deadRowsPercent > throttle.deadRowsPercent)

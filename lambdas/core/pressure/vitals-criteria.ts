@@ -1,7 +1,7 @@
 /** Judges the surroundings of the table: the database, its storage and replicas, the customers' alarms. Pure. */
 import { type Criterion, criterion, number } from '../gates/judgement.ts';
 import type { Plan } from '../plan/plan.ts';
-import { duration } from '../telling/time.ts';
+import { duration, durationBeside } from '../telling/time.ts';
 
 /** Names of the operator's alarms; the quiet ones are in no list. */
 export interface CustomerAlarms {
@@ -39,13 +39,14 @@ export const gibibytes = (bytes: number) => `${number.format(bytes / 2 ** 30)} G
 export function vitalsCriteria(plan: Plan, vitals: Vitals): Criterion[] {
   const { abort } = plan;
   const { used, limit } = vitals.connections;
+  const wait = durationBeside(vitals.longestLockWaitMilliseconds, abort.lockWaitMilliseconds, 'ms');
   return [
     cpuCriterion(plan, vitals.cpuPercents ?? []),
     ...storageCriteria(plan, vitals),
     criterion(
       'Database locks',
-      `no wait over ${duration(abort.lockWaitMilliseconds, 'ms')}`,
-      duration(vitals.longestLockWaitMilliseconds, 'ms'),
+      `no wait over ${wait.limit}`,
+      wait.measured,
       vitals.longestLockWaitMilliseconds <= abort.lockWaitMilliseconds,
     ),
     criterion(

@@ -97,6 +97,30 @@ describe('gates', () => {
     });
   });
 
+  test.each<[string, string, string, Change]>([
+    [
+      'Database locks',
+      'no wait over 1 s',
+      '1.04 s',
+      (m) => ({ ...m, vitals: { ...m.vitals, longestLockWaitMilliseconds: 1_040 } }),
+    ],
+    ['Batch time per row', 'at most 5 ms', '5.004 ms', (m) => ({ ...m, millisecondsPerRow: 5.004 })],
+    [
+      'Write latency',
+      'at most 5 ms more than without the trigger',
+      '10 ms off, 15 ms on, 5.004 ms more',
+      (m) => ({
+        ...m,
+        triggerTest: m.triggerTest && { ...m.triggerTest, offMilliseconds: 10, onMilliseconds: 15.004 },
+      }),
+    ],
+  ])('%s: a little over the limit is told to be', (name, expected, measured, change) => {
+    const { criteria } = verdictOf(4, change);
+    expect(criteria.filter(({ passed }) => passed === false)).toEqual([
+      expect.objectContaining({ name, expected, measured }),
+    ]);
+  });
+
   const once: [PhaseNumber, string, string, Change][] = [
     [
       1,

@@ -143,6 +143,15 @@ describe('the pre-rollout checklist', () => {
     expect(criteria.filter(({ passed }) => !passed).map((c) => c.name)).toEqual([name]);
   });
 
+  test('a backup that is a little too old is told to be', () => {
+    const { criteria } = judged({ now: new Date('2030-01-02T00:24:00Z') });
+    expect(criteria.find(({ name }) => name === 'Database backup completed')).toMatchObject({
+      expected: 'not older than 1 day',
+      measured: '1 day 24 min old',
+      passed: false,
+    });
+  });
+
   test.each(Object.entries(attestations))('NO_GO without %s, and the input to give is named', (key, line) => {
     const { [key]: _, ...others } = ready.attestations;
     const { verdict, reason } = judged({ attestations: others });

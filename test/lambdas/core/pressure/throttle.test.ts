@@ -16,8 +16,14 @@ describe('pressures that can ease', () => {
   test.each<[string, RegExp, Partial<Vitals>]>([
     ['CPU between the soft and the hard limit', /CPU at 70 %/, { cpuPercents: [70, 72, 65] }],
     ['a replica behind', /lags by 31 s/, { replicaLagSeconds: 31 }],
+    ['a replica a little behind', /lags by 30\.4 s, at most 30 s wanted/, { replicaLagSeconds: 30.4 }],
     ['a slot behind', /holds back 2,048 MiB/, { slotLagBytes: 2 * 2 ** 30 }],
     ['an old transaction', /open for 1 h 1 min, at most 1 h wanted/, { oldestTransactionMinutes: 61 }],
+    [
+      'a transaction that is a little old',
+      /open for 1 h 12 s, at most 1 h wanted/,
+      { oldestTransactionMinutes: 60.2 },
+    ],
     ['a vacuum of the table', /vacuum/, { maintenance: true, deadRowsPercent: 21 }],
   ])('%s', (_, reason, change) => {
     const found = easing(plan, null, 3, { ...calm, ...change }, noon);

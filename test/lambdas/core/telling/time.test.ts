@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, test } from 'vitest';
-import { duration, moment } from '../../../../lambdas/core/telling/time.ts';
+import { duration, durationBeside, moment } from '../../../../lambdas/core/telling/time.ts';
 import { otherForms } from './other-forms.ts';
 
 test.each([
@@ -27,6 +27,24 @@ test.each([
 ] as const)('%d %s is %s', (value, unit, words) => {
   expect(duration(value, unit)).toBe(words);
   expect(otherForms(`it took ${words}, as expected`)).toEqual([]);
+});
+
+test.each([
+  [24.4, 24, 'h', '1 day 24 min', '1 day'],
+  [24.001, 24, 'h', '1 day 4 s', '1 day'],
+  [25.2, 25, 'h', '1 day 1 h 12 min', '1 day 1 h'],
+  [1_040, 1_000, 'ms', '1.04 s', '1 s'],
+  [1_000.2, 1_000, 'ms', '1.0002 s', '1 s'],
+  [1_046, 1_040, 'ms', '1.05 s', '1.04 s'],
+  [999.6, 1_000, 'ms', '999.6 ms', '1 s'],
+  [5.004, 5, 'ms', '5.004 ms', '5 ms'],
+  [30.4, 30, 's', '30.4 s', '30 s'],
+  [60.004, 60, 'min', '1 h 0.2 s', '1 h'],
+  [61, 60, 'min', '1 h 1 min', '1 h'],
+  [24, 24, 'h', '1 day', '1 day'],
+] as const)('%d beside %d %s is %s beside %s', (value, most, unit, measured, limit) => {
+  expect(durationBeside(value, most, unit)).toEqual({ measured, limit });
+  expect(otherForms(`${measured} beside ${limit}`)).toEqual([]);
 });
 
 test('a moment is told in UTC, to the minute or to the second', () => {
