@@ -6,10 +6,13 @@ import { UsageError } from '../../terminal/connection.ts';
 import { tell } from './command.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 
+/** The function itself failed, or refused. */
+export class FunctionFailed extends UsageError {}
+
 /**
  * Asks the function Operate.
  * @param wakes whether to wait for a function that lost its network since nobody has called it for weeks
- * @throws UsageError with the function's own message when it refuses
+ * @throws FunctionFailed with the function's own message when it refuses, UsageError when AWS does
  */
 export async function operate(
   deployment: Deployment,
@@ -35,7 +38,7 @@ export async function operate(
     throw explainedAws(error);
   });
   const answer = JSON.parse(Buffer.from(Payload ?? []).toString() || 'null');
-  if (FunctionError !== undefined) throw new UsageError(String(answer?.errorMessage ?? FunctionError));
+  if (FunctionError !== undefined) throw new FunctionFailed(String(answer?.errorMessage ?? FunctionError));
   return answer;
 }
 

@@ -56,15 +56,16 @@ export class Live {
     this.#answering = answering;
   }
 
-  show(status: RolloutStatus, now: Date): void {
-    if (this.#out.isTTY) this.#draw(status, now);
-    else this.#tell(lineOf(status), now);
+  /** `silence`: why this is not what is true now. */
+  show(status: RolloutStatus, now: Date, silence = ''): void {
+    if (this.#out.isTTY) this.#draw(status, now, silence);
+    else this.#tell(silence || lineOf(status), now);
   }
 
   /** The last frame stays. */
-  #draw(status: RolloutStatus, now: Date): void {
+  #draw(status: RolloutStatus, now: Date, silence: string): void {
     const size = { columns: this.#out.columns || usual.columns, rows: this.#out.rows || usual.rows };
-    const lines = frame(status, this.#place, now, size, this.#answering);
+    const lines = frame(status, this.#place, now, size, this.#answering, silence);
     const isSame = size.columns === this.#size.columns && size.rows === this.#size.rows;
     // Where the lines of before are in a window of another size, nobody knows.
     const back = this.#drawn === 0 ? '' : isSame ? `\u001b[${this.#drawn}A\r\u001b[J` : '\u001b[2J\u001b[H';
@@ -90,15 +91,18 @@ export function frame(
   now: Date,
   { columns, rows }: Size,
   answering?: Answering,
+  silence = '',
 ): string[] {
   const status = textOf(records, visible);
   const { run } = status;
   if (run === null) return [];
   // One line stays free for the cursor.
   const room = rows - 1;
-  const last = [...question(status, place, now, answering), ...nextLines(status, run, place)].flatMap(
-    (line) => inWindow(onScreen(line), { isTTY: true, columns }).split('\n'),
-  );
+  const last = [
+    ...(silence === '' ? [] : [visible(silence)]),
+    ...question(status, place, now, answering),
+    ...nextLines(status, run, place),
+  ].flatMap((line) => inWindow(onScreen(line), { isTTY: true, columns }).split('\n'));
   const bottom = within(last, room - 2, columns);
   const left = room - heightOf(bottom, columns);
   const top = [

@@ -1,7 +1,9 @@
 /** A deployment's rollout, watched by somebody who may answer what it asks. */
 import type { RolloutStatus } from '../../../lambdas/core/operating/operate.ts';
+import { moment } from '../../../lambdas/core/telling/time.ts';
+import { UsageError } from '../../../terminal/connection.ts';
 import type { Deployment } from '../deployment.ts';
-import { operate, readStatus } from '../operate.ts';
+import { FunctionFailed, operate, readStatus } from '../operate.ts';
 import { Answering } from './answering.ts';
 import { Live, type Output } from './live.ts';
 
@@ -19,6 +21,7 @@ export class Watch {
   readonly #answering: Answering | undefined;
   readonly #live: Live;
   #status: RolloutStatus | undefined;
+  #answeredAt = new Date();
   #turns = Promise.resolve();
 
   constructor(deployment: Deployment, out: Output, input: NodeJS.ReadStream) {
@@ -34,10 +37,22 @@ export class Watch {
     this.#live = new Live(out, deployment, this.#answering);
   }
 
-  /** Asks where the rollout is, and shows it, if there is one. */
+  /**
+   * Asks where the rollout is, and shows it, if there is one. A database that fails over, or a call too many, ends nobody's
+   * watching: the last answer stays, and says of itself how old it is.
+   * @throws what the first look meets, and what another look cannot mend
+   */
   async look(): Promise<RolloutStatus> {
-    this.#status = await readStatus(this.#deployment);
-    if (this.#status.run !== null) this.#live.show(this.#status, new Date());
+    let silence = '';
+    try {
+      this.#status = await readStatus(this.#deployment);
+      this.#answeredAt = new Date();
+    } catch (error) {
+      const canEase = error instanceof FunctionFailed || !(error instanceof UsageError);
+      if (this.#status === undefined || !canEase) throw error;
+      silence = `No answer since ${moment(this.#answeredAt, 'second')}, asked again and again: ${(error as Error).message}`;
+    }
+    if (this.#status.run !== null) this.#live.show(this.#status, new Date(), silence);
     return this.#status;
   }
 
