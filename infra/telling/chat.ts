@@ -126,10 +126,11 @@ export class Chat extends Construct {
   /** Messages have buttons for what they offer. */
   private addButtons(names: Names, channel: SlackChannelConfiguration, chat: string): void {
     const actions = Object.entries(chatButtons).map(([button, buttonText]) => {
+      // AWS takes five variables of an action.
+      const about = ofQuestions.includes(button) ? 'hold' : 'attempt';
       const asked = {
         chat,
-        ...(button === 'status' ? {} : { button, run: '$run' }),
-        ...(ofQuestions.includes(button) ? { hold: '$hold' } : {}),
+        ...(button === 'status' ? {} : { button, run: '$run', [about]: `$${about}` }),
       };
       const read = (name: string) => `event.metadata.additionalContext.${name}`;
       return new CfnCustomAction(this, `Button-${button}`, {
@@ -145,7 +146,7 @@ export class Chat extends Construct {
               deployment: read('deployment'),
               offered: read(variableOf(button)),
               run: read('run'),
-              ...(ofQuestions.includes(button) ? { hold: read('hold') } : {}),
+              [about]: read(about),
             },
             criteria: [
               { variableName: 'deployment', operator: 'EQUALS', value: names.dashboard },

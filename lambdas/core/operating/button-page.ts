@@ -113,9 +113,9 @@ function typedHtml({ name, reason }: ButtonPage['typed']): string {
 </form>`;
 }
 
-function buttonHtml({ button, run, hold, label, confirmation }: Offer, endpoint: string): string {
+function buttonHtml({ button, run, attempt, hold, label, confirmation }: Offer, endpoint: string): string {
   // JSON that is the same before and after HTML is read.
-  const asked = JSON.stringify({ button, run, hold }).replace(
+  const asked = JSON.stringify({ button, run, attempt, hold }).replace(
     /[<>&]/g,
     (found) => `\\u00${found.charCodeAt(0).toString(16)}`,
   );

@@ -22,6 +22,8 @@ export const ButtonInput = z.object({
   button: z.enum(['go', 'no-go', 'retry', 'pause', 'resume', 'abort']).optional(),
   /** What the button was shown for: a page that was left open is about another one. */
   run: z.string().optional(),
+  /** In a chat a variable is text. */
+  attempt: z.coerce.number<number | string>().int().optional(),
   hold: z.string().optional(),
   widgetContext: z
     .object({ accountId: z.string().default(''), forms: z.object({ all: fields.prefault({}) }).prefault({}) })
@@ -36,6 +38,7 @@ export interface Offer {
   readonly button: Button;
   /** What the rollout is asked to do with it, or which question it answers. */
   readonly run: string;
+  readonly attempt: number;
   readonly hold?: string;
   readonly label: string;
   /** What is asked before it is done. */
@@ -51,13 +54,14 @@ const answers: Readonly<Record<Exclude<Decision, 'expired'>, { label: string; do
 /** Everything that would be done if it were asked for now, and nothing else. */
 export function offersOf({ run, holds, waiting }: RolloutStatus): Offer[] {
   if (run?.status !== 'ACTIVE') return [];
+  const ofAttempt = { run: run.id, attempt: run.attempt };
   const isPaused = waiting !== null && waitOf(waiting.for) === 'person';
   const offers: Offer[] = holds.flatMap(({ id, gate }) =>
     answersTo(gate).map((button) => {
       const { label, does } = answers[button];
       return {
         button,
-        run: run.id,
+        ...ofAttempt,
         hold: id,
         label,
         confirmation: `${label}, to ${gate} (${id}): this ${does}.`,
@@ -66,17 +70,17 @@ export function offersOf({ run, holds, waiting }: RolloutStatus): Offer[] {
   );
   offers.push(
     isPaused
-      ? { button: 'resume', run: run.id, label: 'Resume', confirmation: 'Resume: the batches go on.' }
+      ? { button: 'resume', ...ofAttempt, label: 'Resume', confirmation: 'Resume: the batches go on.' }
       : {
           button: 'pause',
-          run: run.id,
+          ...ofAttempt,
           label: 'Pause',
           confirmation:
             'Pause: a batch that is under way ends, and no further one begins until somebody resumes.',
         },
     {
       button: 'abort',
-      run: run.id,
+      ...ofAttempt,
       label: 'Abort',
       confirmation:
         'Abort: this stops the execution, and its rollback cancels the batches and switches off the triggers that the rollout has switched on. Encrypted rows stay encrypted, plaintext is everywhere; the next start goes on from there.',
@@ -90,10 +94,17 @@ export function offeredWith(deployment: string, status: RolloutStatus, hold?: st
   const buttons = offersOf(status)
     .filter((offer) => offer.hold === undefined || offer.hold === hold)
     .map(({ button }) => button);
-  return JSON.stringify({ deployment, run: status.run?.id ?? '', hold, buttons } satisfies Offered);
+  const { id: run = '', attempt = 0 } = status.run ?? {};
+  return JSON.stringify({ deployment, run, attempt, hold, buttons } satisfies Offered);
 }
 
-/** Whether it still does what it did when it was shown. What answers a question is judged by the question. */
-export function isOffered({ button, run, hold }: ButtonInput, status: RolloutStatus): boolean {
-  return hold !== undefined || offersOf(status).some((offer) => offer.button === button && offer.run === run);
+/**
+ * Whether it still does what it did when it was shown: a run that is resumed keeps its id. What answers a question is judged
+ * by the question.
+ */
+export function isOffered({ button, run, attempt, hold }: ButtonInput, status: RolloutStatus): boolean {
+  if (button !== undefined && button in answers && hold !== undefined) return true;
+  return offersOf(status).some(
+    (offer) => offer.button === button && offer.run === run && offer.attempt === attempt,
+  );
 }

@@ -15,15 +15,17 @@ export interface Offered {
   /** The stack: others may tell the same chat. */
   readonly deployment: string;
   readonly run: string;
+  readonly attempt: number;
   readonly hold?: string | undefined;
   readonly buttons: readonly string[];
 }
 
 /** What a button of the chat reads of the message that it stands at: `status` looks, and is offered with any other. */
-export function contextOf({ deployment, run, hold, buttons }: Offered): Record<string, string> {
+export function contextOf({ deployment, run, attempt, hold, buttons }: Offered): Record<string, string> {
   return {
     deployment,
     run,
+    attempt: String(attempt),
     ...(hold === undefined ? {} : { hold }),
     ...Object.fromEntries(['status', ...buttons].map((button) => [variableOf(button), 'offered'])),
   };

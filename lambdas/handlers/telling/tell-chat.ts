@@ -23,6 +23,7 @@ const TellChatInput = z.object({
 const Offered = z.object({
   deployment: z.string(),
   run: z.string(),
+  attempt: z.int(),
   hold: z.string().optional(),
   buttons: z.array(z.string()).min(1),
 });

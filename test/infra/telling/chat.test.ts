@@ -105,15 +105,22 @@ describe('a channel that may operate', () => {
           command,
         ) ?? [];
       const asked = JSON.parse(payload);
-      expect(ButtonInput.parse(asked)).toMatchObject(asked);
+      // What it reads of a message arrives as text.
+      const replaced = JSON.parse(payload.replace('$attempt', '2'));
+      expect(ButtonInput.parse(replaced)).toMatchObject(
+        'attempt' in asked ? { ...asked, attempt: 2 } : asked,
+      );
       const [{ ButtonText, NotificationType, Variables, Criteria }] = Attachments;
       expect(ButtonText.length).toBeLessThanOrEqual(50);
       expect(NotificationType).toBe('Custom');
+      // AWS takes five at most.
+      expect(Object.keys(Variables).length).toBeLessThanOrEqual(5);
       // What the command names is read from the message, and it stands at messages of this stack alone that offer it.
       for (const name of payload.match(/(?<=\$)\w+/g) ?? []) expect(Variables).toHaveProperty(name);
       const context = contextOf({
         deployment: 'Everything',
         run: 'r',
+        attempt: 2,
         hold: 'h',
         buttons: [asked.button ?? 'status'],
       });

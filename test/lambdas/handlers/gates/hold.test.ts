@@ -48,7 +48,13 @@ describe('a hold', () => {
   test('says what was measured, until when, and exactly how to answer', async () => {
     const { hold, message, offers } = await inconclusive();
     const buttons = ['go', 'no-go', 'retry', 'pause', 'abort'];
-    expect(JSON.parse(offers)).toEqual({ deployment: 'Payments', run: run.id, hold, buttons });
+    expect(JSON.parse(offers)).toEqual({
+      deployment: 'Payments',
+      run: run.id,
+      attempt: run.attempt,
+      hold,
+      buttons,
+    });
     expect(hold).toMatch(/^hold-[2-9a-z]{6}$/);
     expect(message).toContain(
       'Customer-facing alarms: expected none in ALARM, measured none; no such alarm: api-5xx',

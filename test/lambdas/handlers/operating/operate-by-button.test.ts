@@ -133,6 +133,18 @@ test('a page that was left open does nothing to another run, nor to one that is 
   expect(world.aws.executions.has(execution)).toBe(false);
 });
 
+test('a button of an attempt that is over does nothing to the one that resumed the run, whatever else it names', async () => {
+  const page = await look();
+  const { asked } = button(page, 'Abort');
+  await world.client.query('update encryption_rollout.runs set attempt = attempt + 1');
+  for (const label of ['Pause', 'Abort'])
+    expect(await press(label, { page })).toContain('Nothing was done: This button is out of date.');
+  for (const button of ['pause', 'abort'])
+    expect(await call(widgetCall(typed, { ...asked, button, hold: 'hold-7k2m9q' }))).toContain('out of date');
+  expect(await events('PAUSED')).toEqual([]);
+  expect(world.aws.executions.has(execution)).toBe(false);
+});
+
 test('an execution that is gone cannot be stopped', async () => {
   world.running.delete(execution);
   expect(await press('Abort')).toContain('Nothing was done: Found no execution under way');
@@ -180,11 +192,13 @@ test('a chat is answered in text, and its members are known by the request', asy
     /^Encryption of public.appointments .*\nWhere: [\s\S]*A person is asked: /,
   );
   expect(await call({ chat, button: 'go', run: run.id, hold })).toContain(`${hold} is decided: go.`);
-  expect(await call({ chat, button: 'pause', run: run.id })).toMatch(/^Paused\./);
+  // As a variable of a message arrives: as text.
+  const pause = { chat, button: 'pause', run: run.id, attempt: `${run.attempt}` };
+  expect(await call(pause)).toMatch(/^Paused\./);
   expect(await events('PAUSED')).toEqual([
     { detail: { by: 'a member of the chat C0123ABCD (request a1b2)', reason: '' } },
   ]);
-  expect(await call({ chat, button: 'pause', run: run.id })).toBe(
+  expect(await call(pause)).toBe(
     'Nothing was done: This button is out of date. What can be done now is below.',
   );
 });

@@ -58,9 +58,11 @@ test('a message has the buttons that it was given, and none where there is nothi
     })),
   });
   await handler(
-    told('{"deployment":"Payments","run":"6b1d","hold":"hold-7k2m9q","buttons":["no-go","abort"]}'),
+    told(
+      '{"deployment":"Payments","run":"6b1d","attempt":2,"hold":"hold-7k2m9q","buttons":["no-go","abort"]}',
+    ),
   );
-  await handler(told('{"deployment":"Payments","run":"6b1d","buttons":[]}'));
+  await handler(told('{"deployment":"Payments","run":"6b1d","attempt":2,"buttons":[]}'));
   await handler(told('{}'));
   expect(aws.published.map(({ message }) => JSON.parse(message).metadata)).toEqual([
     {
@@ -68,6 +70,7 @@ test('a message has the buttons that it was given, and none where there is nothi
       additionalContext: {
         deployment: 'Payments',
         run: '6b1d',
+        attempt: '2',
         hold: 'hold-7k2m9q',
         status: 'offered',
         no_go: 'offered',
