@@ -133,7 +133,9 @@ create table encryption_rollout.trigger_uses (
   uses bigint not null default 0,
   -- Writes that were too deep in the stack to be sealed, or even recorded with their rows: of their count, what is in errors.
   misses bigint not null default 0,
-  recorded_at timestamptz not null default clock_timestamp()
+  recorded_at timestamptz not null default clock_timestamp(),
+  -- Log-ins that are not among trigger_writers any more, but may be in the snapshot of a transaction that goes on: it adds no name.
+  former_writers text[] not null default '{}'
 );
 
 -- Who it was, since that was written down. Not unique: nobody waits for another's transaction. Unlogged: a crash ends theirs.

@@ -158,7 +158,8 @@ where %I >= $1
 end
 $$;
 
--- Uses by triggers that are not in key_access yet. roles: who may have been it, since names are kept from one writing down to the next but one.
+-- Uses by triggers that are not in key_access yet. roles: who may have been it, since names are kept from one writing down to the next but one,
+-- and for as long as a transaction is open that may not have added its own, since it saw it.
 create function encryption_rollout.unrecorded_trigger_uses()
 returns table (target_id integer, target text, uses bigint, roles text)
 language sql
@@ -167,8 +168,15 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select t.id, t.name, counted - u.uses, coalesce(
-    (select string_agg(distinct w.role, ', ' order by w.role) from encryption_rollout.trigger_writers as w where w.target_id = t.id),
-    '(in transactions that were rolled back, or are open)'
+    (
+      select string_agg(distinct w.role, ', ' order by w.role)
+      from (
+        select role from encryption_rollout.trigger_writers where target_id = t.id
+        union all
+        select unnest(u.former_writers)
+      ) as w
+    ),
+    '(unknown: rolled back, still open, or before a crash)'
   )
   from encryption_rollout.trigger_uses as u
   join encryption_rollout.targets as t on t.id = u.target_id
@@ -235,9 +243,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_uses record;
+  v_oldest timestamptz;
 begin
   -- One after the other, so that none is written down twice.
   perform from encryption_rollout.trigger_uses order by target_id for update;
+  -- Before they are counted: what ends after that may have counted more. Of other roles' transactions it sees what pg_monitor lets it.
+  select min(xact_start) into v_oldest from pg_stat_activity
+  where datname = current_database() and pid <> pg_backend_pid() and backend_type <> 'autovacuum worker';
   for v_uses in select * from encryption_rollout.unrecorded_trigger_uses() as u order by u.target_id loop
     update encryption_rollout.key_access
     set uses = uses + v_uses.uses, accessed_at = clock_timestamp()
@@ -249,11 +261,19 @@ begin
     end if;
     update encryption_rollout.trigger_uses set uses = uses + v_uses.uses where target_id = v_uses.target_id;
   end loop;
-  -- A session that has found its name there may count a use just now.
-  delete from encryption_rollout.trigger_writers as w
-  using encryption_rollout.trigger_uses as u
-  where u.target_id = w.target_id and w.since < u.recorded_at;
-  update encryption_rollout.trigger_uses set recorded_at = clock_timestamp();
+  -- A session that has found its name there may count a use just now; in REPEATABLE READ, until its transaction ends.
+  with gone as (
+    delete from encryption_rollout.trigger_writers as w
+    using encryption_rollout.trigger_uses as u
+    where u.target_id = w.target_id and w.since < u.recorded_at
+    returning w.target_id, w.role
+  )
+  update encryption_rollout.trigger_uses as u
+  set recorded_at = clock_timestamp(), former_writers = array(
+    select role from gone where target_id = u.target_id
+    union
+    select unnest(u.former_writers) where v_oldest < u.recorded_at
+  );
 end
 $$;
 

@@ -304,13 +304,43 @@ describe('the main trigger', () => {
       await record();
       await client.query('select encryption_rollout.record_trigger_uses()');
       await insert('c@example.com', other);
-      await client.query('delete from encryption_rollout.trigger_writers');
+      await client.query(
+        "delete from encryption_rollout.trigger_writers; update encryption_rollout.trigger_uses set former_writers = '{}'",
+      );
       expect((await stats()).map(({ accessed_by }) => accessed_by)).toEqual([
-        '(in transactions that were rolled back, or are open)',
+        '(unknown: rolled back, still open, or before a crash)',
         'postgres',
       ]);
       await other.query('commit');
       await client.query('reset lock_timeout');
+    });
+
+    test('name the log-in of a transaction that goes on seeing its name after it was taken away', async () => {
+      await client.query(
+        'create role clerk login; grant select, insert on public.appointments to clerk; set session authorization clerk',
+      );
+      await insert('a@example.com');
+      const other = await database.connect();
+      await other.query(
+        'set session authorization clerk; begin isolation level repeatable read; select from public.appointments',
+      );
+      await client.query('reset session authorization');
+      for (let n = 0; n < 4; n++) await record();
+      expect((await client.query('select from encryption_rollout.trigger_writers')).rowCount).toBe(0);
+      await insert('b@example.com', other);
+      await other.query('commit');
+      expect(await stats()).toEqual([{ accessed_by: 'clerk', access_count: 2, values_used: 2 }]);
+      await record();
+      expect(await stats()).toEqual([{ accessed_by: 'clerk', access_count: 1, values_used: 2 }]);
+      // It has ended: no one from before is named.
+      await record();
+      await insert('c@example.com');
+      expect(await stats()).toEqual([
+        { accessed_by: 'clerk', access_count: 1, values_used: 2 },
+        { ...me, values_used: 1 },
+      ]);
+      await other.query('reset session authorization');
+      await client.query('drop owned by clerk; drop role clerk');
     });
 
     test('are summed up once for a day, however often they are looked at while it grows old', async () => {
