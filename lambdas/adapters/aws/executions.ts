@@ -66,7 +66,9 @@ export async function answerTask(taskToken: string, output: unknown): Promise<vo
     const { name } = error as Error;
     if (name === 'TaskTimedOut' || name === 'TaskDoesNotExist') return;
     // Under its name alone: AWS's own message may quote the token.
-    throw new TransientError(`The answer could not be passed on to the execution: ${name}`);
+    throw new TransientError(
+      `The answer is recorded, but could not be passed on to the execution: ${name}. Give it once more.`,
+    );
   }
 }
 

@@ -64,17 +64,15 @@ function refusalOf({ button, widgetContext }: ButtonInput): string | undefined {
     : undefined;
 }
 
-/** @throws what is no answer to a person */
+/**
+ * What else than a refusal was not done in full: an answer that is recorded may not have reached its execution.
+ * @throws what is no answer to a person
+ */
 function refused(error: unknown): Said {
-  if (
-    !(
-      error instanceof InvalidInput ||
-      error instanceof TransientError ||
-      error instanceof DatabaseUnreachable
-    )
-  )
-    throw error;
-  return { done: false, text: `Nothing was done: ${error.message}` };
+  if (error instanceof InvalidInput) return { done: false, text: `Nothing was done: ${error.message}` };
+  if (error instanceof TransientError || error instanceof DatabaseUnreachable)
+    return { done: false, text: error.message };
+  throw error;
 }
 
 async function doIt(input: ButtonInput, reason: string, client: pg.Client, step: Step): Promise<string> {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
 import { buttonsOf, type WidgetButton, widgetCall } from '../../../support/widget.ts';
 import { appointments } from '../../tables.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
@@ -82,6 +83,30 @@ test('a question is answered, under the name that was typed and the id by which 
   const again = await press('No-go', { page });
   expect(again).toContain('class="said refused"');
   expect(again).toContain(hold);
+});
+
+test('an answer that is recorded and did not get through is not said to be none, and gets through when pressed again', async () => {
+  const hold = await ask();
+  await world.invoke('await-decision', { run, hold, token: 'a-token' });
+  const page = await look();
+  world.aws.world.disturb = (operation) => {
+    if (operation === 'SendTaskSuccess') throw new AwsError('ThrottlingException', 'Rate exceeded');
+  };
+  const lost = await press('Go', { page });
+  world.aws.world.disturb = undefined;
+  expect(lost).toContain('class="said refused"');
+  expect(lost).not.toContain('Nothing was done');
+  expect(lost).toContain('The answer is recorded, but could not be passed on');
+  const answers: unknown[] = [];
+  world.aws.world.succeedTask = (token, output) => answers.push([token, output]) > 0;
+  // Each press is another request.
+  const again = await world.invoke('operate-by-button', widgetCall(typed, button(page, 'Go').asked), {
+    awsRequestId: 'c3d4',
+    invokedFunctionArn: functionArn,
+  });
+  world.aws.world.succeedTask = undefined;
+  expect(again).toContain(`${hold} is decided: go.`);
+  expect(answers).toEqual([['a-token', { decision: 'go' }]]);
 });
 
 test('an approval is not measured again', async () => {
