@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import type pg from 'pg';
 import { readTables } from '../config/read.ts';
+import { readBreaches } from '../lambdas/adapters/postgres/preflight/exposure.ts';
 import { counted, tablesInWords } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { onScreen } from '../lambdas/core/telling/text.ts';
@@ -101,6 +102,10 @@ async function installCommand(flags: InstallFlags): Promise<void> {
       await putKeys(client, given);
       say(`The database has the keys of ${keyFile}.`);
     } else if (generateKey !== undefined) await generate(client, generateKey, flags.config);
+    for (const { finding, fix } of await readBreaches(client))
+      say(
+        `Preflight will refuse, because the boundary around key and plaintext is broken: ${finding}. ${fix}`,
+      );
   } finally {
     await client.end();
   }

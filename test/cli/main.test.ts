@@ -104,7 +104,13 @@ it('installs once, is told so the second time, and the SQL works', async () => {
   expect(second).toMatchObject({ code: 0 });
   expect(second.output).toMatch(/^Already installed/);
   expect(second.output).not.toContain('sample table');
+  expect(second.output).not.toContain('boundary');
   expect(await catalogue()).toEqual(installed);
+  await database.client.query('alter table encryption_rollout.targets disable trigger refuse_strangers');
+  expect((await rollout('install', '--yes', '--database-url', database.url)).output).toMatch(
+    /Preflight will refuse, because the boundary around key and plaintext is broken:.*refuse_strangers/s,
+  );
+  await database.client.query('alter table encryption_rollout.targets enable trigger refuse_strangers');
 });
 
 it('makes a key once, keeps it in a file of its owner, never replaces or shows it, and takes it back', async () => {
