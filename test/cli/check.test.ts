@@ -137,6 +137,27 @@ describe('check', () => {
     ]);
   });
 
+  test('a canary whose parent takes one child alone fits with a parent of its own', async () => {
+    await database.client.query(`
+      create table shop.mayors (
+        id int primary key, city int not null unique references shop.cities, email text, created_at timestamptz default now());
+      insert into shop.mayors values (1, 1, 'm1@example.com')`);
+    const canary = async (city: number) => {
+      const target = {
+        schema: 'shop',
+        table: 'mayors',
+        columns: ['email'],
+        canary: { id: 0, city, email: 'c@example.com' },
+      };
+      const { checked } = await json('--config', configuration({ target }));
+      return checked.criteria.find(({ name }) => name === 'Canary row')?.measured;
+    };
+    expect(await canary(1)).toMatch(/_city_key" has a row of its values: .* one of its own, inserted once/);
+    expect(await canary(7)).toMatch(/"mayors_city_fkey" finds no parent of it: insert one/);
+    await database.client.query("insert into shop.cities values (7, 'of the canary')");
+    expect(await canary(7)).toBe('nothing is against it');
+  });
+
   test('of a table that does not fit says why, on the screen too, within its width', async () => {
     const file = configuration({
       targets: [

@@ -57,8 +57,9 @@ export interface Refusal {
 
 const words: Readonly<Record<Refusal['kind'], string>> = {
   check: 'is against it',
-  parent: 'finds no parent of it',
-  unique: 'has a row of its values',
+  parent: 'finds no parent of it: insert one for the canary alone, once',
+  unique:
+    'has a row of its values: give it others, and of a parent that takes one child alone one of its own, inserted once',
 };
 
 /**
