@@ -102,16 +102,20 @@ export async function sealMisses(
   checkValue: Buffer,
   milliseconds: number,
 ): Promise<void> {
+  await untilOver(client, milliseconds, async () => {
+    const { rows } = await client.query<{ done: boolean }>(
+      'select encryption_rollout.seal_misses($1, $2, $3) as done',
+      [target, missesAtOnce, checkValue],
+    );
+    return rows[0]?.done ?? true;
+  });
+}
+
+/** Steps, each in a transaction of its own, until one says that there is nothing more to do, or this time is over. */
+async function untilOver(client: Client, milliseconds: number, step: () => Promise<boolean>): Promise<void> {
   const started = performance.now();
-  let done = false;
-  while (!done && performance.now() - started < milliseconds)
-    done = await inTransaction(client, async () => {
-      const { rows } = await client.query<{ done: boolean }>(
-        'select encryption_rollout.seal_misses($1, $2, $3) as done',
-        [target, missesAtOnce, checkValue],
-      );
-      return rows[0]?.done ?? true;
-    });
+  let isOver = false;
+  while (!isOver && performance.now() - started < milliseconds) isOver = await inTransaction(client, step);
 }
 
 /** Rows that one of these batches writes. */
@@ -183,17 +187,14 @@ const LOOK_MILLISECONDS = 20_000;
 
 /** What was sealed where no guard was, in a partition that was detached, is sealed anew where it is not of its row. */
 export async function lookAgain(client: Client, target: string): Promise<void> {
-  const started = performance.now();
-  let isOver = false;
-  while (!isOver && performance.now() - started < LOOK_MILLISECONDS)
-    isOver = await inTransaction(client, async () => {
-      const { rows } = await client.query<Omit<BatchResult, 'encrypted'>>(
-        'select * from encryption_rollout.look_again($1, $2)',
-        [target, rowsAtOnce],
-      );
-      // Rows that somebody has locked are for the next call as well.
-      return rows[0]?.exhausted !== false || rows[0].skipped > 0;
-    });
+  await untilOver(client, LOOK_MILLISECONDS, async () => {
+    const { rows } = await client.query<Omit<BatchResult, 'encrypted'>>(
+      'select * from encryption_rollout.look_again($1, $2)',
+      [target, rowsAtOnce],
+    );
+    // Rows that somebody has locked are for the next call as well.
+    return rows[0]?.exhausted !== false || rows[0].skipped > 0;
+  });
 }
 
 /**
@@ -204,16 +205,13 @@ export async function readMendedHealth(client: Client, target: string): Promise<
   await lookAgain(client, target);
   const health = await readHealth(client, target);
   if (health.orphanedRows === 0) return health;
-  let cleared: number;
-  do {
-    cleared = await inTransaction(client, async () => {
-      const { rows } = await client.query<{ cleared: number }>(
-        'select encryption_rollout.clear_orphans($1, $2) as cleared',
-        [target, rowsAtOnce],
-      );
-      return rows[0]?.cleared ?? 0;
-    });
-  } while (cleared === rowsAtOnce);
+  await untilOver(client, Number.POSITIVE_INFINITY, async () => {
+    const { rows } = await client.query<{ cleared: number }>(
+      'select encryption_rollout.clear_orphans($1, $2) as cleared',
+      [target, rowsAtOnce],
+    );
+    return rows[0]?.cleared !== rowsAtOnce;
+  });
   return readHealth(client, target);
 }
 
