@@ -41,9 +41,12 @@ as $$
   )
 $$;
 
--- Clears the rows at the TIDs $2 that nobody has locked. ($1 is what write_rows passes besides.) The guard stays out of it,
--- as a batch says of itself that it is one. An IV that a kept value needs is kept with it.
-create function encryption_rollout.clear_rows_sql(p_target encryption_rollout.targets, p_leaf text)
+-- Takes off, at the TIDs $2 that nobody has locked, the values of those columns for which nothing in p_keeps is true, by their places, and
+-- the IV where p_keeps_iv is not. ($1 is what write_rows passes besides.) p_condition: true for a row with anything to take off; p_unfinished:
+-- the same of t. The guard stays out of it, as a batch says of itself that it is one.
+create function encryption_rollout.taking_off_sql(
+  p_target encryption_rollout.targets, p_leaf text, p_keeps text[], p_keeps_iv text, p_condition text, p_unfinished text
+)
 returns text
 language sql
 stable
@@ -51,25 +54,42 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$update only %1$s as t
-set %5$I = case when %2$s then t.%5$I end,
-  %3$s
+set %2$I = case when %3$s then t.%2$I end,
+  %4$s
 from (
   select ctid as tid
   from only %1$s
   where ctid operator(pg_catalog.=) any ($2)
-    and %4$s
+    and %5$s
   for no key update skip locked
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid
 returning t.ctid as tid, %6$s as unfinished$sql$,
     p_leaf,
-    encryption_rollout.ciphertext_only_sql(p_target),
-    (
-      select string_agg(format('%1$I = case when t.%2$I is null then t.%1$I end', p_target.sealed_columns[n], c), E',\n  ' order by n)
-      from unnest(p_target.columns) with ordinality as columns (c, n)
-    ),
-    encryption_rollout.clearable_sql(p_target),
     p_target.iv_column,
+    p_keeps_iv,
+    (
+      select string_agg(format('%1$I = case when %2$s then t.%1$I end', p_target.sealed_columns[n], p_keeps[n]), E',\n  ' order by n)
+      from generate_subscripts(p_target.columns, 1) as n
+    ),
+    p_condition,
+    p_unfinished
+  )
+$$;
+
+-- Clears rows. An IV that a kept value needs is kept with it.
+create function encryption_rollout.clear_rows_sql(p_target encryption_rollout.targets, p_leaf text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select encryption_rollout.taking_off_sql(
+    p_target,
+    p_leaf,
+    array(select format('t.%I is null', c) from unnest(p_target.columns) with ordinality as columns (c, n) order by n),
+    encryption_rollout.ciphertext_only_sql(p_target),
+    encryption_rollout.clearable_sql(p_target),
     encryption_rollout.clearable_sql(p_target, 't.')
   )
 $$;
@@ -188,34 +208,19 @@ as $$
   ) as each
 $$;
 
--- Clears, at the TIDs $2, what does not open. An IV that a value needs is kept with it.
+-- Clears what does not open. An IV that a value needs is kept with it.
 create function encryption_rollout.clear_dead_sql(p_target encryption_rollout.targets, p_leaf text)
 returns text
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select format(
-    $sql$update only %1$s as t
-set %2$I = case when %3$s then t.%2$I end,
-  %4$s
-from (
-  select ctid as tid
-  from only %1$s
-  where ctid operator(pg_catalog.=) any ($2)
-    and %5$s
-  for no key update skip locked
-) as s
-where t.ctid operator(pg_catalog.=) s.tid
-returning t.ctid as tid, %6$s as unfinished$sql$,
+  select encryption_rollout.taking_off_sql(
+    p_target,
     p_leaf,
-    p_target.iv_column,
+    array(select 'not ' || dead from unnest(d.dead_values) with ordinality as each (dead, n) order by n),
     (
       select string_agg(format('(t.%I is not null and not %s)', p_target.sealed_columns[n], d.dead_values[n]), ' or ' order by n)
-      from generate_subscripts(p_target.columns, 1) as n
-    ),
-    (
-      select string_agg(format('%1$I = case when not %2$s then t.%1$I end', p_target.sealed_columns[n], d.dead_values[n]), E',\n  ' order by n)
       from generate_subscripts(p_target.columns, 1) as n
     ),
     (encryption_rollout.dead_sql(p_target)).any_value,
