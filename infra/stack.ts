@@ -73,6 +73,7 @@ export class EncryptionRolloutStack extends Stack {
       : new GivenSurroundings(this, 'Surroundings', config);
     if (!config.demo && config.createVpcEndpoints) new Endpoints(this, 'Endpoints', config);
     const settings = Settings.parse({
+      version,
       targets: config.targets,
       database: surroundings.database,
       ...(config.demo ? {} : { databaseAuthorities: config.databaseAuthorities }),

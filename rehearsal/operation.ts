@@ -12,21 +12,24 @@ export class Operation {
   private readonly aws: AwsStandIn;
   private readonly functions: Functions;
   private readonly machines: StateMachines;
+  private readonly version: string;
   /** What handlers have started. */
   private readonly begun: Promise<void>[] = [];
   /** Called with each answer of Operate. */
   private looked: () => void = () => undefined;
 
-  constructor(aws: AwsStandIn, functions: Functions, machines: StateMachines) {
+  constructor(aws: AwsStandIn, functions: Functions, machines: StateMachines, version: string) {
     this.aws = aws;
     this.functions = functions;
     this.machines = machines;
+    this.version = version;
     aws.world.startExecution = (arn, input) => this.begun.push(this.carryOut(arn, input));
   }
 
   /** @returns what ends it */
   open(): Promise<() => Promise<void>> {
     return serveOperators({
+      version: this.version,
       operate: async (input) => {
         const answer = await this.functions.invoke('Operate', input);
         this.looked();

@@ -169,7 +169,7 @@ async function run(
     ...(options.slowly ? { waitMs: slowWaitMs } : {}),
   });
   observer.machines = machines;
-  const operation = new Operation(aws, functions, machines);
+  const operation = new Operation(aws, functions, machines, rollout.settings.version);
   cleanups.push(await operation.open());
   if (options.slowly)
     display.line('Operate it from another window: npm run rollout -- status --rehearsal --watch');

@@ -15,6 +15,8 @@ import { account, region } from '../machines/state-machines.ts';
 
 /** The rehearsal, as far as people operate it. */
 export interface Operated {
+  /** Of what is rehearsed. */
+  readonly version: string;
   /** Invokes the function Operate. @throws with Lambda's name and cause */
   operate(input: unknown): Promise<unknown>;
   /** ARNs of the executions of EncryptionRollout under way. */
@@ -89,7 +91,7 @@ async function answer(request: IncomingMessage, operated: Operated): Promise<Ans
     } catch (failure) {
       return { body: (failure as Error).message, error: 'Unhandled' };
     }
-  return { body: query(new URLSearchParams(asked).get('Action') ?? '') };
+  return { body: query(new URLSearchParams(asked).get('Action') ?? '', operated) };
 }
 
 interface StatesInput {
@@ -126,7 +128,7 @@ function states(
   }
 }
 
-function query(action: string): string {
+function query(action: string, { version }: Operated): string {
   switch (action) {
     case 'GetCallerIdentity':
       return xml(
@@ -134,7 +136,11 @@ function query(action: string): string {
         `<Arn>arn:aws:iam::${account}:user/${userInfo().username}</Arn><Account>${account}</Account>`,
       );
     case 'DescribeStacks': {
-      const outputs = { StateMachineArn: stateMachineArn, OperateFunctionName: operateFunction };
+      const outputs = {
+        StateMachineArn: stateMachineArn,
+        OperateFunctionName: operateFunction,
+        Version: version,
+      };
       const members = Object.entries(outputs).map(
         ([key, value]) => `<member><OutputKey>${key}</OutputKey><OutputValue>${value}</OutputValue></member>`,
       );

@@ -38,7 +38,7 @@ const sealedColumn: Readonly<Record<TableName, string>> = {
 export function deploy(
   world: TestWorld,
   tables: readonly TableName[],
-  settings: Omit<z.input<typeof Settings>, 'targets' | 'database'> = {},
+  settings: Omit<Parameters<TestWorld['configure']>[0], 'targets'> = {},
 ): void {
   world.configure({ ...settings, targets: tables.map((name) => targets[name]) });
 }

@@ -110,6 +110,7 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
     writeFileSync(
       settingsFile,
       JSON.stringify({
+        version: '1.2.3',
         database: { instanceIdentifier: 'db' },
         customerAlarms: ['api-5xx'],
         attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),

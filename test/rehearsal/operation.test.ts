@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { rollout } from '../cli/cloud.ts';
 import { Screen } from '../support/terminal.ts';
@@ -6,6 +7,7 @@ import { Bench, type Rehearsal } from './process.ts';
 
 const bench = new Bench();
 const home = process.cwd();
+const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
 beforeAll(async () => {
   await bench.prepare({ soakSliceMinutes: 30 }, 1, [2, 4]);
   // Where the commands look for the rehearsal.
@@ -70,6 +72,8 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
   const approval = await asked(rehearsal, 'Phase 2 Expanded Batch: Approval');
   const status = await operate('status');
   expect(status).toContain('public.appointments, rehearsal on this machine\n');
+  expect(status).toMatch(new RegExp(`^Version +${version.replaceAll('.', '\\.')}$`, 'm'));
+  expect(await operate('report')).toContain(`- Made with version ${version}; database `);
   // What the phase before has done, what the next one will, and the answers that there are.
   expect(status).toMatch(
     new RegExp(

@@ -60,7 +60,7 @@ test('a session of a name of ours is neither ended nor taken for one of ours', a
   await stranger.query('begin; select pg_sleep(0.7)');
   expect(await world.invoke('cancel-batches', { run, reason: 'a test wants it' })).toEqual({ cancelled: 0 });
   const { readVitals } = await import('../../lambdas/handlers/pressure/measurements.ts');
-  const settings = Settings.parse({ database: { instanceIdentifier: 'db' } });
+  const settings = Settings.parse({ version: '1.2.3', database: { instanceIdentifier: 'db' } });
   const step = { settings, logger: new Logger() } as Step;
   const { oldestTransactionMinutes } = await readVitals(step, world.client, settings.targets);
   expect(oldestTransactionMinutes).toBeGreaterThan(0.01);

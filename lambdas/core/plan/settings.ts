@@ -162,6 +162,8 @@ export const KeyTable = z.enum(['unlogged', 'logged']).default('unlogged');
 export const settingsFile = 'settings.json';
 
 export const Settings = z.strictObject({
+  /** Of what is deployed. */
+  version: z.string(),
   targets: Targets.prefault([{}]),
   /** Whose CloudWatch metrics are the database's vitals. */
   database: Database,

@@ -114,7 +114,7 @@ function encrypted({ tables, about }: Report): string[] {
       ({ number, checkValue, retiredAt }) =>
         `- Key ${number}, check value ${checkValue}${retiredAt === null ? '' : `, retired ${moment(retiredAt)}`}`,
     ),
-    `- Database ${about.database}, PostgreSQL ${about.server}; engine of ${about.engine.files} SQL files, digest ${about.engine.sha256.slice(0, 16)}`,
+    `- Made with ${about.versions.length === 1 ? 'version' : 'versions'} ${about.versions.join(', then ') || 'not recorded'}; database ${about.database}, PostgreSQL ${about.server}; engine of ${about.engine.files} SQL files, digest ${about.engine.sha256.slice(0, 16)}`,
   ];
 }
 

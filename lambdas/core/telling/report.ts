@@ -25,6 +25,8 @@ export interface Report {
   readonly writtenAt: string;
   /** Where it happened, and with what. */
   readonly about: {
+    /** Of the product, as its attempts were made with, the first one first. */
+    readonly versions: readonly string[];
     readonly database: string;
     /** Of PostgreSQL. */
     readonly server: string;

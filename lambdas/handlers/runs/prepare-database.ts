@@ -54,6 +54,7 @@ export const handler = handlerOf(
           execution,
           tables: targets.map(targetName),
           attestations: { ...settings.attestations, ...attestations },
+          version: settings.version,
         },
         isRunning,
       );

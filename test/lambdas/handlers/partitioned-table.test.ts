@@ -107,7 +107,11 @@ test('goes through the rollout while its partitions change, and is watched and e
 
 describe('what is measured before and during a rollout', () => {
   test('sizes and rows are those of all partitions', async () => {
-    const [settings] = Settings.parse({ database: { instanceIdentifier: 'db' }, targets: [target] }).targets;
+    const [settings] = Settings.parse({
+      version: '1.2.3',
+      database: { instanceIdentifier: 'db' },
+      targets: [target],
+    }).targets;
     await query('vacuum analyze public.visits');
     const sample = await sampleTable(world.client, settings as NonNullable<typeof settings>);
     expect(sample).toMatchObject({ rows: 400, withPii: 400, todo: 400, fraction: 1 });
@@ -122,7 +126,11 @@ describe('what is measured before and during a rollout', () => {
 
   test('who waits at a partition waits at the table', async () => {
     const { readVitals } = await import('../../../lambdas/handlers/pressure/measurements.ts');
-    const settings = Settings.parse({ database: { instanceIdentifier: 'db' }, targets: [target] });
+    const settings = Settings.parse({
+      version: '1.2.3',
+      database: { instanceIdentifier: 'db' },
+      targets: [target],
+    });
     const vitals = () =>
       readVitals({ settings, logger: new Logger() } as Step, world.client, settings.targets);
     expect(await vitals()).toMatchObject({ longestLockWaitMilliseconds: 0, maintenance: false });

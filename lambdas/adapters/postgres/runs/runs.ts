@@ -25,7 +25,7 @@ export async function lockRuns(client: Client): Promise<void> {
 
 /**
  * Opens a run for the execution: a new one, or the unfinished one again. The same execution gets the same answer twice.
- * @param tables that it is about, which the engine knows
+ * @param tables that it is about, which the engine knows; `version`: of what is deployed
  * @param isRunning whether another execution is still at work, asked only when the records say that it may be
  * @throws RunAlreadyActive
  */
@@ -35,10 +35,12 @@ export async function openRun(
     execution,
     tables,
     attestations,
+    version,
   }: {
     readonly execution: string;
     readonly tables: readonly string[];
     readonly attestations: Readonly<Record<string, string>>;
+    readonly version: string;
   },
   isRunning: (execution: string) => Promise<boolean>,
 ): Promise<Run> {
@@ -55,7 +57,7 @@ export async function openRun(
       );
       const run = inserted.rows[0] as Run;
       await takeTables(client, run, tables);
-      await recordEvent(client, run, 'STARTED', { execution });
+      await recordEvent(client, run, 'STARTED', { execution, version });
       return run;
     }
     if (last.status === 'ACTIVE' && last.execution === execution)
@@ -74,7 +76,7 @@ export async function openRun(
       [run.id, run.attempt, execution, attestations],
     );
     await takeTables(client, run, tables);
-    await recordEvent(client, run, 'RESUMED', { execution });
+    await recordEvent(client, run, 'RESUMED', { execution, version });
     return run;
   });
 }

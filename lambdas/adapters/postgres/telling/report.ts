@@ -47,7 +47,7 @@ export async function readReport(client: Client, plan: Plan, runId?: string): Pr
       addedWriteMilliseconds: plan.writeLatency.maxAddedMilliseconds,
       hours: plan.overdueHours,
     },
-    about: await readAbout(client),
+    about: await readAbout(client, run.id),
     pace: await readPace(client, run.id),
     phases: await readPhases(client, run.id, plan),
     gates,
@@ -82,19 +82,25 @@ async function readTables(client: Client, run: string): Promise<Report['tables']
   return rows.map((row) => ({ ...row, completedAt: iso(row.completedAt) }));
 }
 
-/** The database, the engine, and the keys that there ever were. */
-async function readAbout(client: Client): Promise<Report['about']> {
+/** The database, the engine, the versions that the run's attempts were made with, and the keys that there ever were. */
+async function readAbout(client: Client, run: string): Promise<Report['about']> {
   const { rows } = await client.query(
     `select current_database() as database, current_setting('server_version') as server, count(*)::integer as files,
        encode(sha256(convert_to(string_agg(name || ' ' || sha256, ',' order by name), 'UTF8')), 'hex') as sha256
      from encryption_rollout.migrations`,
   );
   const { database, server, files, sha256 } = rows[0];
+  const versions = await client.query<{ version: string }>(
+    `select detail ->> 'version' as version from encryption_rollout.events
+     where run_id = $1 and event in ('STARTED', 'RESUMED') group by 1 order by min(id)`,
+    [run],
+  );
   const keys = await client.query(
     `select number, encode(check_value, 'hex') as "checkValue", retired_at as "retiredAt"
      from encryption_rollout.keys order by number`,
   );
   return {
+    versions: versions.rows.map(({ version }) => version),
     database,
     server,
     engine: { files, sha256 },

@@ -21,7 +21,7 @@ describe('the report', () => {
       '- public.appointments: email → email_encrypted, first_name → first_name_encrypted; initialization vector in pii_iv',
       '- Format 1: AEAD_AES_256_CBC_HMAC_SHA_512 (RFC 7518, 5.2)',
       '- Key 1, check value 0102030405060708',
-      '- Database shop, PostgreSQL 18.4; engine of 24 SQL files, digest abababababababab',
+      '- Made with version 1.2.3; database shop, PostgreSQL 18.4; engine of 24 SQL files, digest abababababababab',
       '- Plaintext was not deleted: public.appointments (email, first_name) still hold it',
       '- 8,000 rows of public.appointments were not encrypted when they were counted last.',
       '- Attested: On-call rotation established: R. Roe',
@@ -53,6 +53,7 @@ describe('the report', () => {
       ],
     };
     const html = reportHtml(report, verified);
+    expect(html).toContain('<li>Made with version 1.2.3; database shop');
     expect(html.match(/<svg /g)).toHaveLength(4);
     expect(html).toContain('<li>✓ Values open: 12,000 checked, 0 violations</li>');
     // One file, for which nothing is fetched and nothing runs.

@@ -33,6 +33,7 @@ export const report: Report = {
     },
   ],
   about: {
+    versions: ['1.2.3'],
     database: 'shop',
     server: '18.4',
     engine: { files: 24, sha256: 'ab'.repeat(32) },

@@ -26,7 +26,7 @@ async function vitals(
   customerAlarms: string[] = [],
 ) {
   const { readVitals } = await import('../../../../lambdas/handlers/pressure/measurements.ts');
-  const settings = Settings.parse({ database, customerAlarms });
+  const settings = Settings.parse({ version: '1.2.3', database, customerAlarms });
   return readVitals({ settings, logger: new Logger() } as Step, world.client, settings.targets);
 }
 const verdict = async (database?: Record<string, unknown>) =>

@@ -12,7 +12,7 @@ test('ExplainFailure explains without a database, and what no words came with', 
   process.env.ROLLOUT_SETTINGS_FILE = join(directory, 'settings.json');
   writeFileSync(
     process.env.ROLLOUT_SETTINGS_FILE,
-    JSON.stringify({ database: { instanceIdentifier: 'db' }, targets: [{}] }),
+    JSON.stringify({ version: '1.2.3', database: { instanceIdentifier: 'db' }, targets: [{}] }),
   );
   process.env.POWERTOOLS_LOG_LEVEL = 'SILENT';
   const { handler } = await import(sourceOf('ExplainFailure'));

@@ -26,6 +26,7 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
   for (const handler of ['cancel-batches', 'disable-trigger', 'prove-plaintext', 'gather-evidence'])
     await world.invoke(handler, rollback);
   world.running.delete('one');
+  world.configure({ version: '1.3.0' });
   const run = await world.prepare('two');
   await world.client.query(
     `insert into encryption_rollout.holds
@@ -39,6 +40,7 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
   const written = await report();
   if (written === undefined) throw new Error('no report');
   expect(written.run).toMatchObject({ id: run.id, status: 'COMPLETED', attempts: 2 });
+  expect(written.about.versions).toEqual(['1.2.3', '1.3.0']);
   expect(written.tables).toMatchObject([
     { name: appointments, purpose: 'encrypt', attempt: 2, completedAt: expect.stringMatching(/^20.*Z$/) },
   ]);
@@ -64,6 +66,7 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
   expect(text).toMatch(
     /Held at Phase 3 Bulk Migration: Gate: CPU: no reading\. Decided after .* go by R\. Roe \(seen in the console\)/,
   );
+  expect(text).toContain('- Made with versions 1.2.3, then 1.3.0; database ');
   expect(text).toMatch(/Phase 5 Complete Remaining: .* expected/);
   expect(text).toMatch(/ms a row, expected at most 5 ms;/);
   expect(text).toMatch(
