@@ -9,8 +9,10 @@ import { Code, type IFunction, Function as LambdaFunction } from 'aws-cdk-lib/aw
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import { LambdaSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
+import { RegionInfo } from 'aws-cdk-lib/region-info';
 import { Construct } from 'constructs';
 import type { Button } from '../../lambdas/core/operating/buttons.ts';
+import { ConfigurationError } from '../../lambdas/core/plan/configuration-error.ts';
 import { variableOf } from '../../lambdas/core/telling/chat.ts';
 import type { RolloutConfig } from '../config.ts';
 import { runtimeOfFunctions, withBundle } from '../functions/bundles.ts';
@@ -29,7 +31,9 @@ const chatButtons: Readonly<Record<Button | 'status', string>> = {
   resume: 'Resume',
   abort: 'Abort',
 };
-const ofQuestions = ['go', 'no-go', 'retry'];
+
+/** The same for all: each button reads its own word of the message, by the variable that is named like it. */
+const command = 'lambda invoke --function-name $function --region $region --payload {"pressed":"$pressed"}';
 
 interface ChatProps {
   readonly names: Names;
@@ -74,7 +78,13 @@ export class Chat extends Construct {
           ...network,
           role,
           logGroup,
-          environment: { CHAT_TOPIC_ARN: told.topicArn, POWERTOOLS_SERVICE_NAME: 'encryption-rollout' },
+          environment: {
+            CHAT_TOPIC_ARN: told.topicArn,
+            ...(slack.operate
+              ? { OPERATE_BY_BUTTON: names.of('OperateByButton'), CHAT_CHANNEL: slack.channelId }
+              : {}),
+            POWERTOOLS_SERVICE_NAME: 'encryption-rollout',
+          },
         }),
     );
     if (network !== undefined) allowNetworkInterfaces(role);
@@ -89,6 +99,11 @@ export class Chat extends Construct {
       value: [...topics, told].map(({ topicArn }) => topicArn).join(','),
     }).overrideLogicalId('ChatTopicArns');
     if (slack.configuredElsewhere) return;
+    const { partition = 'aws' } = RegionInfo.get(Stack.of(this).region);
+    if (partition !== 'aws')
+      throw new ConfigurationError(
+        `slack: found one in ${Stack.of(this).region}, expected none: Amazon Q Developer in chat applications is not there. Subscribe something else to the topics that the stack outputs`,
+      );
     const others = slack.alsoFollow.map((arn, index) => Topic.fromTopicArn(this, `Follows${index}`, arn));
     const channelRole = new Role(this, 'ChannelRole', {
       // Without a condition: this service is not documented to say for whom it comes. It takes the role of an account
@@ -120,42 +135,35 @@ export class Chat extends Construct {
         ...(slack.operate ? [new ManagedPolicy(this, 'MayOperate', { statements: [leave] })] : []),
       ],
     });
-    if (slack.operate) this.addButtons(names, channel, slack.channelId);
+    if (slack.operate) this.addButtons(names, channel);
   }
 
   /** Messages have buttons for what they offer. */
-  private addButtons(names: Names, channel: SlackChannelConfiguration, chat: string): void {
-    const actions = Object.entries(chatButtons).map(([button, buttonText]) => {
-      // AWS takes five variables of an action.
-      const about = ofQuestions.includes(button) ? 'hold' : 'attempt';
-      const asked = {
-        chat,
-        ...(button === 'status' ? {} : { button, run: '$run', [about]: `$${about}` }),
-      };
-      const read = (name: string) => `event.metadata.additionalContext.${name}`;
-      return new CfnCustomAction(this, `Button-${button}`, {
-        actionName: names.of(button),
-        definition: {
-          commandText: `lambda invoke --function-name ${names.of('OperateByButton')} --region ${Stack.of(this).region} --payload ${JSON.stringify(asked)}`,
-        },
-        attachments: [
-          {
-            buttonText,
-            notificationType: 'Custom',
-            variables: {
-              deployment: read('deployment'),
-              offered: read(variableOf(button)),
-              run: read('run'),
-              [about]: read(about),
+  private addButtons(names: Names, channel: SlackChannelConfiguration): void {
+    const read = (name: string) => `event.metadata.additionalContext.${name}`;
+    const actions = Object.entries(chatButtons).map(
+      ([button, buttonText]) =>
+        new CfnCustomAction(this, `Button-${button}`, {
+          actionName: names.of(button),
+          definition: { commandText: command },
+          attachments: [
+            {
+              buttonText,
+              notificationType: 'Custom',
+              variables: {
+                deployment: read('deployment'),
+                function: read('function'),
+                region: read('region'),
+                pressed: read(variableOf(button)),
+              },
+              criteria: [
+                { variableName: 'deployment', operator: 'EQUALS', value: names.dashboard },
+                { variableName: 'pressed', operator: 'HAS_VALUE' },
+              ],
             },
-            criteria: [
-              { variableName: 'deployment', operator: 'EQUALS', value: names.dashboard },
-              { variableName: 'offered', operator: 'HAS_VALUE' },
-            ],
-          },
-        ],
-      });
-    });
+          ],
+        }),
+    );
     const configuration = channel.node.defaultChild as CfnSlackChannelConfiguration;
     configuration.customizationResourceArns = actions.map(({ attrCustomActionArn }) => attrCustomActionArn);
   }

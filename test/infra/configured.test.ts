@@ -167,6 +167,19 @@ describe('in an account with rules of its own', () => {
     expect(joining).toHaveLength(functions.length);
   });
 
+  test.each([
+    ['cn-north-1', 'aws-cn'],
+    ['us-gov-west-1', 'aws-us-gov'],
+  ])(
+    '%s: a Slack channel is refused before AWS does, which has no such resource there',
+    (region, partition) => {
+      const slack = { workspaceId: 'T0123ABCD', channelId: 'C0123ABCD' };
+      expect(() => inRegion(region, partition, { slack })).toThrow(
+        `slack: found one in ${region}, expected none: `,
+      );
+    },
+  );
+
   test('a Slack channel that another stack has configured is left to it, which follows this one', () => {
     china.resourceCountIs('AWS::Chatbot::SlackChannelConfiguration', 0);
     const { Value } = china.toJSON().Outputs.ChatTopicArns;

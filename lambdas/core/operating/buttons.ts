@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { answersTo, type Decision } from '../gates/decisions.ts';
 import { waitOf } from '../pressure/throttle.ts';
-import type { Offered } from '../telling/chat.ts';
+import { type Offered, pressedParts } from '../telling/chat.ts';
 import type { RolloutStatus } from './operate.ts';
 
 const fields = z.looseObject({
@@ -14,24 +14,43 @@ const fields = z.looseObject({
  * A pressed button, or what only looks: then `button` is missing.
  * - of the dashboard: `widgetContext`, as CloudWatch adds it to every call, with what was typed into the page's fields.
  *   https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
- * - of a chat: `chat`, the channel
+ * - of a chat: `{"pressed": …}`, a word of the message's, whose parts `asked` has
  */
-export const ButtonInput = z.object({
-  /** The console asks for the widget's documentation. */
-  describe: z.boolean().default(false),
-  button: z.enum(['go', 'no-go', 'retry', 'pause', 'resume', 'abort']).optional(),
-  /** What the button was shown for: a page that was left open is about another one. */
-  run: z.string().optional(),
-  /** In a chat a variable is text. */
-  attempt: z.coerce.number<number | string>().int().optional(),
-  hold: z.string().optional(),
-  widgetContext: z
-    .object({ accountId: z.string().default(''), forms: z.object({ all: fields.prefault({}) }).prefault({}) })
-    .optional(),
-  chat: z.string().optional(),
-});
+export const ButtonInput = z.preprocess(
+  (given) => asked(given) ?? given,
+  z.object({
+    /** The console asks for the widget's documentation. */
+    describe: z.boolean().default(false),
+    button: z.enum(['go', 'no-go', 'retry', 'pause', 'resume', 'abort']).optional(),
+    /** What the button was shown for: a page that was left open is about another one. */
+    run: z.string().optional(),
+    attempt: z.int().optional(),
+    hold: z.string().optional(),
+    widgetContext: z
+      .object({
+        accountId: z.string().default(''),
+        forms: z.object({ all: fields.prefault({}) }).prefault({}),
+      })
+      .optional(),
+    /** The channel. */
+    chat: z.string().optional(),
+  }),
+);
 export type ButtonInput = z.output<typeof ButtonInput>;
 export type Button = NonNullable<ButtonInput['button']>;
+
+/** What a chat's word says. */
+function asked(given: unknown): object | undefined {
+  const { pressed } = Object(given) as Record<string, unknown>;
+  if (typeof pressed !== 'string') return undefined;
+  const parts = pressed.split('/').map((text, index) => [pressedParts[index], text]);
+  const { button, attempt, ...others } = Object.fromEntries(parts.filter(([, text]) => text !== ''));
+  return {
+    ...others,
+    ...(button === 'status' ? {} : { button }),
+    ...(attempt === undefined ? {} : { attempt: Number(attempt) }),
+  };
+}
 
 /** A button that works now. */
 export interface Offer {

@@ -20,14 +20,32 @@ export interface Offered {
   readonly buttons: readonly string[];
 }
 
-/** What a button of the chat reads of the message that it stands at: `status` looks, and is offered with any other. */
-export function contextOf({ deployment, run, attempt, hold, buttons }: Offered): Record<string, string> {
+/** Whom the buttons of a chat call, and which chat that is. */
+export interface Operated {
+  readonly function: string;
+  readonly region: string;
+  readonly chat: string;
+}
+
+/** What somebody presses in a chat, in one word whose parts have no stroke. */
+export const pressedParts = ['button', 'chat', 'run', 'attempt', 'hold'] as const;
+
+/**
+ * What a button of the chat reads of the message that it stands at: `status` looks, and is offered with any other. All that
+ * tells one command from another is here, so that none grows with the names in it: AWS may take no more than a hundred characters.
+ */
+export function contextOf(
+  { deployment, buttons, ...about }: Offered,
+  { chat, ...called }: Operated,
+): Record<string, string> {
+  const pressed = (button: string) => {
+    const parts = { hold: '', ...about, button, chat };
+    return pressedParts.map((part) => parts[part]).join('/');
+  };
   return {
     deployment,
-    run,
-    attempt: String(attempt),
-    ...(hold === undefined ? {} : { hold }),
-    ...Object.fromEntries(['status', ...buttons].map((button) => [variableOf(button), 'offered'])),
+    ...called,
+    ...Object.fromEntries(['status', ...buttons].map((button) => [variableOf(button), pressed(button)])),
   };
 }
 
@@ -42,9 +60,13 @@ const MAX_CHARACTERS = 6_000;
 /**
  * What a chat shows of an SNS message; null = what it shows by itself, an alarm.
  * @param subject null = none
- * @param offered undefined = the message has no buttons
+ * @param context what its buttons read, by `contextOf`; undefined = the message has none
  */
-export function chatMessage(subject: string | null, message: string, offered?: Offered): string | null {
+export function chatMessage(
+  subject: string | null,
+  message: string,
+  context?: Readonly<Record<string, string>>,
+): string | null {
   if (isAlarm(message)) return null;
   const description =
     message.length > MAX_CHARACTERS ? `${message.slice(0, MAX_CHARACTERS)}… (cut; see the e-mail)` : message;
@@ -56,9 +78,7 @@ export function chatMessage(subject: string | null, message: string, offered?: O
       title: unmarked(subject ?? 'Encryption rollout'),
       description: unmarked(description),
     },
-    ...(offered === undefined
-      ? {}
-      : { metadata: { enableCustomActions: true, additionalContext: contextOf(offered) } }),
+    ...(context === undefined ? {} : { metadata: { enableCustomActions: true, additionalContext: context } }),
   });
 }
 

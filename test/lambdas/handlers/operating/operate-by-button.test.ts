@@ -212,18 +212,17 @@ test('the console is told what it is', async () => {
 
 test('a chat is answered in text, and its members are known by the request', async () => {
   const hold = await ask();
-  const chat = 'C0123ABCD';
-  expect(await call({ chat })).toMatch(
+  const press = (button: string) =>
+    call({ pressed: `${button}/C0123ABCD/${run.id}/${run.attempt}/${button === 'pause' ? '' : hold}` });
+  expect(await press('status')).toMatch(
     /^Encryption of public.appointments .*\nWhere: [\s\S]*A person is asked: /,
   );
-  expect(await call({ chat, button: 'go', run: run.id, hold })).toContain(`${hold} is decided: go.`);
-  // As a variable of a message arrives: as text.
-  const pause = { chat, button: 'pause', run: run.id, attempt: `${run.attempt}` };
-  expect(await call(pause)).toMatch(/^Paused\./);
+  expect(await press('go')).toContain(`${hold} is decided: go.`);
+  expect(await press('pause')).toMatch(/^Paused\./);
   expect(await events('PAUSED')).toEqual([
     { detail: { by: 'a member of the chat C0123ABCD (request a1b2)', reason: '' } },
   ]);
-  expect(await call(pause)).toBe(
+  expect(await press('pause')).toBe(
     'Nothing was done: This button is out of date. What can be done now is below.',
   );
 });

@@ -16,6 +16,8 @@ for (const [name, value] of Object.entries({
   AWS_ACCESS_KEY_ID: 'test',
   AWS_SECRET_ACCESS_KEY: 'test',
   CHAT_TOPIC_ARN: topic,
+  OPERATE_BY_BUTTON: 'Payments-OperateByButton',
+  CHAT_CHANNEL: 'C0123ABCD',
   POWERTOOLS_LOG_LEVEL: 'SILENT',
 }))
   vi.stubEnv(name, value);
@@ -49,7 +51,7 @@ test('of a failed check, which pages and is reported, the chat shows the report'
   expect(aws.published).toEqual([{ topic, message: expect.stringContaining('"description":"report"') }]);
 });
 
-test('a message has the buttons that it was given, and none where there is nothing to press', async () => {
+test('a message has the buttons that it was given, and none where there is nothing to press, or the channel may not', async () => {
   aws.published.length = 0;
   const told = (Value: string) => ({
     Records: event([null, 'text']).Records.map((each) => ({
@@ -64,19 +66,21 @@ test('a message has the buttons that it was given, and none where there is nothi
   );
   await handler(told('{"deployment":"Payments","run":"6b1d","attempt":2,"buttons":[]}'));
   await handler(told('{}'));
+  vi.stubEnv('OPERATE_BY_BUTTON', undefined);
+  await handler(told('{"deployment":"Payments","run":"6b1d","attempt":2,"buttons":["abort"]}'));
   expect(aws.published.map(({ message }) => JSON.parse(message).metadata)).toEqual([
     {
       enableCustomActions: true,
       additionalContext: {
         deployment: 'Payments',
-        run: '6b1d',
-        attempt: '2',
-        hold: 'hold-7k2m9q',
-        status: 'offered',
-        no_go: 'offered',
-        abort: 'offered',
+        function: 'Payments-OperateByButton',
+        region: 'us-east-1',
+        status: 'status/C0123ABCD/6b1d/2/hold-7k2m9q',
+        no_go: 'no-go/C0123ABCD/6b1d/2/hold-7k2m9q',
+        abort: 'abort/C0123ABCD/6b1d/2/hold-7k2m9q',
       },
     },
+    undefined,
     undefined,
     undefined,
   ]);
