@@ -55,6 +55,10 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       await publish(null, { Heartbeat: 1, RunHours: 0, MissingIvs: 0, Drift: 0 });
       return { outcome: 'NOT_STARTED' };
     }
+    // Before anything is written: a rule or a trigger on a record may be what makes the rest fail.
+    const breaches = await readBreaches(client);
+    for (const { finding, fix } of breaches) logger.warn('the boundary is broken', { finding, fix });
+    await publish(null, { Breaches: breaches.length });
     if (await mendKeys(client, async () => keys))
       logger.warn('the keys were lost, as after a crash, and are put back');
     const active = await activeRun(client);
@@ -140,8 +144,6 @@ async function measure(
   await writeDownFailedDecryptions(client);
   await writeDownKeyUses(client);
   const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
-  const breaches = await readBreaches(client);
-  for (const { finding, fix } of breaches) step.logger.warn('the boundary is broken', { finding, fix });
   const { hoursLeft, rows, phase } = await readStatus(client, step.settings);
   await publish(null, {
     Heartbeat: 1,
@@ -151,7 +153,6 @@ async function measure(
     ...(hoursLeft === null ? {} : { HoursLeft: hoursLeft }),
     ...(rows === null || active === undefined ? {} : { ProgressPercent: rows.percentage }),
     KeyAccessFailures: (await compareKeys(client, keys)) === 'other' ? 1 : 0,
-    Breaches: breaches.length,
   });
   // Nobody may know the table of a value that did not open; and one may have been taken out of the configuration.
   const others = errors.besides(tables.map(({ name }) => name));

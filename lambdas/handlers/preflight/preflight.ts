@@ -6,7 +6,7 @@ import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { readRefusal, recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { politelyEach } from '../../adapters/postgres/migrations.ts';
 import { canaryProblem } from '../../adapters/postgres/preflight/canary.ts';
-import { readExposure } from '../../adapters/postgres/preflight/exposure.ts';
+import { mendGrants, readExposure } from '../../adapters/postgres/preflight/exposure.ts';
 import { healthOf, isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { readBackupProblem } from '../../adapters/postgres/runs/events.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
@@ -58,6 +58,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
         triggerProblem: refusedCanary === '' ? await tryTrigger(client, target, keys.keyring) : undefined,
       });
     }
+    await mendGrants(client);
     const criteria = checklistCriteria(plan, {
       ...readiness,
       tables,

@@ -5,9 +5,14 @@ import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.
 import { isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
 import { readSqlBody } from '../migrations.ts';
 
+/** Revokes what others have granted of the engine's, and grants what is missing. */
+export async function mendGrants(client: pg.ClientBase): Promise<void> {
+  await client.query('select encryption_rollout.set_grants()');
+}
+
 /** Takes back what was granted, then tells what else breaks the boundary: of the engine, and foreign code on all of its tables. */
 export async function readBreaches(client: pg.ClientBase): Promise<Breach[]> {
-  await client.query('select encryption_rollout.set_grants()');
+  await mendGrants(client);
   const { rows } = await client.query<Breach>(
     `select finding, fix from encryption_rollout.breaches()
      union all
