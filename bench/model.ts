@@ -156,6 +156,7 @@ export class Model {
       commitMilliseconds: 2 * crowd,
       waitingSessions: 0,
       activeSessions: others,
+      activeWriters: 0,
       vitals: utilizationOf(this.plan, {
         cpuPercents: [Math.min(100, (100 * (others + state.share)) / vcpus)],
         customerAlarms: null,

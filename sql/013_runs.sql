@@ -186,6 +186,7 @@ create table encryption_rollout.paces (
   share double precision not null,
   milliseconds_per_row double precision,
   active_sessions double precision not null,
+  active_writers double precision not null,
   utilization double precision not null,
   limited_by text not null,
   updated_at timestamptz not null default clock_timestamp(),

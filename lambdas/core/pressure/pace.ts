@@ -36,6 +36,8 @@ export const MOST_ROWS = 50_000;
 const LONGEST_PAUSE_MILLISECONDS = 10_000;
 /** Weight of a new sample of the active sessions: one is nearly nothing (somebody's query of a millisecond), four are a trend. */
 const SAMPLE_WEIGHT = 0.3;
+/** In vCPUs. What batches leave to others, at least: theirs are measured in parts of it. */
+const LEAST_ROOM = 0.1;
 /** With it the quickest batch is forgotten: rows further on may cost more. Half as fast is the baseline after 35 batches. */
 const FORGET = 1.02;
 
@@ -60,8 +62,9 @@ export interface PaceState extends Utilization {
   readonly share: number;
   /** Of the quickest batches lately; null before the first. */
   readonly millisecondsPerRow: number | null;
-  /** Sessions of others that were at work, smoothed. */
+  /** Sessions that were at work, smoothed: of others, and of the run's other writers. */
   readonly activeSessions: number;
+  readonly activeWriters: number;
 }
 
 /** What is measured in one batch. */
@@ -72,8 +75,9 @@ export interface BatchMeasurement {
   readonly commitMilliseconds: number;
   /** Sessions that wait for a lock of ours. */
   readonly waitingSessions: number;
-  /** Sessions of others that are at work. */
+  /** Sessions that are at work: of others, and of the run's other writers. */
   readonly activeSessions: number;
+  readonly activeWriters: number;
   /** Of what CheckVitals saw before the call (CPU, replicas, slots), and its name. */
   readonly vitals: Utilization;
 }
@@ -85,6 +89,7 @@ export function firstPace(batchRows: number, { share }: Pace): PaceState {
     share: share / 2,
     millisecondsPerRow: null,
     activeSessions: 0,
+    activeWriters: 0,
     utilization: 0,
     limitedBy: '',
   };
@@ -98,8 +103,10 @@ export function nextPace(
   measured: BatchMeasurement,
 ): PaceState {
   const { rows, milliseconds } = measured;
-  const activeSessions =
-    before.activeSessions + SAMPLE_WEIGHT * (measured.activeSessions - before.activeSessions);
+  const smoothed = (name: 'activeSessions' | 'activeWriters') =>
+    before[name] + SAMPLE_WEIGHT * (measured[name] - before[name]);
+  const activeSessions = smoothed('activeSessions');
+  const activeWriters = smoothed('activeWriters');
   // A handful of rows says nothing about the cost of a row.
   const perRow = rows >= LEAST_ROWS ? milliseconds / rows : null;
   const quickest =
@@ -110,8 +117,11 @@ export function nextPace(
     [measured.vitals.limitedBy, measured.vitals.utilization],
     ['sessions that wait for a batch', measured.waitingSessions > 0 ? 1 : 0],
     ['commits', measured.commitMilliseconds / throttle.commitMilliseconds],
-    // Ours is one of them for its share of the time.
-    ['active sessions', vcpus === null ? 0 : (activeSessions + before.share) / vcpus],
+    // In parts of the vCPUs that batches leave to them: where nobody else is at work, batches may have all of them.
+    [
+      'active sessions',
+      vcpus === null ? 0 : activeSessions / Math.max(LEAST_ROOM, vcpus - activeWriters - before.share),
+    ],
     // Twice the time for the same work: half of what it needs goes to others.
     ['slow batches', perRow === null || quickest === null ? 0 : perRow / quickest - 1],
   ]);
@@ -120,6 +130,7 @@ export function nextPace(
     share: nextShare(before.share, wanted.share, most.utilization),
     millisecondsPerRow: quickest,
     activeSessions,
+    activeWriters,
     ...most,
   };
 }

@@ -76,7 +76,7 @@ export async function adaptiveBatches(
   const ends = performance.now() + plan.pace.callSeconds * 1_000;
   for (;;) {
     const started = performance.now();
-    let sessions = { waitingSessions: 0, activeSessions: 0 };
+    let sessions = { waitingSessions: 0, activeSessions: 0, activeWriters: 0 };
     const result = await one(state.rows, `${request}/${total.batches + 1}`, async () => {
       await savePaceState(client, run, { target, slice }, state);
       sessions = await readSessions(client);

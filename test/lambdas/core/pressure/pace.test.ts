@@ -25,6 +25,7 @@ const quiet = ({ rows }: PaceState): BatchMeasurement => ({
   commitMilliseconds: 2,
   waitingSessions: 0,
   activeSessions: 0,
+  activeWriters: 0,
   vitals: idle,
 });
 
@@ -87,6 +88,17 @@ describe('gives way to', () => {
     expect(held.share).toBe(0.4);
   });
 
+  test('its own writers alone never: they may have every vCPU that nobody else needs', () => {
+    expect(paced(50, () => ({ activeWriters: 7 }))).toMatchObject({ share: 0.9 });
+  });
+
+  test('one active session where writers leave no vCPU, until there is room for it', () => {
+    const fast = paced(20, () => ({ activeWriters: 3 }));
+    const slower = paced(2, () => ({ activeWriters: 3, activeSessions: 1 }), fast);
+    expect(slower).toMatchObject({ limitedBy: 'active sessions' });
+    expect(slower.share).toBeLessThanOrEqual(0.45);
+  });
+
   test('active sessions only where the number of vCPUs is known', () => {
     const state = nextPace(begun, defaultPlan, wanted, {
       ...quiet(begun),
@@ -103,6 +115,7 @@ test('whatever is measured, a batch has rows, the share is within what is wanted
     commitMilliseconds: fc.double({ min: 0, max: 60_000, noNaN: true }),
     waitingSessions: fc.nat(100),
     activeSessions: fc.nat(5_000),
+    activeWriters: fc.nat(16),
     vitals: fc.record({
       utilization: fc.double({ min: 0, max: 100, noNaN: true }),
       limitedBy: fc.constant('CPU'),
