@@ -15,3 +15,8 @@ export function fileOf(name: string): string {
   }
   return path.join(directory, name);
 }
+
+/** Whether the whole project is here, which rehearses and deploys; the package does neither. */
+export function isCheckout(): boolean {
+  return existsSync(path.join(path.dirname(fileOf('package.json')), 'rehearsal'));
+}

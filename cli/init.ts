@@ -14,13 +14,14 @@ import {
 } from '../inspection/proposals.ts';
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
+import { quoted } from '../lambdas/core/telling/hints.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
 import { collect } from './aws/command.ts';
-import { fileOf } from './files.ts';
+import { fileOf, isCheckout } from './files.ts';
 
 interface Flags {
   readonly databaseUrl?: string;
@@ -80,12 +81,22 @@ async function run({ databaseUrl, table, output, yes }: Flags): Promise<void> {
       ...(acknowledged.size === 0 ? {} : { acknowledgedTriggers: [...acknowledged] }),
     };
     writeFileSync(output, `${JSON.stringify(configuration, null, 2)}\n`, { flag: 'wx' });
-    tell(
-      `\nWrote ${output}. Read it, then:\n  npm run rollout -- check --database-url URL --config ${output}\n  npm start -- --config ${output} --load DUMP.sql\nTo deploy it, add what says where: docs/configuration.md.`,
-    );
+    tell(nextSteps(output));
   } finally {
     await client.end();
   }
+}
+
+function nextSteps(output: string): string {
+  const rehearse = (file: string) => `  npm start -- --config ${quoted(file)} --load DUMP.sql`;
+  return [
+    `\nWrote ${output}. Read it, then:`,
+    `  npm run rollout -- check --database-url URL --config ${quoted(output)}`,
+    ...(isCheckout()
+      ? [rehearse(output)]
+      : ['In a checkout of the project, to rehearse it:', rehearse(path.resolve(output))]),
+    'To deploy it, add what says where: docs/configuration.md.',
+  ].join('\n');
 }
 
 /** @throws UsageError when there is nothing to propose */

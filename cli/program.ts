@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
-import { onScreen } from '../lambdas/core/telling/text.ts';
 import { explained, UsageError, withoutUrls } from '../terminal/connection.ts';
+import { tell } from '../terminal/telling.ts';
 import { addAbortCommand } from './aws/abort.ts';
 import { addReportCommand } from './aws/report.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/requests.ts';
@@ -92,10 +92,9 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     const shown = explained(error);
-    if (shown instanceof UsageError || shown instanceof ConfigurationError)
-      process.stderr.write(`${onScreen(shown.message)}\n`);
+    if (shown instanceof UsageError || shown instanceof ConfigurationError) tell(shown.message);
     // Ctrl+C at a question, and every question comes before the first change.
-    else if ((shown as Error).name === 'ExitPromptError') process.stderr.write('Nothing was changed.\n');
+    else if ((shown as Error).name === 'ExitPromptError') tell('Nothing was changed.');
     // commander has said it on stderr.
     else if (!(shown instanceof CommanderError)) console.error(shown);
     return shown instanceof CommanderError ? shown.exitCode : 1;

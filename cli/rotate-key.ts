@@ -24,6 +24,7 @@ import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
+import { say } from '../terminal/telling.ts';
 import { verify } from '../verifier/verify.ts';
 import { readKeyFile, replaceKeyFile } from './key-file.ts';
 
@@ -72,8 +73,6 @@ function rowsOf(text: string): number {
     throw new InvalidArgumentError('Expected a whole number from 1 to 100,000.');
   return rows;
 }
-
-const say = (text: string) => process.stdout.write(`${text}\n`);
 
 async function run({ databaseUrl, keyFile, batch, yes }: Flags): Promise<void> {
   const connection = connectionOf(databaseUrl);

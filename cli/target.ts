@@ -7,6 +7,7 @@ import { politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { driftInWords } from '../lambdas/core/preflight/drift.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
+import { say } from '../terminal/telling.ts';
 
 interface Flags {
   readonly databaseUrl?: string;
@@ -128,8 +129,6 @@ Example:
       });
   }
 }
-
-const say = (text: string) => process.stdout.write(`${text}\n`);
 
 async function run(
   change: Change,

@@ -15,7 +15,7 @@ export function readJson(file: string): unknown {
     text = readFileSync(file, 'utf8');
   } catch {
     throw new ConfigurationError(
-      `config: found no readable file at ${file}, expected the path of a JSON file, e.g. config/example.json`,
+      `config: found no readable file at ${file}, expected the path of a JSON file`,
     );
   }
   try {

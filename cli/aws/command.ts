@@ -1,8 +1,7 @@
 /** What the commands against AWS have in common: their options, the question before a change, and where output goes. */
 import type { Command } from 'commander';
 import { defaultStackName } from '../../lambdas/core/telling/hints.ts';
-import { onScreen } from '../../lambdas/core/telling/text.ts';
-import { inWindow } from '../../terminal/text.ts';
+import { say } from '../../terminal/telling.ts';
 import type { AwsOptions } from './deployment.ts';
 
 /**
@@ -25,7 +24,7 @@ export function awsCommand(
   if (rehearses)
     command.option(
       '--rehearsal',
-      'the rehearsal under way in this directory (npm start), instead of a stack',
+      'instead of a stack: the rehearsal under way in this directory, a checkout of the project',
     );
   return changes ? command.option('--yes', 'do not ask') : command;
 }
@@ -35,12 +34,6 @@ export const collect = (value: string, values: readonly string[] = []) => [...va
 
 /** The command's result: the document with --json, else the text. */
 export function print({ json }: Pick<AwsOptions, 'json'>, document: unknown, text: string): void {
-  process.stdout.write(
-    `${json ? JSON.stringify(document, null, 2) : inWindow(onScreen(text), process.stdout)}\n`,
-  );
-}
-
-/** What happens meanwhile: never on stdout, where the result goes. */
-export function tell(text: string): void {
-  process.stderr.write(`${inWindow(onScreen(text), process.stderr)}\n`);
+  if (json) process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
+  else say(text);
 }

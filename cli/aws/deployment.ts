@@ -124,7 +124,7 @@ function useRehearsal(): void {
 
 function noRehearsal(): UsageError {
   return new UsageError(
-    'Found no rehearsal under way in this directory, expected one. Begin it in another window: npm start -- --slowly',
+    'Found no rehearsal under way in this directory, expected a checkout of the project with one. Begin it there, in another window: npm start -- --slowly',
   );
 }
 

@@ -9,7 +9,7 @@ import {
   StartExecutionCommand,
   StopExecutionCommand,
 } from '@aws-sdk/client-sfn';
-import { tell } from './command.ts';
+import { tell } from '../../terminal/telling.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 
 /** Between two looks at an execution, far below what Step Functions lets an account ask. */

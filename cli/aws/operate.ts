@@ -3,7 +3,7 @@ import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import pRetry from 'p-retry';
 import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { UsageError } from '../../terminal/connection.ts';
-import { tell } from './command.ts';
+import { tell } from '../../terminal/telling.ts';
 import { type Deployment, explainedAws } from './deployment.ts';
 
 /** The function itself failed, or refused. */

@@ -6,8 +6,9 @@ import { reportHtml } from '../../lambdas/core/telling/report-html.ts';
 import { reportMarkdown } from '../../lambdas/core/telling/report-markdown.ts';
 import type { Verified } from '../../lambdas/core/telling/report-sections.ts';
 import { UsageError } from '../../terminal/connection.ts';
+import { tell } from '../../terminal/telling.ts';
 import { writePrivately } from '../private-file.ts';
-import { awsCommand, print, tell } from './command.ts';
+import { awsCommand, print } from './command.ts';
 import { type AwsOptions, findDeployment, placeOf } from './deployment.ts';
 import { operate } from './operate.ts';
 

@@ -2,7 +2,7 @@
 import { DescribeDBClustersCommand, DescribeDBInstancesCommand, RDSClient } from '@aws-sdk/client-rds';
 import { latestBackup, listSnapshots } from '../../lambdas/adapters/aws/backups.ts';
 import { quoted } from '../../lambdas/core/telling/hints.ts';
-import { tell } from './command.ts';
+import { tell } from '../../terminal/telling.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
 /** What the page is filled in with. Undefined: could not be read, and is a placeholder on the page. */

@@ -6,7 +6,8 @@ import type { OperateOutput, RolloutStatus } from '../../lambdas/core/operating/
 import { executionLink } from '../../lambdas/core/telling/links.ts';
 import { agreed, demandTerminal } from '../../terminal/asking.ts';
 import { UsageError } from '../../terminal/connection.ts';
-import { awsCommand, collect, print, tell } from './command.ts';
+import { tell } from '../../terminal/telling.ts';
+import { awsCommand, collect, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { follow } from './executions.ts';
 import { operate, readStatus } from './operate.ts';

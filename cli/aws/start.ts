@@ -1,5 +1,6 @@
 /** `start`: an execution of EncryptionRollout, which begins a rollout, or resumes it. */
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { InvalidInput } from '../../lambdas/core/errors.ts';
 import type { RolloutInput } from '../../lambdas/core/plan/input.ts';
@@ -8,7 +9,9 @@ import { attestations as checklist } from '../../lambdas/core/plan/plan.ts';
 import { executionLink } from '../../lambdas/core/telling/links.ts';
 import { agreed } from '../../terminal/asking.ts';
 import { UsageError } from '../../terminal/connection.ts';
-import { awsCommand, collect, print, tell } from './command.ts';
+import { tell } from '../../terminal/telling.ts';
+import { fileOf } from '../files.ts';
+import { awsCommand, collect, print } from './command.ts';
 import { type AwsOptions, type Deployment, findDeployment, placeOf } from './deployment.ts';
 import { follow, runningRollouts, startRollout } from './executions.ts';
 import { readStatus } from './operate.ts';
@@ -65,7 +68,7 @@ ${Object.entries(checklist)
 
 Examples:
   npm run rollout -- start --dry-run
-  npm run rollout -- start --input config/example-input.json
+  npm run rollout -- start --input my-input.json
   npm run rollout -- start --until-phase 1 --attest rollbackTested="R. Roe" --wait
   npm run rollout -- start --table public.users --table public.orders --priority public.users=is_vip
 
@@ -183,16 +186,14 @@ function readInput(file: string): Record<string, unknown> {
     text = readFileSync(file, 'utf8');
   } catch {
     throw new UsageError(
-      `Found no readable file ${file}, expected the input as JSON, like config/example-input.json. Check --input.`,
+      `Found no readable file ${file}, expected the input as JSON, like ${sample()}. Check --input.`,
     );
   }
   try {
     const value = JSON.parse(text);
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value;
   } catch {}
-  throw new UsageError(
-    `Found no JSON object in ${file}, expected one like config/example-input.json. Check --input.`,
-  );
+  throw new UsageError(`Found no JSON object in ${file}, expected one like ${sample()}. Check --input.`);
 }
 
 /** Shows how far it is. While the database is being prepared there is nothing to show. */
@@ -208,4 +209,9 @@ async function watched(deployment: Deployment, execution: string): ReturnType<ty
   } finally {
     watch.end();
   }
+}
+
+/** Where one lies that only lacks names. */
+function sample(): string {
+  return path.relative('', fileOf('config/example-input.json'));
 }

@@ -33,7 +33,7 @@ const { metafile } = await build({
   metafile: true,
 });
 chmodSync(path.join(dist, 'rollout.mjs'), 0o755);
-for (const read of ['sql', 'config/schema.json', 'LICENSE'])
+for (const read of ['sql', 'config/schema.json', 'config/example-input.json', 'LICENSE'])
   cpSync(path.join(root, read), path.join(dist, read), { recursive: true });
 mkdirSync(path.join(dist, 'docs'));
 writeFileSync(

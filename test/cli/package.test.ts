@@ -53,6 +53,7 @@ it('is small, depends on nothing, and has the version of the project', () => {
     'README.md',
     'dist/LICENSE',
     'dist/THIRD-PARTY.txt',
+    'dist/config/example-input.json',
     'dist/config/schema.json',
     'dist/docs/runbook.md',
     'dist/rollout.mjs',
@@ -94,6 +95,13 @@ it('asks for the Node that its prompts ask for', () => {
   expect(json(path.join(source, 'package.json')).engines).toEqual(engines);
 });
 
+it('names a sample that it has with it', () => {
+  const { status, stderr } = rollout('start', '--input', 'nowhere.json');
+  expect(status).toBe(1);
+  const sample = /like (\S+\.json)\. Check --input/.exec(stderr)?.[1] ?? '';
+  expect(Object.keys(json(path.join(directory, sample)))).toEqual(['attestations']);
+});
+
 it('lists the runbook without a deployment, and says what it lacks to reach one', () => {
   expect(rollout('runbook')).toMatchObject({ status: 0, stdout: expect.stringContaining('RolloutFailed') });
   const { status, stderr } = rollout('status', '--region', 'eu-west-1');
@@ -114,7 +122,12 @@ describe('on a database', () => {
 
   it('proposes, checks, prints the columns, installs and verifies, as the whole project does', () => {
     const at = ['--database-url', database.url];
-    expect(rollout('init', ...at, '--table', 'public.guests', '--yes')).toMatchObject({ status: 0 });
+    const proposed = rollout('init', ...at, '--table', 'public.guests', '--yes');
+    expect(proposed).toMatchObject({ status: 0 });
+    // A rehearsal is not in the package: where it is, and by a path that leads there.
+    expect(proposed.stderr).toContain(
+      `  rollout check --database-url URL --config rollout.json\nIn a checkout of the project, to rehearse it:\n  npm start -- --config ${path.join(directory, 'rollout.json')} --load DUMP.sql\n`,
+    );
     const config = json(path.join(directory, 'rollout.json'));
     expect(json(path.join(directory, config.$schema))).toEqual(json(path.join(root, 'config/schema.json')));
     expect(rollout('check', ...at, '--config', 'rollout.json')).toMatchObject({
@@ -126,5 +139,17 @@ describe('on a database', () => {
       rollout('install', ...at, '--config', 'rollout.json', '--generate-key', 'key.json', '--yes'),
     ).toMatchObject({ status: 0 });
     expect(rollout('verify', ...at, '--key-file', 'key.json')).toMatchObject({ status: 0 });
+  });
+
+  it('calls itself by its name in what the database advises, too', async () => {
+    await database.client.query('alter table public.guests rename email to mail');
+    const { status, stderr } = rollout(
+      ...['install', '--database-url', database.url, '--config', 'rollout.json', '--yes'],
+    );
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: expect.stringContaining('rollout follow public.guests'),
+    });
+    expect(stderr).not.toContain('npm run');
   });
 });

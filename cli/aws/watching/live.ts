@@ -6,6 +6,7 @@ import { answersTo } from '../../../lambdas/core/gates/decisions.ts';
 import type { RolloutStatus, TableStatus } from '../../../lambdas/core/operating/operate.ts';
 import { onScreen, textOf, visible } from '../../../lambdas/core/telling/text.ts';
 import { moment } from '../../../lambdas/core/telling/time.ts';
+import { asCalled } from '../../../terminal/telling.ts';
 import { inWindow, isCopied } from '../../../terminal/text.ts';
 import {
   bar,
@@ -93,7 +94,7 @@ export function frame(
   answering?: Answering,
   silence = '',
 ): string[] {
-  const status = textOf(records, visible);
+  const status = textOf(records, (text) => asCalled(visible(text)));
   const { run } = status;
   if (run === null) return [];
   // One line stays free for the cursor.
