@@ -1,3 +1,4 @@
+import { readFileSync, realpathSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { flawsOfPackages, flawsOfWorkflow, type LockedPackage } from './policy.ts';
 
@@ -26,6 +27,14 @@ test('a package without integrity hash is refused, unless another contains it', 
   const { integrity: _, ...bare } = good;
   expect(flaws(bare)).toEqual([expect.stringContaining('no integrity hash')]);
   expect(flaws({ ...bare, inBundle: true })).toEqual([]);
+});
+
+test('the Node that everything runs on is what the lock file has the hash of: no script brings another', () => {
+  const [path = ''] =
+    /node_modules\/(?!.*node_modules)(@[^/]+\/)?[^/]+/.exec(realpathSync('node_modules/.bin/node')) ?? [];
+  const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
+  expect(packages[path]).toMatchObject({ integrity: expect.stringMatching(/^sha512-/) });
+  expect(packages[path]).not.toHaveProperty('hasInstallScript');
 });
 
 test('a link is one to a package of this project, which has no hash', () => {
