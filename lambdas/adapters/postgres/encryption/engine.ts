@@ -105,7 +105,7 @@ export async function sealMisses(
   await untilOver(client, milliseconds, async () => {
     const { rows } = await client.query<{ done: boolean }>(
       'select encryption_rollout.seal_misses($1, $2, $3) as done',
-      [target, missesAtOnce, checkValue],
+      [target, sealedAtOnce, checkValue],
     );
     return rows[0]?.done ?? true;
   });
@@ -118,8 +118,8 @@ async function untilOver(client: Client, milliseconds: number, step: () => Promi
   while (!isOver && performance.now() - started < milliseconds) isOver = await inTransaction(client, step);
 }
 
-/** Rows that one of these batches writes. */
-const missesAtOnce = 500;
+/** Rows that one transaction seals: nobody watches for how long it locks them, so it is tens of milliseconds. */
+const sealedAtOnce = 500;
 
 /** Rows that could not be encrypted are tried again. */
 export async function forgetFailedRows(client: Client, target: string): Promise<void> {
@@ -179,9 +179,6 @@ export async function keepCount(
   };
 }
 
-/** Rows that one transaction clears, or seals anew. */
-const rowsAtOnce = 5_000;
-
 /** How long may be looked at leaves that were attached; what is left then is left to the next call. */
 const LOOK_MILLISECONDS = 20_000;
 
@@ -190,12 +187,15 @@ export async function lookAgain(client: Client, target: string): Promise<void> {
   await untilOver(client, LOOK_MILLISECONDS, async () => {
     const { rows } = await client.query<Omit<BatchResult, 'encrypted'>>(
       'select * from encryption_rollout.look_again($1, $2)',
-      [target, rowsAtOnce],
+      [target, sealedAtOnce],
     );
     // Rows that somebody has locked are for the next call as well.
     return rows[0]?.exhausted !== false || rows[0].skipped > 0;
   });
 }
+
+/** Rows that one transaction clears, which costs a tenth of sealing them; each begins to search anew. */
+const clearedAtOnce = 5_000;
 
 /**
  * The same after what does not open has been sealed anew in leaves that were attached, and cleared where it has no plaintext. Where there is none
@@ -208,9 +208,9 @@ export async function readMendedHealth(client: Client, target: string): Promise<
   await untilOver(client, Number.POSITIVE_INFINITY, async () => {
     const { rows } = await client.query<{ cleared: number }>(
       'select encryption_rollout.clear_orphans($1, $2) as cleared',
-      [target, rowsAtOnce],
+      [target, clearedAtOnce],
     );
-    return rows[0]?.cleared !== rowsAtOnce;
+    return rows[0]?.cleared !== clearedAtOnce;
   });
   return readHealth(client, target);
 }
