@@ -280,7 +280,7 @@ begin
   )
   select count(*), bool_or(was_passed_over) into v_forgotten, v_were_passed_over from forgotten;
   if v_forgotten > 0 then
-    update encryption_rollout.cursors set dirty = true where target = p_target and purpose = 'encrypt';
+    perform encryption_rollout.ask_for_a_lap(p_target);
   end if;
   if v_were_passed_over then
     delete from encryption_rollout.leaves where target = p_target;

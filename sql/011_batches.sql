@@ -271,6 +271,22 @@ as $$
     and slices = p_cursor.slices and slice = p_cursor.slice
 $$;
 
+-- The lap that is under way, of any writer, may have been where there is something to do again. Waits for batches under way, cursor by cursor in
+-- the order in which they lock them: the first leaf of a slice before any other of it.
+create function encryption_rollout.ask_for_a_lap(p_target text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from encryption_rollout.cursors
+  where target = p_target and purpose = 'encrypt'
+  order by slices, slice, leaf
+  for update;
+  update encryption_rollout.cursors set dirty = true where target = p_target and purpose = 'encrypt';
+end
+$$;
+
 -- One bounded step, in the caller's transaction: up to p_limit rows, and never more than 256 MB of table looked at.
 -- `skipped` rows were locked by somebody and are left to a later call; `failed` ones are passed over from then on.
 -- `exhausted`: a whole lap of the slice found nothing to do. Calls for one slice run one after the other.

@@ -205,8 +205,7 @@ begin
     insert into encryption_rollout.errors (error_type, target, sqlstate, detail)
     values ('trigger', v_missed.name, '54001', 'the write was too deep in the stack: the row is not known, nor encrypted, until batches have gone through the table');
     update encryption_rollout.trigger_uses set misses = v_missed.counted where target_id = v_missed.id;
-    -- The lap that is under way may have been where the row is.
-    update encryption_rollout.cursors set dirty = true where target = v_missed.name and purpose = 'encrypt';
+    perform encryption_rollout.ask_for_a_lap(v_missed.name);
   end loop;
 end
 $$;

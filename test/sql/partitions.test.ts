@@ -74,6 +74,28 @@ async function violations(complete: boolean): Promise<string[]> {
   );
 }
 
+test('whoever asks for another lap waits for the batch under way, and neither ends the other', async () => {
+  await register();
+  // A cursor that was updated lies behind the others: an update that reads the table as it lies locks it last.
+  await batch(1);
+  await client.query(`
+    update encryption_rollout.cursors set laps = laps where leaf = (select min(leaf) from encryption_rollout.cursors);
+    insert into encryption_rollout.failed_rows (target, row_key, sqlstate) values ('${name}', '{"id": 7}', '23514')`);
+  const other = await database.connect();
+  await other.query('set enable_indexscan = off; set enable_bitmapscan = off');
+  await client.query('begin');
+  await batch(1);
+  const { pid } = (await other.query('select pg_backend_pid() as pid')).rows[0];
+  const asking = other.query('select encryption_rollout.forget_failed_rows($1)', [name]);
+  await expect
+    .poll(() => one(`select wait_event_type from pg_stat_activity where pid = $1`, [pid]))
+    .toBe('Lock');
+  await batch(200);
+  await client.query('commit');
+  await asking;
+  expect(await one('select bool_and(dirty) from encryption_rollout.cursors')).toBe(true);
+});
+
 describe('registering', () => {
   test('adds columns and triggers to every partition, also to those that come later', async () => {
     await register();
