@@ -125,12 +125,19 @@ export async function decide(
   // Before the first rollout there is no such table.
   if (!(await hasRun(client))) throw new InvalidInput(unknown);
   return inTransaction(client, async () => {
+    // Of every writer who asks the same, in one order: somebody else may answer another of them now.
+    await client.query(
+      `select from encryption_rollout.holds as asked
+       join encryption_rollout.holds as same using (run_id, attempt, gate, unknown)
+       where asked.id = $1 order by same.id for update of same`,
+      [hold],
+    );
     const { rows } = await client.query(
       `select h.gate, h.attempt, h.task_token, h.unknown, h.decision, h.decided_by, h.decided_at, h.expires_at,
          h.expires_at <= clock_timestamp() as late,
          r.id as run_id, r.status, r.attempt as run_attempt
        from encryption_rollout.holds h join encryption_rollout.runs r on r.id = h.run_id
-       where h.id = $1 for update of h`,
+       where h.id = $1`,
       [hold],
     );
     const found = rows[0];

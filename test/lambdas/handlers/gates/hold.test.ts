@@ -174,6 +174,32 @@ describe('a hold', () => {
     expect((await events()).filter(({ event }) => event === 'HOLD_DECIDED')).toHaveLength(1);
   });
 
+  test('that two executions ask about is answered once, whoever answers which of them at the same moment', async () => {
+    const holds = [await inconclusive(), await ask('hold-2')].map(({ hold }) => hold);
+    const other = await world.connect();
+    await other.query('begin; select from encryption_rollout.holds for update');
+    const decisions = holds.map((hold, each) =>
+      decide(hold, 'go', `R. Roe ${each}`).then(
+        () => 'decided',
+        (error: Error) => error.message,
+      ),
+    );
+    await expect
+      .poll(async () => {
+        const { rows } = await world.client.query(
+          "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        );
+        return rows.length;
+      })
+      .toBe(2);
+    await other.query('commit');
+    expect(await Promise.all(decisions)).toEqual(['decided', 'decided']);
+    const { rows } = await world.client.query(
+      'select decision, count(distinct decided_by)::integer as by from encryption_rollout.holds group by decision',
+    );
+    expect(rows).toEqual([{ decision: 'go', by: 1 }]);
+  });
+
   test('of another run, or of none, cannot be decided', async () => {
     await expect(decide('hold-nobody', 'go')).rejects.toMatchObject({
       name: 'InvalidInput',
