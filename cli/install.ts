@@ -123,7 +123,7 @@ async function intent(
     if (!(await isThere(client, target))) missing.push(targetName(target));
   if (targets !== undefined && missing.length > 0)
     throw new UsageError(
-      `Found no table ${tablesInWords(missing)} in ${placeOf(connection)}, expected those of the configuration. Check --config and --database-url.`,
+      `Found no table ${tablesInWords(missing, missing.length)} in ${placeOf(connection)}, expected those of the configuration. Check --config and --database-url.`,
     );
   const names = tablesInWords((targets ?? [sample]).map(targetName));
   const created = missing.length > 0 ? `creates ${names}, a sample, empty, with` : `adds to ${names}`;

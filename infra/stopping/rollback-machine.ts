@@ -13,9 +13,13 @@ import { switchOffByHand } from '../../lambdas/core/stopping/by-hand.ts';
 import { heardOrNot, invoke, type MachineProps, machine, notify, onError } from '../machines/tasks.ts';
 import type { Names } from '../names.ts';
 
+/** Tables whose statements a cause has room for: AWS takes 32,768 characters. */
+const mostTables = 50;
+
 /** What to do by hand where a rollback did not finish. */
 export function unfinished(names: Names, targets: readonly Target[]): string {
-  return `Triggers may still be on. Where the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), a trigger was on before: leave it. Otherwise disable it by hand, now: ${targets.map(switchOffByHand).join(' ')} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
+  const others = targets.length - mostTables;
+  return `Triggers may still be on. Where the key was being rotated, or a complete table verified (${names.commandLine('status')} says so), a trigger was on before: leave it. Otherwise disable it by hand, now: ${targets.slice(0, mostTables).map(switchOffByHand).join(' ')}${others > 0 ? ` And so for the other ${others} tables.` : ''} Plaintext is never deleted. Then read the failed execution of Rollback, and ${names.runbook('rollbackfailed')}.`;
 }
 
 /**

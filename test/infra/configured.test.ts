@@ -102,6 +102,34 @@ describe('a plan of its own', () => {
   });
 });
 
+test('as many tables as there are fit what AWS takes of texts', () => {
+  const { target: _, ...given } = JSON.parse(readFileSync('config/example.json', 'utf8'));
+  const targets = Array.from({ length: 60 }, (_, n) => ({
+    schema: 's'.repeat(63),
+    table: `table_${n}`.padEnd(63, '_'),
+    columns: ['email'],
+    canary: { email: 'canary@example.com' },
+  }));
+  const stakeholders = { executives: ['a@example.com'], incidents: ['b@example.com'] };
+  const config = parseConfig({ ...given, targets, stakeholders }, 'test');
+  const app = new App({ analyticsReporting: false });
+  const many = Template.fromStack(new EncryptionRolloutStack(app, config.stackName, { config }));
+  const texts = (type: string, pattern: RegExp) =>
+    [...JSON.stringify(many.findResources(type)).matchAll(pattern)].map(([, text = '']) => text.length);
+  const limits: [type: string, pattern: RegExp, characters: number][] = [
+    ['AWS::SecretsManager::Secret', /"Description":"([^"]*)"/g, 2_048],
+    ['AWS::Events::Rule', /"InputTemplate":"((?:[^"\\]|\\.)*)"/g, 8_192],
+    ['AWS::CloudWatch::Alarm', /"AlarmDescription":"((?:[^"\\]|\\.)*)"/g, 1_024],
+    // Of an execution that ends in this state.
+    ['AWS::StepFunctions::StateMachine', /\\"Cause\\":\\"(.*?)\\"/g, 32_768],
+  ];
+  for (const [type, pattern, characters] of limits) {
+    const longest = Math.max(...texts(type, pattern));
+    expect(longest, type).toBeGreaterThan(500);
+    expect(longest, type).toBeLessThanOrEqual(characters);
+  }
+});
+
 describe('in an account with rules of its own', () => {
   const given = JSON.parse(readFileSync('config/example.json', 'utf8'));
   const inRegion = (region: string, partition: string, more: object): Template => {

@@ -51,10 +51,14 @@ export function counted(count: number, one: string, more = `${one}s`): string {
   return `${number.format(count)} ${count === 1 ? one : more}`;
 }
 
-/** `public.users`, `public.users and public.orders`, `5 tables: public.users, …`. */
-export function tablesInWords(names: readonly string[]): string {
+/**
+ * `public.users`, `public.users and public.orders`, `5 tables: public.users, …`, `50 tables: public.users, … and 40 more`.
+ * @param most names; AWS takes 2,048 characters of a description
+ */
+export function tablesInWords(names: readonly string[], most = 10): string {
   if (names.length <= 2) return names.join(' and ');
-  return `${names.length} tables: ${names.join(', ')}`;
+  const more = names.length > most ? ` and ${names.length - most} more` : '';
+  return `${names.length} tables: ${names.slice(0, most).join(', ')}${more}`;
 }
 
 /** With a full stop at its end, once. */

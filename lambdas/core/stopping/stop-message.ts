@@ -8,7 +8,7 @@ import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals-criter
 import { runbookAt } from '../telling/hints.ts';
 import { deploymentLinks, executionLink } from '../telling/links.ts';
 import { subjectOf } from '../telling/subject.ts';
-import { textOf } from '../telling/text.ts';
+import { textOf, within } from '../telling/text.ts';
 import { duration, moment } from '../telling/time.ts';
 import { stopCause } from './stop-cause.ts';
 
@@ -97,6 +97,12 @@ export interface Origin {
 /** Lines of the message that one list may take. */
 const maxLines = 5;
 
+/**
+ * Bytes of each part whose length is up to others: the message becomes the cause of the execution, of which AWS takes 32,768
+ * characters.
+ */
+const mostBytes = { customers: 3_000, untilMorning: 4_000, now: 5_000, evidence: 8_000 };
+
 /** Subject and text of the page. Its first lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence, origin: Origin): { subject: string; message: string } {
   const { tables, runId, why, proof, vitals, gates, queries, prepared, errorKinds } = textOf(evidence);
@@ -107,20 +113,19 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
   const meant = names.filter((name) => why.includes(`${name}:`));
   const stillOn = tables.flatMap(({ switchOff }) => switchOff ?? []);
   const { dashboard, log } = deploymentLinks(execution, stack);
-  const message = [
-    `The encryption rollout of ${tablesInWords(names)} has stopped. ${why}.`,
-    `Customers: ${customers(vitals, proof)}.`,
-    `Until morning: ${untilMorning(stillOn, vitals, proof)}`,
-    ...(tables.length === 1 && only !== undefined
+  const now =
+    tables.length === 1 && only !== undefined
       ? [`Now: ${state(only)}, ${plaintextState(proof)}.`]
-      : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)]),
+      : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)];
+  const next = [
     `Next: find the cause (${commandLine('report')}, ${commandLine(`runbook ${cause.heading}`)}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     `Execution: ${executionLink(execution)}`,
     `Dashboard: ${dashboard}`,
     `Log: ${log}`,
     ...(runbookUrl === null ? [] : [`Runbook: ${runbookAt(runbookUrl, cause.heading.toLowerCase())}`]),
-    '',
+  ];
+  const rest = [
     ...tables.map(
       ({ name, errors }) =>
         `Errors in this attempt${tables.length === 1 ? '' : `, ${name}`}: ${byType(errors) || 'none'}.`,
@@ -133,6 +138,15 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
     ...(prepared.length === 0
       ? []
       : list('Prepared transactions, which keep their locks', prepared, preparedLine)),
+  ];
+  const message = [
+    `The encryption rollout of ${tablesInWords(names)} has stopped. ${why}.`,
+    within(mostBytes.customers, `Customers: ${customers(vitals, proof)}.`),
+    within(mostBytes.untilMorning, `Until morning: ${untilMorning(stillOn, vitals, proof)}`),
+    within(mostBytes.now, now.join('\n')),
+    ...next,
+    '',
+    within(mostBytes.evidence, rest.join('\n')),
   ].join('\n');
   const subject = subjectOf({
     stack,

@@ -58,3 +58,12 @@ export function onScreen(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the escapes of colours are what is kept
   return text.replace(/(\u001b\[\d+m|\n)|[^\u001b\n]+|\u001b/g, (found, ours) => ours ?? visible(found));
 }
+
+/** As much of the text as so many bytes of UTF-8 hold, and a sign of what is missing. */
+export function within(bytes: number, text: string): string {
+  const encoded = new TextEncoder().encode(text);
+  if (encoded.length <= bytes) return text;
+  // A character that was cut in two is no character.
+  const kept = new TextDecoder().decode(encoded.slice(0, bytes - ' …'.length * 2), { stream: true });
+  return `${kept} …`;
+}

@@ -15,7 +15,7 @@ import {
   readRunningQueries,
 } from '../../adapters/postgres/stopping/running-queries.ts';
 import { switchesOff } from '../../adapters/postgres/stopping/triggers-off.ts';
-import { explainReason } from '../../core/errors.ts';
+import { bounded, explainReason } from '../../core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from '../../core/payloads.ts';
 import { targetName } from '../../core/plan/settings.ts';
 import { switchOffByHand } from '../../core/stopping/by-hand.ts';
@@ -26,7 +26,7 @@ import { handlerOf, originOf, unattachedSession, unpublished } from '../step.ts'
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
   return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
-    const why = explainReason(reason);
+    const why = bounded(explainReason(reason));
     // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
     const runTables = await readRunTables(client, run);
     const registered = await readRegistrations(

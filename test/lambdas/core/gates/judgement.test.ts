@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { criterion, judge } from '../../../../lambdas/core/gates/judgement.ts';
+import { criterion, judge, tablesInWords } from '../../../../lambdas/core/gates/judgement.ts';
 
 test('a reason fits into the cause of an execution, however much has failed; the criteria are all there', () => {
   const failed = Array.from({ length: 200 }, (_, n) =>
@@ -10,4 +10,11 @@ test('a reason fits into the cause of an execution, however much has failed; the
   expect(reason).toMatch(/^Preflight: Line 0: expected that it is so, measured that it is not; Line 1:.* …$/);
   expect(reason).toHaveLength(2_000);
   expect(criteria).toEqual(failed);
+});
+
+test('of many tables a sentence names some, and counts the others', () => {
+  const names = Array.from({ length: 50 }, (_, n) => `public.t${n}`);
+  expect(tablesInWords(names.slice(0, 2))).toBe('public.t0 and public.t1');
+  expect(tablesInWords(names.slice(0, 3))).toBe('3 tables: public.t0, public.t1, public.t2');
+  expect(tablesInWords(names)).toMatch(/^50 tables: public\.t0, .*, public\.t9 and 40 more$/);
 });

@@ -82,6 +82,35 @@ describe('the page of a stop', () => {
       expect(without(link), link).toEqual(['link']);
   });
 
+  test('fits the cause of an execution whatever there is to tell, and has all that a person needs', () => {
+    const long = (length: number) => '漢'.repeat(length);
+    const tables = (switchOff: string | null) =>
+      Array.from({ length: 1_000 }, (_, index) =>
+        table(index === 500 ? 'public.users' : `${long(63)}.${long(59)}${index}`, {
+          errors: { encryption: 1 },
+          switchOff,
+        }),
+      );
+    const more: Partial<Evidence> = {
+      why: `Phase 2 Expanded Batch: Gate: public.users: Missing IVs: expected 0, measured 3; ${long(1_900)}`,
+      vitals: {
+        ...calm,
+        customerAlarms: { inAlarm: Array(200).fill(long(255)), withoutData: [], notFound: [] },
+      },
+      gates: Array(5).fill({ gate: 'x', verdict: 'NO_GO', reason: long(2_000), judgedAt: new Date(0) }),
+    };
+    const stopped = page(tables(null), more);
+    const stillOn = page(tables(`ALTER TABLE ${long(63)} DISABLE TRIGGER encrypt_pii;`), more);
+    for (const { message } of [stopped, stillOn]) {
+      // AWS says characters; no bytes are more either.
+      expect(Buffer.byteLength(message)).toBeGreaterThan(20_000);
+      expect(Buffer.byteLength(message)).toBeLessThan(32_768);
+      expect(message).not.toContain('\ufffd');
+    }
+    expect(missingIn(stopped)).toEqual([]);
+    expect(stillOn.message).toMatch(/\nUntil morning: NO\. .* …\n/);
+  });
+
   test('of two tables tells the state, and the errors, of each', () => {
     const lines = message([
       table('public.appointments', {
