@@ -1,6 +1,7 @@
 /** Finds the deployed stack, and who asks, the way every AWS tool does: AWS_PROFILE, AWS_REGION, ~/.aws. */
 import { readFileSync } from 'node:fs';
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
+import { LambdaClient } from '@aws-sdk/client-lambda';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
 import { UsageError } from '../../terminal/connection.ts';
@@ -26,6 +27,8 @@ export interface Deployment {
   readonly caller: string;
   readonly stateMachineArn: string;
   readonly operateFunctionName: string;
+  /** One for all calls: whoever watches asks every few seconds, over the connection that is there. */
+  readonly lambda: LambdaClient;
   /** Runs on this machine, and has no console. */
   readonly isRehearsal?: true;
   /** All outputs of the stack. */
@@ -98,6 +101,7 @@ export async function findDeployment(options: AwsOptions): Promise<Deployment> {
     caller: identity.Arn ?? '',
     stateMachineArn: StateMachineArn,
     operateFunctionName: OperateFunctionName,
+    lambda: new LambdaClient(),
     outputs,
     ...(options.rehearsal
       ? { isRehearsal: true, commandLine: (words) => `${commandLine({ stack }, words)} --rehearsal` }

@@ -1,5 +1,5 @@
 /** The one function of the stack that knows the rollout's records. */
-import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import { InvokeCommand } from '@aws-sdk/client-lambda';
 import pRetry from 'p-retry';
 import type { OperateInput, OperateOutput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { UsageError } from '../../terminal/connection.ts';
@@ -15,15 +15,14 @@ export class FunctionFailed extends UsageError {}
  * @throws FunctionFailed with the function's own message when it refuses, UsageError when AWS does
  */
 export async function operate(
-  deployment: Deployment,
+  { lambda, operateFunctionName }: Deployment,
   input: OperateInput,
   wakes = true,
 ): Promise<OperateOutput> {
   const command = new InvokeCommand({
-    FunctionName: deployment.operateFunctionName,
+    FunctionName: operateFunctionName,
     Payload: JSON.stringify(input),
   });
-  const lambda = new LambdaClient();
   const { Payload, FunctionError } = await pRetry(() => lambda.send(command), {
     retries: 90,
     minTimeout: 2_000,

@@ -69,6 +69,7 @@ export class Cloud {
   readonly asked: string[] = [];
   /** What came with each, where it was JSON. */
   readonly sent: unknown[] = [];
+  connections = 0;
   answers: Record<string, Answer | ((asked: string) => Promise<Answer>)> = {};
   private readonly server: Server;
   url = '';
@@ -91,6 +92,8 @@ export class Cloud {
           ...(error === undefined ? {} : { 'x-amz-function-error': error }),
         })
         .end(text);
+    }).on('connection', () => {
+      this.connections += 1;
     });
   }
 

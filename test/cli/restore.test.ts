@@ -1,6 +1,7 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { LambdaClient } from '@aws-sdk/client-lambda';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { readFacts, restorePage } from '../../cli/aws/restore.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
@@ -50,6 +51,7 @@ test.each([
     caller: '',
     stateMachineArn: '',
     operateFunctionName: '',
+    lambda: new LambdaClient(),
     outputs,
   });
   expect(facts).toMatchObject({ snapshot: 'day-2', snapshotAt: '2026-11-02T03:00:00.000Z' });

@@ -1,3 +1,4 @@
+import { LambdaClient } from '@aws-sdk/client-lambda';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import type { Deployment } from '../../cli/aws/deployment.ts';
 import { Watch } from '../../cli/aws/watching/watch.ts';
@@ -30,6 +31,7 @@ function watch() {
   const deployment = {
     stack: 'Rollout',
     operateFunctionName: 'Rollout-Operate',
+    lambda: new LambdaClient(),
     commandLine: (words: string) => words,
   } as Deployment;
   return { watch: new Watch(deployment, out, process.stdin), written: () => written };
@@ -57,4 +59,12 @@ test('what another look cannot mend ends it, as does a first look that fails', a
   await watched.watch.look();
   cloud.answers = { Invoke: denied };
   await expect(watched.watch.look()).rejects.toThrow(/^AWS refused: expired/);
+});
+
+test('all looks go over one connection', async () => {
+  const watched = watch();
+  cloud.answers = { Invoke: answer };
+  const before = cloud.connections;
+  for (let look = 0; look < 3; look++) await watched.watch.look();
+  expect(cloud.connections - before).toBe(1);
 });
