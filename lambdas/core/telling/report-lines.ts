@@ -99,14 +99,27 @@ export function issues(report: Report): string[] {
   return lines.length === 0 ? ['None was recorded.'] : lines;
 }
 
-/** Waits of the batches for a pressure to ease: from WAITING to GOING_ON, or to whatever ended the attempt. */
-function waits({ events, writtenAt }: Report): string[] {
+/** Batches that waited for a pressure to ease: from WAITING to GOING_ON, or to whatever ended the attempt. */
+export interface Wait {
+  readonly from: string;
+  readonly to: string;
+  readonly detail: EventReport['detail'];
+}
+
+export function waitsForPressure({ events, writtenAt }: Pick<Report, 'events' | 'writtenAt'>): Wait[] {
   const ends = new Set(['GOING_ON', 'WAITING', 'STOPPING', 'STOPPED', 'COMPLETED', 'RESUMED']);
   return events.flatMap(({ event, at, detail }, index) => {
     if (event !== 'WAITING' || waitOf(String(detail.for)) !== 'pressure') return [];
     const end = events.slice(index + 1).find((later) => ends.has(later.event))?.at ?? writtenAt;
-    return [`- ${moment(at)} the batches waited for ${duration(minutes(at, end), 'min')}${details(detail)}`];
+    return [{ from: at, to: end, detail }];
   });
+}
+
+function waits(report: Report): string[] {
+  return waitsForPressure(report).map(
+    ({ from, to, detail }) =>
+      `- ${moment(from)} the batches waited for ${duration(minutes(from, to), 'min')}${details(detail)}`,
+  );
 }
 
 /** How long rollbacks took: from the moment that the run was fenced. */

@@ -1,8 +1,11 @@
 /** The report as Markdown. What the records know is written, what only people know is left open. Pure. */
 import { capped, type Lines, shortened } from './message-size.ts';
 import type { Report } from './report.ts';
-import { type Chart, type Section, sectionsOf, titleOf, type Verified } from './report-sections.ts';
+import type { Chart } from './report-charts.ts';
+import { minutes } from './report-lines.ts';
+import { type Section, sectionsOf, titleOf, type Verified } from './report-sections.ts';
 import { inMarkdown, textOf } from './text.ts';
+import { moment } from './time.ts';
 
 /** Short enough for a message. */
 export function reportMessage(report: Report): string {
@@ -47,16 +50,16 @@ function paragraphs(lines: Lines): Lines {
   );
 }
 
-function mermaid({ title, unit, points, max }: Chart): string[] {
-  const values = points.map(({ value }) => Number(value.toFixed(2)));
+function mermaid({ title, unit, kind, from, to, values, max }: Chart): string[] {
+  const written = values.map((value) => Number((value ?? 0).toFixed(2)));
   return [
     '',
     '```mermaid',
     'xychart-beta',
     `  title "${title}"`,
-    `  x-axis "time" 0 --> ${points.length - 1}`,
-    `  y-axis "${unit}" 0 --> ${max ?? Math.max(1, ...values)}`,
-    `  line [${values.join(', ')}]`,
+    `  x-axis "${moment(from)} to ${moment(to)}, min" 0 --> ${Number(minutes(from, to).toFixed(2))}`,
+    `  y-axis "${unit}" 0 --> ${max ?? Math.max(1, ...written)}`,
+    `  ${kind === 'level' ? 'line' : 'bar'} [${written.join(', ')}]`,
     '```',
   ];
 }

@@ -3,6 +3,7 @@ import { counted, labelOf, number, sentence, tablesInWords } from '../gates/judg
 import { type AttestationName, attestations } from '../plan/plan.ts';
 import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import type { GateReport, PhaseReport, Report } from './report.ts';
+import { type Chart, charts } from './report-charts.ts';
 import {
   criterionLine,
   issues,
@@ -14,15 +15,6 @@ import {
   writeLatency,
 } from './report-lines.ts';
 import { duration, moment } from './time.ts';
-
-/** Values over time. */
-export interface Chart {
-  readonly title: string;
-  readonly unit: string;
-  readonly points: readonly { readonly at: string; readonly value: number }[];
-  /** Where the axis ends; the largest value when left out. */
-  readonly max?: number;
-}
 
 /** A line that opens: a gate, with its criteria. */
 export interface Folded {
@@ -65,9 +57,9 @@ export function sectionsOf(report: Report, verified?: Verified): Section[] {
     { title: 'What was encrypted', lines: encrypted(report) },
     { title: 'What was not done', lines: notDone(report) },
     { title: 'Attested and decided by people', lines: people(report) },
-    { title: 'Gates, expected and measured', lines: judged(report), folded: report.gates.map(foldedGate) },
     { title: 'Performance, measured against expected', lines: performance(report), charts: charts(report) },
     { title: 'Unexpected issues', lines: issues(report) },
+    { title: 'Gates, expected and measured', lines: judged(report), folded: report.gates.map(foldedGate) },
     { title: 'Timeline', lines: timeline(report) },
     { title: 'Use of the key', lines: keyUse(report) },
     ...(verified === undefined ? [] : [{ title: 'Verified independently', lines: verification(verified) }]),
@@ -210,39 +202,6 @@ function tableTime(report: Report, phase: PhaseReport): string[] {
         ]),
     ...(phase.soakMinutes === 0 ? [] : [`  - ${phase.table}: ${soaked(report, phase)}`]),
   ];
-}
-
-/** What the batches did over time. */
-function charts({ pace, tables }: Report): Chart[] {
-  if (pace.length < 2) return [];
-  const all = tables.reduce((total, table) => total + Number(table.rowsWithPersonalData ?? 0), 0);
-  const written = pace.reduce((total, { rows }) => total + rows, 0);
-  const now = tables.reduce((total, table) => total + Number(table.rowsEncrypted ?? 0), 0);
-  let encrypted = Math.max(0, now - written);
-  const seconds = Math.max(1, minutes(pace[0]?.at ?? '', pace[1]?.at ?? '') * 60);
-  const point = (value: (each: Report['pace'][number]) => number) =>
-    pace.map((each) => ({ at: each.at, value: value(each) }));
-  return [
-    {
-      title: 'Coverage',
-      unit: '%',
-      max: 100,
-      points: point(({ rows }) => {
-        encrypted += rows;
-        return all === 0 ? 100 : Math.min(100, (100 * encrypted) / all);
-      }),
-    },
-    { title: 'Pace', unit: 'rows a second', points: point(({ rows }) => rows / seconds) },
-    {
-      title: 'Time of batches',
-      unit: 'ms a row',
-      // Where no row was written there is no such time, which is not none.
-      points: pace
-        .filter(({ rows }) => rows > 0)
-        .map(({ at, rows, milliseconds }) => ({ at, value: milliseconds / rows })),
-    },
-    { title: 'Rows that failed', unit: 'rows', points: point(({ failed }) => failed) },
-  ].filter(({ points }) => points.length > 1);
 }
 
 function verification({ outcome, targets }: Verified): string[] {

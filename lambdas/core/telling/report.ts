@@ -79,6 +79,8 @@ export interface Report {
 export interface PacePoint {
   /** When it begins. */
   readonly at: string;
+  /** How long it is, as all of them are. */
+  readonly seconds: number;
   readonly rows: number;
   readonly failed: number;
   readonly milliseconds: number;

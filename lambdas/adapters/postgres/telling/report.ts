@@ -118,9 +118,9 @@ async function readPace(client: Client, run: string): Promise<Report['pace']> {
      ), span as (
        select greatest(1, ceil((max(seconds) - min(seconds)) / $2)) as seconds from batches
      )
-     select to_timestamp(floor(b.seconds / s.seconds) * s.seconds) as at, sum(rows_encrypted)::float8 as rows,
+     select to_timestamp(floor(b.seconds / s.seconds) * s.seconds) as at, s.seconds::float8, sum(rows_encrypted)::float8 as rows,
        sum(rows_failed)::float8 as failed, sum(milliseconds)::float8 as milliseconds
-     from batches as b, span as s group by 1 order by 1`,
+     from batches as b, span as s group by 1, 2 order by 1`,
     [run, stretches],
   );
   return rows.map((row) => ({ ...row, at: iso(row.at) }));

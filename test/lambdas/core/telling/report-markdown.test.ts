@@ -54,25 +54,88 @@ describe('the report', () => {
     };
     const html = reportHtml(report, verified);
     expect(html).toContain('<li>Made with version 1.2.3; database shop');
-    expect(html.match(/<svg /g)).toHaveLength(4);
+    expect(html.match(/<svg /g)).toHaveLength(5);
     expect(html).toContain('<li>✓ Values open: 12,000 checked, 0 violations</li>');
     // One file, for which nothing is fetched and nothing runs.
     expect(html).not.toMatch(/<script|<link|<img|https?:|url\(/);
-    expect(html).toContain('<details open><summary>NO_GO Phase 1 Initial Batch: SoakGate');
+    expect(html).toContain('<details open><summary><b>NO_GO Phase 1 Initial Batch: SoakGate');
     expect(html).toContain('<details><summary>GO Phase 1 Initial Batch: Gate');
     expect(html.match(/<ul>/g)).toHaveLength(html.match(/<\/ul>/g)?.length ?? 0);
-    expect(reportMarkdown(report, verified).match(/```mermaid/g)).toHaveLength(4);
+    expect(reportMarkdown(report, verified).match(/```mermaid/g)).toHaveLength(5);
     expect(reportMessage(report)).not.toContain('mermaid');
   });
 
-  test('a batch that wrote nothing took no time a row, and what never failed is drawn on an axis', () => {
-    const pace = report.pace.map((each) => ({ ...each, failed: 0 }));
-    const idle = { at: '2026-11-23T10:02:00Z', rows: 0, failed: 0, milliseconds: 30 };
-    const html = reportHtml({ ...report, pace: [...pace, idle] });
-    const chart = (title: string) => html.split('<figure>').find((each) => each.includes(`>${title},`)) ?? '';
-    const points = (title: string) => /points="([^"]+)"/.exec(chart(title))?.[1]?.split(' ').length;
-    expect([points('Pace'), points('Time of batches')]).toEqual([3, 2]);
-    expect(chart('Rows that failed')).toContain('text-anchor="end">1<');
+  describe('charts', () => {
+    const chart = (html: string, title: string) =>
+      html.split('<figure>').find((each) => each.includes(`<b>${title},`)) ?? '';
+    const bars = (drawn: string) => drawn.match(/fill="currentColor"/g)?.length ?? 0;
+
+    test('a soak between batches is time in which nothing was written, in each of them', () => {
+      // A batch of the next phase, half an hour after those of the first.
+      const next = { at: at(30), seconds: 60, rows: 3_000, failed: 0, milliseconds: 9_000 };
+      const told = { ...report, pace: [...report.pace, next] };
+      const html = reportHtml(told);
+      // 4,000 rows in a minute, and not in the half hour to the next batch.
+      expect(chart(html, 'Pace')).toContain('at most 133.33<');
+      expect(bars(chart(html, 'Pace'))).toBe(3);
+      for (const title of ['Coverage', 'Pace', 'Time of batches', 'Rows that failed'])
+        expect(chart(html, title)).toMatch(/>2026-11-23 10:00 UTC<[\s\S]*>2026-11-23 10:31 UTC</);
+      const [, pace = ''] = reportMarkdown(told).split('title "Pace"');
+      expect(pace).toContain('x-axis "2026-11-23 10:00 UTC to 2026-11-23 10:31 UTC, min" 0 --> 31');
+      expect(/bar \[([^\]]*)\]/.exec(pace)?.[1]?.split(', ')).toEqual([
+        '133.33',
+        '66.67',
+        ...Array(28).fill('0'),
+        '50',
+      ]);
+    });
+
+    test('waits are among them, also one after the last batch', () => {
+      // From minute 3 to 18.
+      const drawn = chart(reportHtml(report), 'Waits for a pressure to ease');
+      expect(drawn).toContain('at most 1<');
+      expect(bars(drawn)).toBe(15);
+      expect(drawn).toContain('>2026-11-23 10:18 UTC<');
+    });
+
+    test('have no more values than there is room for, however long a wait was', () => {
+      const pace = report.pace.map((each) => ({ ...each, seconds: 1 }));
+      const told = { ...report, pace, events: [event('WAITING', 3, { for: 'Pressure that can ease: CPU' })] };
+      const [, values = ''] = /bar \[([^\]]*)\]/.exec(reportMarkdown(told)) ?? [];
+      expect(values.split(', ').length).toBeLessThanOrEqual(120);
+    });
+
+    test('a batch that wrote next to nothing took no time a row, and what never failed is drawn on an axis', () => {
+      const pace = report.pace.map((each) => ({ ...each, failed: 0 }));
+      const idle = { at: at(2), seconds: 60, rows: 1, failed: 0, milliseconds: 300 };
+      const html = reportHtml({ ...report, pace: [...pace, idle] });
+      expect(bars(chart(html, 'Pace'))).toBe(3);
+      expect(bars(chart(html, 'Time of batches'))).toBe(2);
+      expect(chart(html, 'Time of batches')).toContain('at most 3<');
+      expect(chart(html, 'Rows that failed')).toContain('</b>none<');
+      expect(chart(html, 'Rows that failed')).toContain('text-anchor="end">1<');
+    });
+  });
+
+  test('on paper has all that is folded, no line in two pieces, and the number of each page', () => {
+    const html = reportHtml(report);
+    const [, print = ''] = /@media print \{([\s\S]*?)\n\}/.exec(html) ?? [];
+    expect(print).toContain('details::details-content { content-visibility: visible; block-size: auto }');
+    expect(print).toMatch(
+      /h1, h2, summary \{ break-after: avoid \} li, p, summary, figure \{ break-inside: avoid \}/,
+    );
+    expect(print).toContain('color-scheme: light');
+    expect(html).toContain('counter(page) " / " counter(pages)');
+    expect(html).toContain('<time>2026-11-23 10:02 UTC</time>, attempt 1: 1 of 1 passed</summary>');
+  });
+
+  test('says nothing by a colour: verdicts are words, criteria have marks, and charts one ink', () => {
+    const html = reportHtml(report);
+    expect(html).not.toMatch(/(?:fill|stroke)="(?!none"|currentColor")|[^-]color:|#(?!39;|8886\b)[\da-f]{3}/);
+    expect(html.match(/<summary>(?:<b>)?(\w+)/g)).toEqual(['<summary>GO', '<summary><b>NO_GO']);
+    const [, gates = ''] = html.split('Gates, expected and measured');
+    for (const [, criterion] of (gates.split('</section>')[0] ?? '').matchAll(/<li>(.)/g))
+      expect(criterion).toMatch(/[✓✗?]/);
   });
 
   test('has no markup of others in HTML', () => {

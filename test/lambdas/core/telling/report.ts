@@ -40,8 +40,8 @@ export const report: Report = {
     keys: [{ number: 1, checkValue: '0102030405060708', retiredAt: null }],
   },
   pace: [
-    { at: at(0), rows: 8_000, failed: 0, milliseconds: 24_000 },
-    { at: at(1), rows: 4_000, failed: 2, milliseconds: 12_000 },
+    { at: at(0), seconds: 60, rows: 8_000, failed: 0, milliseconds: 24_000 },
+    { at: at(1), seconds: 60, rows: 4_000, failed: 2, milliseconds: 12_000 },
   ],
   writtenAt: at(300),
   run: {

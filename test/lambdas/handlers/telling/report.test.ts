@@ -48,6 +48,8 @@ test('of a rollout that was stopped, resumed and completed: both attempts, and n
     [1, 2, 3, 4, 5].map((number) => [appointments, number, true]),
   );
   expect(written.phases.reduce((rows, { rowsEncrypted }) => rows + rowsEncrypted, 0)).toBe(570);
+  expect(written.pace.reduce((rows, stretch) => rows + stretch.rows, 0)).toBe(570);
+  for (const { at, seconds } of written.pace) expect(Date.parse(at) % (seconds * 1_000)).toBe(0);
   expect(written.gates.at(-1)).toMatchObject({
     gate: 'Phase 5 Complete Remaining: AuditGate',
     verdict: 'GO',
