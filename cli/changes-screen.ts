@@ -33,7 +33,7 @@ export function changesLines(
 }
 
 export function forecastLines(forecast: Forecast): string[] {
-  const { rowsToEncrypt, batches, tableBytes, walBytes, tables, paces } = forecast;
+  const { rowsToEncrypt, batches, tableBytes, walBytes, recordBytes, tables, paces } = forecast;
   const several = tables.length > 1;
   const pace = ({ hours, dollars }: Forecast['paces']['plan']) =>
     `${duration(hours, 'h')} with all waits, and about $${dollars.toFixed(dollars < 10 ? 2 : 0)} to AWS`;
@@ -42,6 +42,7 @@ export function forecastLines(forecast: Forecast): string[] {
     `  at the plan's pace, in ${counted(batches, 'batch', 'batches')}: ${pace(paces.plan)}`,
     `  as fast as the database allows: ${pace(paces.adaptive)}`,
     `  the ${several ? 'tables grow' : 'table grows'} by about ${bytes(tableBytes)}, and ${bytes(walBytes)} of WAL is written`,
+    `  the engine's own records take about ${bytes(recordBytes)}, a year of uses of the key included`,
     ...(several
       ? tables.map(
           ({ name, ...of }) =>

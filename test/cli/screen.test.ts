@@ -133,6 +133,7 @@ test('the screen of a dry run: every criterion, the forecast, the verdict', () =
       paces: { plan: { hours: 9.5, dollars: 1.5 }, adaptive: { hours: 7.25, dollars: 12 } },
       tableBytes: 3 * 2 ** 28,
       walBytes: 2 ** 31,
+      recordBytes: 2 ** 20,
       tables: [],
     },
     additions: [],
@@ -154,13 +155,20 @@ Forecast
   at the plan's pace, in 200 batches: 9 h 30 min with all waits, and about $1.50 to AWS
   as fast as the database allows: 7 h 15 min with all waits, and about $12 to AWS
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
+  the engine's own records take about 1.0 MiB, a year of uses of the key included
 
 NO_GO  Of the checklist above, 1 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
 });
 
 test('the screen of a dry run over several tables: what concerns them all, then each by its name', () => {
   const passed = { expected: '0', measured: '0', passed: true };
-  const part = { rowsToEncrypt: 500, batches: 2, tableBytes: 2 ** 20, walBytes: 2 ** 21 };
+  const part = {
+    rowsToEncrypt: 500,
+    batches: 2,
+    tableBytes: 2 ** 20,
+    walBytes: 2 ** 21,
+    recordBytes: 2 ** 20,
+  };
   const screen = dryRunScreen({
     gate: 'DryRun',
     verdict: 'NO_GO',
@@ -210,6 +218,7 @@ Forecast
   at the plan's pace, in 4 batches: 9 h with all waits, and about $1.00 to AWS
   as fast as the database allows: 7 h with all waits, and about $1.00 to AWS
   the tables grow by about 1.0 MiB, and 2.0 MiB of WAL is written
+  the engine's own records take about 1.0 MiB, a year of uses of the key included
     public.users: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL
     public.orders: 500 rows in 2 batches, 1.0 MiB, 2.0 MiB of WAL
 

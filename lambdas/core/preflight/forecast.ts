@@ -44,6 +44,8 @@ interface TableForecast {
   /** Growth of the table and its indexes, if no vacuum runs meanwhile. */
   readonly tableBytes: number;
   readonly walBytes: number;
+  /** Of the engine: a record of each batch, and for a year of who used the key. */
+  readonly recordBytes: number;
 }
 
 /** From the start to the end, with all waits, and what AWS charges for it. */
@@ -65,6 +67,11 @@ const RECORD_BYTES = 150;
 const INDEX_RECORD_BYTES = 64;
 /** A line pointer, and on average half of the eight bytes that a row is aligned to. */
 const POINTER_BYTES = 8;
+/** A batch's record and its index, and that it used the key. */
+const BATCH_RECORD_BYTES = 500;
+/** Of the key's use, of which the trigger writes one an hour; those of a day are summed up when they are 90 days old. */
+const KEY_USE_BYTES = 130;
+const KEY_USES_A_YEAR = 90 * 24 + 275;
 
 /**
  * Every row to encrypt is written anew (its old version stays until a vacuum), with an entry in every index:
@@ -112,6 +119,7 @@ export function forecast(
     },
     tableBytes: sum(({ tableBytes }) => tableBytes),
     walBytes: sum(({ walBytes }) => walBytes),
+    recordBytes: sum(({ recordBytes }) => recordBytes),
     tables,
   };
 }
@@ -162,6 +170,7 @@ function forecastTable(plan: Plan, sample: TableSample): TableForecast {
     batches,
     tableBytes: Math.round(tableBytes),
     walBytes: Math.round(walBytes),
+    recordBytes: batches * BATCH_RECORD_BYTES + KEY_USES_A_YEAR * KEY_USE_BYTES,
   };
 }
 

@@ -33,13 +33,14 @@ const table: TableChecklist = {
 };
 /** Each table as large as the other. */
 function forecastOf(names: readonly string[], walBytes = 3 * 2 ** 30): Forecast {
-  const each = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes };
+  const each = { rowsToEncrypt: 9_900, batches: 4, tableBytes: 2 ** 30, walBytes, recordBytes: 0 };
   const all = names.length;
   return {
     rowsToEncrypt: all * 9_900,
     batches: all * 4,
     tableBytes: all * 2 ** 30,
     walBytes: all * walBytes,
+    recordBytes: 0,
     paces: { plan: { hours: 7, dollars: 1 }, adaptive: { hours: 7, dollars: 1 } },
     tables: names.map((name) => ({ name, ...each })),
   };

@@ -24,7 +24,7 @@ test('the forecast of two tables is the sum of both, with the soaks once', () =>
   const one = of({ 'public.appointments': sample });
   const other = of({ 'public.users': half });
   const both = of({ 'public.appointments': sample, 'public.users': half });
-  for (const amount of ['rowsToEncrypt', 'batches', 'tableBytes', 'walBytes'] as const)
+  for (const amount of ['rowsToEncrypt', 'batches', 'tableBytes', 'walBytes', 'recordBytes'] as const)
     expect(both[amount], amount).toBe(one[amount] + other[amount]);
   expect(both.rowsToEncrypt).toBe(90_000);
   expect(both.tables).toEqual([...one.tables, ...other.tables]);
@@ -41,13 +41,19 @@ test('a table with nothing left to encrypt adds nothing that is written', () => 
   const {
     paces,
     tables: [appointments],
+    recordBytes,
     ...amounts
   } = of({ 'public.appointments': sample });
   expect(both).toMatchObject(amounts);
   expect(both.tables).toEqual([
     appointments,
-    { name: 'public.users', rowsToEncrypt: 0, batches: 0, tableBytes: 0, walBytes: 0 },
+    {
+      ...{ name: 'public.users', rowsToEncrypt: 0, batches: 0, tableBytes: 0, walBytes: 0 },
+      recordBytes: expect.any(Number),
+    },
   ]);
+  // New rows will be encrypted by its trigger.
+  expect(both.recordBytes).toBeGreaterThan(recordBytes);
   // Its rows are audited with the others.
   expect(both.paces.plan.hours).toBeGreaterThan(paces.plan.hours);
 });

@@ -68,6 +68,23 @@ test('a few thousand rows: growth and WAL within the stated factor', async () =>
   expectWithin(estimate.walBytes, real.walBytes);
 });
 
+test("what the engine writes down of the key's use, for a year", async () => {
+  const { recordBytes, batches } = await foreseen(0);
+  expect(batches).toBe(0);
+  const size = async () =>
+    (
+      await database.client.query(
+        "select pg_total_relation_size('encryption_rollout.key_access')::float8 as bytes",
+      )
+    ).rows[0].bytes;
+  const before = await size();
+  await database.client.query(
+    `insert into encryption_rollout.key_access (purpose, target, accessed_by, uses)
+     select 'trigger', 'public.appointments', 'application', 1000 from generate_series(1, 90 * 24 + 275)`,
+  );
+  expectWithin(recordBytes, (await size()) - before);
+});
+
 test('rows that are encrypted already cost nothing', async () => {
   await foreseen(400);
   await encryptAll();
