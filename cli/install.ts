@@ -4,8 +4,10 @@ import type { Command } from 'commander';
 import type pg from 'pg';
 import { readTables } from '../config/read.ts';
 import { readBreaches } from '../lambdas/adapters/postgres/preflight/exposure.ts';
+import { readMembers } from '../lambdas/adapters/postgres/preflight/members.ts';
 import { counted, tablesInWords } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
+import { membersInWords } from '../lambdas/core/preflight/members.ts';
 import { onScreen } from '../lambdas/core/telling/text.ts';
 import { agreed } from '../terminal/asking.ts';
 import {
@@ -102,6 +104,8 @@ async function installCommand(flags: InstallFlags): Promise<void> {
       await putKeys(client, given);
       say(`The database has the keys of ${keyFile}.`);
     } else if (generateKey !== undefined) await generate(client, generateKey, flags.config);
+    const members = membersInWords(await readMembers(client));
+    if (members !== '') say(`Members of the engine's roles: ${members}.`);
     for (const { finding, fix } of await readBreaches(client))
       say(
         `Preflight will refuse, because the boundary around key and plaintext is broken: ${finding}. ${fix}`,

@@ -4,6 +4,7 @@ import Table from 'cli-table3';
 import type { Command } from 'commander';
 import pc from 'picocolors';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { membersInWords } from '../lambdas/core/preflight/members.ts';
 import { visible } from '../lambdas/core/telling/text.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
@@ -81,6 +82,8 @@ async function run({ databaseUrl, target, keyFile, json, ...flags }: Flags): Pro
     const good = verifications.every(({ results }) => results.every(({ violations }) => violations === 0));
     report?.finish(good, verifications);
     for (const verification of verifications) process.stdout.write(`${describe(verification, json)}\n`);
+    const members = membersInWords(verifications[0]?.members ?? []);
+    if (members !== '') process.stdout.write(`Members of the engine's roles: ${visible(members)}\n`);
     if (flags.snapshot !== undefined) process.stdout.write(`Snapshot written to ${flags.snapshot}.\n`);
     if (!good) process.exitCode = violationsFound;
   } catch (error) {

@@ -278,6 +278,64 @@ as $$
   )
 $$;
 
+-- Who is a member of the four roles, itself or through others, by what was granted: a superuser is one of those that say so. Not
+-- who is one in name alone: a membership that is neither inherited nor may be assumed, nor handed on, is worth nothing.
+create function encryption_rollout.role_members()
+returns table (role text, members text[])
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive
+    ours (nth, name, oid) as (
+      select n.nth, n.name, r.oid
+      from unnest(array['owner', 'operator', 'decryptor', 'reader']) with ordinality as n (name, nth)
+      join pg_roles as r on r.rolname = 'encryption_rollout_' || n.name
+    ),
+    granted as (
+      select
+        m.roleid, m.member, m.admin_option,
+        -- Until PostgreSQL 15 a role inherits all or nothing, and may become whatever it is a member of.
+        coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, r.rolinherit) as inherits,
+        coalesce((to_jsonb(m) ->> 'set_option')::boolean, true) as may_become
+      from pg_auth_members as m
+      join pg_roles as r on r.oid = m.member
+    ),
+    -- Whoever becomes a role has what that inherits; whoever inherits it, not what it would have to become.
+    member (role, oid, through, inherits, has_it, may_grant) as (
+      select o.oid, o.oid, null::oid, true, true, false
+      from ours as o
+      union
+      select
+        m.role, g.member, nullif(m.oid, m.role),
+        g.inherits and m.inherits,
+        g.inherits and m.inherits or g.may_become and m.has_it,
+        g.admin_option and (m.has_it or m.may_grant) or m.may_grant and (g.inherits or g.may_become)
+      from member as m
+      join granted as g on g.roleid = m.oid
+    ),
+    worded as (
+      select
+        m.role, m.oid::regrole::text as name, bool_or(m.through is null) as is_direct,
+        concat_ws(
+          ', ',
+          case when not bool_or(m.through is null) then 'through ' || string_agg(distinct m.through::regrole::text, ' and ') end,
+          case when bool_or(m.may_grant) then 'may grant it' || case when not bool_or(m.has_it) then ', also to itself' else '' end end
+        ) as how
+      from member as m
+      where m.oid <> m.role and (m.has_it or m.may_grant)
+      group by m.role, m.oid
+    )
+  select
+    o.name,
+    array(
+      select w.name || case w.how when '' then '' else format(' (%s)', w.how) end
+      from worded as w where w.role = o.oid order by not w.is_direct, w.name
+    )
+  from ours as o
+  order by o.nth
+$$;
+
 -- Revokes what somebody has granted, and default privileges have, and grants what is missing. Returns how many statements.
 create function encryption_rollout.set_grants()
 returns integer

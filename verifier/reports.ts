@@ -104,6 +104,20 @@ export async function checkBoundary(
   for (const { finding, fix } of rows) findings.violated('boundary', target.name, `${finding}; ${fix}`);
 }
 
+/** Of each of the engine's roles, as the engine says it. */
+export interface RoleMembers {
+  readonly role: string;
+  readonly members: readonly string[];
+}
+
+/** To whom the engine's roles have been given. Whether that is right no machine can say. */
+export async function readMembers(client: pg.ClientBase): Promise<RoleMembers[]> {
+  const { rows } = await client.query<RoleMembers>(
+    'select role, members from encryption_rollout.role_members()',
+  );
+  return rows;
+}
+
 /** What health() and get_encryption_health_summary() report about the table. */
 export async function checkCoverage(
   client: pg.ClientBase,

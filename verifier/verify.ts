@@ -7,7 +7,15 @@ import { CannotVerify } from './cannot-verify.ts';
 import { Findings, type Result, type Violation } from './findings.ts';
 import { readKeys } from './keys.ts';
 import { checkCompletion, checkPhases, checkWork, latestRun } from './records.ts';
-import { checkBoundary, checkCoverage, checkTriggers, readSummary, type Summary } from './reports.ts';
+import {
+  checkBoundary,
+  checkCoverage,
+  checkTriggers,
+  type RoleMembers,
+  readMembers,
+  readSummary,
+  type Summary,
+} from './reports.ts';
 import { type Counts, checkIvReuse, checkRows, noRows } from './rows.ts';
 import { compareSnapshot, writeSnapshot } from './snapshot.ts';
 import { readTargets, type Target } from './targets.ts';
@@ -36,6 +44,8 @@ export interface Verification {
   readonly runStatus: string | null;
   readonly counts: Counts;
   readonly results: readonly Result[];
+  /** Of the engine's roles: listed, for who reads it to judge. */
+  readonly members: readonly RoleMembers[];
 }
 
 /** Checks every invariant of the targets; changes nothing. @throws CannotVerify */
@@ -62,7 +72,9 @@ export async function verify(client: pg.ClientBase, options: Options = {}): Prom
       summary ??= readSummary(client);
       return summary;
     };
-    for (const target of targets) verifications.push(await verifyTarget(client, target, reports, options));
+    const members = await readMembers(client);
+    for (const target of targets)
+      verifications.push({ ...(await verifyTarget(client, target, reports, options)), members });
     return verifications;
   } finally {
     // It fails only with a lost connection, and has nothing to undo; what lost it must not be hidden by that.
@@ -75,7 +87,7 @@ async function verifyTarget(
   target: Target,
   reports: () => Promise<Summary>,
   options: Options,
-): Promise<Verification> {
+): Promise<Omit<Verification, 'members'>> {
   const findings = new Findings((violation) => options.onViolation?.(target.name, violation));
   const run = await latestRun(client, target);
   const complete = options.complete === true || run?.completed === true;

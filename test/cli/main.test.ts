@@ -92,6 +92,10 @@ it('installs once, is told so the second time, and the SQL works', async () => {
   expect(first.output).toMatch(
     /Installed into .*: \d+ migrations,\s001_schema.sql to \d+_\w+.sql.\nCreated the sample table.*\nRegistered/,
   );
+  // Who they are depends on what runs beside this.
+  expect(first.output).toMatch(
+    /Members of the engine's roles:\sowner: .*;\soperator: .*;\sdecryptor: .*;\sreader: /s,
+  );
   expect(await one('select count(*)::integer as keys from encryption_rollout.key_material')).toEqual({
     keys: 0,
   });

@@ -255,6 +255,80 @@ describe('an installer who may create roles', () => {
     expect(rows).toEqual([{ accessed_by: 'nobody' }]);
   });
 
+  test('who is a member of the roles is told, through others and with the right to grant as well', async () => {
+    const client = await connect('one', 'creator');
+    const version = Number((await root.query('show server_version_num')).rows[0].server_version_num);
+    const members = async () => {
+      const { rows } = await client.query('select role, members from encryption_rollout.role_members()');
+      return Object.fromEntries(rows.map((row) => [row.role, row.members]));
+    };
+    const before = await members();
+    expect(Object.keys(before)).toEqual(['owner', 'operator', 'decryptor', 'reader']);
+    // Who creates a role may grant it, from PostgreSQL 16 on, and is otherwise no member of it.
+    const creator = version >= 160_000 ? ['creator (may grant it, also to itself)'] : [];
+    expect(before).toMatchObject({ decryptor: creator, reader: creator });
+    expect(before.owner).toContain(version >= 160_000 ? 'creator (may grant it)' : 'creator');
+    const superuser = (await root.query('select current_user as name')).rows[0].name;
+    expect(JSON.stringify(before), 'one that nobody has granted anything').not.toContain(superuser);
+
+    await root.query(`
+      create role staff; create role night; create role "Odd; decryptor: x" login;
+      grant encryption_rollout_decryptor to staff;
+      grant staff to night;
+      grant night, encryption_rollout_reader to customer;
+      grant encryption_rollout_decryptor to "Odd; decryptor: x";
+      grant encryption_rollout_reader to ${superuser};
+      grant encryption_rollout_operator to nobody with admin option`);
+    expect(await members()).toEqual({
+      ...before,
+      operator: [...creator, 'nobody (may grant it)'].sort(),
+      decryptor: [
+        '"Odd; decryptor: x"',
+        ...creator,
+        'staff',
+        'customer (through night)',
+        'night (through staff)',
+      ],
+      reader: [...creator, 'customer', superuser].sort(),
+    });
+    if (version >= 160_000) {
+      // Neither inherited nor to be assumed: a membership that is worth nothing. And what is inherited must not have to be assumed.
+      await root.query(`
+        revoke encryption_rollout_decryptor from "Odd; decryptor: x";
+        grant encryption_rollout_decryptor to colleague with inherit false, set false;
+        grant encryption_rollout_decryptor to staff with inherit false`);
+      expect((await members()).decryptor).toEqual([
+        ...creator,
+        'staff',
+        'customer (through night)',
+        'night (through staff)',
+      ]);
+      await root.query('grant staff to night with set false');
+      expect((await members()).decryptor).toEqual([...creator, 'staff']);
+      const { rows } = await root.query(
+        `select role, pg_has_role(role, $1, 'usage') or pg_has_role(role, $1, 'set') as has
+         from unnest(array['night', 'customer', 'staff', 'colleague']::name[]) as role`,
+        ['encryption_rollout_decryptor'],
+      );
+      expect(
+        Object.fromEntries(rows.map(({ role, has }) => [role, has])),
+        'PostgreSQL says the same',
+      ).toEqual({
+        night: false,
+        customer: false,
+        staff: true,
+        colleague: false,
+      });
+    }
+    await root.query(`drop role staff, night, "Odd; decryptor: x"`);
+    await root.query(
+      `revoke encryption_rollout_reader from ${superuser}; revoke encryption_rollout_operator from nobody`,
+    );
+    await root.query(
+      'revoke encryption_rollout_reader from customer; revoke encryption_rollout_decryptor from colleague',
+    );
+  });
+
   test('a colleague of the installer, in the owner role, runs rollouts as well', async () => {
     const client = await connect('one', 'creator');
     await client.query('grant encryption_rollout_owner to colleague');

@@ -60,6 +60,9 @@ test('exit code 0 and a tick for everything that was checked', async () => {
   // There was no snapshot to compare with: that is no tick.
   expect(stdout).toMatch(/– +│ Plaintext as in the snapshot +│ +0 │ +0 │/);
   expect(stdout).not.toContain('✗');
+  expect(stdout).toMatch(
+    /\nMembers of the engine's roles: owner: .*; operator: .*; decryptor: .*; reader: .*\n/,
+  );
 });
 
 test('the key from a file: as digits, as the JSON of the secret', async () => {

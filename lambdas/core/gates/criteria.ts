@@ -5,6 +5,7 @@
 
 import type { Plan } from '../plan/plan.ts';
 import type { Health } from '../plan/progress.ts';
+import { membersInWords, type RoleMembers } from '../preflight/members.ts';
 import { duration, durationBeside } from '../telling/time.ts';
 import { type Criterion, criterion, none, number } from './judgement.ts';
 
@@ -92,11 +93,15 @@ export interface Breach {
   readonly fix: string;
 }
 
-export function boundaryCriterion(breaches: readonly Breach[]): Criterion {
+/** @param members of the engine's roles: listed, for who reads it to judge */
+export function boundaryCriterion(breaches: readonly Breach[], members: readonly RoleMembers[]): Criterion {
   return criterion(
     'Boundary around key and plaintext',
     ['holds', ...breaches.map(({ fix }) => fix)].join(': ').replace(/;: /g, '; '),
-    breaches.map(({ finding }) => finding).join('; ') || 'holds',
+    [
+      breaches.map(({ finding }) => finding).join('; ') || 'holds',
+      ...(members.length === 0 ? [] : [membersInWords(members)]),
+    ].join('; '),
     breaches.length === 0,
   );
 }

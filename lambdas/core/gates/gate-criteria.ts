@@ -2,6 +2,7 @@
 
 import type { Phase, Plan } from '../plan/plan.ts';
 import { aimRows, type Health, leastRows, mostRows } from '../plan/progress.ts';
+import type { RoleMembers } from '../preflight/members.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import {
   type AuditReach,
@@ -51,6 +52,8 @@ export interface GateMeasurements {
   /** Secrets Manager's key is the one that the database encrypts with. */
   readonly keyMatches: boolean;
   readonly breaches: readonly Breach[];
+  /** Of the engine's roles. */
+  readonly members: readonly RoleMembers[];
   readonly vitals: Vitals;
 }
 
@@ -59,7 +62,7 @@ export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Cri
   return [
     ...m.tables.flatMap((each) => about(each.table, tableCriteria(plan, phase, each))),
     keyCriterion(m.keyMatches),
-    boundaryCriterion(m.breaches),
+    boundaryCriterion(m.breaches, m.members),
     ...vitalsCriteria(plan, m.vitals),
   ];
 }

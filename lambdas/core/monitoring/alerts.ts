@@ -154,6 +154,19 @@ export function alertsOf(plan: Plan): Alert[] {
         'Somebody else may reach the key, open values or write into the records of the rollout, or code of somebody else runs with the engine’s rights. The next gate will not pass.',
     },
     {
+      name: 'MembersChanged',
+      // Who grants it may do so: it stops nothing, and no machine can say whether it was meant.
+      severity: 'note',
+      metric: 'MembersChanged',
+      statistic: 'Sum',
+      comparison: 'GreaterThanThreshold',
+      threshold: 0,
+      periodMinutes: 5,
+      whenMissing: 'notBreaching',
+      story:
+        'Somebody was added to the roles of the engine, or taken off: to those who may open values, operate, read the records, or reach the key.',
+    },
+    {
       name: 'BatchErrorRate',
       severity: 'page',
       toldByStopRollout: true,

@@ -50,6 +50,8 @@ export const metrics = {
   KeyAccessFailures: 'Count',
   /** What lets others than those it should reach key, plaintext or records. */
   Breaches: 'Count',
+  /** Who has come to the engine's roles, or gone; nothing while nobody has. */
+  MembersChanged: 'Count',
   /** 1 for every execution that was stopped. */
   RolloutStopped: 'Count',
 } as const;

@@ -1,6 +1,7 @@
 /** Whether the database server would show keys or personal data to others than those it should. Pure. */
 import { type Breach, boundaryCriterion } from '../gates/criteria.ts';
 import type { Criterion } from '../gates/judgement.ts';
+import type { RoleMembers } from './members.ts';
 
 /** A setting of PostgreSQL that logs what our functions compute inside the database, as one scope has it. */
 export interface ServerSetting {
@@ -19,6 +20,8 @@ export interface Exposure {
   readonly foreignCode: readonly Breach[];
   /** What else breaks the boundary; nothing, where there is no engine yet. */
   readonly breaches: readonly Breach[];
+  /** Of the engine's roles; nobody, where there is no engine yet. */
+  readonly members: readonly RoleMembers[];
 }
 
 const isOn = (value: string) => /^(on|true|t|yes|y|1)$/i.test(value);
@@ -62,7 +65,7 @@ const leaks: readonly Leak[] = [
 export const judgedSettings = [...leaks, ...autoExplain, ...pgaudit].map(({ name }) => name);
 
 /** One criterion on the server's logging and one on the code that runs with the engine's rights. */
-export function exposureCriteria({ settings, foreignCode, breaches }: Exposure): Criterion[] {
+export function exposureCriteria({ settings, foreignCode, breaches, members }: Exposure): Criterion[] {
   const valuesOf = (wanted: string) => settings.filter(({ name }) => name === wanted);
   const active = leaks.filter(
     ({ unless }) =>
@@ -92,7 +95,7 @@ export function exposureCriteria({ settings, foreignCode, breaches }: Exposure):
       measured: foreignCode.map(({ finding }) => finding).join('; ') || 'none',
       passed: foreignCode.length === 0,
     },
-    boundaryCriterion(breaches),
+    boundaryCriterion(breaches, members),
   ];
 }
 

@@ -8,6 +8,7 @@ import { readAudit, readAuditReach } from '../../adapters/postgres/gates/audits.
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
 import { recordJudgement } from '../../adapters/postgres/gates/judgements.ts';
 import { readBreaches } from '../../adapters/postgres/preflight/exposure.ts';
+import { readMembers } from '../../adapters/postgres/preflight/members.ts';
 import { readTriggerTest } from '../../adapters/postgres/runs/events.ts';
 import { beginPhase, millisecondsPerRow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
@@ -74,6 +75,7 @@ async function measure(
     tables,
     keyMatches: (await compareKeys(client, keys)) === 'same',
     breaches: await readBreaches(client),
+    members: await readMembers(client),
     vitals: await readVitals(
       step,
       client,

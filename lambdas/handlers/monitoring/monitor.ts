@@ -26,6 +26,7 @@ import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
 import type { Health } from '../../core/plan/progress.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { type Drift, driftInWords } from '../../core/preflight/drift.ts';
+import { tellMembers } from '../preflight/tell-members.ts';
 import { spotCheck } from '../pressure/measurements.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 
@@ -144,7 +145,8 @@ async function measure(
   await writeDownFailedDecryptions(client);
   await writeDownKeyUses(client);
   const errors = await countNewErrors(client, PERIOD_MILLISECONDS, active?.beganAt);
-  const { hoursLeft, rows, phase } = await readStatus(client, step.settings);
+  const { run, hoursLeft, rows, phase } = await readStatus(client, step.settings);
+  if (run !== null) await tellMembers(client, run, step);
   await publish(null, {
     Heartbeat: 1,
     RunHours: active?.hours ?? 0,

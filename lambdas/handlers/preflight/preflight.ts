@@ -21,6 +21,7 @@ import type { Target } from '../../core/plan/settings.ts';
 import { checklistCriteria, type TableChecklist } from '../../core/preflight/checklist.ts';
 import { handlerOf, sessionName } from '../step.ts';
 import { readReadiness } from './readiness.ts';
+import { tellMembers } from './tell-members.ts';
 import { tryTrigger } from './try-trigger.ts';
 
 /**
@@ -34,6 +35,8 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     // A repeated delivery, whose first answer was lost: the person who started it wants to know why.
     const refused = await readRefusal(client, run);
     if (refused !== undefined) return refused;
+    // From here on it is told who comes to the engine's roles.
+    await tellMembers(client, run, step);
     const asked = askedOf(input, settings.targets);
     const readiness = await readReadiness(step, client, asked);
     const tables: TableChecklist[] = [];

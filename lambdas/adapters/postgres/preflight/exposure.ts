@@ -4,6 +4,7 @@ import type { Target } from '../../../core/plan/settings.ts';
 import { type Exposure, judgedSettings } from '../../../core/preflight/exposure.ts';
 import { isInstalled, tableSql, treeSql } from '../encryption/engine.ts';
 import { readSqlBody } from '../migrations.ts';
+import { readMembers } from './members.ts';
 
 /** Revokes what others have granted of the engine's, and grants what is missing. */
 export async function mendGrants(client: pg.ClientBase): Promise<void> {
@@ -57,8 +58,8 @@ export async function readExposure(
           ]);
     foreignCode.push(...rows);
   }
-  const breaches = (await isInstalled(client))
-    ? (await client.query<Breach>('select finding, fix from encryption_rollout.breaches()')).rows
-    : [];
-  return { settings: settings.rows, foreignCode, breaches };
+  const exposure = { settings: settings.rows, foreignCode };
+  if (!(await isInstalled(client))) return { ...exposure, breaches: [], members: [] };
+  const { rows } = await client.query<Breach>('select finding, fix from encryption_rollout.breaches()');
+  return { ...exposure, breaches: rows, members: await readMembers(client) };
 }

@@ -21,19 +21,20 @@ type Change = (m: Measured) => Measured;
 const covered = (percent: number) => ({ encryptionPercentage: percent, encryptedRows: 100 * percent });
 
 function verdictOf(phase: PhaseNumber, change: Change = (m) => m) {
-  const { vitals, keyMatches, breaches, ...table } = change({
+  const { vitals, keyMatches, breaches, members, ...table } = change({
     ...healthy(coverageAt[phase]),
     vitals: calm,
     keyMatches: true,
     breaches: [],
+    members: [],
   });
-  return verdictOfAll(phase, [table], { vitals, keyMatches, breaches });
+  return verdictOfAll(phase, [table], { vitals, keyMatches, breaches, members });
 }
 
 function verdictOfAll(
   phase: PhaseNumber,
   tables: readonly TableMeasurements[],
-  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true, breaches: [] },
+  shared: Omit<GateMeasurements, 'tables'> = { vitals: calm, keyMatches: true, breaches: [], members: [] },
 ) {
   return judge('gate', gateCriteria(defaultPlan, phaseOf(defaultPlan, phase), { tables, ...shared }));
 }

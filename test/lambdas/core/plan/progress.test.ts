@@ -69,6 +69,7 @@ describe('a table of any size goes through every phase', () => {
         tables: [small(rows, encrypted, encrypted - before, each.number >= 4)],
         keyMatches: true,
         breaches: [],
+        members: [],
         vitals: calm,
       });
       expect(criteria.filter((criterion) => criterion.passed !== true)).toEqual([]);

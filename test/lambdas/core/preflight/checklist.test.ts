@@ -59,7 +59,7 @@ const ready: Omit<ChecklistMeasurements, 'tables'> = {
   slots: [],
   dashboardExists: true,
   subscribers: 1,
-  exposure: { settings: [], foreignCode: [], breaches: [] },
+  exposure: { settings: [], foreignCode: [], breaches: [], members: [] },
   attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'R. Roe'])),
 };
 /** Of the table, and of what concerns all. */

@@ -3,7 +3,7 @@ import { exposureCriteria, type ServerSetting } from '../../../../lambdas/core/p
 
 const setting = (name: string, value: string, scope = 'server'): ServerSetting => ({ name, value, scope });
 const judged = (...settings: ServerSetting[]) =>
-  exposureCriteria({ settings, foreignCode: [], breaches: [] })[0];
+  exposureCriteria({ settings, foreignCode: [], breaches: [], members: [] })[0];
 
 describe('the server log keeps secrets', () => {
   test.each([
@@ -57,7 +57,7 @@ describe('the server log keeps secrets', () => {
 
 test('foreign code is refused, with the statement that ends it', () => {
   const foreignCode = [{ finding: 'app may create triggers on t', fix: 'revoke trigger on t from app;' }];
-  expect(exposureCriteria({ settings: [], foreignCode, breaches: [] })[1]).toMatchObject({
+  expect(exposureCriteria({ settings: [], foreignCode, breaches: [], members: [] })[1]).toMatchObject({
     passed: false,
     measured: 'app may create triggers on t',
     expected: expect.stringContaining('revoke trigger on t from app;'),

@@ -242,6 +242,7 @@ describe('the cause of a stop', () => {
           tables: [healthy(phase.aimPercent)],
           keyMatches: true,
           breaches: [],
+          members: [],
           vitals: calm,
         }),
       )

@@ -28,7 +28,8 @@ function measured(target = 'Payments'): Record<string, number> {
 async function published(): Promise<Record<string, number>> {
   world.aws.metrics.length = 0;
   await world.invoke('monitor', {});
-  const { Heartbeat, ...rest } = measured();
+  // Tests beside this one grant the engine's roles, which are the whole server's.
+  const { Heartbeat, MembersChanged: _, ...rest } = measured();
   expect(Heartbeat, 'so that silence can be told from health').toBe(1);
   return rest;
 }
