@@ -59,6 +59,30 @@ describe('what is taken for granted of AWS', () => {
   );
 });
 
+describe('the threat model', () => {
+  const page = readFileSync('docs/threat-model.md', 'utf8');
+  const named = [...page.matchAll(/(?<![*\w])\*([a-z][^*|]*)\*(?!\*)/g)].map(([, name = '']) =>
+    name.replace(/\s+/g, ' '),
+  );
+
+  test.each([...new Set(named)])('names a test that is there: %s', (name) => {
+    const [file = '', text = ''] = name.split(/: (.*)/);
+    const files = globSync(`test/**/${file.replaceAll(' ', '-')}.test.ts`);
+    const plain = (some: string) => some.replaceAll('’', "'");
+    expect(files.filter((path) => plain(readFileSync(path, 'utf8')).includes(plain(text)))).not.toEqual([]);
+  });
+
+  test('leaves out none of the ways that were found, and has a test for each', () => {
+    const numbers = [...page.matchAll(/^\| (\d+) \| .* \|$/gm)].map(([row, number]) => {
+      const [, file, name = ''] = /\| `(test\/\S+\.ts)`, "(.+)" \|$/.exec(row) ?? [];
+      // Without one it is what the attack table writes.
+      if (file !== undefined) expect(readFileSync(file, 'utf8')).toContain(name);
+      return Number(number);
+    });
+    expect([...new Set(numbers)].sort((a, b) => a - b)).toEqual(Array.from({ length: 28 }, (_, n) => n + 1));
+  });
+});
+
 describe("the configuration's tables of the plan", () => {
   const [, section = ''] = readFileSync('docs/configuration.md', 'utf8').split(
     '\n## The numbers of the plan',

@@ -9,7 +9,6 @@ import { Settings } from '../../lambdas/core/plan/settings.ts';
 import type { Step } from '../../lambdas/handlers/step.ts';
 import { appointments } from '../lambdas/tables.ts';
 import { begunWorlds, type TestWorld } from '../lambdas/world.ts';
-import { pastTriggers } from '../support/database.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
@@ -86,25 +85,6 @@ test('who waits for a record of the engine waits for no lock of the table', asyn
   await expect(batch(1)).rejects.toMatchObject({ name: 'TransientError' });
   await operator.query('rollback');
   expect(await batch(1)).toMatchObject({ outcome: 'DONE' });
-});
-
-test('a reader’s open transaction holds up nobody, after a decryption that failed as well', async () => {
-  await batch(0);
-  await pastTriggers(
-    world.client,
-    'update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 0)',
-  );
-  const open =
-    'select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.appointments where pii_iv is not null and email is not null';
-  await expect(world.client.query(open)).rejects.toMatchObject({ code: 'ER006' });
-  await world.client.query(`grant encryption_rollout_reader to ${name}`);
-  await stranger.query(`begin;
-    select * from public.get_key_access_stats('1 hour'); select * from public.get_encryption_health_summary()`);
-  // Whatever waited for the reader would wait for ever.
-  await world.invoke('monitor', {});
-  const { rows } = await world.client.query('select error_type from encryption_rollout.errors');
-  expect(rows).toContainEqual({ error_type: 'decryption' });
-  expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'NO_GO' });
 });
 
 test('a publication of all tables stops nothing', async () => {

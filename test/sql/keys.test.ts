@@ -159,11 +159,6 @@ describe('public.app_config', () => {
     ['with a default', `${table}; alter table public.app_config add who text default session_user`],
     ['with a constraint', `${calls}; ${table}; alter table public.app_config add check (public.mine(value))`],
     ['with an index on an expression', `${table}; create index on public.app_config (lower(value))`],
-    [
-      'with a trigger',
-      `${table}; create function public.copy() returns trigger language plpgsql as $$ begin raise exception 'called'; end $$;
-        create trigger copy after insert on public.app_config for each row execute function public.copy()`,
-    ],
     ['with a rule', `${table}; create rule mine as on insert to public.app_config do also select 1`],
     ['with columns too narrow', 'create table public.app_config (key varchar(10), value varchar(10))'],
   ])('%s is left alone, and nothing depends on it', async (_, sql) => {
