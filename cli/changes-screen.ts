@@ -1,16 +1,22 @@
 /** What a rollout adds to tables, who will notice, how long it takes and what it writes, to be read. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import { counted } from '../lambdas/core/gates/judgement.ts';
+import { type Criterion, counted } from '../lambdas/core/gates/judgement.ts';
 import type { Forecast } from '../lambdas/core/preflight/forecast.ts';
 import { type Addition, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { bytes } from '../terminal/display.ts';
 
+/** Of the tables that the criteria are about, but for those that are none, at which nobody has looked further. */
 export function changesLines(
-  tables: readonly string[],
+  criteria: readonly Criterion[],
   additions: readonly Addition[],
   notices: readonly Notice[],
 ): string[] {
+  const none = criteria.filter(({ name, passed }) => name === 'Table' && passed === false);
+  const tables = [...new Set(criteria.flatMap(({ table }) => table ?? []))].filter((name) =>
+    none.every(({ table }) => table !== name),
+  );
+  if (tables.length === 0) return [];
   return [
     ...section(
       'What will be added',

@@ -1,6 +1,6 @@
 /** What `check` has found, to be read. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
-import type { Criterion } from '../lambdas/core/gates/judgement.ts';
+import { type Criterion, measuredOnScreen } from '../lambdas/core/gates/judgement.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { mark } from '../terminal/display.ts';
 import { changesLines, forecastLines, section } from './changes-screen.ts';
@@ -22,7 +22,7 @@ export function checkScreen(found: Checked): string {
     ]),
     `  ${pc.bold('Server and session')}`,
     ...ofAll.map((each) => `    ${lineOf(each)}`),
-    ...changesLines(tables, additions, notices),
+    ...changesLines(criteria, additions, notices),
     ...(forecast === null ? [] : forecastLines(forecast)),
     ...section(
       'What could not be checked',
@@ -35,6 +35,6 @@ export function checkScreen(found: Checked): string {
   ].join('\n');
 }
 
-function lineOf({ name, expected, measured, passed }: Criterion): string {
-  return `${mark(passed)} ${name}: ${measured}${passed === true ? '' : ` (expected: ${expected})`}`;
+function lineOf(criterion: Criterion): string {
+  return `${mark(criterion.passed)} ${criterion.name}: ${measuredOnScreen(criterion)}`;
 }

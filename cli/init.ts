@@ -13,12 +13,12 @@ import {
   tableNameOf,
 } from '../inspection/proposals.ts';
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
+import { counted } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { quoted } from '../lambdas/core/telling/hints.ts';
 import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
-import { count } from '../terminal/display.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
 import { collect } from './aws/command.ts';
 import { fileOf, isCheckout } from './files.ts';
@@ -115,7 +115,7 @@ async function propose(client: pg.Client, names: readonly TableName[] | undefine
   }
   if (proposals.length === 0)
     throw new UsageError(
-      `Found ${count(found.length)} tables, and in none a column whose name or comment speaks of personal data. Name one: --table schema.table; or describe it by hand: docs/configuration.md.`,
+      `Found no column whose name or comment speaks of personal data, in ${counted(found.length, 'table')}. Name one: --table schema.table; or describe it by hand: docs/configuration.md.`,
     );
   return proposals;
 }

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
-import type { Criterion } from '../lambdas/core/gates/judgement.ts';
+import { measuredOnScreen } from '../lambdas/core/gates/judgement.ts';
 import { Target } from '../lambdas/core/plan/settings.ts';
 import { UsageError } from '../terminal/connection.ts';
 import { type Column, personalColumns } from './personal.ts';
@@ -83,15 +83,14 @@ export async function proposeTable(
   const refused = (await examineTable(client, targetOf(personal.map((column) => column.name)))).filter(
     ({ passed }) => passed === false,
   );
-  const why = ({ measured, expected }: Criterion) => `${measured}; expected: ${expected}`;
   const leftOut = personal.flatMap((column) => {
     const line = refused.find((each) => each.name === `Column ${column.name}`);
-    return line === undefined ? [] : [{ name: column.name, why: why(line) }];
+    return line === undefined ? [] : [{ name: column.name, why: measuredOnScreen(line) }];
   });
   const left = personal.map(({ name }) => name).filter((each) => !leftOut.some(({ name }) => name === each));
   const obstacles = refused
     .filter((line) => !leftOut.some((column) => line.name === `Column ${column.name}`))
-    .map((line) => `${line.name}: ${why(line)}`);
+    .map((line) => `${line.name}: ${measuredOnScreen(line)}`);
   return left.length === 0 ? undefined : { target: targetOf(left), leftOut, obstacles };
 }
 

@@ -172,7 +172,7 @@ export class Display {
     );
     const tables = new Set(criteria.flatMap((criterion) => criterion.table ?? []));
     let about: string | undefined;
-    for (const { name, table: concerned, expected, measured, passed } of textOf(criteria, visible)) {
+    for (const { name, table: concerned, expected, measured, passed, advice } of textOf(criteria, visible)) {
       if (tables.size > 1 && concerned !== about)
         table.push(['', { colSpan: 3, content: pc.bold(concerned ?? 'All together') }]);
       about = concerned;
@@ -180,7 +180,7 @@ export class Display {
       table.push([
         mark(passed),
         fitted(name, forName),
-        fitted(expected, forExpected),
+        fitted(passed === true || !advice ? expected : `${expected}. ${advice}`, forExpected),
         passed === false ? pc.red(found) : found,
       ]);
     }

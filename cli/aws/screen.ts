@@ -1,7 +1,12 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
 import pc from 'picocolors';
 import { answersTo } from '../../lambdas/core/gates/decisions.ts';
-import { type Criterion, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import {
+  type Criterion,
+  measuredOnScreen,
+  tablesInWords,
+  withoutGate,
+} from '../../lambdas/core/gates/judgement.ts';
 import type { RolloutStatus, RowsStatus, TableStatus } from '../../lambdas/core/operating/operate.ts';
 import { isPutOff } from '../../lambdas/core/operating/time-left.ts';
 import type { DryRunOutput } from '../../lambdas/core/payloads.ts';
@@ -9,7 +14,7 @@ import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { textOf, visible } from '../../lambdas/core/telling/text.ts';
 import { duration, moment } from '../../lambdas/core/telling/time.ts';
-import { count } from '../../terminal/display.ts';
+import { count, mark } from '../../terminal/display.ts';
 import { changesLines, forecastLines } from '../changes-screen.ts';
 import { type Deployment, placeOf } from './deployment.ts';
 
@@ -263,7 +268,7 @@ export function dryRunScreen(output: DryRunOutput): string {
   return [
     pc.bold('Checklist'),
     ...(concerned.size > 1 ? byTable(criteria) : criteria.map(criterionLine)),
-    ...changesLines([...concerned], additions, notices),
+    ...changesLines(criteria, additions, notices),
     ...(forecast === null ? [] : forecastLines(forecast)),
     '',
     verdict === 'GO'
@@ -282,7 +287,6 @@ function byTable(criteria: readonly Criterion[]): string[] {
   ];
 }
 
-function criterionLine({ name, expected, measured, passed }: Criterion): string {
-  const mark = passed === null ? pc.yellow('?') : passed ? pc.green('✓') : pc.red('✗');
-  return `  ${mark} ${name}: ${measured}${passed === true ? '' : ` (expected ${expected})`}`;
+function criterionLine(criterion: Criterion): string {
+  return `  ${mark(criterion.passed)} ${criterion.name}: ${measuredOnScreen(criterion)}`;
 }

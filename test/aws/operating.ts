@@ -115,7 +115,7 @@ export function operating(): void {
       'test/support/attested-input.json',
     );
     expect(code).toBe(1);
-    expect(stdout).toMatch(/✗ Somebody is paged.*confirm the e-mails/);
+    expect(stdout).toMatch(/✗ Somebody is paged: none .*Confirm the e-mails/);
     await subscribe('pages', theWorld().outputs.OnCallTopicArn);
   });
 

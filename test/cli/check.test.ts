@@ -170,6 +170,10 @@ describe('check', () => {
     expect(stdout).toMatch(/✗ Table: not found/);
     expect(stdout).toMatch(/✗ Column full_name: text, generated/);
     expect(stdout).toMatch(/It does not fit as it is: 2 of the lines above are not met/);
+    expect(stdout).toContain('column full_name is generated from first_name.');
+    expect(stdout).not.toContain('full_name is generated from full_name');
+    // Nobody has looked at what would be added to a table that is not there.
+    expect(stdout).not.toContain('it is there already');
     expect(stdout).not.toMatch(/\n[^\n]{101,}\n/);
   });
 

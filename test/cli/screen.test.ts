@@ -118,12 +118,14 @@ Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRo
 });
 
 test('the screen of a dry run: every criterion, the forecast, the verdict', () => {
+  const table = 'public.users';
   const screen = dryRunScreen({
     gate: 'DryRun',
     verdict: 'NO_GO',
     reason: 'DryRun: NO_GO: Database backup: expected one younger than 24 h, measured none',
     criteria: [
-      { name: 'Trigger', expected: 'disabled', measured: 'disabled', passed: true },
+      { name: 'Trigger', table, expected: 'disabled', measured: 'disabled', passed: true },
+      { name: 'Column a', table, expected: 'bytea', measured: 'text', passed: false, advice: 'Rename it.' },
       { name: 'Database backup', expected: 'one younger than 24 h', measured: 'none', passed: false },
       { name: 'CPU', expected: 'at most 80 %', measured: 'no reading', passed: null },
     ],
@@ -141,8 +143,9 @@ test('the screen of a dry run: every criterion, the forecast, the verdict', () =
   });
   expect(plain(screen)).toBe(`Checklist
   ✓ Trigger: disabled
-  ✗ Database backup: none (expected one younger than 24 h)
-  ? CPU: no reading (expected at most 80 %)
+  ✗ Column a: text (expected: bytea). Rename it.
+  ✗ Database backup: none (expected: one younger than 24 h)
+  ? CPU: no reading (expected: at most 80 %)
 
 What will be added
   Nothing: it is there already.
@@ -157,7 +160,7 @@ Forecast
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
   the engine's own records take about 1.0 MiB, a year of uses of the key included
 
-NO_GO  Of the checklist above, 1 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
+NO_GO  Of the checklist above, 2 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
 });
 
 test('the screen of a dry run over several tables: what concerns them all, then each by its name', () => {
@@ -200,7 +203,7 @@ test('the screen of a dry run over several tables: what concerns them all, then 
   ✓ CPU: 20 %
   public.users
     ✓ Missing IVs: 0
-    ✗ Trigger: enabled (expected disabled)
+    ✗ Trigger: enabled (expected: disabled)
   public.orders
     ✓ Missing IVs: 0
 

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { glued } from '../lambdas/core/telling/glued.ts';
 import { otherForms } from '../lambdas/core/telling/other-forms.ts';
 import { rehearsalPicture, screenOf } from './picture.ts';
 import { shown } from './window.ts';
@@ -56,6 +57,7 @@ describe.each(['at-80', 'at-120', 'piped'])('the screen of a rehearsal, %s', (na
 
   it('writes times one way', () => {
     expect(otherForms(screens[name] ?? '')).toEqual([]);
+    expect(glued(screens[name] ?? '')).toEqual([]);
   });
 });
 

@@ -95,15 +95,16 @@ export interface Breach {
 
 /** @param members of the engine's roles: listed, for who reads it to judge */
 export function boundaryCriterion(breaches: readonly Breach[], members: readonly RoleMembers[]): Criterion {
-  return criterion(
-    'Boundary around key and plaintext',
-    ['holds', ...breaches.map(({ fix }) => fix)].join(': ').replace(/;: /g, '; '),
-    [
+  return {
+    name: 'Boundary around key and plaintext',
+    expected: 'holds',
+    measured: [
       breaches.map(({ finding }) => finding).join('; ') || 'holds',
       ...(members.length === 0 ? [] : [membersInWords(members)]),
     ].join('; '),
-    breaches.length === 0,
-  );
+    passed: breaches.length === 0,
+    ...(breaches.length === 0 ? {} : { advice: breaches.map(({ fix }) => fix).join(' ') }),
+  };
 }
 
 /** What does not open has been cleared before it is asked: what is left may be the only copy of a value. */

@@ -9,6 +9,8 @@ export interface Criterion {
   readonly expected: string;
   readonly measured: string;
   readonly passed: boolean | null;
+  /** Sentences: what to do about one that did not pass, where that is known. */
+  readonly advice?: string;
 }
 
 export type Verdict = 'GO' | 'NO_GO' | 'INCONCLUSIVE';
@@ -71,13 +73,24 @@ export function withoutGate(gate: string, reason: string): string {
   return reason.startsWith(`${gate}: `) ? reason.slice(gate.length + 2) : reason;
 }
 
+/** `expected …, measured …`, and what to do. `between`: what stands between both. */
+export function expectedAndMeasured({ expected, measured, advice }: Criterion, between = ', '): string {
+  return `expected ${expected}${between}measured ${measured}${advice ? ` (${advice.replace(/[.;]$/, '')})` : ''}`;
+}
+
+/** What is told of a line that stands under its name: found, and unless that is well, what was expected and what to do. */
+export function measuredOnScreen({ expected, measured, passed, advice }: Criterion): string {
+  if (passed === true) return measured;
+  return `${measured} (expected: ${expected})${advice ? `. ${advice}` : ''}`;
+}
+
 /** NO_GO when any criterion failed, otherwise INCONCLUSIVE when any could not be measured, otherwise GO. */
 export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
   const failed = criteria.filter(({ passed }) => passed === false);
   const unknown = criteria.filter(({ passed }) => passed === null);
   const verdict: Verdict = failed.length > 0 ? 'NO_GO' : unknown.length > 0 ? 'INCONCLUSIVE' : 'GO';
   const listed = (failed.length > 0 ? failed : unknown)
-    .map((each) => `${labelOf(each)}: expected ${each.expected}, measured ${each.measured}`)
+    .map((each) => `${labelOf(each)}: ${expectedAndMeasured(each)}`)
     .join('; ');
   return {
     gate,

@@ -102,8 +102,14 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
           ? 'could not be read'
           : m.subscribers > 0
             ? String(m.subscribers)
-            : 'none: confirm the e-mails that it has sent, or add addresses to the setting onCall, deploy, and confirm',
+            : 'none',
       passed: m.subscribers === undefined ? null : m.subscribers > 0,
+      ...(m.subscribers === 0
+        ? {
+            advice:
+              'Confirm the e-mails that it has sent, or add addresses to the setting onCall, deploy, and confirm.',
+          }
+        : {}),
     },
     ...m.tables.flatMap((each) => about(each.table, tableCriteria(each, m.acknowledgedTriggers))),
     ...roomCriteria(plan, m.forecast, m.slots, m.vitals.freeStorageBytes),
@@ -112,9 +118,10 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
       const by = m.attestations[key as AttestationName];
       return {
         name: line,
-        expected: `attested: input.attestations.${key} = name of the person`,
-        measured: by === undefined ? 'missing' : `attested by ${by}`,
+        expected: 'attested by a person',
+        measured: by === undefined ? 'nobody has' : `attested by ${by}`,
         passed: by !== undefined,
+        ...(by === undefined ? { advice: `Give the name: input.attestations.${key}.` } : {}),
       };
     }),
     ...vitalsCriteria(plan, m.vitals),
@@ -243,10 +250,13 @@ export function triggersCriterion(
     expected: 'none but those that were read and acknowledged',
     measured:
       unknown.length > 0
-        ? `${described.join('; ')}. When that is harmless, add to the configuration, or to the input: ${input}`
+        ? described.join('; ')
         : otherTriggers.length > 0
           ? `acknowledged: ${otherTriggers.map(({ name }) => name).join(', ')}`
           : 'none',
     passed: unknown.length === 0,
+    ...(unknown.length === 0
+      ? {}
+      : { advice: `When that is harmless, add to the configuration, or to the input: ${input}` }),
   };
 }

@@ -20,7 +20,10 @@ export function driftCriterion(drift: readonly Drift[]): Criterion {
   return {
     name: 'As it was registered',
     expected: 'nothing renamed, nothing gone',
-    measured: drift.map(driftInWords).join(' ') || 'it is',
+    measured:
+      drift.map(({ what, found, expected }) => `${what}: ${found} found, ${expected} expected`).join('; ') ||
+      'it is',
     passed: !drift.some(({ isInTheWay, found }) => isInTheWay || found.startsWith('renamed ')),
+    ...(drift.length === 0 ? {} : { advice: [...new Set(drift.map(({ remedy }) => remedy))].join(' ') }),
   };
 }

@@ -1,6 +1,6 @@
 /** Whether the database server would show keys or personal data to others than those it should. Pure. */
 import { type Breach, boundaryCriterion } from '../gates/criteria.ts';
-import type { Criterion } from '../gates/judgement.ts';
+import { type Criterion, sentence } from '../gates/judgement.ts';
 import type { RoleMembers } from './members.ts';
 
 /** A setting of PostgreSQL that logs what our functions compute inside the database, as one scope has it. */
@@ -85,15 +85,17 @@ export function exposureCriteria({ settings, foreignCode, breaches, members }: E
   return [
     {
       name: 'Server log keeps secrets',
-      expected: `no setting that logs what functions compute${fixes.length > 0 ? `: ${fixes.join('; ')}` : ''}`,
-      measured: found.join('; ') || 'none',
+      expected: 'no setting that logs what functions compute',
+      measured: found.join('; ') || 'no such setting',
       passed: unsafe.length > 0 ? false : unknown.length > 0 ? null : true,
+      ...(fixes.length === 0 ? {} : { advice: sentence(fixes.join('; ')) }),
     },
     {
       name: 'No foreign code in batches',
-      expected: `functions of the table's owner alone, wherever the table calls any${foreignCode.length > 0 ? `: ${foreignCode.map(({ fix }) => fix).join(' ')}` : ''}`,
-      measured: foreignCode.map(({ finding }) => finding).join('; ') || 'none',
+      expected: "functions of the table's owner alone, wherever the table calls any",
+      measured: foreignCode.map(({ finding }) => finding).join('; ') || 'there is none',
       passed: foreignCode.length === 0,
+      ...(foreignCode.length === 0 ? {} : { advice: foreignCode.map(({ fix }) => fix).join(' ') }),
     },
     boundaryCriterion(breaches, members),
   ];

@@ -191,10 +191,13 @@ export function roomCriteria(
   const criteria: Criterion[] = [
     {
       name: 'Inactive replication slots',
-      expected: `none that would hold back more than ${gibibytes(abort.slotLagBytes)} with the ${gibibytes(walBytes)} of WAL to come; otherwise have them read, or drop them: select pg_drop_replication_slot('<name>')`,
+      expected: `none that would hold back more than ${gibibytes(abort.slotLagBytes)} with the ${gibibytes(walBytes)} of WAL to come`,
       measured:
         inactive.map(({ name, lagBytes }) => `${name}, ${gibibytes(lagBytes)} behind`).join('; ') || 'none',
       passed: inactive.every(({ lagBytes }) => lagBytes + walBytes <= abort.slotLagBytes),
+      ...(inactive.length === 0
+        ? {}
+        : { advice: "Have them read, or drop them: select pg_drop_replication_slot('<name>');" }),
     },
   ];
   if (freeStorageBytes !== undefined)

@@ -1,6 +1,13 @@
 /** The records of a run in lines for people. Pure. */
 import { approvalCriterion } from '../gates/decisions.ts';
-import { type Criterion, counted, labelOf, number, sentence } from '../gates/judgement.ts';
+import {
+  type Criterion,
+  counted,
+  expectedAndMeasured,
+  labelOf,
+  number,
+  sentence,
+} from '../gates/judgement.ts';
 import { waitOf } from '../pressure/throttle.ts';
 import type { EventReport, PhaseReport, Report } from './report.ts';
 import { duration, moment } from './time.ts';
@@ -40,9 +47,9 @@ function details(detail: EventReport['detail']): string {
 
 /** One line of a list: what was asked, what was measured, and whether that was enough. */
 export function criterionLine(criterion: Criterion): string {
-  const { expected, measured, passed } = criterion;
+  const { passed } = criterion;
   const mark = passed === null ? '?' : passed ? '✓' : '✗';
-  return `  - ${mark} ${labelOf(criterion)}: expected ${expected}; measured ${measured}`;
+  return `- ${mark} ${labelOf(criterion)}: ${expectedAndMeasured(criterion, '; ')}`;
 }
 
 /** What the trigger adds to a write, against what the plan allows. */

@@ -1,5 +1,5 @@
 /** The report of a run: verdict and summary first, then what, by whom, how it went and how it was judged. Pure. */
-import { counted, labelOf, number, sentence, tablesInWords } from '../gates/judgement.ts';
+import { counted, number, sentence, tablesInWords } from '../gates/judgement.ts';
 import { type AttestationName, attestations } from '../plan/plan.ts';
 import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
 import type { GateReport, PhaseReport, Report } from './report.ts';
@@ -145,17 +145,14 @@ function judged({ gates }: Report): string[] {
   if (gates.length === 0) return ['None was reached.'];
   return gates.flatMap((gate) => [
     `- ${verdictLine(gate)}`,
-    ...gate.criteria.filter(({ passed }) => passed !== true).map(criterionLine),
+    ...gate.criteria.filter(({ passed }) => passed !== true).map((each) => `  ${criterionLine(each)}`),
   ]);
 }
 
 function foldedGate(gate: GateReport): Folded {
   return {
     summary: verdictLine(gate),
-    lines: gate.criteria.map(
-      (each) =>
-        `- ${each.passed === null ? '?' : each.passed ? '✓' : '✗'} ${labelOf(each)}: expected ${each.expected}; measured ${each.measured}`,
-    ),
+    lines: gate.criteria.map(criterionLine),
   };
 }
 

@@ -8,11 +8,14 @@ import { join } from 'node:path';
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { check } from '../../../cli/check.ts';
+import { checkScreen } from '../../../cli/check-screen.ts';
 import { auditRows, readHealth, sampleRows } from '../../../lambdas/adapters/postgres/encryption/engine.ts';
 import { rowVerifier } from '../../../lambdas/core/encryption/verification.ts';
+import { judge } from '../../../lambdas/core/gates/judgement.ts';
 import { labelsOf, Target } from '../../../lambdas/core/plan/settings.ts';
 import { connectionOf } from '../../../terminal/connection.ts';
 import { verify } from '../../../verifier/verify.ts';
+import { glued } from '../../lambdas/core/telling/glued.ts';
 import { freshDatabase, type TestDatabase, testKey } from '../../support/database.ts';
 import { withSection } from '../../support/sections.ts';
 import { columnName, columns, keyColumns, refusals, tableKinds, types } from './definitions.ts';
@@ -214,10 +217,13 @@ test('check refuses each of them, too, and says the same of it', async () => {
     try {
       await client.query(create);
       await client.query('set transaction read only');
-      const { criteria, fits } = await checked(client, [refusedTarget(registration)]);
+      const found = await checked(client, [refusedTarget(registration)]);
+      const { criteria, fits } = found;
       expect(fits, name).toBe(false);
-      const said = criteria.filter(({ passed }) => passed === false).map(({ expected }) => expected);
+      const said = criteria.filter(({ passed }) => passed === false).map(({ advice }) => advice);
       expect(said.join('\n'), name).toContain(hint);
+      expect(glued(judge('Preflight', criteria).reason), name).toEqual([]);
+      expect(glued(checkScreen(found)), name).toEqual([]);
     } finally {
       await client.query('rollback');
     }

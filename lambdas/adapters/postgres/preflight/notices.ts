@@ -131,7 +131,7 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     from wanted as w
     join pg_attrdef as d on d.adrelid = w.oid
     join pg_attribute as a on a.attrelid = w.oid and a.attnum = d.adnum and a.attgenerated <> ''
-    join pg_depend as p on p.refclassid = 'pg_class'::regclass and p.refobjid = w.oid and p.refobjsubid = any (w.columns)
+    join pg_depend as p on p.refclassid = 'pg_class'::regclass and p.refobjid = w.oid and p.refobjsubid = any (w.columns) and p.refobjsubid <> a.attnum
       and (p.classid = 'pg_attrdef'::regclass and p.objid = d.oid or p.classid = 'pg_class'::regclass and p.objid = w.oid and p.objsubid = a.attnum)
     join pg_attribute as c on c.attrelid = w.oid and c.attnum = p.refobjsubid
     union all

@@ -31,8 +31,8 @@ async function isAsAnnounced(client: pg.ClientBase, target: string): Promise<boo
   return found.rowCount === 1;
 }
 
-function line(name: string, expected: string, measured: string, passed: boolean): Criterion {
-  return { name, expected, measured, passed };
+function line(name: string, expected: string, measured: string, passed: boolean, advice?: string): Criterion {
+  return { name, expected, measured, passed, ...(passed || advice === undefined ? {} : { advice }) };
 }
 
 /** What PrepareDatabase needs of the server and the role, from the catalogs alone. */
@@ -42,7 +42,7 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
        exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
        to_regnamespace('encryption_rollout') is not null
          or has_database_privilege(current_database(), 'create') as may_create,
-       current_user as role, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding,
+       quote_ident(current_user) as role, quote_ident(current_database()) as database, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding,
        current_setting('session_replication_role') as replication,
        (select proowner::regrole::text from pg_proc
         where proname = 'encrypt_batch' and pronamespace = to_regnamespace('encryption_rollout') and not pg_has_role(proowner, 'usage')) as installer`,
@@ -63,24 +63,27 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
     ),
     line(
       'session_replication_role',
-      `origin, since no trigger fires under another: alter role ${found.role} reset session_replication_role, or of the database`,
+      'origin, since no trigger fires under another',
       found.replication,
       found.replication === 'origin',
+      `alter role ${found.role} reset session_replication_role; or reset it of the database.`,
     ),
     line(
       'Log-in',
       found.installer === null
         ? 'a member of the role that has installed the engine, if any has'
-        : `a member of the role that has installed the engine: grant ${found.installer} to ${found.role}`,
-      found.installer === null ? found.role : `${found.role}, and ${found.installer} has`,
+        : `a member of ${found.installer}, which has installed the engine`,
+      found.role,
       found.installer === null,
+      `grant ${found.installer} to ${found.role};`,
     ),
     line('Extension pgcrypto', 'available', found.pgcrypto ? 'available' : 'not available', found.pgcrypto),
     line(
       'Right to install',
-      `may create a schema: grant create on database … to ${found.role}`,
-      found.may_create ? 'may' : 'may not',
+      `${found.role} may create a schema`,
+      found.may_create ? 'it may' : 'it may not',
       found.may_create,
+      `grant create on database ${found.database} to ${found.role};`,
     ),
   ];
 }

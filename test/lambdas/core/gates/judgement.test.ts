@@ -1,5 +1,10 @@
 import { expect, test } from 'vitest';
-import { criterion, judge, tablesInWords } from '../../../../lambdas/core/gates/judgement.ts';
+import {
+  criterion,
+  judge,
+  measuredOnScreen,
+  tablesInWords,
+} from '../../../../lambdas/core/gates/judgement.ts';
 
 test('a reason fits into the cause of an execution, however much has failed; the criteria are all there', () => {
   const failed = Array.from({ length: 200 }, (_, n) =>
@@ -17,4 +22,20 @@ test('of many tables a sentence names some, and counts the others', () => {
   expect(tablesInWords(names.slice(0, 2))).toBe('public.t0 and public.t1');
   expect(tablesInWords(names.slice(0, 3))).toBe('3 tables: public.t0, public.t1, public.t2');
   expect(tablesInWords(names)).toMatch(/^50 tables: public\.t0, .*, public\.t9 and 40 more$/);
+});
+
+test('what to do stands behind what was found, whole sentence or not', () => {
+  const failed = {
+    name: 'Column a',
+    expected: 'bytea',
+    measured: 'text',
+    passed: false,
+    advice: 'Rename it.',
+  };
+  const { reason } = judge('Preflight', [failed, { ...failed, advice: 'drop trigger t on s;' }]);
+  expect(reason).toBe(
+    'Preflight: Column a: expected bytea, measured text (Rename it); Column a: expected bytea, measured text (drop trigger t on s)',
+  );
+  expect(measuredOnScreen(failed)).toBe('text (expected: bytea). Rename it.');
+  expect(measuredOnScreen({ ...failed, passed: true })).toBe('text');
 });

@@ -8,6 +8,7 @@ import {
 } from '../../../../lambdas/core/preflight/checklist.ts';
 import type { Forecast } from '../../../../lambdas/core/preflight/forecast.ts';
 import { calm } from '../healthy.ts';
+import { glued } from '../telling/glued.ts';
 
 const table: TableChecklist = {
   table: 'public.appointments',
@@ -139,9 +140,10 @@ describe('the pre-rollout checklist', () => {
     ],
     ['the canary is refused', 'Canary row', { canaryProblem: 'refused with SQLSTATE 23502 (status)' }],
   ])('NO_GO when %s', (_, name, change) => {
-    const { verdict, criteria } = judged(change);
+    const { verdict, criteria, reason } = judged(change);
     expect(verdict).toBe('NO_GO');
     expect(criteria.filter(({ passed }) => !passed).map((c) => c.name)).toEqual([name]);
+    expect(glued(reason)).toEqual([]);
   });
 
   test('a backup that is a little too old is told to be', () => {

@@ -28,7 +28,7 @@ describe('the server log keeps secrets', () => {
     ],
     ['plans are not printed', [setting('debug_print_plan', 'off')]],
   ])('passed when %s', (_, settings) => {
-    expect(judged(...settings)).toMatchObject({ passed: true, measured: 'none' });
+    expect(judged(...settings)).toMatchObject({ passed: true, measured: 'no such setting' });
   });
 
   const explains = setting('auto_explain.log_min_duration', '250', 'role app');
@@ -41,7 +41,7 @@ describe('the server log keeps secrets', () => {
   ])('refused with %s, and the setting to change is named', (_, name, value, safe, other) => {
     const criterion = judged(setting(name, value), other);
     expect(criterion).toMatchObject({ passed: false, measured: `${name} is ${value} for every session` });
-    expect(criterion?.expected).toContain(`set ${name} = ${safe} on the server`);
+    expect(criterion?.advice).toContain(`set ${name} = ${safe} on the server`);
   });
 
   test('refused when it is so for another role, whose writes fire the trigger', () => {
@@ -60,6 +60,6 @@ test('foreign code is refused, with the statement that ends it', () => {
   expect(exposureCriteria({ settings: [], foreignCode, breaches: [], members: [] })[1]).toMatchObject({
     passed: false,
     measured: 'app may create triggers on t',
-    expected: expect.stringContaining('revoke trigger on t from app;'),
+    advice: 'revoke trigger on t from app;',
   });
 });

@@ -11,6 +11,7 @@ import {
 } from '../../../../lambdas/core/stopping/stop-message.ts';
 import { missingIn } from '../../../support/page.ts';
 import { calm, healthy } from '../healthy.ts';
+import { glued } from '../telling/glued.ts';
 import { otherForms } from '../telling/other-forms.ts';
 
 const { health } = healthy(24.5);
@@ -166,6 +167,7 @@ describe('the page of a stop', () => {
   test('names what raised the errors, and the keys of some rows', () => {
     const kind = { table: 'public.users', type: 'encryption', sqlState: '23514', raisedBy: 'users_check' };
     expect(otherForms(page([table('public.users')]).message)).toEqual([]);
+    expect(glued(page([table('public.users')]).message)).toEqual([]);
     const lines = message([table('public.users')], {
       errorKinds: [{ ...kind, count: 1_200, keys: ['17', '18', '19'] }],
     });

@@ -3,6 +3,7 @@ import { approvalCriterion } from '../../../../lambdas/core/gates/decisions.ts';
 import type { PhaseReport, Report } from '../../../../lambdas/core/telling/report.ts';
 import { reportHtml } from '../../../../lambdas/core/telling/report-html.ts';
 import { reportMarkdown, reportMessage } from '../../../../lambdas/core/telling/report-markdown.ts';
+import { glued } from './glued.ts';
 import { otherForms } from './other-forms.ts';
 import { at, event, report } from './report.ts';
 
@@ -29,6 +30,7 @@ describe('the report', () => {
     ])
       expect(reportMarkdown(report)).toContain(line);
     expect(otherForms(reportMarkdown(report))).toEqual([]);
+    expect(glued(reportMarkdown(report))).toEqual([]);
   });
 
   test('expects of the tables of a phase the time of all, one after the other, and one soak', () => {

@@ -4,6 +4,7 @@ import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core
 import { commandLine } from '../../../../lambdas/core/telling/hints.ts';
 import { moment } from '../../../../lambdas/core/telling/time.ts';
 import { dueUpdates, type Told, statusUpdate as updateOf } from '../../../../lambdas/core/telling/updates.ts';
+import { glued } from './glued.ts';
 import { otherForms } from './other-forms.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
@@ -146,6 +147,7 @@ describe('an update says', () => {
     expect(subject).toBe('Payments: Phase 3 Bulk Migration, 42 %: public.appointments');
     expect(message).toContain('4,200 of 10,000 rows with personal data (42 %); in Phase 3 Bulk Migration');
     expect(otherForms(message)).toEqual([]);
+    expect(glued(message)).toEqual([]);
     expect(message).toContain('How fast: 480.5 rows a second, 0.25 ms a row.');
     expect(message).toContain('When done: in about 7 h 30 min, waits included.');
     expect(message).toContain('errors in this attempt: 2 encryption; trigger disabled; last gate: Phase 2');

@@ -195,7 +195,8 @@ describe('DryRun on a database with the engine', () => {
       expect.objectContaining({
         name: 'As it was registered',
         passed: false,
-        measured: expect.stringContaining('npm run rollout -- follow public.appointments'),
+        measured: 'column email of public.appointments: renamed to mail found, its name expected',
+        advice: 'npm run rollout -- follow public.appointments',
       }),
     );
     await world.client.query('alter table public.appointments rename to visits');

@@ -137,7 +137,10 @@ describe('Preflight', () => {
     expect(unread).toMatchObject({ verdict: 'INCONCLUSIVE' });
     expect(failed(unread)).toEqual(['Somebody is paged']);
     const nobody = await onCall({ subscribers: 0 });
-    expect(nobody).toMatchObject({ verdict: 'NO_GO', reason: expect.stringMatching(/confirm the e-mails/) });
+    expect(nobody).toMatchObject({
+      verdict: 'NO_GO',
+      reason: expect.stringMatching(/measured none \(Confirm the e-mails/),
+    });
     expect(failed(nobody)).toEqual(['Somebody is paged']);
   });
 
