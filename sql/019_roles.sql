@@ -59,6 +59,27 @@ begin
 end
 $$;
 
+-- Whether a function is of the engine: of the installation, of a target, or one in schema public. Not what an extension has brought.
+create function encryption_rollout.is_own_function(p_function oid)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_function::regprocedure::text in (
+    select signature from encryption_rollout.installed_functions
+    union all
+    select format('encryption_rollout.%s_%s()', made.name, t.id)
+    from encryption_rollout.targets as t
+    cross join (values ('encrypt_row'), ('clear_stale')) as made (name)
+    union all
+    select f.function::text from encryption_rollout.created_functions as f
+  )
+  and not exists (
+    select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p_function and d.deptype = 'e'
+  )
+$$;
+
 create function encryption_rollout.give_to_owner_role()
 returns void
 language plpgsql
@@ -115,10 +136,8 @@ begin
         or p.oid in (select f.function from encryption_rollout.created_functions as f)
       )
       and p.oid not in (select f.function from encryption_rollout.table_functions as f)
-      and not exists (
-        select from pg_depend as d
-        where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
-      )
+      -- Who could make one here has not made one of ours by it.
+      and encryption_rollout.is_own_function(p.oid)
   ) as objects;
   if v_statements is null then
     return;

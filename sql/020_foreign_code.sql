@@ -162,7 +162,11 @@ as $$
   union all
   select
     format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole),
-    format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
+    -- A function that is none of ours would be one by it, with all that it may then, or be called in the place of one.
+    case
+      when o.kind = 'function' and not encryption_rollout.is_own_function(o.object) then format('drop function %s;', o.name)
+      else format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
+    end
   from encryption_rollout.own_objects as o
   join pg_namespace as n on n.nspname = 'encryption_rollout'
   where o.kind <> 'column'

@@ -15,4 +15,7 @@ begin
 end
 $$;
 
+insert into encryption_rollout.installed_functions (signature)
+select name from encryption_rollout.own_objects where kind = 'function';
+
 select encryption_rollout.assign_rights();

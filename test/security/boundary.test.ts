@@ -91,7 +91,8 @@ const places: Readonly<Record<string, Place>> = {
       const said: string[] = [];
       vi.stubEnv('POWERTOOLS_DEV', 'true');
       process.env.POWERTOOLS_LOG_LEVEL = 'WARN';
-      vi.spyOn(console, 'warn').mockImplementation((line) => void said.push(line));
+      for (const level of ['warn', 'error'] as const)
+        vi.spyOn(console, level).mockImplementation((line) => void said.push(line));
       world.aws.metrics.length = 0;
       // A rule may be what it cannot write with. It has told of it by then.
       const outcome = await world.invoke('monitor', {}).catch((error) => error.message);
@@ -145,6 +146,10 @@ const matters: Readonly<Record<string, Readonly<Record<string, string>>>> = {
       'alter table public.appointments add constraint mine check (public.helper(note))',
   },
   'look-alikes of our names': {
+    'function encryption_rollout.read_key(bigint) belongs to stranger': `
+      create function encryption_rollout.read_key(bigint) returns integer language sql as 'select 1';
+      alter function encryption_rollout.read_key(bigint) owner to stranger;
+      revoke all on function encryption_rollout.read_key(bigint) from public`,
     'function public.get_key_access_stats(text) has a name of ours':
       "set role stranger; create function public.get_key_access_stats(text) returns int language sql as 'select 1'; reset role",
   },
