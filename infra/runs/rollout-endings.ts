@@ -91,7 +91,7 @@ export function stopped(
     new Fail(scope, 'RolledBackFromOutside', {
       error: 'RolloutStopped',
       cause:
-        'The rollback was started from outside this execution: see the execution of Rollback that begins with the id of this run.',
+        'The rollback was started from outside this execution: see the execution of Rollback that begins with the id of this run. Its output has the report.',
     }),
     { errors: ['StepFunctions.ExecutionAlreadyExistsException'] },
   );

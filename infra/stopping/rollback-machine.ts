@@ -28,7 +28,7 @@ export function unfinished(names: Names, targets: readonly Target[]): string {
  * switches the triggers off, ProvePlaintext counts what is readable, GatherEvidence closes the run and says what was found, and
  * a page is sent. Three roads lead here: a phase that fails (runs/rollout-endings.ts), and from outside the machine an execution
  * that ends before its time and an alarm (stop-from-outside.ts).
- * Input `{run, reason}`; output `{summary}`.
+ * Input `{run, reason}`; output `{subject, summary, report}`.
  */
 export class RollbackMachine extends Construct {
   readonly machine: StateMachine;
@@ -40,16 +40,18 @@ export class RollbackMachine extends Construct {
   ) {
     super(scope, id);
     const payload = { run: JsonPath.objectAt('$.run'), reason: JsonPath.objectAt('$.reason') };
-    const step = (
-      name: 'CancelBatches' | 'DisableTrigger' | 'ProvePlaintext' | 'GatherEvidence',
-      resultPath: string,
-    ) => invoke(this, name, { functions, payload, resultPath });
+    const step = (name: 'CancelBatches' | 'DisableTrigger' | 'ProvePlaintext', resultPath: string) =>
+      invoke(this, name, { functions, payload, resultPath });
 
     // First of all, because a running batch holds a lock that switching the trigger off must wait for.
     const cancelBatches = step('CancelBatches', '$.cancelled');
     const disableTrigger = step('DisableTrigger', '$.trigger');
     const provePlaintext = step('ProvePlaintext', '$.plaintext');
-    const gatherEvidence = step('GatherEvidence', '$.evidence');
+    const gatherEvidence = invoke(this, 'GatherEvidence', {
+      functions,
+      payload: { ...payload, execution: JsonPath.executionId },
+      resultPath: '$.evidence',
+    });
     const noEvidence = new Pass(this, 'NoEvidence', {
       parameters: {
         subject: names.subject('ROLLBACK FAILED, trigger perhaps on'),

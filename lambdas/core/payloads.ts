@@ -191,8 +191,12 @@ export type DryRunOutput = Judgement & {
 // EndPhase ----------------------------------------------------------------------------------------------------------
 /** Ends a run as its input asked, after a phase. */
 export const EndPhaseInput = z.object({ run: Run, phase: PhaseNumber });
+/** The execution's output. */
 export interface EndPhaseOutput {
+  /** For the notification, which links the execution. */
   readonly summary: string;
+  /** Markdown. */
+  readonly report: string;
 }
 
 // ClearCiphertext ---------------------------------------------------------------------------------------------------
@@ -291,12 +295,18 @@ export interface ProvePlaintextOutput {
   /** Rows with ciphertext whose plaintext is gone: always 0, because we never delete any. */
   readonly ciphertextOnlyRows: number;
 }
-export const GatherEvidenceInput = RollbackInput;
+export const GatherEvidenceInput = RollbackInput.extend({
+  /** The rollback's own, in whose output the report is; it is left out where somebody calls by hand. */
+  execution: z.string().optional(),
+});
+/** The execution's output. */
 export interface GatherEvidenceOutput {
   /** Of the notification. */
   readonly subject: string;
   /** What happened, what was done, what to do next: the execution's cause and the notification's text. */
   readonly summary: string;
+  /** Markdown: of a run that was stopped, whose execution fails and has no output of its own. */
+  readonly report: string;
 }
 
 // StopRollout -------------------------------------------------------------------------------------------------------

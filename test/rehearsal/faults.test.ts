@@ -92,6 +92,9 @@ it.each(Object.entries(stops))(
     expect(page?.subject).toContain(`: public.appointments, phase ${phases}: `);
     expect(page?.message).toContain(report.reason.slice(0, 500));
     expect(page?.message).toContain(`npm run rollout -- runbook ${heading})`);
+    expect(page?.message).toMatch(
+      /\nReport, in the output of GatherEvidence: https:\S+:Rollback:\S+-1-rollback\n/,
+    );
     expect(stopped.output).toContain(`✉ ${page?.subject}`);
     expect(received('Tomorrow')).toEqual([]);
     expect(stopped.output).toMatch(/its commands work there\. The report is in .*\nTo resume .*: npm start/);

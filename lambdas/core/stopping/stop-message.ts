@@ -86,6 +86,8 @@ export interface Origin {
   readonly stack: string;
   /** ARN of the run's. */
   readonly execution: string;
+  /** ARN of the rollback's own, which has the report. */
+  readonly rollback?: string;
   /** Names of the deployment's alarms. */
   readonly ownAlarms: readonly string[];
   /** Null: nobody has said where it is published. */
@@ -106,7 +108,7 @@ const mostBytes = { customers: 3_000, untilMorning: 4_000, now: 5_000, evidence:
 /** Subject and text of the page. Its first lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence, origin: Origin): { subject: string; message: string } {
   const { tables, runId, why, proof, vitals, gates, queries, prepared, errorKinds } = textOf(evidence);
-  const { stack, execution, ownAlarms, runbookUrl, commandLine } = origin;
+  const { stack, execution, rollback, ownAlarms, runbookUrl, commandLine } = origin;
   const cause = stopCause(why, ownAlarms);
   const [only] = tables;
   const names = tables.map(({ name }) => name);
@@ -121,6 +123,9 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
     `Next: find the cause (${commandLine('report')}, ${commandLine(`runbook ${cause.heading}`)}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
     '',
     `Execution: ${executionLink(execution)}`,
+    ...(rollback === undefined
+      ? []
+      : [`Report, in the output of GatherEvidence: ${executionLink(rollback)}`]),
     `Dashboard: ${dashboard}`,
     `Log: ${log}`,
     ...(runbookUrl === null ? [] : [`Runbook: ${runbookAt(runbookUrl, cause.heading.toLowerCase())}`]),

@@ -27,6 +27,17 @@ export function executionLink(executionArn: string): string {
   return page(executionArn, 'states', `/v2/executions/details/${executionArn}`);
 }
 
+/**
+ * Where the report of a run that has ended as it was to is found, and how it is made a page.
+ * @param execution the ARN of the one whose output has it
+ */
+export function reportLinks(
+  execution: string,
+  { commandLine }: { commandLine(words: string): string },
+): string {
+  return `The report is in the output of the execution: ${executionLink(execution)}\nAs a page to hand over: ${commandLine('report --html report.html')}`;
+}
+
 /** The console writes a path within a path with dollars. */
 const within = (path: string) => encodeURIComponent(encodeURIComponent(path)).replaceAll('%', '$');
 

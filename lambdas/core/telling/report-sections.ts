@@ -2,7 +2,7 @@
 import { counted, number, sentence, tablesInWords } from '../gates/judgement.ts';
 import { type AttestationName, attestations } from '../plan/plan.ts';
 import { purposeInWords, purposeOfAll } from '../plan/purpose.ts';
-import type { GateReport, PhaseReport, Report } from './report.ts';
+import { type GateReport, type PhaseReport, type Report, wasStopped } from './report.ts';
 import { type Chart, charts } from './report-charts.ts';
 import {
   criterionLine,
@@ -44,9 +44,9 @@ export interface Verified {
   }[];
 }
 
-/** A run that was stopped is looked at to learn from it; any other is reported. */
+/** A run that something has stopped is looked at to learn from it; any other is reported. */
 export function titleOf({ run, tables }: Report): string {
-  const kind = run.status === 'STOPPED' ? 'Post-mortem' : 'Rollout report';
+  const kind = wasStopped(run) ? 'Post-mortem' : 'Rollout report';
   return `${kind}: encryption of ${tablesInWords(tables.map(({ name }) => name))}`;
 }
 
@@ -83,9 +83,9 @@ function summary(report: Report): string[] {
   const mismatched = last.reduce((total, audit) => total + Number(audit?.rowsMismatched ?? 0), 0);
   const stops = gates.filter(({ verdict }) => verdict === 'NO_GO').length;
   return [
-    `${verdicts[run.status]}${purpose === 'encrypt' ? '' : ` (${purposeInWords[purpose]})`}: ${number.format(sum('rowsEncrypted'))} of ${counted(sum('rowsWithPersonalData'), 'row')} with personal data encrypted, as counted last, in ${counted(tables.length, 'table')}.`,
+    `${run.status === 'STOPPED' && !wasStopped(run) ? 'Ended as asked' : verdicts[run.status]}${purpose === 'encrypt' ? '' : ` (${purposeInWords[purpose]})`}: ${number.format(sum('rowsEncrypted'))} of ${counted(sum('rowsWithPersonalData'), 'row')} with personal data encrypted, as counted last, in ${counted(tables.length, 'table')}.`,
     `Run ${run.id}, ${counted(run.attempts, 'attempt')}, from ${moment(run.startedAt)} to ${run.endedAt === null ? 'now' : moment(run.endedAt)}. Written ${moment(report.writtenAt)} from the records in PostgreSQL.`,
-    ...(run.stopReason === null ? [] : [`Stopped: ${sentence(run.stopReason)}`]),
+    ...(run.stopReason === null ? [] : [`${wasStopped(run) ? 'Stopped: ' : ''}${sentence(run.stopReason)}`]),
     last.every((audit) => audit === undefined)
       ? 'No final audit was made yet.'
       : `Final audit, with the key from Secrets Manager, outside of the database: ${counted(verified, 'row')} opened and compared with their plaintext, ${number.format(mismatched)} mismatched.`,

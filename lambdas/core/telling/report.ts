@@ -75,6 +75,16 @@ export interface Report {
   readonly keyAccess: readonly KeyAccess[];
 }
 
+/** Why a run is stopped that did what its input asked: nothing went wrong. */
+export function endedAfter(phase: number): string {
+  return `Ended after phase ${phase}, as its input asked`;
+}
+
+/** Whether it was stopped by something else than its own input. */
+export function wasStopped({ status, stopReason }: Report['run']): boolean {
+  return status === 'STOPPED' && !/^Ended after phase \d, as its input asked$/.test(stopReason ?? '');
+}
+
 /** What the batches of a stretch of time did. */
 export interface PacePoint {
   /** When it begins. */

@@ -7,14 +7,13 @@ import { missingBefore } from '../../adapters/postgres/runs/phases.ts';
 import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun, holdRun } from '../../adapters/postgres/runs/runs.ts';
-import { readReport } from '../../adapters/postgres/telling/report.ts';
 import { MissingPrerequisite } from '../../core/errors.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
-import { executionLink } from '../../core/telling/links.ts';
-import { reportMessage } from '../../core/telling/report-markdown.ts';
+import { reportLinks } from '../../core/telling/links.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, sessionName, unpublished } from '../step.ts';
+import { runReport } from '../telling/run-report.ts';
 
 /**
  * Closes the run as COMPLETED and retires the keys that no row needs any more; not before the records say that each of its tables has
@@ -48,10 +47,9 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     // Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
     for (const [table, EncryptionPercentage] of coverage)
       await publish(table, { EncryptionPercentage }).catch(unpublished(step));
-    const report = await readReport(client, step.plan, run.id);
-    const execution = executionLink(await readExecution(client, run));
+    const execution = await readExecution(client, run);
     return {
-      report: report === undefined ? '' : reportMessage(report),
+      report: await runReport(client, step, run),
       summary: [
         ...tables.map(plain),
         `New rows are encrypted by the trigger. Run ${run.id}.`,
@@ -62,9 +60,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
         ),
       ]
         .join(' ')
-        .concat(
-          `\n\nThe report is in the output of the execution: ${execution}\nAs a page to hand over: ${step.commandLine('report --html report.html')}`,
-        ),
+        .concat('\n\n', reportLinks(execution, step)),
     };
   });
 });

@@ -1,11 +1,15 @@
 import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
+import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { number, tablesInWords } from '../../core/gates/judgement.ts';
 import { EndPhaseInput, type EndPhaseOutput } from '../../core/payloads.ts';
 import { phaseOf } from '../../core/plan/plan.ts';
+import { reportLinks } from '../../core/telling/links.ts';
+import { endedAfter } from '../../core/telling/report.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
+import { runReport } from '../telling/run-report.ts';
 
 /** Ends a run after a phase, as its input asked. No rollback: what the phase has done, and the triggers, stay as they are. */
 export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase }, step) => {
@@ -20,9 +24,11 @@ export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase 
         `Of ${name} ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}.`,
       );
     }
-    await closeRun(client, run, 'STOPPED', `Ended after phase ${phase}, as its input asked`, true);
+    await closeRun(client, run, 'STOPPED', endedAfter(phase), true);
+    const execution = await readExecution(client, run);
     return {
-      summary: `The encryption rollout of ${plain(tablesInWords(names))} has ended after "${title}", as its input asked. ${plain(tables.join(' '))} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.`,
+      report: await runReport(client, step, run),
+      summary: `The encryption rollout of ${plain(tablesInWords(names))} has ended after "${title}", as its input asked. ${plain(tables.join(' '))} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.\n\n${reportLinks(execution, step)}`,
     };
   });
 });

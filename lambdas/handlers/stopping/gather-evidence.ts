@@ -22,56 +22,67 @@ import { switchOffByHand } from '../../core/stopping/by-hand.ts';
 import { stopMessage, type TableEvidence } from '../../core/stopping/stop-message.ts';
 import { readVitals } from '../pressure/measurements.ts';
 import { handlerOf, originOf, unattachedSession, unpublished } from '../step.ts';
+import { runReport } from '../telling/run-report.ts';
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
-export const handler = handlerOf('GatherEvidence', GatherEvidenceInput, async ({ run, reason }, step) => {
-  return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
-    const why = bounded(explainReason(reason));
-    // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
-    const runTables = await readRunTables(client, run);
-    const registered = await readRegistrations(
-      client,
-      runTables.map(({ name }) => name),
-    );
-    const queries = await readRunningQueries(client, registered.map(tableSql));
-    const prepared = await readPreparedTransactions(client);
-    const vitals = await readVitals(step, client, registered);
-    const tables: TableEvidence[] = [];
-    const byHand = (name: string) => {
-      const target = step.settings.targets.find((each) => targetName(each) === name);
-      // Taken out of the configuration since.
-      return target === undefined ? `Disable the encryption trigger of ${name}.` : switchOffByHand(target);
-    };
-    await writeDownFailedDecryptions(client);
-    let isStillOn = false;
-    for (const { name, purpose } of runTables) {
-      const health = await readHealth(client, name);
-      const isOn = health.triggerEnabled && (await switchesOff(client, run, purpose));
-      if (isOn) isStillOn = true;
-      const errors = await countErrorsByType(client, run, name);
-      const switchOff = isOn ? byHand(name) : null;
-      tables.push({ name, purpose, health, errors, switchOff });
-    }
-    const errorKinds = await readErrorKinds(
-      client,
-      run,
-      runTables.map(({ name }) => name),
-    );
-    const gates = await readLastGates(client, run);
-    await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, errorKinds, queries, prepared });
-    const proof = await readPlaintextProof(client, run);
-    // With a trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
-    if (isStillOn) await fenceRun(client, run);
-    else {
-      await closeRun(client, run, 'STOPPED', why);
-      // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
-      await publish(null, { RolloutStopped: 1 }).catch(unpublished(step));
-    }
-    const evidence = { tables, vitals, gates, errorKinds, queries, prepared, runId: run.id, why, proof };
-    const { subject, message } = stopMessage(evidence, {
-      ...originOf(step),
-      execution: await readExecution(client, run),
+export const handler = handlerOf(
+  'GatherEvidence',
+  GatherEvidenceInput,
+  async ({ run, reason, execution }, step) => {
+    return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
+      const why = bounded(explainReason(reason));
+      // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
+      const runTables = await readRunTables(client, run);
+      const registered = await readRegistrations(
+        client,
+        runTables.map(({ name }) => name),
+      );
+      const queries = await readRunningQueries(client, registered.map(tableSql));
+      const prepared = await readPreparedTransactions(client);
+      const vitals = await readVitals(step, client, registered);
+      const tables: TableEvidence[] = [];
+      const byHand = (name: string) => {
+        const target = step.settings.targets.find((each) => targetName(each) === name);
+        // Taken out of the configuration since.
+        return target === undefined ? `Disable the encryption trigger of ${name}.` : switchOffByHand(target);
+      };
+      await writeDownFailedDecryptions(client);
+      let isStillOn = false;
+      for (const { name, purpose } of runTables) {
+        const health = await readHealth(client, name);
+        const isOn = health.triggerEnabled && (await switchesOff(client, run, purpose));
+        if (isOn) isStillOn = true;
+        const errors = await countErrorsByType(client, run, name);
+        const switchOff = isOn ? byHand(name) : null;
+        tables.push({ name, purpose, health, errors, switchOff });
+      }
+      const errorKinds = await readErrorKinds(
+        client,
+        run,
+        runTables.map(({ name }) => name),
+      );
+      const gates = await readLastGates(client, run);
+      await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, errorKinds, queries, prepared });
+      const proof = await readPlaintextProof(client, run);
+      // With a trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
+      if (isStillOn) await fenceRun(client, run);
+      else {
+        await closeRun(client, run, 'STOPPED', why);
+        // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
+        await publish(null, { RolloutStopped: 1 }).catch(unpublished(step));
+      }
+      const evidence = { tables, vitals, gates, errorKinds, queries, prepared, runId: run.id, why, proof };
+      const { subject, message } = stopMessage(evidence, {
+        ...originOf(step),
+        execution: await readExecution(client, run),
+        ...(execution === undefined ? {} : { rollback: execution }),
+      });
+      // Nobody is paged later, or not at all, for want of it.
+      const report = await runReport(client, step, run).catch(({ name, message }: Error) => {
+        step.logger.warn('report not written', { type: name, reason: message });
+        return '';
+      });
+      return { subject, summary: message, report };
     });
-    return { subject, summary: message };
-  });
-});
+  },
+);

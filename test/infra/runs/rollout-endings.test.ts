@@ -60,6 +60,36 @@ describe('stopped: rollback, notification, and an execution that fails with the 
   });
 });
 
+test('the report is in the output of the rollback, which is named to the step that pages', async () => {
+  let named: unknown;
+  const evidence: Handlers = {
+    GatherEvidence: ({ execution }) => {
+      named = execution;
+      return { subject: 'Rollout: stopped', summary: 'stopped', report: '# Post-mortem' };
+    },
+  };
+  const no: Handlers = { ...evidence, Gate: () => ({ verdict: 'NO_GO', reason: 'coverage' }) };
+  // Its own execution fails, which leaves a cause alone.
+  expect((await rollOut(no)).ending).toEqual({
+    status: 'FAILED',
+    error: 'RolloutStopped',
+    cause: 'stopped',
+  });
+  expect(named).toMatch(new RegExp(`:execution:\\S*Rollback:${run.id}-1-rollback$`));
+  anotherRun();
+  const { ending } = await rollOut(evidence, 'Rollback', { run, reason: 'an alarm' }, 'by-an-alarm');
+  expect(ending).toMatchObject({ status: 'SUCCEEDED', output: { report: '# Post-mortem' } });
+  expect(named).toMatch(/:by-an-alarm$/);
+});
+
+test('an execution that ends after a phase has the report as its output', async () => {
+  const { ending } = await rollOut({
+    PrepareDatabase: () => ({ ...run, resumeAt: 1, untilPhase: 1 }),
+    EndPhase: () => ({ summary: 'ended', report: '# Rollout report' }),
+  });
+  expect(ending).toEqual({ status: 'SUCCEEDED', output: { summary: 'ended', report: '# Rollout report' } });
+});
+
 test('a rollback that was started from outside is not taken for one that failed', async () => {
   const name = `${run.id}-1-rollback`;
   await rollOut({}, 'Rollback', { run, reason: 'an alarm' }, name);

@@ -17,11 +17,21 @@ const statuses = async () =>
 test('delivered twice, it ends the run once and says the same', async () => {
   const said = await endPhase();
   expect(said.summary).toContain('to go on (npm run rollout -- start --stack Payments,');
-  expect(await endPhase()).toEqual(said);
+  expect(await endPhase()).toMatchObject({ summary: said.summary });
   const { rows } = await world.client.query(
     "select count(*)::int as n from encryption_rollout.events where event = 'STOPPED'",
   );
   expect(rows).toEqual([{ n: 1 }]);
+});
+
+test('its output is the report, which is no post-mortem, and the notification says where that is', async () => {
+  const { summary, report } = await endPhase();
+  expect(report).toMatch(
+    /^# Rollout report: encryption of public\.appointments\n\n## Summary\n\nEnded as asked: 0 of 95 rows .*\n\nRun .*\n\nEnded after phase 1, as its input asked\.\n/,
+  );
+  expect(summary).toMatch(
+    /\n\nThe report is in the output of the execution: https:\/\/\S+\/one\nAs a page to hand over: npm run rollout -- report --html report\.html --stack Payments$/,
+  );
 });
 
 test('a run that is being rolled back is left to its rollback', async () => {

@@ -184,6 +184,30 @@ describe('the steps of a rollback', () => {
     await ended;
   });
 
+  test('GatherEvidence hands over the report, and the page links the rollback that has it', async () => {
+    const execution = 'arn:aws:states:eu-west-1:123456789012:execution:Payments-Rollback:one-1-rollback';
+    const asked = { run, reason: 'A test wants it', execution };
+    const { summary, report } = await world.invoke('gather-evidence', asked);
+    expect(report).toMatch(
+      /^# Post-mortem: encryption of public\.appointments\n\n## Summary\n\nStopped: .*\n\nRun .*\n\nStopped: A test wants it\.\n/,
+    );
+    expect(summary).toContain(
+      `\nReport, in the output of GatherEvidence: https://eu-west-1.console.aws.amazon.com/states/home?region=eu-west-1#/v2/executions/details/${execution}\n`,
+    );
+    // By hand, outside of any execution.
+    expect((await step('gather-evidence')).summary).not.toContain('Report,');
+  });
+
+  test('GatherEvidence pages also where the report cannot be written', async () => {
+    await world.client.query('alter table encryption_rollout.audits rename to elsewhere');
+    const { summary, report } = await step('gather-evidence');
+    expect(report).toBe('');
+    expect(summary).toMatch(/^The encryption rollout of public\.appointments has stopped\. /);
+    expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
+      { status: 'STOPPED' },
+    ]);
+  });
+
   test('GatherEvidence is done also when CloudWatch is down', async () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'unavailable');
