@@ -25,6 +25,14 @@ describe('the documents', () => {
     expect(dead).toEqual([]);
   });
 
+  test.each(documents)(
+    'no query of %s passes a literal of no type, which any overload would take',
+    (document) => {
+      const untyped = /public\.\w+\((?:[^()']*,)?\s*'[^']*'(?!::)/gi;
+      expect(readFileSync(document, 'utf8').match(untyped) ?? []).toEqual([]);
+    },
+  );
+
   test.each(defaultPlan.phases)(
     '$title is told as the plan has it',
     ({ title, aimPercent, batchRows, soakMinutes }) => {
