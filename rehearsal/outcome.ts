@@ -59,7 +59,7 @@ function whatNext(options: Options): string[] {
     ...(options.databaseUrl === undefined
       ? []
       : ['To open every row once more: npm run rollout -- verify --database-url …']),
-    'How it gets to AWS: README.md#deploy. How it stops: npm start -- --fault high-cpu',
+    'How it gets to AWS: README.md#deploy. What comes after: docs/after.md. How it stops: npm start -- --fault high-cpu',
   ];
 }
 

@@ -102,8 +102,10 @@ export function detailLines(status: RolloutStatus, run: Run, now: Date): string[
   ];
 }
 
-/** What to do after a stop. */
+/** What to do after the end. */
 export function nextLines({ lastGate }: RolloutStatus, run: Run, place: Place): string[] {
+  if (run.status === 'COMPLETED')
+    return ['', 'Applications read the plaintext as before. From there to ciphertext: docs/after.md'];
   if (run.status !== 'STOPPED') return [];
   return [
     '',

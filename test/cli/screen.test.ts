@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
@@ -58,6 +59,17 @@ Tuned       batches of 1,000 rows
 Run         6b1d8e3c-0c7e-4d0e-9a51-0d2f3f0f6c11, attempt 2, begun 2 h 30 min ago
 Execution   arn:aws:states:eu-west-1:123456789012:execution:Rollout-EncryptionRollout:one`,
     );
+  });
+
+  test('of a completed rollout says what applications read, and where the way from there is', () => {
+    const done = {
+      ...status,
+      run: { ...(status.run as NonNullable<typeof status.run>), status: 'COMPLETED' as const },
+    };
+    expect(plain(statusScreen(done, place, now))).toMatch(
+      /\n\nApplications read the plaintext as before\. From there to ciphertext: docs\/after\.md$/,
+    );
+    expect(existsSync('docs/after.md')).toBe(true);
   });
 
   test('names the version that is deployed', () => {

@@ -242,6 +242,10 @@ describe('a wrong setting is named with what was found and what is expected', ()
       { attestations: { onCallEstablished: '' } },
       'attestations.onCallEstablished: found "", expected the name of the person who attests',
     ],
+    [
+      { attestations: { onCallEstablished: '<who attests it>' } },
+      'attestations.onCallEstablished: found "<who attests it>", expected the name of the person who attests, in the sample\'s place',
+    ],
   ])('%j', (wrong, line) => {
     expect(complaint({ ...right, ...wrong })).toBe(`file.json: ${line}`);
   });

@@ -52,7 +52,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
       report: await runReport(client, step, run),
       summary: [
         ...tables.map(plain),
-        `New rows are encrypted by the trigger. Run ${run.id}.`,
+        `New rows are encrypted by the trigger. Plaintext stays beside it, and applications read it as before: docs/after.md has what comes next. Run ${run.id}.`,
         ...retired.map((key) => `Key ${key} is retired: take it out of the key secret.`),
         ...kept.map(
           ({ number, reason }) =>

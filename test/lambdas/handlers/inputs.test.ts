@@ -57,6 +57,22 @@ describe('the samples of inputs', () => {
     expect((await start(attested)).judgement.verdict).toBe('GO');
   });
 
+  test('example-input as it is, given to the console, is refused before anything is written', async () => {
+    const input = JSON.parse(readFileSync('config/example-input.json', 'utf8'));
+    const refusal = {
+      name: 'InvalidInput',
+      message: expect.stringContaining(
+        "attestations.stagingTestsPassed: expected the name of the person who attests, in the sample's place",
+      ),
+    };
+    await expect(start(input)).rejects.toMatchObject(refusal);
+    await expect(
+      world.invoke('dry-run', { input: { ...input, dryRun: true }, onCall: { subscribers: 1 } }),
+    ).rejects.toMatchObject(refusal);
+    const { rows } = await world.client.query('select count(*)::int as runs from encryption_rollout.runs');
+    expect(rows).toEqual([{ runs: 0 }]);
+  });
+
   test('dry-run', async () => {
     expect(
       await world.invoke('dry-run', { input: sample('dry-run'), onCall: { subscribers: 1 } }),

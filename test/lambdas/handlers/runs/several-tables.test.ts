@@ -126,6 +126,7 @@ describe('PrepareDatabase', () => {
     );
     for (const said of [
       'public.appointments is encrypted: 380 of 380',
+      'Plaintext stays beside it, and applications read it as before: docs/after.md has what comes next.',
       'public.staff is encrypted: 200 of 200',
       'shop.suppliers is encrypted: 80 of 80 rows with personal data (100 %), 80 verified',
     ])
