@@ -2,16 +2,20 @@
 import { expect, test } from 'vitest';
 import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
 import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
+import { missingIn, type Page } from '../support/page.ts';
 import {
   alarmNamed,
   batchRows,
+  createCustomerAlarm,
   customerAlarm,
+  deleteCustomerAlarm,
   endOf,
   health,
   healths,
   paged,
   press,
   query,
+  received,
   rollout,
   rolloutJson,
   rows,
@@ -41,8 +45,8 @@ const batchesOf = async (phase: number): Promise<number> =>
     ]).catch(() => [{ n: 0 }])
   )[0].n;
 
-/** The hold that the rollout under way waits for, once there is one. */
-async function openHold(): Promise<{ id: string; gate: string }> {
+/** The hold that the rollout under way waits for, once there is one of such a gate. */
+async function openHold(gate = /./): Promise<{ id: string; gate: string }> {
   const open = async () =>
     (
       await query(
@@ -50,9 +54,24 @@ async function openHold(): Promise<{ id: string; gate: string }> {
          join encryption_rollout.runs r on r.id = h.run_id and r.attempt = h.attempt and r.status = 'ACTIVE'
          where h.decision is null and h.expires_at > now()`,
       )
-    )[0];
+    ).find((each) => gate.test(each.gate));
   await expect.poll(open, waiting).toBeDefined();
   return open();
+}
+
+/**
+ * Subjects of what the queue of the people on call has received when the page of a stop is there, sorted. Each page has what a
+ * person needs; the alarms are CloudWatch's.
+ */
+async function pagedUntilStopped(): Promise<string[]> {
+  const pages: Page[] = [];
+  const stopped = async () => {
+    pages.push(...(await received()).filter(({ subject }) => subject.startsWith(`${stackName}: `)));
+    return pages.some(({ subject }) => subject.startsWith(`${stackName}: stopped: `));
+  };
+  await expect.poll(stopped, waiting).toBe(true);
+  for (const page of pages) expect(missingIn(page), page.message).toEqual([]);
+  return pages.map(({ subject }) => subject).sort();
 }
 
 const lastGate = async () =>
@@ -165,7 +184,9 @@ export function operating(): void {
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
     expect(await sumOf('RolloutStopped')).toBe(1);
-    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`: stopped: .*${customerAlarm}`, 's'));
+    expect(await pagedUntilStopped()).toEqual([
+      expect.stringMatching(/^Rollout: stopped: public\.appointments.*, phase 3: Customer-facing alarms$/),
+    ]);
   });
 
   test('pause, tune and resume are followed by the batches', async () => {
@@ -246,7 +267,6 @@ export function operating(): void {
   test('nobody answers: no-go, rolled back, and a page', async () => {
     const execution = await start();
     const { id } = await openHold();
-    await expect.poll(() => paged(), waiting).toMatch(new RegExp(`: (approve|decide): .*${id}`, 's'));
     expect(await endOf(execution)).toMatchObject({ status: 'FAILED', error: 'RolloutStopped' });
     expect(
       await query('select decision, decided_by from encryption_rollout.holds where id = $1', [id]),
@@ -254,12 +274,50 @@ export function operating(): void {
     expect(await lastGate()).toMatchObject({ gate: expect.stringContaining('Approval'), verdict: 'NO_GO' });
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/: stopped: /);
+    expect(await pagedUntilStopped()).toEqual([
+      expect.stringMatching(/: approve: .*phase 5/),
+      expect.stringMatching(/: stopped: .*phase 5/),
+    ]);
     expect(await rollout('decide', id, 'go', '--yes')).toMatchObject({
       code: 1,
       stdout: '',
       stderr: expect.stringContaining(id),
     });
+  });
+
+  test('buttons have measured again what is not known, and refuse what waits for an approval', async () => {
+    await deleteCustomerAlarm();
+    const execution = await start();
+    const first = await openHold(/^Preflight/);
+    expect(await press('Measure again', 'it is coming back')).toContain(`${first.id} is decided: retry.`);
+    const second = await openHold(/^Preflight/);
+    expect(second.id).not.toBe(first.id);
+    await createCustomerAlarm();
+    expect(await press('Measure again')).toContain(`${second.id} is decided: retry.`);
+    const approval = await openHold(/Approval$/);
+    expect(await press('No-go', 'not tonight')).toContain(`${approval.id} is decided: no-go.`);
+    expect(await endOf(execution)).toMatchObject({
+      status: 'FAILED',
+      error: 'RolloutStopped',
+      cause: expect.stringMatching(/no-go by R\. Roe/),
+    });
+    expect(
+      await query(
+        'select decision, comment from encryption_rollout.holds where id = any($1) order by asked_at',
+        [[first.id, second.id, approval.id]],
+      ),
+    ).toEqual([
+      { decision: 'retry', comment: 'it is coming back' },
+      { decision: 'retry', comment: '' },
+      { decision: 'no-go', comment: 'not tonight' },
+    ]);
+    expect(await triggers()).toEqual([false, false]);
+    expect(await pagedUntilStopped()).toEqual([
+      expect.stringMatching(/: approve: /),
+      expect.stringMatching(/: decide: /),
+      expect.stringMatching(/: decide: /),
+      expect.stringMatching(/: stopped: /),
+    ]);
   });
 
   test('a corrupted ciphertext is found by the audit, whatever a person has approved', async () => {
@@ -283,7 +341,10 @@ export function operating(): void {
     expect(await lastGate()).toMatchObject({ gate: expect.stringMatching(/^Phase 5/), verdict: 'NO_GO' });
     expect(await triggers()).toEqual([false, false]);
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/: stopped: /);
+    expect(await pagedUntilStopped()).toEqual([
+      expect.stringMatching(/: approve: /),
+      expect.stringMatching(/: stopped: .*phase 5/),
+    ]);
     await expect
       .poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue, waiting)
       .toBe('ALARM');
@@ -317,7 +378,7 @@ export function operating(): void {
     expect(await sumOf('RowsEncrypted')).toBe(encrypted.reduce((all = 0, each = 0) => all + each, 0));
     expect(found.reduce((all, each) => all + each, 0)).toBe(rowsWithPersonalData);
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
-      { status: 'COMPLETED', attempt: 5 },
+      { status: 'COMPLETED', attempt: 6 },
     ]);
     await expect.poll(() => paged('notes'), waiting).toMatch(/: completed: /);
   });
@@ -325,7 +386,7 @@ export function operating(): void {
   test('status and report tell what happened, and who decided', async () => {
     const status = await rolloutJson('status');
     expect(status).toMatchObject({
-      run: { status: 'COMPLETED', attempt: 5 },
+      run: { status: 'COMPLETED', attempt: 6 },
       rows: { percentage: 100, withPersonalData: rowsWithPersonalData },
       tables: tables.map((name) => ({ name, rows: { percentage: 100 }, triggerEnabled: true })),
       holds: [],

@@ -7,7 +7,11 @@ import {
 } from '@aws-sdk/client-eventbridge';
 import { SFNClient, StopExecutionCommand } from '@aws-sdk/client-sfn';
 import { expect, test } from 'vitest';
-import { missingIn } from '../support/page.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../../lambdas/core/plan/plan.ts';
+import { stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
+import { faults } from '../../rehearsal/faults.ts';
+import { calm, healthy } from '../lambdas/core/healthy.ts';
+import { missingIn, type Page } from '../support/page.ts';
 import { alarmWentOff, executionEnded } from './events.ts';
 import {
   customerAlarm,
@@ -19,6 +23,7 @@ import {
   received,
   stackName,
   start,
+  startMachine,
   statusOfRun,
   theWorld,
   triggers,
@@ -87,6 +92,73 @@ export function stopping(): void {
       )
     )[0];
     expect(by).toMatch(/request [\da-f-]{36}\)$/);
+  });
+
+  test('the page of every fault of a rehearsal reaches a queue as it was written', async () => {
+    const at = (phase: number, what: string) =>
+      `${phaseOf(defaultPlan, phase as PhaseNumber).title}: ${what}`;
+    const why: Record<string, string> = {
+      'decryption-failure': at(
+        2,
+        'Gate: public.appointments: Decryption matches plaintext: expected all of 20, measured 0',
+      ),
+      'error-spike': at(
+        3,
+        'CheckVitals: public.appointments: Error rate: expected not above 1 %, measured 4 %',
+      ),
+      'lock-contention': at(
+        3,
+        'EncryptBatch: public.appointments: Database locks: expected a wait of at most 100 ms, measured 2 s',
+      ),
+      'high-cpu': at(3, 'CheckVitals: Database CPU: expected not above 80 %, measured 95 %'),
+      'no-metric': at(3, 'CheckVitals: Decision of a person: expected go, measured no-go by R. Roe'),
+      'customer-alarm': at(
+        3,
+        'CheckVitals: Customer-facing alarms: expected OK, measured in ALARM: api-latency',
+      ),
+      'trigger-failure': at(
+        4,
+        'Gate: public.appointments: Canary insert: expected encrypted, measured not encrypted',
+      ),
+      'wrong-key': at(2, 'Gate: Encryption key: expected the check value 1a2b, measured 3c4d'),
+    };
+    expect(Object.keys(why).sort()).toEqual(Object.keys(faults).sort());
+    await received();
+    const { health } = healthy(24.5);
+    const written: Page[] = [];
+    for (const reason of Object.values(why)) {
+      const page = stopMessage(
+        {
+          tables: [{ name: 'public.appointments', purpose: 'encrypt', health, errors: {}, switchOff: null }],
+          runId: 'run-1',
+          why: reason,
+          proof: { plaintextRows: 2_000, ciphertextOnlyRows: 0 },
+          vitals: calm,
+          gates: [],
+          errorKinds: [],
+          queries: [],
+          prepared: [],
+        },
+        {
+          stack: stackName,
+          execution: `${theWorld().outputs.StateMachineArn.replace(':stateMachine:', ':execution:')}:one`,
+          ownAlarms: [],
+          runbookUrl: null,
+          commandLine: (words) => `npm run rollout -- ${words}`,
+        },
+      );
+      written.push(page);
+      expect(await endOf(await startMachine('Page', page))).toMatchObject({ status: 'SUCCEEDED' });
+    }
+    const pages: Page[] = [];
+    const all = async () => {
+      pages.push(...(await received()));
+      return pages.length;
+    };
+    await expect.poll(all, { timeout: 60_000, interval: 200 }).toBe(written.length);
+    const byText = (one: Page, other: Page) => (one.message < other.message ? -1 : 1);
+    expect(pages.sort(byText)).toEqual(written.sort(byText));
+    for (const page of pages) expect(missingIn(page), page.message).toEqual([]);
   });
 
   test('an alarm stops the execution and starts the rollback', async () => {

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import {
   CloudWatchClient,
+  DeleteAlarmsCommand,
   DescribeAlarmsCommand,
   GetMetricStatisticsCommand,
   PutMetricAlarmCommand,
@@ -187,6 +188,12 @@ async function describeSurroundings(login: Login): Promise<string> {
   await rds.send(
     new CreateDBSnapshotCommand({ DBInstanceIdentifier: 'appointments', DBSnapshotIdentifier: 'nightly' }),
   );
+  await createCustomerAlarm();
+  return ARN;
+}
+
+/** The alarm that says that customers notice something. It is quiet. */
+export async function createCustomerAlarm(): Promise<void> {
   await new CloudWatchClient().send(
     new PutMetricAlarmCommand({
       AlarmName: customerAlarm,
@@ -200,7 +207,11 @@ async function describeSurroundings(login: Login): Promise<string> {
     }),
   );
   await setCustomerAlarm('OK');
-  return ARN;
+}
+
+/** Nobody knows any more whether customers notice something. */
+export async function deleteCustomerAlarm(): Promise<void> {
+  await new CloudWatchClient().send(new DeleteAlarmsCommand({ AlarmNames: [customerAlarm] }));
 }
 
 /** What RDS would have published of the last minutes: a database at ease. */
@@ -354,9 +365,11 @@ export async function start(): Promise<string> {
 }
 
 /** Starts a machine of the stack, as its schedule does. Returns the execution's ARN. */
-export async function startMachine(name: string): Promise<string> {
+export async function startMachine(name: string, input: object = {}): Promise<string> {
   const stateMachineArn = theWorld().outputs.StateMachineArn.replace(/EncryptionRollout$/, name);
-  const { executionArn = '' } = await new SFNClient().send(new StartExecutionCommand({ stateMachineArn }));
+  const { executionArn = '' } = await new SFNClient().send(
+    new StartExecutionCommand({ stateMachineArn, input: JSON.stringify(input) }),
+  );
   return executionArn;
 }
 

@@ -159,6 +159,10 @@ function classify(error: unknown, what: string, Final: new (message: string) => 
     return new TransientError(
       `${what}: no connection to Secrets Manager. Expected a NAT gateway or VPC endpoints, and a security group that lets the functions out: docs/deploy.md#the-network.`,
     );
+  if (name === 'ResourceNotFoundException')
+    return new Final(
+      `${what}: found no such secret in ${process.env.AWS_REGION}, where this is deployed. Expected the one that the configuration names, in the same region.`,
+    );
   const transient = $fault !== 'client' || /Throttling|TooManyRequests|LimitExceeded/.test(name);
   return transient ? new TransientError(`${what}: ${name}`) : new Final(`${what}: ${name}`);
 }
