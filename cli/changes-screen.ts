@@ -1,9 +1,10 @@
 /** What a rollout adds to tables, who will notice, how long it takes and what it writes, to be read. Pure, but for the colours, which a pipe does not get. */
-import pc from 'picocolors';
+
 import { type Criterion, counted } from '../lambdas/core/gates/judgement.ts';
 import type { Forecast } from '../lambdas/core/preflight/forecast.ts';
 import { type Addition, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
+import { pc } from '../terminal/colours.ts';
 import { bytes } from '../terminal/display.ts';
 
 /** Of the tables that the criteria are about, but for those that are none, at which nobody has looked further. */

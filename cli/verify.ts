@@ -2,10 +2,10 @@
 import { closeSync, renameSync, rmSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
-import pc from 'picocolors';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
 import { membersInWords } from '../lambdas/core/preflight/members.ts';
 import { visible } from '../lambdas/core/telling/text.ts';
+import { pc } from '../terminal/colours.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';

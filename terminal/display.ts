@@ -1,9 +1,9 @@
 /** What a person sees. On a terminal with a progress bar, otherwise as plain lines at a modest rate. */
 import { MultiBar, type SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
-import pc from 'picocolors';
 import type { Criterion, Judgement } from '../lambdas/core/gates/judgement.ts';
 import { onScreen, textOf, visible } from '../lambdas/core/telling/text.ts';
+import { pc } from './colours.ts';
 import { inWindow, widthOf } from './text.ts';
 
 /** Between two lines of progress where there is no terminal. */

@@ -1,5 +1,5 @@
 /** Where a rollout is, for a person with ten seconds. Pure, but for the colours, which a pipe does not get. */
-import pc from 'picocolors';
+
 import { answersTo } from '../../lambdas/core/gates/decisions.ts';
 import {
   type Criterion,
@@ -14,6 +14,7 @@ import { purposeInWords, purposeOfAll } from '../../lambdas/core/plan/purpose.ts
 import { waitOf } from '../../lambdas/core/pressure/throttle.ts';
 import { textOf, visible } from '../../lambdas/core/telling/text.ts';
 import { duration, moment } from '../../lambdas/core/telling/time.ts';
+import { pc } from '../../terminal/colours.ts';
 import { count, mark } from '../../terminal/display.ts';
 import { changesLines, forecastLines } from '../changes-screen.ts';
 import { type Deployment, placeOf } from './deployment.ts';

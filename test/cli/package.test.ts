@@ -13,7 +13,7 @@ const json = (file: string) => JSON.parse(readFileSync(file, 'utf8'));
 const npm = (cwd: string, ...words: string[]) =>
   execFileSync('npm', words, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
-/** Nothing of this project, nor of AWS, is in its environment. */
+/** Nothing of this project, nor of AWS, is in its environment; a pipeline's CI is, and its output is a pipe. */
 function rollout(...words: string[]) {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
@@ -21,9 +21,11 @@ function rollout(...words: string[]) {
     {
       cwd: directory,
       encoding: 'utf8',
-      env: { HOME: directory, PATH: process.env.PATH, NO_COLOR: '1', AWS_EC2_METADATA_DISABLED: 'true' },
+      env: { HOME: directory, PATH: process.env.PATH, CI: 'true', AWS_EC2_METADATA_DISABLED: 'true' },
     },
   );
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: what begins a colour
+  expect(stdout + stderr).not.toMatch(/\u001b/);
   return { status, stdout, stderr };
 }
 

@@ -1,7 +1,8 @@
 /** Answers to questions by keys, each after one more key that says that it was meant. */
-import pc from 'picocolors';
+
 import { answersTo } from '../../../lambdas/core/gates/decisions.ts';
 import type { RolloutStatus } from '../../../lambdas/core/operating/operate.ts';
+import { pc } from '../../../terminal/colours.ts';
 
 type Hold = RolloutStatus['holds'][number];
 type Decision = ReturnType<typeof answersTo>[number];

@@ -1,11 +1,11 @@
 /** A rollout that is watched: on a terminal one screen, drawn anew; elsewhere a line when something has changed. */
 
 import { stripVTControlCharacters } from 'node:util';
-import pc from 'picocolors';
 import { answersTo } from '../../../lambdas/core/gates/decisions.ts';
 import type { RolloutStatus, TableStatus } from '../../../lambdas/core/operating/operate.ts';
 import { onScreen, textOf, visible } from '../../../lambdas/core/telling/text.ts';
 import { moment } from '../../../lambdas/core/telling/time.ts';
+import { pc } from '../../../terminal/colours.ts';
 import { asCalled } from '../../../terminal/telling.ts';
 import { inWindow, isCopied } from '../../../terminal/text.ts';
 import {
