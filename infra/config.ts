@@ -169,7 +169,10 @@ const given = {
   demo: z.literal(false, 'expected true or false').default(false),
   /** Where the functions run: they must reach the database and the endpoints of the AWS services. */
   vpcId: id('vpc'),
-  subnetIds: z.array(id('subnet'), 'expected a list of subnet ids').min(1, 'expected at least one subnet id'),
+  subnetIds: z
+    .array(id('subnet'), 'expected a list of subnet ids')
+    .min(1, 'expected at least one subnet id')
+    .max(16, 'expected at most 16: a function takes no more'),
   securityGroupId: id('sg'),
   /** Creates the VPC endpoints that the functions need, in subnets without a way to the internet. */
   createVpcEndpoints: z.boolean().default(false),

@@ -36,6 +36,9 @@ interface RolloutDashboardProps {
   readonly runbookUrl: string | undefined;
 }
 
+/** A widget takes no more. https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html */
+const mostAlarms = 100;
+
 /** One screen, in the order of the questions that a person has: where is it, whom does it harm, is it healthy, how is the database, how did it come to this. */
 export class RolloutDashboard extends Construct {
   constructor(scope: Construct, id: string, props: RolloutDashboardProps) {
@@ -75,10 +78,13 @@ export class RolloutDashboard extends Construct {
         }),
       ),
     );
+    const hundreds = Array.from({ length: Math.ceil(ofCustomers.length / mostAlarms) }, (_, index) =>
+      ofCustomers.slice(index * mostAlarms, (index + 1) * mostAlarms),
+    );
     return [
-      ...(ofCustomers.length === 0
-        ? []
-        : [new AlarmStatusWidget({ title: 'Do customers notice anything?', alarms: ofCustomers, width: 8 })]),
+      ...hundreds.map(
+        (each) => new AlarmStatusWidget({ title: 'Do customers notice anything?', alarms: each, width: 8 }),
+      ),
       new AlarmStatusWidget({
         title: `Is it healthy? Each alarm has its heading in ${names.runbook()}`,
         alarms: [...alarms.alarms],

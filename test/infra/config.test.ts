@@ -36,6 +36,10 @@ describe('a wrong setting is named with what was found and what is expected', ()
     [{ vpcId: 'main' }, 'vpcId: found "main", expected an id like vpc-0123456789abcdef0'],
     [{ vpcId: undefined }, 'vpcId: found nothing, expected an id like vpc-0123456789abcdef0'],
     [{ subnetIds: [] }, 'subnetIds: found [], expected at least one subnet id'],
+    [
+      { subnetIds: Array.from({ length: 17 }, (_, n) => `subnet-0123456789abcde${n + 10}`) },
+      'subnetIds: found ["subnet-0123456789abcde10","subnet-0123456789abcde11","subnet-0123456789abcde1…, expected at most 16: a function takes no more',
+    ],
     [{ target: { key: [''] } }, 'target.key.0: found "", expected some text'],
     [{ target: { key: ['id', 'id'] } }, 'target.key: found ["id","id"], expected each column once'],
     [{ targets: [] }, 'targets: found [], expected at least one table'],

@@ -102,7 +102,7 @@ describe('a plan of its own', () => {
   });
 });
 
-test('as many tables as there are fit what AWS takes of texts', () => {
+test('as many tables and alarms as there are fit what AWS takes', () => {
   const { target: _, ...given } = JSON.parse(readFileSync('config/example.json', 'utf8'));
   const targets = Array.from({ length: 60 }, (_, n) => ({
     schema: 's'.repeat(63),
@@ -111,7 +111,8 @@ test('as many tables as there are fit what AWS takes of texts', () => {
     canary: { email: 'canary@example.com' },
   }));
   const stakeholders = { executives: ['a@example.com'], incidents: ['b@example.com'] };
-  const config = parseConfig({ ...given, targets, stakeholders }, 'test');
+  const customerAlarms = Array.from({ length: 250 }, (_, n) => `api-latency-${n}`);
+  const config = parseConfig({ ...given, targets, stakeholders, customerAlarms }, 'test');
   const app = new App({ analyticsReporting: false });
   const many = Template.fromStack(new EncryptionRolloutStack(app, config.stackName, { config }));
   const texts = (type: string, pattern: RegExp) =>
@@ -128,6 +129,11 @@ test('as many tables as there are fit what AWS takes of texts', () => {
     expect(longest, type).toBeGreaterThan(500);
     expect(longest, type).toBeLessThanOrEqual(characters);
   }
+  const [dashboard] = Object.values(many.findResources('AWS::CloudWatch::Dashboard'));
+  const lists = [...JSON.stringify(dashboard).matchAll(/\\"alarms\\":\[(.*?)\]\}/g)].map(
+    ([, list = '']) => list.match(/:alarm:api-latency-/g)?.length ?? 0,
+  );
+  expect(lists.sort()).toEqual([0, 100, 100, 50]);
 });
 
 describe('in an account with rules of its own', () => {
