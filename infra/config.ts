@@ -84,7 +84,10 @@ const everywhere = {
   /** Put on every resource. */
   tags: Tags,
   /** Where people find docs/runbook.md: the links in the alarms begin with it. */
-  runbookUrl: z.url('expected a URL, like https://wiki.example.com/runbook').optional(),
+  runbookUrl: z
+    .url('expected a URL, like https://wiki.example.com/runbook')
+    .max(200, 'expected at most 200 characters, since each alarm says it')
+    .optional(),
   /** Who is paged: e-mail addresses. Subscribe anything else to the topic that the stack outputs. */
   onCall: z.array(z.email('expected an e-mail address')).default([]),
   /** Who is told of what can wait until morning; those on call, when not given. */

@@ -1,4 +1,4 @@
-import { Duration } from 'aws-cdk-lib';
+import { Duration, Stack, Token } from 'aws-cdk-lib';
 import {
   Alarm,
   ComparisonOperator,
@@ -8,11 +8,13 @@ import {
 } from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
+import { RegionInfo } from 'aws-cdk-lib/region-info';
 import { Construct } from 'constructs';
-import { harmless } from '../../lambdas/core/monitoring/alarm-message.ts';
-import { type Alert, alertsOf, type Severity, urgency } from '../../lambdas/core/monitoring/alerts.ts';
+import { alarmDescription } from '../../lambdas/core/monitoring/alarm-message.ts';
+import { type Alert, alertsOf, type Severity } from '../../lambdas/core/monitoring/alerts.ts';
 import { type MetricName, metricDimension, metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
 import type { Plan } from '../../lambdas/core/plan/plan.ts';
+import { deploymentLinks } from '../../lambdas/core/telling/links.ts';
 import type { Names } from '../names.ts';
 import { type Deployed, serviceAlerts } from './service-alerts.ts';
 
@@ -47,7 +49,7 @@ interface AlarmsProps extends Deployed {
   readonly listeners: readonly ITopic[];
 }
 
-/** Every alarm: a name, a story and a link to its heading in the runbook. */
+/** Every alarm: a name, and a description that can be acted on, since it is all that CloudWatch mails. */
 export class Alarms extends Construct {
   readonly alarms: readonly Alarm[];
   private readonly props: AlarmsProps;
@@ -104,7 +106,11 @@ export class Alarms extends Construct {
     const alarm = new Alarm(this, name, {
       ...how,
       alarmName: names.of(name),
-      alarmDescription: `${story} ${harmless} Until morning: ${urgency[severity]} Tables: ${tablesWithin(names.tables)}. Runbook: ${names.runbook(name.toLowerCase())}`,
+      alarmDescription: alarmDescription({ name, story, severity }, names.tables, {
+        dashboard: deploymentLinks(this.place(), names.dashboard).dashboard,
+        runbook: names.runbook(name.toLowerCase()),
+        commandLine: names.commandLine,
+      }),
       evaluationPeriods: 1,
     });
     for (const topic of [...(isTold ? [topics[severity]] : []), ...listeners]) {
@@ -115,12 +121,11 @@ export class Alarms extends Construct {
         alarm.addOkAction(new SnsAction(topic));
     return alarm;
   }
-}
 
-/** Of the 1,024 characters that an alarm's description may have, what is left for names of tables. */
-const nameCharacters = 300;
-
-function tablesWithin(tables: readonly string[]): string {
-  const all = tables.join(', ');
-  return all.length <= nameCharacters ? all : `${all.slice(0, nameCharacters - 1)}…`;
+  /** As far as an ARN says where this is deployed. */
+  private place(): string {
+    const { region } = Stack.of(this);
+    const partition = Token.isUnresolved(region) ? undefined : RegionInfo.get(region).partition;
+    return `arn:${partition ?? 'aws'}:cloudwatch:${region}`;
+  }
 }

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
+import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
-import { readConfig } from '../../../infra/config.ts';
+import { parseConfig, readConfig } from '../../../infra/config.ts';
 import { serviceAlerts } from '../../../infra/monitoring/service-alerts.ts';
+import { EncryptionRolloutStack } from '../../../infra/stack.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
 import { harmless } from '../../../lambdas/core/monitoring/alarm-message.ts';
 import { alertsOf, urgency } from '../../../lambdas/core/monitoring/alerts.ts';
@@ -17,6 +19,15 @@ const only = <T>(found: Record<string, T>): T => {
   expect(Object.keys(found)).toHaveLength(1);
   return Object.values(found)[0] as T;
 };
+
+/** A description, once CloudFormation knows where. */
+function inRegion(
+  region: string,
+  description: string | { 'Fn::Join': [string, (string | object)[]] },
+): string {
+  if (typeof description === 'string') return description;
+  return description['Fn::Join'][1].map((part) => (typeof part === 'string' ? part : region)).join('');
+}
 
 describe('alarms', () => {
   const runbook = readFileSync('docs/runbook.md', 'utf8');
@@ -117,14 +128,64 @@ describe('alarms', () => {
     for (const part of ['Description', 'Investigation', 'Resolution'])
       expect(section.split('\n## ')[0]).toContain(`\n### ${part}\n`);
     const { AlarmDescription, AlarmActions } = alarmOf(name);
-    expect(AlarmDescription).toBe(
-      `${story} ${harmless} Until morning: ${urgency[severity]} Tables: public.appointments. Runbook: docs/runbook.md#${name.toLowerCase()}`,
-    );
-    // CloudWatch takes 1,024 characters, with the names of many tables and a runbook at a long address.
-    expect(AlarmDescription.length + 300 - 'public.appointments'.length + 200).toBeLessThan(1_024);
+    // It is all that CloudWatch mails, under a subject with the alarm's name.
+    expect(inRegion('eu-west-1', AlarmDescription).split('\n')).toEqual([
+      story,
+      'Tables: public.appointments.',
+      harmless,
+      `Until morning: ${urgency[severity]}`,
+      `Next: npm run rollout -- runbook ${name}. Where it is: npm run rollout -- status`,
+      'Dashboard: https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#dashboards/dashboard/EncryptionRollout',
+      `Runbook: docs/runbook.md#${name.toLowerCase()}`,
+    ]);
     const topic = { page: 'OnCall', tomorrow: 'Tomorrow', note: 'Notes' }[severity];
     const told = alert as { toldByStopRollout?: true };
     expect(AlarmActions).toEqual(told.toldByStopRollout ? undefined : [{ Ref: topicOf(topic) }]);
+  });
+
+  test('a description fits, however long the names of stack, tables and runbook are, and links where it is', () => {
+    const elsewhere = readFileSync('config/example.json', 'utf8')
+      .replaceAll('arn:aws:', 'arn:aws-us-gov:')
+      .replaceAll('us-east-1', 'us-gov-west-1');
+    const { target: _, ...given } = JSON.parse(elsewhere);
+    const stackName = 'Payments'.padEnd(40, '-x');
+    const runbookUrl = 'https://wiki.example.com/'.padEnd(200, 'r');
+    const settings = {
+      ...given,
+      stackName,
+      runbookUrl,
+      targets: Array.from({ length: 60 }, (_, n) => ({
+        schema: 'shop',
+        table: `wiązanie_${n}`,
+        columns: ['email'],
+        canary: { email: 'canary@example.com' },
+      })),
+    };
+    const config = parseConfig(settings, 'test');
+    for (const env of [{ region: 'us-gov-west-1' }, undefined]) {
+      const app = new App({ analyticsReporting: false });
+      const stack = new EncryptionRolloutStack(app, stackName, {
+        config,
+        ...(env === undefined ? {} : { env }),
+      });
+      const descriptions = Object.values(
+        Template.fromStack(stack).findResources('AWS::CloudWatch::Alarm'),
+      ).map(({ Properties }) => inRegion('us-gov-west-1', Properties.AlarmDescription));
+      expect(descriptions).toHaveLength(all.length);
+      for (const text of descriptions) {
+        expect(Buffer.byteLength(text)).toBeLessThanOrEqual(1_024);
+        expect(text).toMatch(/\nTables: shop\.wiązanie_0.* …\.\nCustomers: /);
+        expect(text).toContain(` --stack ${stackName}. Where it is: `);
+        expect(text).toMatch(new RegExp(`\nRunbook: ${runbookUrl}#\\w+$`));
+        if (env !== undefined)
+          expect(text).toContain(
+            `\nDashboard: https://us-gov-west-1.console.amazonaws-us-gov.com/cloudwatch/home?region=us-gov-west-1#dashboards/dashboard/${stackName}\n`,
+          );
+      }
+    }
+    expect(() => parseConfig({ ...settings, runbookUrl: `${runbookUrl}r` }, 'test')).toThrow(
+      /runbookUrl: .*expected at most 200 characters/,
+    );
   });
 
   test('an end is told of levels alone: that a failure is not repeated does not mend it', () => {
