@@ -5,6 +5,10 @@ interface Names {
   readonly stack: string;
   readonly account: string;
   readonly region: string;
+  /** Of the whole runbook. */
+  readonly headings: readonly string[];
+  /** A command of `npm run rollout`, as it is typed to reach this stack. */
+  commandLine(words: string): string;
   readonly tables: readonly Pick<
     Report['tables'][number],
     'name' | 'key' | 'columns' | 'sealed' | 'ivColumn' | 'trigger'
@@ -18,13 +22,18 @@ export function headingsOf(runbook: string): string[] {
 
 /** The section under this heading, whatever its capitals; an alarm's name may have the stack's before it. */
 export function sectionOf(runbook: string, heading: string): string | undefined {
-  const wanted = heading.toLowerCase();
+  const wanted = anchorOf(heading);
   const found = headingsOf(runbook).find(
-    (each) => each.toLowerCase() === wanted || wanted.endsWith(`-${each.toLowerCase()}`),
+    (each) => anchorOf(each) === wanted || wanted.endsWith(`-${anchorOf(each)}`),
   );
   if (found === undefined) return undefined;
   const [, after = ''] = runbook.split(`\n## ${found}\n`);
   return `## ${found}\n${after.split('\n## ')[0]}`.trimEnd();
+}
+
+/** As links have it. */
+function anchorOf(heading: string): string {
+  return heading.toLowerCase().replaceAll(' ', '-');
 }
 
 /** Of the shipped table. What names one of them is about a table. */
@@ -33,9 +42,24 @@ const shipped = /public\.appointments|encrypt_appointment_pii|email_encrypted|pi
 /** What is done to one column stands once for each. */
 const ofOneColumn = /^UPDATE public\.appointments SET email(?:_encrypted = NULL WHERE| = ).*\n/gm;
 
-/** The text for this deployment: what is about a table once for each of its tables, under its names. */
-export function filledIn(text: string, { stack, account, region, tables }: Names): string {
+/** A command, without the comment behind it. */
+const command = /npm run rollout -- ((?:(?! {2,}#)[^`\n])+)/g;
+
+/**
+ * The text for this deployment: what is about a table once for each of its tables, under its names; commands as they reach it; and
+ * for a link to another heading the command that shows it.
+ */
+export function filledIn(
+  text: string,
+  { stack, account, region, tables, headings, commandLine }: Names,
+): string {
   const named = text
+    .replace(/\[([^\]]+)\]\(#([\w-]+)\)/g, (_, words, anchor) => {
+      const heading = headings.find((each) => anchorOf(each) === anchor) ?? anchor;
+      return `${words} (\`npm run rollout -- runbook ${heading.replaceAll(' ', '-')}\`)`;
+    })
+    .replace(/\[([^\]]+)\]\(([\w-]+\.md(?:#[\w-]+)?)\)/g, '$1 (docs/$2)')
+    .replace(command, (_, words) => commandLine(words))
     .replaceAll('<stack>', stack)
     .replaceAll('<account>', account)
     .replaceAll('<region>', region);
