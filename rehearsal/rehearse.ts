@@ -39,7 +39,7 @@ import { defaultOwnRows, defaultRows, type Options } from './options.ts';
 import { resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
-import { keptKey, keyFileFor, takeWorkplace } from './workplace.ts';
+import { keptKey, keyFileFor, takeAddress, takeWorkplace } from './workplace.ts';
 
 const machine = 'EncryptionRollout';
 /** Normal for a database at work. */
@@ -71,8 +71,9 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
   let place: Place | undefined;
   try {
     display.heading('Rehearsal of the encryption rollout');
+    const operated = await isOperated(options, display, cleanups);
     place = await openDatabase(options, display, cleanups);
-    return await run(place, options, display, cleanups, interruption.signal);
+    return await run(place, operated, options, display, cleanups, interruption.signal);
   } catch (error) {
     // What was cut short may fail in any way.
     if (!interruption.signal.aborted) throw explained(error);
@@ -96,8 +97,36 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
   }
 }
 
+/** Whether the commands with --rehearsal find this one. @throws UsageError when it would ask, and nobody could answer */
+async function isOperated(
+  { approvals, fault, slowly }: Options,
+  display: Display,
+  cleanups: Cleanups,
+): Promise<boolean> {
+  const release = await takeAddress();
+  if (release !== undefined) {
+    cleanups.push(release);
+    return true;
+  }
+  const asks = [
+    ...(approvals.length > 0 ? [`--approvals ${approvals.join(',')}`] : []),
+    // What is made good on the way is what a person has let go on.
+    ...(fault !== undefined && faults[fault]?.until !== undefined ? [`--fault ${fault}`] : []),
+    ...(slowly ? ['--slowly'] : []),
+  ];
+  if (asks.length > 0)
+    throw new UsageError(
+      `Found ${asks.join(' ')} while another rehearsal is under way in this directory: commands with --rehearsal reach that one, and nobody could answer or operate this one. Wait for its end, or stop it (Ctrl+C in its window).`,
+    );
+  display.line(
+    'Another rehearsal is under way in this directory: commands with --rehearsal reach that one, not this one.',
+  );
+  return false;
+}
+
 async function run(
   place: Place,
+  operated: boolean,
   options: Options,
   display: Display,
   cleanups: Cleanups,
@@ -170,7 +199,7 @@ async function run(
   });
   observer.machines = machines;
   const operation = new Operation(aws, functions, machines, rollout.settings.version);
-  cleanups.push(await operation.open());
+  if (operated) cleanups.push(await operation.open());
   if (options.slowly)
     display.line('Operate it from another window: npm run rollout -- status --rehearsal --watch');
   world.succeedTask = (token, output) => machines.succeedTask(token, output);

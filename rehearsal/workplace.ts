@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { count } from '../terminal/display.ts';
+import { rehearsalFile } from '../terminal/rehearsal-address.ts';
 import { postgresHome, stopOrphan } from './database/embedded-postgres.ts';
 import { takeLock } from './lock.ts';
 import { defaultRows } from './options.ts';
@@ -52,6 +53,15 @@ export interface Workplace {
   prepare(): Promise<void>;
   /** Gives it up: kept for the next rehearsal, or removed. */
   release(keep: boolean): void;
+}
+
+/**
+ * Takes the place where the commands find the rehearsal that they operate, for one at a time.
+ * @returns what gives it back, or undefined when another rehearsal has it
+ */
+export function takeAddress(): Promise<(() => void) | undefined> {
+  mkdirSync(home, { recursive: true });
+  return takeLock(path.resolve(`${rehearsalFile}.lock`));
 }
 
 /**

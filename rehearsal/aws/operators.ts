@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { userInfo } from 'node:os';
@@ -39,7 +39,8 @@ interface Answer {
 const watchedMilliseconds = 2_000;
 
 /**
- * Listens on a free port of the loopback interface, and leaves its address, with what opens it, where the commands look for it.
+ * Listens on a free port of the loopback interface, and leaves its address, with what opens it, where the commands look for it: one
+ * rehearsal at a time.
  * @returns what ends it
  */
 export async function serveOperators(operated: Operated): Promise<() => Promise<void>> {
@@ -73,8 +74,7 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
     // Who watches sees how it ended.
     if (performance.now() - askedAt < watchedMilliseconds)
       await once(server, 'answered', { signal: AbortSignal.timeout(watchedMilliseconds) }).catch(() => {});
-    // One that began later has put its own there, or has taken it away.
-    if (existsSync(file) && readFileSync(file, 'utf8') === JSON.stringify(address)) rmSync(file);
+    rmSync(file, { force: true });
     // What is being answered is answered.
     await new Promise((resolve) => server.close(resolve));
   };

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { rollout } from '../cli/cloud.ts';
 import { Screen } from '../support/terminal.ts';
@@ -81,6 +82,8 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
     ),
   );
 
+  await isNotCutOff(approval);
+
   expect(await operate('pause', '--reason', 'a sale', '--yes')).toContain('a sale');
   expect(await operate('tune', '--batch-rows', '50', '--yes')).toContain('batches of 50 rows');
   await operate('decide', approval, 'go', '--yes');
@@ -103,6 +106,24 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
     stderr: expect.stringContaining('Found no rehearsal under way in this directory'),
   });
 }, 300_000);
+
+/** By another rehearsal in the same directory, which ends while this question is open. */
+async function isNotCutOff(question: string): Promise<void> {
+  // With an app of its own: the one that is there has approvals.
+  const app = ['--assembly', path.join(bench.directory, 'beside'), '--rows', '100'];
+  const beside = bench.start(...app, '--fault', 'wrong-key');
+  await beside.until('Phase 1 Initial Batch');
+  expect(await operate('status')).toContain(`decide ${question} go --rehearsal`);
+  expect(await beside.exit(), beside.output).toBe(2);
+  expect(beside.output).toContain('commands with --rehearsal reach that one, not this one');
+  expect(await operate('status')).toContain(`decide ${question} go --rehearsal`);
+
+  for (const asks of [['--approvals', '2'], ['--fault', 'no-metric'], ['--slowly']]) {
+    const refused = bench.start(...app, ...asks);
+    expect(await refused.exit(), refused.output).toBe(1);
+    expect(refused.output).toContain(`Found ${asks.join(' ')} while another rehearsal is under way`);
+  }
+}
 
 /** What was in the window before each time that it was drawn anew, and in the end. */
 function framesOf(output: string, columns: number, rows: number): string[] {
