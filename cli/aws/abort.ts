@@ -59,7 +59,7 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
   const executions = own.length > 0 ? own : running;
   if (executions.length === 0)
     throw new UsageError(
-      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop. To switch the triggers of a finished run off: ${deployment.commandLine('rollback --option keep')}`,
+      `Found no execution of EncryptionRollout under way in the ${placeOf(deployment)}, expected one to stop.${toSwitchOff('the triggers of a finished run', deployment)}`,
     );
   if (before !== undefined && own.length > 0) refuseComplete(before, deployment);
   const where = before ? whereOf(before, deployment) : `${executions.join(', ')}, ${placeOf(deployment)}`;
@@ -86,11 +86,16 @@ async function run({ reason, ...options }: AwsOptions & { reason: string }): Pro
 }
 
 /** @throws UsageError when the rollout is complete, which is not rolled back because its execution has not ended yet */
-function refuseComplete({ run }: RolloutStatus, { commandLine }: Deployment): void {
+function refuseComplete({ run }: RolloutStatus, deployment: Deployment): void {
   if (run?.status !== 'COMPLETED') return;
   throw new UsageError(
-    `Found run ${run.id} complete, expected one to stop: its triggers stay on. To switch them off: ${commandLine('rollback --option keep')}`,
+    `Found run ${run.id} complete, expected one to stop: its triggers stay on.${toSwitchOff('them', deployment)}`,
   );
+}
+
+/** A rehearsal ends with its rollout: there is nothing to roll back then. */
+function toSwitchOff(what: string, { isRehearsal, commandLine }: Deployment): string {
+  return isRehearsal ? '' : ` To switch ${what} off: ${commandLine('rollback --option keep')}`;
 }
 
 /** Whether the execution has begun a phase: an earlier attempt's began before it. */

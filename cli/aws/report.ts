@@ -42,7 +42,7 @@ Examples:
       const report = (await operate(deployment, { command: 'report' })).report as Report | null | undefined;
       if (report === null || report === undefined)
         throw new UsageError(
-          `Found no run in the records behind the ${placeOf(deployment)}, expected one to report on. First: ${deployment.commandLine('start')}`,
+          `Found no run in the records behind the ${placeOf(deployment)}, expected one to report on. ${deployment.isRehearsal ? 'Its first phase has not begun yet: try again.' : `First: ${deployment.commandLine('start')}`}`,
         );
       if (options.html !== undefined) {
         writePrivately(options.html, reportHtml(report, verified), '--html');

@@ -30,7 +30,7 @@ export function statusScreen(records: RolloutStatus, place: Place, now: Date): s
   const status = textOf(records, visible);
   const { run } = status;
   if (run === null)
-    return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet. Try one: ${place.commandLine('start --dry-run')}`;
+    return `${pc.bold(namesOf(status))}, ${placeOf(place)}\nNo rollout has begun yet.${place.isRehearsal ? '' : ` Try one: ${place.commandLine('start --dry-run')}`}`;
   return [
     titleLine(status, place),
     '',
@@ -108,6 +108,8 @@ export function nextLines({ lastGate }: RolloutStatus, run: Run, place: Place): 
   if (run.status === 'COMPLETED')
     return ['', 'Applications read the plaintext as before. From there to ciphertext: docs/after.md'];
   if (run.status !== 'STOPPED') return [];
+  // It ends with its rollout, and no command reaches it then.
+  if (place.isRehearsal) return ['', 'What happened, and how it goes on: in the window of the rehearsal.'];
   return [
     '',
     `What happened: ${place.commandLine('report')}`,
