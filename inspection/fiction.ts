@@ -1,7 +1,12 @@
 /** Fictitious rows for tables that nobody has described: they satisfy constraints as far as the catalogs tell what these ask. */
 import pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
-import { type Refusal, refusals } from '../lambdas/adapters/postgres/preflight/canary.ts';
+import {
+  type Constraints,
+  type Refusal,
+  readConstraints,
+  refusals,
+} from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { type Kind, personalColumns } from './personal.ts';
 import type { TableName } from './proposals.ts';
 
@@ -108,6 +113,7 @@ export class Fictions {
     readonly name: TableName,
     private readonly columns: readonly Column[],
     private readonly kinds: ReadonlyMap<string, Kind>,
+    private readonly constraints: Constraints,
   ) {}
 
   /** @param encrypted columns that hold personal data, besides those that look so */
@@ -115,7 +121,7 @@ export class Fictions {
     const columns = await readColumns(client, name);
     const kinds = new Map(personalColumns(columns).map((column) => [column.name, column.kind]));
     for (const column of encrypted) if (!kinds.has(column)) kinds.set(column, 'trait');
-    return new Fictions(client, name, columns, kinds);
+    return new Fictions(client, name, columns, kinds, await readConstraints(client, name));
   }
 
   /**
@@ -135,7 +141,7 @@ export class Fictions {
         problems.push(`column ${column.name}: no value was found of type ${column.type}`);
       else row[column.name] = value;
     }
-    const refused = (): Promise<Refusal[]> => refusals(this.client, this.name, row);
+    const refused = (): Promise<Refusal[]> => refusals(this.client, this.constraints, row);
     // Each round mends one constraint; one that cannot be mended is told.
     const told = new Set<string>();
     for (let round = 0; round < 20; round++) {
@@ -174,6 +180,7 @@ export class Fictions {
       columns: [],
       definition: column.domain,
       parent: null,
+      partitions: [],
     } as const;
     for (const candidate of [value, ...candidates(column, refusal, n)])
       if (
@@ -196,16 +203,29 @@ export class Fictions {
       Object.assign(row, key);
       return true;
     }
-    const before = (await refusals(this.client, this.name, row)).length;
+    const before = (await refusals(this.client, this.constraints, row)).length;
+    const isBetter = async (changed: Row) => {
+      const after = await refusals(this.client, this.constraints, changed).catch(() => undefined);
+      return (
+        after !== undefined && after.length < before && !after.some((each) => each.name === refusal.name)
+      );
+    };
+    if (refusal.kind === 'partition') {
+      const columns = this.columns.filter(({ name }) => refusal.columns.includes(name) && !(name in given));
+      for (const key of keysOf(columns, refusal, row, n))
+        if (await isBetter({ ...row, ...key })) {
+          Object.assign(row, key);
+          return true;
+        }
+      return false;
+    }
     for (const name of refusal.columns) {
       const column = this.columns.find((each) => each.name === name);
       if (column === undefined || !(name in row) || name in given) continue;
       const value = row[name];
       for (const candidate of candidates(column, refusal, n)) {
         row[name] = candidate;
-        const after = await refusals(this.client, this.name, row).catch(() => undefined);
-        if (after !== undefined && after.length < before && !after.some((each) => each.name === refusal.name))
-          return true;
+        if (await isBetter(row)) return true;
       }
       row[name] = value;
     }
@@ -235,6 +255,33 @@ function fitted(value: string, length: number, n: number): string {
   return value.slice(0, length - end.length) + end;
 }
 
+/** Of so many values of each column, and so many keys, one is taken by a partition, or none is looked for any more. */
+const tries = { values: 12, keys: 2_000 };
+
+/** What may be the key of one of the partitions: what their bounds name; where these go by a hash, one number after another. */
+function* keysOf(columns: readonly Column[], refusal: Refusal, row: Row, n: number): Generator<Row> {
+  for (const { condition } of refusal.partitions) {
+    let keys: Row[] = [{}];
+    for (const column of columns) {
+      const own = row[column.name];
+      const named = first(tries.values, candidates(column, { ...refusal, definition: condition }, n));
+      const values = own === undefined ? named : [own, ...named];
+      keys = keys.flatMap((key) => values.map((value) => ({ ...key, [column.name]: value })));
+      keys = keys.slice(0, tries.keys);
+    }
+    yield* keys;
+  }
+  if (refusal.definition.includes('modulus'))
+    for (let more = 0; more < tries.keys; more++)
+      yield Object.fromEntries(columns.map((column) => [column.name, ofType(column, n + more)]));
+}
+
+function first<T>(count: number, values: Generator<T>): T[] {
+  return Array.from({ length: count }, () => values.next()).flatMap(({ done, value }) =>
+    done ? [] : [value],
+  );
+}
+
 /** What the constraint itself names, then what constraints of its kind usually want. */
 function* candidates(column: Column, { definition, kind }: Refusal, n: number): Generator<unknown> {
   if (kind === 'unique') {
@@ -245,7 +292,18 @@ function* candidates(column: Column, { definition, kind }: Refusal, n: number): 
     }
     return;
   }
-  for (const [, literal] of definition.matchAll(/'((?:[^']|'')*)'/g)) yield literal?.replaceAll("''", "'");
+  const literals = [...definition.matchAll(/'((?:[^']|'')*)'/g)].map(([, text = '']) =>
+    text.replaceAll("''", "'"),
+  );
+  yield* literals;
+  if (/^(date|timestamp)/.test(column.base)) {
+    // Below a bound, and in a year.
+    for (const literal of literals) {
+      const at = Date.parse(literal);
+      if (!Number.isNaN(at)) yield new Date(at - 86_400_000).toISOString();
+    }
+    for (const [year] of definition.matchAll(/\b[12]\d{3}\b/g)) yield `${year}-01-01`;
+  }
   for (const [literal] of definition.matchAll(/-?\d+(\.\d+)?/g))
     for (const value of [Number(literal), Number(literal) + 1, Number(literal) - 1])
       yield texts.test(column.base) ? 'x'.repeat(Math.max(0, Math.min(1_000, value))) : value;
@@ -280,7 +338,8 @@ function inWords({ name, kind, columns, definition }: Refusal, parents: boolean)
     return parents
       ? `${which}: the table that it refers to has no row`
       : `${which}: a row of the table that it refers to is needed`;
-  return `${which}: no value was found that it accepts: ${definition}`;
+  const wanted = kind === 'partition' ? 'one of its partitions takes' : 'it accepts';
+  return `${which}: no value was found that ${wanted}: ${definition}`;
 }
 
 async function readColumns(client: pg.ClientBase, name: TableName): Promise<Column[]> {

@@ -4,7 +4,7 @@ import type pg from 'pg';
 import { Fictions, type Row } from '../../inspection/fiction.ts';
 import type { TableName } from '../../inspection/proposals.ts';
 import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
-import { refusals } from '../../lambdas/adapters/postgres/preflight/canary.ts';
+import { readConstraints, refusals } from '../../lambdas/adapters/postgres/preflight/canary.ts';
 import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
@@ -82,7 +82,7 @@ export async function takeTables(
 
 /** What the row refers to, where it is not there: a canary names rows of the database that it was proposed for. */
 async function bringParents(client: pg.Client, name: TableName, row: Row): Promise<void> {
-  const wanting = await refusals(client, name, row).catch(() => []);
+  const wanting = await refusals(client, await readConstraints(client, name), row).catch(() => []);
   for (const { parent, columns } of wanting) {
     if (parent === null) continue;
     const key = Object.fromEntries(parent.columns.map((column, at) => [column, row[columns[at] ?? '']]));

@@ -158,6 +158,34 @@ describe('check', () => {
     expect(await canary(7)).toBe('nothing is against it');
   });
 
+  test('a canary that no partition takes does not fit, and init proposes one that does', async () => {
+    await database.client.query(`
+      create table shop.visits (
+        visited_on date not null, id int not null, phone text, primary key (visited_on, id)
+      ) partition by range (visited_on);
+      create table shop.visits_2041 partition of shop.visits for values from ('2041-01-01') to ('2042-01-01')`);
+    const target = {
+      schema: 'shop',
+      table: 'visits',
+      key: ['visited_on', 'id'],
+      columns: ['phone'],
+      createdAt: null,
+      canary: { visited_on: '2032-11-06', id: 0, phone: '+15551234567' },
+    };
+    const refused = await json('--config', configuration({ target }));
+    expect(refused.code).toBe(3);
+    expect(refused.checked.criteria.filter(({ passed }) => passed === false)).toEqual([
+      expect.objectContaining({
+        name: 'Canary row',
+        measured: `no partition takes its visited_on: give the canary one that shop.visits_2041 takes (FOR VALUES FROM ('2041-01-01') TO ('2042-01-01'))`,
+      }),
+    ]);
+    const output = path.join(mkdtempSync(path.join(tmpdir(), 'check-')), 'rollout.json');
+    const options = ['--yes', '--table', 'shop.visits', '--output', output];
+    expect(await rollout(['init', '--database-url', database.url, ...options])).toMatchObject({ code: 0 });
+    expect(await json('--config', output)).toMatchObject({ code: 0, checked: { fits: true } });
+  });
+
   test('of a table that does not fit says why, on the screen too, within its width', async () => {
     const file = configuration({
       targets: [
