@@ -43,14 +43,16 @@ describe('explainReason', () => {
         Cause,
         Status: 'FAILED',
       });
-    // Quotes are the worst, because each level escapes them anew.
-    const reason = bounded(`Phase 3: CheckVitals: ${'"'.repeat(5_000)}`);
-    const stretch = failed('Breach', reason);
-    const phase = failed('PhaseStopped', stretch);
-    const part = failed('PhaseStopped', phase);
-    for (const cause of [stretch, phase, part]) {
-      expect(explainReason({ Error: 'States.TaskFailed', Cause: cause })).toBe(reason);
-      expect(cause.length).toBeLessThan(32_768);
+    // Quotes are the worst, because each level escapes them anew; others have more bytes.
+    for (const worst of ['"', '\\', '漢', '\u0001']) {
+      const reason = bounded(`Phase 3: CheckVitals: ${worst.repeat(5_000)}`);
+      const stretch = failed('Breach', reason);
+      const phase = failed('PhaseStopped', stretch);
+      const part = failed('PhaseStopped', phase);
+      for (const cause of [stretch, phase, part]) {
+        expect(explainReason({ Error: 'States.TaskFailed', Cause: cause })).toBe(reason);
+        expect(Buffer.byteLength(cause)).toBeLessThan(32_768);
+      }
     }
   });
 
