@@ -2,7 +2,8 @@
 import type { Command } from 'commander';
 import { readTables } from '../config/read.ts';
 import { addedColumns, identifier } from '../lambdas/adapters/postgres/preflight/additions.ts';
-import type { Target } from '../lambdas/core/plan/settings.ts';
+import { tablesInWords } from '../lambdas/core/gates/judgement.ts';
+import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 
 /** Adds `ddl`. */
 export function addDdlCommand(program: Command): void {
@@ -14,13 +15,21 @@ export function addDdlCommand(program: Command): void {
       'after',
       `
 A rollout adds these columns itself, when preflight has said GO. Where subscribers or migrations must have them first, run this
-before it: it finds them there, empty, and uses them. Triggers and functions it always makes itself. Needs no database.
+before it, and set "adoptColumns": true for those tables: it finds the columns there, empty, and uses them. Else it refuses columns
+that it did not make. Triggers and functions it always makes itself. Needs no database.
 
 Example:
   npm run --silent rollout -- ddl --config rollout.json > migrations/042_sealed_columns.sql`,
     )
     .action(({ config }: { config: string }) => {
-      process.stdout.write(`${readTables(config).targets.map(ddlOf).join('\n\n')}\n`);
+      const { targets } = readTables(config);
+      process.stdout.write(`${targets.map(ddlOf).join('\n\n')}\n`);
+      // Not among the statements, which go to a file that nobody reads again.
+      const others = targets.filter(({ adoptColumns }) => !adoptColumns).map(targetName);
+      if (others.length > 0)
+        process.stderr.write(
+          `For a rollout to use these columns, set "adoptColumns": true in ${config} for ${tablesInWords(others)}. It refuses columns that it did not make.\n`,
+        );
     });
 }
 

@@ -122,7 +122,7 @@ describe('on a database', () => {
   });
   afterAll(() => database.drop());
 
-  it('proposes, checks, prints the columns, installs and verifies, as the whole project does', () => {
+  it('proposes, checks, prints the columns, installs with them and verifies, as the whole project does', async () => {
     const at = ['--database-url', database.url];
     const proposed = rollout('init', ...at, '--table', 'public.guests', '--yes');
     expect(proposed).toMatchObject({ status: 0 });
@@ -136,7 +136,13 @@ describe('on a database', () => {
       status: 0,
       stdout: expect.stringContaining('email_encrypted'),
     });
-    expect(rollout('ddl', '--config', 'rollout.json').stdout).toMatch(/alter table public\.guests/i);
+    const ddl = rollout('ddl', '--config', 'rollout.json');
+    expect(ddl.stdout).toMatch(/alter table public\.guests/i);
+    expect(ddl.stderr).toContain('set "adoptColumns": true in rollout.json for public.guests');
+    await database.client.query(ddl.stdout);
+    const adopting = { ...config, targets: [{ ...config.targets[0], adoptColumns: true }] };
+    writeFileSync(path.join(directory, 'rollout.json'), JSON.stringify(adopting));
+    expect(rollout('ddl', '--config', 'rollout.json').stderr).toBe('');
     expect(
       rollout('install', ...at, '--config', 'rollout.json', '--generate-key', 'key.json', '--yes'),
     ).toMatchObject({ status: 0 });
