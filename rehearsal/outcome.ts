@@ -1,8 +1,9 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
+import { counted } from '../lambdas/core/gates/judgement.ts';
 import { percentage } from '../lambdas/core/plan/progress.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { clock, count, type Display } from '../terminal/display.ts';
-import type { RehearsedTable } from './database/sample-tables.ts';
+import type { PlaintextChange, RehearsedTable } from './database/sample-tables.ts';
 import type { Fault } from './faults.ts';
 import type { Options } from './options.ts';
 import type { Report } from './report.ts';
@@ -14,6 +15,7 @@ interface Surroundings {
   readonly resumable: boolean;
   /** SQLSTATEs of failed live writes. */
   readonly failures: readonly string[];
+  readonly plaintextChanges: readonly PlaintextChange[];
 }
 
 type Row = readonly [name: string, value: string, good: boolean | null];
@@ -27,7 +29,7 @@ export function showOutcome(display: Display, report: Report, surroundings: Surr
   display.heading(completed ? 'Complete. What was proven' : 'Stopped. What is certain');
   display.proof([
     ...(completed ? completion(report) : stop(report)),
-    ['Plaintext columns', plaintext(report, surroundings), report.plaintextUnchanged],
+    ['Plaintext columns', plaintext(surroundings), report.plaintextUnchanged],
     ...traffic(report, surroundings),
     ...pace(report),
     ['Executions', executions(report), null],
@@ -125,13 +127,18 @@ function stop({ reason, rows, rollback, triggerEnabled }: Report): Row[] {
   ];
 }
 
-function plaintext({ plaintextUnchanged }: Report, { tables }: Surroundings): string {
+function plaintext({ tables, plaintextChanges }: Surroundings): string {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0);
   const seeded = tables.every(({ live }) => live !== null);
-  const whose = seeded ? ' (those of live traffic aside)' : '';
-  return plaintextUnchanged
-    ? `unchanged: a checksum over ${count(rows)} rows${whose} agrees before and after`
-    : `not as before${seeded ? '' : ': by whoever else writes there, or by a fault of ours'}`;
+  const lost = plaintextChanges.filter((each) => each.lost > 0);
+  if (lost.length > 0)
+    return `not as before: ${lost.map(({ table, lost }) => `${table}, ${counted(lost, 'row')}`).join('; ')}${seeded ? '' : ', by whoever else writes there, or by a fault of ours'}`;
+  return [
+    `unchanged: a checksum over ${count(rows)} rows${seeded ? ' (those of live traffic aside)' : ''} agrees before and after`,
+    ...plaintextChanges
+      .filter(({ added }) => added > 0)
+      .map(({ table, added }) => `${table} has ${counted(added, 'row')} more, which others wrote`),
+  ].join('; ');
 }
 
 function traffic({ liveTraffic }: Report, { tables, failures }: Surroundings): Row[] {

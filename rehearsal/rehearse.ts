@@ -26,7 +26,7 @@ import { AwsStandIn } from './aws/aws.ts';
 import type { World } from './aws/aws-world.ts';
 import { startPostgres } from './database/embedded-postgres.ts';
 import { loadFile, takeTables } from './database/own-tables.ts';
-import { plaintextChecksum, prepareTables, type RehearsedTable } from './database/sample-tables.ts';
+import { keepPlaintext, prepareTables, type RehearsedTable } from './database/sample-tables.ts';
 import { samples } from './database/samples.ts';
 import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
@@ -205,7 +205,7 @@ async function run(
   world.succeedTask = (token, output) => machines.succeedTask(token, output);
   interruption.addEventListener('abort', () => machines.abort());
 
-  const before = await plaintextChecksum(admin, tables);
+  const comparePlaintext = await keepPlaintext(admin, tables);
   const traffic = new Traffic();
   const lively = tables.flatMap(({ target, live, rows }) =>
     live === null ? [] : [{ target, writes: live, rows }],
@@ -243,7 +243,7 @@ async function run(
   // The repair first: a session of the fault's may be what the traffic is waiting for.
   await repair?.();
   const liveTraffic = await traffic.stop();
-  const after = await plaintextChecksum(admin, tables);
+  const plaintextChanges = await comparePlaintext();
   const report = await buildReport(admin, {
     tables,
     masterKey: Buffer.from(keptKey(place.keyFile).key, 'hex'),
@@ -254,7 +254,7 @@ async function run(
     rollback: observer.rollback,
     executions: machines.executions,
     messages: observer.messages,
-    plaintextUnchanged: before.rows === after.rows && before.checksum === after.checksum,
+    plaintextUnchanged: plaintextChanges.every(({ lost }) => lost === 0),
     resumed: !fresh,
     fault: options.fault ?? null,
     virtualSeconds: Math.round(observer.seconds.virtual),
@@ -267,6 +267,7 @@ async function run(
     options,
     resumable: place.resumable,
     failures: [...traffic.failures],
+    plaintextChanges,
   });
   place.completed = !stopped;
   return stopped ? 2 : 0;

@@ -104,27 +104,44 @@ async function prepareTable(
   }
 }
 
-/** Order-independent checksum of the plaintext and the keys of all rows that live traffic does not write to. */
-export async function plaintextChecksum(
+/** What became of a table's rows that live traffic does not write to. */
+export interface PlaintextChange {
+  readonly table: string;
+  /** Of before, that are not there any more with the plaintext and the key that they had. */
+  readonly lost: number;
+  /** That nobody has seen before: others write them, an audit trigger for example. */
+  readonly added: number;
+}
+
+/**
+ * Keeps a checksum of each row's plaintext and key, in the session.
+ * @returns what compares the rows with them
+ */
+export async function keepPlaintext(
   client: pg.ClientBase,
   tables: readonly RehearsedTable[],
-): Promise<{ rows: number; checksum: string }> {
-  let rows = 0;
-  const checksums: string[] = [];
-  for (const { target, live } of tables) {
-    const columns = [...target.key, ...target.columns]
-      .map((column) => client.escapeIdentifier(column))
-      .join(', ');
-    const { rows: found } = await client.query<{ rows: string; checksum: string }>(`
-      select
-        count(*)::text as rows,
-        coalesce(sum(hashtextextended(row (${columns})::text, 0)), 0)::text as checksum
-      from ${tableSql(target)}
-      ${live ? `where (${live.isLive}) is not true` : ''}`);
-    rows += Number(found[0]?.rows);
-    checksums.push(found[0]?.checksum ?? '');
-  }
-  return { rows, checksum: checksums.join(' ') };
+): Promise<() => Promise<PlaintextChange[]>> {
+  const rowsSql = ({ target, live }: RehearsedTable) => {
+    const columns = [...target.key, ...target.columns].map((column) => client.escapeIdentifier(column));
+    return `select hashtextextended(row (${columns.join(', ')})::text, 0) as checksum
+      from ${tableSql(target)} ${live ? `where (${live.isLive}) is not true` : ''}`;
+  };
+  const kept = (index: number) => `pg_temp.rehearsal_plaintext_${index}`;
+  for (const [index, table] of tables.entries())
+    await client.query(`create temporary table ${kept(index).replace('pg_temp.', '')} as ${rowsSql(table)}`);
+  return async () => {
+    const changes: PlaintextChange[] = [];
+    for (const [index, table] of tables.entries()) {
+      const before = `select checksum from ${kept(index)}`;
+      const now = rowsSql(table);
+      const { rows } = await client.query(
+        `select (select count(*) from (${before} except all ${now}) as gone)::integer as lost,
+           (select count(*) from (${now} except all ${before}) as new)::integer as added`,
+      );
+      changes.push({ table: targetName(table.target), ...rows[0] });
+    }
+    return changes;
+  };
 }
 
 /**
