@@ -36,6 +36,10 @@ beforeAll(async () => {
     create function shop.index_terms() returns trigger language plpgsql as $$
       begin insert into shop.search values (new.id, new.last_name); return new; end $$;
     create trigger index_terms after insert or update of last_name on shop.customers for each row execute function shop.index_terms();
+    create table shop.audit (was jsonb);
+    create function shop.audit() returns trigger language plpgsql as $$
+      begin insert into shop.audit values (to_jsonb(old)); return new; end $$;
+    create trigger audit after update on shop.customers for each row execute function shop.audit();
     create function shop.all_of_them() returns setof shop.customers language sql as 'select * from shop.customers';
     create view shop.mail as select email from shop.customers;
     create view shop.whole as select c from shop.customers as c;
@@ -90,9 +94,11 @@ describe('check', () => {
       [
         "wholeRows: function shop.all_of_them() reads "select *" of it",
         "wholeRows: function shop.all_of_them() takes or returns rows of it",
+        "wholeRows: trigger audit calls shop.audit(), which copies whole rows (to_jsonb(old))",
         "wholeRows: trigger keep_history calls shop.keep_history(), which copies whole rows (old.*)",
         "wholeRows: view shop.whole holds whole rows of it",
         "replication: publication feed sends it to subscribers",
+        "everyBatch: trigger audit writes to shop.audit for every row that a batch seals",
         "everyBatch: trigger touch sets updated_at in every row that a batch seals",
         "copies: column full_name is generated from first_name",
         "copies: column full_name is generated from last_name",
@@ -101,11 +107,17 @@ describe('check', () => {
         "copies: materialized view shop.names reads first_name, last_name",
         "copies: shop.orders refers to email",
         "copies: the planner's statistics hold samples of email, first_name, last_name",
+        "copies: trigger audit calls shop.audit(), which writes to shop.audit",
         "copies: trigger index_terms calls shop.index_terms(), which writes to shop.search",
         "copies: trigger keep_history calls shop.keep_history(), which writes to shop.customer_history",
         "copies: view shop.mail reads email",
       ]
     `);
+    const copies = checked.notices.filter(({ finding }) => finding.includes('copies whole rows'));
+    expect(copies.map(({ advice }) => advice)).toEqual([
+      'What it writes holds the ciphertext, too, beside the plaintext.',
+      expect.stringContaining('an insert of such a row into a table without them fails'),
+    ]);
     const subscriber = checked.notices.find(({ about }) => about === 'replication');
     expect(subscriber?.advice).toContain('alter table shop.customers add column');
   });
@@ -115,7 +127,7 @@ describe('check', () => {
     expect(checked.criteria.filter(({ passed }) => passed === null).map(({ name }) => name)).toEqual([
       'Other triggers on the table',
     ]);
-    const file = configuration({ target: customers, acknowledgedTriggers: ['touch', 'index_terms'] });
+    const file = configuration({ target: customers, acknowledgedTriggers: ['touch', 'index_terms', 'audit'] });
     const acknowledged = await json('--config', file);
     expect(acknowledged.checked.criteria.filter(({ passed }) => passed !== true)).toEqual([]);
     expect(acknowledged.code).toBe(0);

@@ -48,11 +48,22 @@ const tableWord = `'\\m' || regexp_replace(w.relname, '(\\W)', '\\\\\\1', 'g') |
 const timeOfChange =
   '(now\\s*\\(|current_timestamp|clock_timestamp|statement_timestamp|transaction_timestamp|localtimestamp)';
 
+/** A row that is made one value, which takes whatever columns there are. */
+const asOneValue = '(to_jsonb?|row_to_json|hstore)\\s*\\(\\s*(old|new)\\M|\\m(old|new)\\s*::\\s*text';
+/** Where a trigger writes to. */
+const writesTo =
+  '(?:insert\\s+into|merge\\s+into|update)\\s+(?:only\\s+)?("?[a-z_][\\w$]*"?(?:\\."?[\\w$]+"?)?)';
+
 const queries: Readonly<Record<Notice['about'], string>> = {
   wholeRows: `
     select format('trigger %s calls %s, which copies whole rows (%s)', name, function,
-        lower(substring(source from '(?i)((?:old|new)\\s*\\.\\s*\\*|[(,]\\s*(?:old|new)\\s*[),:])'))) as finding,
-      'From the moment the columns are there, an insert of such a row into a table without them fails: give that table the same columns first, or name the columns in the function.' as advice
+        lower(coalesce(
+          substring(source from '(?i)((?:old|new)\\s*\\.\\s*\\*)'), substring(source from '(?i)(\\w*\\(\\s*(?:old|new)\\s*\\))'),
+          substring(source from '(?i)[(,]\\s*((?:old|new))\\M')))) as finding,
+      case
+        when source ~* '${asOneValue}' and source !~* '\\m(old|new)\\M\\s*\\.\\s*\\*' then 'What it writes holds the ciphertext, too, beside the plaintext.'
+        else 'From the moment the columns are there, an insert of such a row into a table without them fails: give that table the same columns first, or name the columns in the function.'
+      end as advice
     from triggers
     where regexp_replace(source, 'coalesce\\s*\\(\\s*(new|old)\\s*,\\s*(new|old)\\s*\\)', '', 'gi')
       ~* '\\m(old|new)\\M\\s*\\.\\s*\\*|[(,]\\s*(old|new)\\s*([),]|::)'
@@ -121,6 +132,12 @@ const queries: Readonly<Record<Notice['about'], string>> = {
       and (source ~* 'new\\s*\\.\\s*"?\\w+"?\\s*:?=\\s*${timeOfChange}'
         or proname = 'moddatetime')
     union all
+    select format('trigger %s writes to %s for every row that a batch seals', name, string_agg(distinct m[1], ', ')),
+      'As many rows more there, which no forecast holds. Let it test current_setting(''encryption_rollout.batch'', true), or make room.'
+    from triggers, regexp_matches(source, '${writesTo}', 'gi') as m
+    where tgtype & 17 = 17 and cardinality(tgattr::int2[]) = 0 and lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
+    group by name
+    union all
     select format('column %I looks like a version that applications compare', attname),
       'Batches do not touch it; a trigger that counts it up is fired by them.'
     from pg_attribute as a join wanted as w on w.oid = a.attrelid
@@ -158,7 +175,7 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     union all
     select format('trigger %s calls %s, which writes to %s', name, function, string_agg(distinct m[1], ', ')),
       'What it writes there stays plaintext: make that table a target too, if it holds the values.'
-    from triggers, regexp_matches(source, '(?:insert\\s+into|merge\\s+into|update)\\s+(?:only\\s+)?("?[a-z_][\\w$]*"?(?:\\."?[\\w$]+"?)?)', 'gi') as m
+    from triggers, regexp_matches(source, '${writesTo}', 'gi') as m
     where lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
     group by name, function
     union all
