@@ -127,7 +127,10 @@ describe('check', () => {
     expect(checked.criteria.filter(({ passed }) => passed === null).map(({ name }) => name)).toEqual([
       'Other triggers on the table',
     ]);
-    const file = configuration({ target: customers, acknowledgedTriggers: ['touch', 'index_terms', 'audit'] });
+    const file = configuration({
+      target: customers,
+      acknowledgedTriggers: ['touch', 'index_terms', 'audit'],
+    });
     const acknowledged = await json('--config', file);
     expect(acknowledged.checked.criteria.filter(({ passed }) => passed !== true)).toEqual([]);
     expect(acknowledged.code).toBe(0);

@@ -36,7 +36,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
       const audit = await readAudit(client, run, name);
       coverage.push([name, encryptionPercentage]);
       tables.push(
-        `${name} is encrypted: ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows with personal data (${encryptionPercentage} %), ${number.format(audit?.rowsVerified ?? 0)} verified outside the database by the audit, ${number.format(audit?.rowsMismatched ?? 0)} mismatched.`,
+        `${name} is encrypted: ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows with personal data (${encryptionPercentage} %), ${number.format(audit?.rowsVerified ?? 0)} verified outside the database when the audit read them, ${number.format(audit?.rowsMismatched ?? 0)} mismatched.`,
       );
     }
     // The audit has opened every row, and the gate has seen all of them under the current key.
