@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
-import { explained, UsageError, withoutUrls } from '../terminal/connection.ts';
-import { tell } from '../terminal/telling.ts';
+import { explained, UsageError } from '../terminal/connection.ts';
+import { commandOutput, tell } from '../terminal/telling.ts';
 import { addAbortCommand } from './aws/abort.ts';
 import { addReportCommand } from './aws/report.ts';
 import { addDecideCommand, addPauseCommand, addResumeCommand, addTuneCommand } from './aws/requests.ts';
@@ -40,7 +40,7 @@ Exit codes: 0 done, or declined when it asked; 1 refused or failed. Commands wit
     )
     .exitOverride()
     .configureHelp({ optionDescription })
-    .configureOutput(withoutUrls)
+    .configureOutput(commandOutput)
     .showHelpAfterError('See npm run rollout -- --help');
   program.commandsGroup('On AWS, for the deployed stack:');
   for (const add of [

@@ -7,6 +7,8 @@ import { membersInWords } from '../lambdas/core/preflight/members.ts';
 import { visible } from '../lambdas/core/telling/text.ts';
 import { pc } from '../terminal/colours.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
+import { say } from '../terminal/telling.ts';
+import { widthOf } from '../terminal/text.ts';
 import { CannotVerify } from '../verifier/cannot-verify.ts';
 import type { Result, Violation } from '../verifier/findings.ts';
 import { type Verification, verify } from '../verifier/verify.ts';
@@ -81,10 +83,10 @@ async function run({ databaseUrl, target, keyFile, json, ...flags }: Flags): Pro
     clearProgress();
     const good = verifications.every(({ results }) => results.every(({ violations }) => violations === 0));
     report?.finish(good, verifications);
-    for (const verification of verifications) process.stdout.write(`${describe(verification, json)}\n`);
+    for (const verification of verifications) say(describe(verification, json));
     const members = membersInWords(verifications[0]?.members ?? []);
-    if (members !== '') process.stdout.write(`Members of the engine's roles: ${visible(members)}\n`);
-    if (flags.snapshot !== undefined) process.stdout.write(`Snapshot written to ${flags.snapshot}.\n`);
+    if (members !== '') say(`Members of the engine's roles: ${visible(members)}`);
+    if (flags.snapshot !== undefined) say(`Snapshot written to ${flags.snapshot}.`);
     if (!good) process.exitCode = violationsFound;
   } catch (error) {
     clearProgress();
@@ -146,6 +148,9 @@ function describe({ target, counts, complete, runStatus, results }: Verification
     head: ['', 'Invariant', 'Checked', 'Violations'],
     style: { head: [], border: [], compact: true },
     colAligns: ['left', 'left', 'right', 'right'],
+    // The others, and the lines between them.
+    colWidths: [3, Math.min(58, widthOf(process.stdout) - 34), 13, 13],
+    wordWrap: true,
   });
   for (const { invariant, checked, violations } of results)
     table.push([markOf(checked, violations), invariant, number.format(checked), number.format(violations)]);

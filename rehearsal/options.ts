@@ -2,8 +2,9 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { defaultPlan } from '../lambdas/core/plan/plan.ts';
-import { connectionOf, UsageError, withoutUrls } from '../terminal/connection.ts';
+import { connectionOf, UsageError } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
+import { commandOutput } from '../terminal/telling.ts';
 import { samples } from './database/samples.ts';
 import { faults } from './faults.ts';
 
@@ -138,7 +139,7 @@ Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or
     )
     .allowExcessArguments(false)
     .showHelpAfterError('See npm start -- --help')
-    .configureOutput(withoutUrls)
+    .configureOutput(commandOutput)
     .exitOverride();
   try {
     command.parse(argv, { from: 'user' });

@@ -67,11 +67,6 @@ function decoded(part: string): string {
   }
 }
 
-/** For commander, which repeats what it does not understand: that may be a URL, misplaced, with a password in it. */
-export const withoutUrls = {
-  outputError: (text: string, write: (text: string) => void) => write(text.replace(/:\/\/.*'/g, "://…'")),
-};
-
 /** What is sent there never leaves this machine. */
 function isLocal(host: string): boolean {
   return host.startsWith('/') || host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);

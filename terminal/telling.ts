@@ -16,6 +16,20 @@ function shown(text: string, out: NodeJS.WriteStream): string {
   return inWindow(onScreen(asCalled(text)), out);
 }
 
+/** For commander. */
+export const commandOutput = {
+  writeOut: (text: string) => {
+    process.stdout.write(process.stdout.isTTY ? inWindow(inParagraphs(text), process.stdout) : text);
+  },
+  // It repeats what it does not understand: that may be a URL, misplaced, with a password in it.
+  outputError: (text: string, write: (text: string) => void) => write(text.replace(/:\/\/.*'/g, "://…'")),
+};
+
+/** What help says in whole sentences is broken at the width of our sources: the window has its own. */
+function inParagraphs(text: string): string {
+  return text.replace(/(?<=^\S.*[^:\n])\n(?=\S)/gm, ' ');
+}
+
 /**
  * Text of the database's or of a function's, which call the command as a checkout does. What stands for it here,
  * cli/package/own-name.ts spells as the package does.
