@@ -133,12 +133,16 @@ async function run(options: Flags): Promise<void> {
   const result = status === 'SUCCEEDED' ? JSON.parse(output ?? 'null') : null;
   const good = status === 'SUCCEEDED' && (!dryRun || result?.verdict === 'GO');
   if (!good) process.exitCode = 1;
+  // The last frame stays.
+  const isShown = process.stderr.isTTY && process.stdout.isTTY;
   const text =
     status !== 'SUCCEEDED'
       ? `${status}: ${cause ?? error ?? 'see the console'}`
       : dryRun
         ? dryRunScreen(result)
-        : `SUCCEEDED\n${statusScreen(await readStatus(deployment), deployment, new Date())}`;
+        : isShown
+          ? status
+          : `${status}\n${statusScreen(await readStatus(deployment), deployment, new Date())}`;
   print(options, { execution, status, error: error ?? null, cause: cause ?? null, output: result }, text);
 }
 
@@ -196,16 +200,19 @@ function readInput(file: string): Record<string, unknown> {
   throw new UsageError(`Found no JSON object in ${file}, expected one like ${sample()}. Check --input.`);
 }
 
-/** Shows how far it is. While the database is being prepared there is nothing to show. */
+/** Shows how far it is, and how it ended. While the database is being prepared there is nothing to show. */
 async function watched(deployment: Deployment, execution: string): ReturnType<typeof follow> {
   const watch = new Watch(deployment, process.stderr, process.stdin);
+  const look = () => watch.look().catch(() => undefined);
   let looked = Date.now();
   try {
-    return await follow(execution, async () => {
+    const ended = await follow(execution, async () => {
       if (Date.now() - looked < lookMilliseconds(deployment)) return;
       looked = Date.now();
-      await watch.look().catch(() => undefined);
+      await look();
     });
+    await look();
+    return ended;
   } finally {
     watch.end();
   }

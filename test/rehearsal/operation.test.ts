@@ -1,9 +1,8 @@
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { rollout } from '../cli/cloud.ts';
-import { Screen } from '../support/terminal.ts';
+import { framesOf, hasTerminals, Screen } from '../support/terminal.ts';
 import { Bench, type Rehearsal } from './process.ts';
 
 const bench = new Bench();
@@ -32,11 +31,8 @@ async function asked(rehearsal: Rehearsal, gate: string): Promise<string> {
   return (await rehearsal.until(question))[1] ?? '';
 }
 
-/** util-linux's: what makes a terminal of its own, without a native module. */
-const hasScript = spawnSync('script', ['--version']).stdout?.toString().includes('util-linux') === true;
-
 // First, since it completes: what is stopped below is resumed by whoever comes next.
-it.skipIf(!hasScript)(
+it.skipIf(!hasTerminals)(
   'is watched in a terminal of 80 columns, to its end, and answered by keys',
   async () => {
     const rehearsal = bench.start('--rows', '600', '--approvals', '2,4');
@@ -123,15 +119,4 @@ async function isNotCutOff(question: string): Promise<void> {
   expect(refused.output).toContain(
     'Found --approvals 2 --fault no-metric --slowly while another rehearsal is under way',
   );
-}
-
-/** What was in the window before each time that it was drawn anew, and in the end. */
-function framesOf(output: string, columns: number, rows: number): string[] {
-  const screen = new Screen(columns, rows);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: what moves the cursor up
-  const frames = output.split(/(?=\u001b\[\d+A)/).map((drawn) => {
-    screen.write(drawn);
-    return screen.text;
-  });
-  return frames;
 }

@@ -18,8 +18,14 @@ function node(script: string): string[] {
 /** Where rehearsals run, with the app synthesized once for all of them. */
 export class Bench {
   readonly directory = mkdtempSync(path.join(tmpdir(), 'rehearsal-test-'));
+  private readonly environment: Record<string, string>;
   private readonly running = new Set<ChildProcess>();
   private reports = 0;
+
+  /** `environment`: of the processes, besides that of the tests. */
+  constructor(environment: Record<string, string> = {}) {
+    this.environment = environment;
+  }
 
   /**
    * @param plan what is changed of the plan, e.g. to look less often while a phase soaks
@@ -70,7 +76,7 @@ export class Bench {
     const sized = `stty cols ${columns} rows ${rows} -echo; exec ${command}`;
     return this.watched(
       spawn('script', ['--quiet', '--flush', '--return', '--command', sized, '/dev/null'], {
-        cwd: this.directory,
+        ...this.place(),
         stdio: 'pipe',
       }),
     );
@@ -79,9 +85,13 @@ export class Bench {
   private run(script: string, args: readonly string[], json = ''): Rehearsal {
     const [executable = '', ...rest] = [...node(script), ...args];
     return this.watched(
-      spawn(executable, rest, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] }),
+      spawn(executable, rest, { ...this.place(), stdio: ['ignore', 'pipe', 'pipe'] }),
       json,
     );
+  }
+
+  private place() {
+    return { cwd: this.directory, env: { ...process.env, ...this.environment } };
   }
 
   private watched(child: ChildProcess, json = ''): Rehearsal {

@@ -1,4 +1,19 @@
 /** A terminal: what a person sees of what a program writes to it. It knows what the program may write, and nothing more. */
+import { spawnSync } from 'node:child_process';
+
+/** Whether util-linux's `script` is here, which makes a terminal of its own without a native module. */
+export const hasTerminals =
+  spawnSync('script', ['--version']).stdout?.toString().includes('util-linux') === true;
+
+/** What was in the window before each time that it was drawn anew, and in the end. */
+export function framesOf(output: string, columns: number, rows: number): string[] {
+  const screen = new Screen(columns, rows);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: what moves the cursor up
+  return output.split(/(?=\u001b\[\d+A)/).map((drawn) => {
+    screen.write(drawn);
+    return screen.text;
+  });
+}
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what this is about
 const sequence = /^\u001b\[(.*)(.)$/;
