@@ -2,20 +2,19 @@
 
 import { type Criterion, counted } from '../lambdas/core/gates/judgement.ts';
 import type { Forecast } from '../lambdas/core/preflight/forecast.ts';
-import { type Addition, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
+import { type Addition, isOpen, type Notice, noticed } from '../lambdas/core/preflight/notices.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { pc } from '../terminal/colours.ts';
 import { bytes } from '../terminal/display.ts';
 
-/** Of the tables that the criteria are about, but for those that are none, at which nobody has looked further. */
+/** Of the tables that the criteria are about, but for those at which nobody has looked further. */
 export function changesLines(
   criteria: readonly Criterion[],
   additions: readonly Addition[],
   notices: readonly Notice[],
 ): string[] {
-  const none = criteria.filter(({ name, passed }) => name === 'Table' && passed === false);
   const tables = [...new Set(criteria.flatMap(({ table }) => table ?? []))].filter((name) =>
-    none.every(({ table }) => table !== name),
+    isOpen(criteria.filter(({ table }) => table === name)),
   );
   if (tables.length === 0) return [];
   return [

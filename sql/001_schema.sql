@@ -18,11 +18,11 @@ begin
   end if;
   if to_regnamespace('public') is null then
     raise exception 'schema public not found, but the functions that operators call live there'
-      using errcode = 'ER001', hint = 'create schema public;';
+      using errcode = 'ER001', hint = format('As the database''s owner: create schema public; grant usage, create on schema public to %I;', current_user);
   end if;
-  if not has_schema_privilege('public', 'create') then
+  if not (has_schema_privilege('public', 'usage') and has_schema_privilege('public', 'create')) then
     raise exception 'role % may not create objects in schema public', current_user
-      using errcode = 'ER001', hint = format('As the schema''s owner: grant create on schema public to %I;', current_user);
+      using errcode = 'ER001', hint = format('As the schema''s owner: grant usage, create on schema public to %I;', current_user);
   end if;
 end
 $$;
@@ -85,8 +85,15 @@ create table encryption_rollout.installed_functions (
 -- pgcrypto is used where it is. Where there is none it goes into the engine's own schema, so that uninstall can take it
 -- away again without taking it from anybody.
 do $$
+declare
+  v_schema text;
 begin
-  if exists (select from pg_extension where extname = 'pgcrypto') then
+  select n.nspname into v_schema from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pgcrypto';
+  if found then
+    if not has_schema_privilege(v_schema, 'usage') then
+      raise exception 'role % may not use schema %, which holds pgcrypto', current_user, v_schema
+        using errcode = 'ER001', hint = format('As the schema''s owner: grant usage on schema %I to %I;', v_schema, current_user);
+    end if;
     return;
   end if;
   begin

@@ -139,6 +139,30 @@ as $examination$
     order by pg_has_role(t.relowner, 'usage')
     limit 1
   ),
+  -- Which an owner has unless somebody has revoked them.
+  rights_line as (
+    select 'Rights on the table' as name, format('%s may use its schema, read and write its rows, and create triggers', current_user) as expected,
+      case when r.missing is null then 'all of them' else 'without ' || r.missing end as measured,
+      case when r.missing is not null then format('role %s found without %s', current_user, r.missing) end as problem,
+      r.fix as hint, 'ER001' as code
+    from (
+      select string_agg(format('%s on %s', p.privilege, p.object), ', ' order by p.n) as missing,
+        string_agg(format('grant %s on %s to %I;', p.privilege, p.object, current_user), ' ' order by p.n) as fix
+      from (
+        select distinct 1 as n, 'usage' as privilege, format('schema %I', n.nspname) as object
+        from tree as t
+        join pg_class as c on c.oid = t.relation
+        join pg_namespace as n on n.oid = c.relnamespace
+        where not has_schema_privilege(n.oid, 'usage')
+        union all
+        select 2, w.privilege, t.table_sql
+        from tree as t
+        cross join unnest(array['select', 'insert', 'update', 'trigger']) as w (privilege)
+        where pg_has_role(t.relowner, 'usage') and not has_table_privilege(t.relation, w.privilege)
+      ) as p
+    ) as r
+    where exists (select from tree)
+  ),
   row_security_line as (
     select 'Row-level security' as name, 'hides no row from the engine' as expected,
       case when row_security_active(t.relation) then 'hides some' else 'none' end as measured,
@@ -342,6 +366,8 @@ as $examination$
     select * from table_line
     union all
     select * from owner_line
+    union all
+    select * from rights_line
     union all
     select * from row_security_line
     union all

@@ -1,5 +1,6 @@
 /** How the commands reach a database that the user names, and what they say when they cannot. */
 import pg from 'pg';
+import { sentence } from '../lambdas/core/gates/judgement.ts';
 import { isPooler, settleSession, startupOptions, trustedPath } from '../lambdas/core/session-settings.ts';
 
 /** What the user got wrong, or must do first. The message says what was found, what is expected and what to do. */
@@ -160,11 +161,11 @@ const nextSteps: readonly (readonly [RegExp, string])[] = [
  */
 export function explained(error: unknown): unknown {
   const { code = '', message, hint } = error as { code?: string; message: string; hint?: string };
-  if (/^ER\d{3}$/.test(code)) return new UsageError(hint ? `${message}\n${hint}` : message);
+  if (/^ER\d{3}$/.test(code)) return new UsageError(hint ? `${sentence(message)}\n${hint}` : message);
   if (code === '42501') {
     return new UsageError(
       `PostgreSQL refused: ${message}.\n` +
-        "Expected the table's owner with the right to create schemas in the database. Grant it, or use another login.",
+        "Expected the table's owner, who may use the table's schema, create schemas in the database, and functions in schema public. Grant what is missing, as check names it, or use another login.",
     );
   }
   if (error instanceof pg.DatabaseError && !ofNoRow.test(code)) {

@@ -283,7 +283,7 @@ describe('without being superuser', () => {
     await client.query('revoke create on schema public from public');
     await expect(installAs()).rejects.toMatchObject({
       code: 'ER001',
-      hint: `As the schema's owner: grant create on schema public to ${role};`,
+      hint: `As the schema's owner: grant usage, create on schema public to ${role};`,
     });
   });
 

@@ -8,6 +8,7 @@ import {
   UnusableTarget,
   WrongKey,
 } from '../../core/errors.ts';
+import { sentence } from '../../core/gates/judgement.ts';
 import { isPooler, settleSession, startupOptions, trustedPath } from '../../core/session-settings.ts';
 import { credentialsOf, type DatabaseLogin, isBeingRotated } from '../aws/login.ts';
 import { fitParameters } from './encoding.ts';
@@ -210,7 +211,7 @@ function classify(error: unknown): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const fields = error as Error & Partial<pg.DatabaseError>;
   const code: string = fields.code ?? '';
-  const full = fields.hint ? `${error.message} ${fields.hint}` : error.message;
+  const full = fields.hint ? `${sentence(error.message)} ${fields.hint}` : error.message;
   switch (code) {
     case 'ER001':
       return new MissingPrerequisite(full, code);

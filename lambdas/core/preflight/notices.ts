@@ -1,4 +1,5 @@
 /** What a rollout changes for others than the table itself: nothing that is judged, everything that its owner must know. Pure. */
+import type { Criterion } from '../gates/judgement.ts';
 
 export interface Notice {
   /** `<schema>.<table>` */
@@ -33,3 +34,10 @@ export const unseen: readonly string[] = [
   'Dumps by a role that may read everything (pg_read_all_data) stop at the table of the keys, which nobody else reads: give them --no-unlogged-table-data, or where the keys are logged --exclude-table-data=encryption_rollout.key_material.',
   'Exports, foreign tables and change streams that are read elsewhere, and what subscribers do with new columns.',
 ];
+
+/** Whether there is more to look at than these lines: it is a table, and what it holds may be looked at. */
+export function isOpen(lines: readonly Criterion[]): boolean {
+  return lines.every(
+    ({ name, passed }) => passed !== false || !['Table', 'Rights on the table'].includes(name),
+  );
+}

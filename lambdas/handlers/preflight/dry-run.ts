@@ -22,7 +22,7 @@ import {
   type TableChecklist,
 } from '../../core/preflight/checklist.ts';
 import { driftCriterion } from '../../core/preflight/drift.ts';
-import type { Addition, Notice } from '../../core/preflight/notices.ts';
+import { type Addition, isOpen, type Notice } from '../../core/preflight/notices.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 
@@ -46,7 +46,9 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       // Of a log-in that lacks the engine's rights that is told; it may not look there.
       if (server.every(({ passed }) => passed !== false))
         prerequisites.push(...(await examineDrift(client, target)));
-      prerequisites.push(...(await examineTable(client, target)));
+      const lines = await examineTable(client, target);
+      prerequisites.push(...lines);
+      if (!isOpen(lines)) continue;
       additions.push(...(await readAdditions(client, target)));
       notices.push(...(await readNotices(client, target, mostNotices)));
     }

@@ -35,19 +35,39 @@ function line(name: string, expected: string, measured: string, passed: boolean,
   return { name, expected, measured, passed, ...(passed || advice === undefined ? {} : { advice }) };
 }
 
+/** Statements that grant the role of the session what installing and registering need, as far as it lacks that. */
+const missingRights = `
+  select n, what, format(fix, quote_ident(current_user)) as fix
+  from (
+    select 1 as n, 'create a schema' as what, format('grant create on database %I to %%s;', current_database()) as fix
+    where to_regnamespace('encryption_rollout') is null and not has_database_privilege(current_database(), 'create')
+    union all
+    select 2, 'create functions in schema public',
+      case when to_regnamespace('public') is null then 'create schema public; ' else '' end || 'grant usage, create on schema public to %s;'
+    where not coalesce(
+      has_schema_privilege(to_regnamespace('public')::oid, 'usage') and has_schema_privilege(to_regnamespace('public')::oid, 'create'), false
+    )
+    union all
+    select 3, 'write functions in ' || lanname, format('grant usage on language %I to %%s;', lanname)
+    from pg_language
+    where lanname in ('plpgsql', 'sql') and not has_language_privilege(oid, 'usage')
+  ) as rights`;
+
 /** What PrepareDatabase needs of the server and the role, from the catalogs alone. */
 export async function readServerPrerequisites(client: pg.ClientBase): Promise<Criterion[]> {
   const { rows } = await client.query(
     `select current_setting('server_version') as version, current_setting('server_version_num')::integer as number,
        exists (select from pg_available_extensions where name = 'pgcrypto') as pgcrypto,
-       to_regnamespace('encryption_rollout') is not null
-         or has_database_privilege(current_database(), 'create') as may_create,
-       quote_ident(current_user) as role, quote_ident(current_database()) as database, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding,
+       (select quote_ident(n.nspname) from pg_extension as e join pg_namespace as n on n.oid = e.extnamespace
+        where e.extname = 'pgcrypto' and n.nspname <> 'encryption_rollout' and not has_schema_privilege(n.oid, 'usage')) as closed,
+       (select coalesce(json_agg(m order by n), '[]') from (${missingRights}) as m) as missing,
+       quote_ident(current_user) as role, pg_is_in_recovery() as standby, getdatabaseencoding() as encoding,
        current_setting('session_replication_role') as replication,
        (select proowner::regrole::text from pg_proc
         where proname = 'encrypt_batch' and pronamespace = to_regnamespace('encryption_rollout') and not pg_has_role(proowner, 'usage')) as installer`,
   );
   const found = rows[0];
+  const missing: { what: string; fix: string }[] = found.missing;
   return [
     line(
       'PostgreSQL',
@@ -77,13 +97,19 @@ export async function readServerPrerequisites(client: pg.ClientBase): Promise<Cr
       found.installer === null,
       `grant ${found.installer} to ${found.role};`,
     ),
-    line('Extension pgcrypto', 'available', found.pgcrypto ? 'available' : 'not available', found.pgcrypto),
+    line(
+      'Extension pgcrypto',
+      `available, in a schema that ${found.role} may use`,
+      !found.pgcrypto ? 'not available' : found.closed === null ? 'available' : `in schema ${found.closed}`,
+      found.pgcrypto && found.closed === null,
+      found.pgcrypto ? `grant usage on schema ${found.closed} to ${found.role};` : undefined,
+    ),
     line(
       'Right to install',
-      `${found.role} may create a schema`,
-      found.may_create ? 'it may' : 'it may not',
-      found.may_create,
-      `grant create on database ${found.database} to ${found.role};`,
+      `${found.role} may create a schema, and functions in schema public`,
+      missing.length === 0 ? 'it may' : `it may not ${missing.map(({ what }) => what).join(', nor ')}`,
+      missing.length === 0,
+      missing.map(({ fix }) => fix).join(' '),
     ),
   ];
 }
