@@ -12,7 +12,7 @@ const style = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #8886 }
 h2 + p:first-of-type { font-size: 1.1rem; font-weight: 600 }
-ul { padding-left: 1.2rem } details ul { list-style: none } time { white-space: nowrap }
+ul { padding-left: 1.2rem } details ul { list-style: none } details li { padding-left: 1.2rem; text-indent: -1.2rem } time { white-space: nowrap }
 details { margin: .2rem 0 } summary { cursor: pointer }
 figure { display: inline-block; width: 47%; min-width: 17rem; margin: .5rem 1% 1rem 0 }
 figcaption b { display: block } svg { width: 100%; height: auto }

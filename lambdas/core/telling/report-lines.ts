@@ -41,8 +41,15 @@ export function timeline({ events, gates }: Report): string[] {
 function details(detail: EventReport['detail']): string {
   const values = Object.entries(detail)
     .filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value) && value !== '')
-    .map(([name, value]) => `${name}: ${typeof value === 'number' ? number.format(value) : value}`);
+    .map(([name, value]) => `${name}: ${inWords(value)}`);
   return values.length === 0 ? '' : ` (${values.join(', ')})`;
+}
+
+/** As people read it: times of the records are ISO 8601, UTC. */
+function inWords(value: unknown): string {
+  if (typeof value === 'number') return number.format(value);
+  const text = String(value);
+  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/.test(text) ? moment(text, 'second') : text;
 }
 
 /** One line of a list: what was asked, what was measured, and whether that was enough. */

@@ -50,16 +50,19 @@ function paragraphs(lines: Lines): Lines {
   );
 }
 
-function mermaid({ title, unit, kind, from, to, values, max }: Chart): string[] {
+/** In an ink that is seen on white and on black; of lines alone, since bars are drawn as if they were few. */
+function mermaid({ title, unit, from, to, values, max }: Chart): string[] {
   const written = values.map((value) => Number((value ?? 0).toFixed(2)));
+  const measured = values.includes(null) ? `${unit}, 0 where none` : unit;
   return [
     '',
     '```mermaid',
+    '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#777777"}}}}%%',
     'xychart-beta',
     `  title "${title}"`,
     `  x-axis "${moment(from)} to ${moment(to)}, min" 0 --> ${Number(minutes(from, to).toFixed(2))}`,
-    `  y-axis "${unit}" 0 --> ${max ?? Math.max(1, ...written)}`,
-    `  ${kind === 'level' ? 'line' : 'bar'} [${written.join(', ')}]`,
+    `  y-axis "${measured}" 0 --> ${max ?? Math.max(1, ...written)}`,
+    `  line [${written.join(', ')}]`,
     '```',
   ];
 }

@@ -83,8 +83,12 @@ describe('the report', () => {
       for (const title of ['Coverage', 'Pace', 'Time of batches', 'Rows that failed'])
         expect(chart(html, title)).toMatch(/>2026-11-23 10:00 UTC<[\s\S]*>2026-11-23 10:31 UTC</);
       const [, pace = ''] = reportMarkdown(told).split('title "Pace"');
+      // A bar that had the width of a few would cover the time in which nothing was written.
+      expect(reportMarkdown(told)).not.toContain('  bar [');
+      const [, time = ''] = reportMarkdown(told).split('title "Time of batches"');
+      expect(time).toContain('y-axis "ms a row, 0 where none"');
       expect(pace).toContain('x-axis "2026-11-23 10:00 UTC to 2026-11-23 10:31 UTC, min" 0 --> 31');
-      expect(/bar \[([^\]]*)\]/.exec(pace)?.[1]?.split(', ')).toEqual([
+      expect(/line \[([^\]]*)\]/.exec(pace)?.[1]?.split(', ')).toEqual([
         '133.33',
         '66.67',
         ...Array(28).fill('0'),
@@ -103,7 +107,7 @@ describe('the report', () => {
     test('have no more values than there is room for, however long a wait was', () => {
       const pace = report.pace.map((each) => ({ ...each, seconds: 1 }));
       const told = { ...report, pace, events: [event('WAITING', 3, { for: 'Pressure that can ease: CPU' })] };
-      const [, values = ''] = /bar \[([^\]]*)\]/.exec(reportMarkdown(told)) ?? [];
+      const [, values = ''] = /line \[([^\]]*)\]/.exec(reportMarkdown(told)) ?? [];
       expect(values.split(', ').length).toBeLessThanOrEqual(120);
     });
 
@@ -127,6 +131,8 @@ describe('the report', () => {
       /h1, h2, summary \{ break-after: avoid \} li, p, summary, figure \{ break-inside: avoid \}/,
     );
     expect(print).toContain('color-scheme: light');
+    // The mark of a criterion stands before its text, however many lines that has.
+    expect(html).toContain('details li { padding-left: 1.2rem; text-indent: -1.2rem }');
     expect(html).toContain('counter(page) " / " counter(pages)');
     expect(html).toContain('<time>2026-11-23 10:02 UTC</time>, attempt 1: 1 of 1 passed</summary>');
   });
@@ -370,6 +376,13 @@ describe('what the report says of the run', () => {
     const whole = reportMarkdown(lengthy);
     expect(whole.match(/^- NO_GO Gate \d+,/gm)).toHaveLength(500);
     expect(whole.includes('…')).toBe(false);
+  });
+
+  test('writes the times of an event as all others', () => {
+    const asked = event('HOLD_ASKED', 1, { hold: 'hold-abc', expiresAt: '2026-11-23T20:12:36.731Z' });
+    expect(reportMarkdown({ ...report, events: [asked] })).toContain(
+      'HOLD_ASKED (hold: hold-abc, expiresAt: 2026-11-23 20:12:36 UTC)',
+    );
   });
 
   test('says what there is not', () => {
