@@ -2,7 +2,7 @@
 import { closeSync, renameSync, rmSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
-import { counted, number } from '../lambdas/core/gates/judgement.ts';
+import { counted, number, sentence } from '../lambdas/core/gates/judgement.ts';
 import { membersInWords } from '../lambdas/core/preflight/members.ts';
 import { visible } from '../lambdas/core/telling/text.ts';
 import { pc } from '../terminal/colours.ts';
@@ -101,7 +101,7 @@ function explain(error: unknown): unknown {
   const { severity, message } = error as { severity?: string; message: string };
   if (severity === undefined) return error;
   return new UsageError(
-    `PostgreSQL refused: ${message}.\nExpected to read the table and the engine's records. Connect as the owner of both, then verify again.`,
+    `PostgreSQL refused: ${sentence(message)}\nExpected to read the table and the engine's records. Connect as the owner of both, then verify again.`,
   );
 }
 

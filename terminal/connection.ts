@@ -164,7 +164,7 @@ export function explained(error: unknown): unknown {
   if (/^ER\d{3}$/.test(code)) return new UsageError(hint ? `${sentence(message)}\n${hint}` : message);
   if (code === '42501') {
     return new UsageError(
-      `PostgreSQL refused: ${message}.\n` +
+      `PostgreSQL refused: ${sentence(message)}\n` +
         "Expected the table's owner, who may use the table's schema, create schemas in the database, and functions in schema public. Grant what is missing, as check names it, or use another login.",
     );
   }

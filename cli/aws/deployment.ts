@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { LambdaClient } from '@aws-sdk/client-lambda';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { sentence } from '../../lambdas/core/gates/judgement.ts';
 import { commandLine } from '../../lambdas/core/telling/hints.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { type RehearsalAddress, rehearsalFile } from '../../terminal/rehearsal-address.ts';
@@ -150,7 +151,7 @@ export function explainedAws(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof UsageError) return error;
   if (isRefusal(error))
     return new UsageError(
-      `AWS refused: ${error.message}.\nExpected the rights of an operator: docs/operator-guide.md#who-may-operate.`,
+      `AWS refused: ${sentence(error.message)}\nExpected the rights of an operator: docs/operator-guide.md#who-may-operate.`,
     );
   const { code } = error as { code?: string };
   if (/^E[A-Z_]+$/.test(code ?? '') || error.name === 'TimeoutError')

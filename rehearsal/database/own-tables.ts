@@ -5,6 +5,7 @@ import { Fictions, type Row } from '../../inspection/fiction.ts';
 import type { TableName } from '../../inspection/proposals.ts';
 import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { readConstraints, refusals } from '../../lambdas/adapters/postgres/preflight/canary.ts';
+import { sentence } from '../../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
@@ -142,7 +143,7 @@ async function fillTable(client: pg.Client, name: TableName, filling: Filling): 
   await client.query(`analyze ${tableSql(name)}`);
   if (refused > 0)
     say(
-      `  ${targetName(name)} refused ${refused === 20 ? 'the' : count(refused)} fictitious rows: ${reason}. A dump with data has rows of its own.`,
+      `  ${targetName(name)} refused ${refused === 20 ? 'the' : count(refused)} fictitious rows: ${sentence(reason)} A dump with data has rows of its own.`,
     );
 }
 

@@ -49,10 +49,12 @@ describe('against AWS', () => {
     );
     cloud.answers.DescribeStacks = failure(
       'AccessDenied',
-      'not authorized to perform cloudformation:DescribeStacks',
+      'not authorized to perform cloudformation:DescribeStacks.',
     );
     expect(await rollout(['status'])).toMatchObject(
-      refused(/^AWS refused: not authorized .*\nExpected the rights of an operator: docs\/operator-guide.md/),
+      refused(
+        /^AWS refused: not authorized \S+ \S+ \S+:DescribeStacks\.\nExpected the rights of an operator: docs\/operator-guide.md/,
+      ),
     );
   });
 

@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { WrongKey } from '../../../core/errors.ts';
+import { sentence } from '../../../core/gates/judgement.ts';
 import type { EncryptionKey, EncryptionKeys } from '../../aws/secrets.ts';
 import { inTransaction } from '../transaction.ts';
 
@@ -210,7 +211,7 @@ export async function retireKeys(client: Client): Promise<Retirement> {
     } catch (error) {
       const { code, message, hint } = error as { code?: string; message: string; hint?: string };
       if (code !== 'ER010') throw error;
-      kept.push({ number, reason: `${message}. ${hint}` });
+      kept.push({ number, reason: [message, ...(hint === undefined ? [] : [hint])].map(sentence).join(' ') });
     }
   }
   return { retired, kept };
