@@ -1,7 +1,7 @@
 /** What `check` has found, to be read. Pure, but for the colours, which a pipe does not get. */
 
 import { type Criterion, measuredOnScreen } from '../lambdas/core/gates/judgement.ts';
-import { textOf, visible } from '../lambdas/core/telling/text.ts';
+import { named, textOf, visible } from '../lambdas/core/telling/text.ts';
 import { pc } from '../terminal/colours.ts';
 import { mark } from '../terminal/display.ts';
 import { changesLines, forecastLines, section } from './changes-screen.ts';
@@ -9,7 +9,7 @@ import type { Checked } from './check.ts';
 
 export function checkScreen(found: Checked): string {
   const checked = textOf(found, visible);
-  const { criteria, additions, notices, forecast, tables } = checked;
+  const { criteria, additions, notices, forecast, tables, notTaken } = checked;
   const ofAll = criteria.filter(({ table }) => table === undefined);
   const open = criteria.filter(({ passed }) => passed === false).length;
   const asked = criteria.filter(({ passed }) => passed === null).length;
@@ -20,7 +20,9 @@ export function checkScreen(found: Checked): string {
     ...tables.flatMap((name) => [
       `  ${pc.bold(name)}`,
       ...criteria.filter(({ table }) => table === name).map((each) => `    ${lineOf(each)}`),
+      ...(notTaken.columns[name]?.length ? [`    not taken: ${named(notTaken.columns[name], 12)}`] : []),
     ]),
+    ...(notTaken.tables.length === 0 ? [] : [`  Tables not taken: ${named(notTaken.tables, 12)}`]),
     `  ${pc.bold('Server and session')}`,
     ...ofAll.map((each) => `    ${lineOf(each)}`),
     ...changesLines(criteria, additions, notices),

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type pg from 'pg';
 import { type GivenTables, readTables } from '../config/read.ts';
-import { proposeTable, tableNameOf } from '../inspection/proposals.ts';
+import { listTables, proposeTable, readNotTaken, tableNameOf } from '../inspection/proposals.ts';
 import { readAdditions } from '../lambdas/adapters/postgres/preflight/additions.ts';
 import { canaryProblem } from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
@@ -50,6 +50,11 @@ export interface Checked {
   readonly database: string;
   readonly login: string;
   readonly tables: readonly string[];
+  /** Columns that might hold personal data as well, by table; and tables that nobody has named. */
+  readonly notTaken: {
+    readonly columns: Readonly<Record<string, readonly string[]>>;
+    readonly tables: readonly string[];
+  };
   readonly criteria: readonly Criterion[];
   readonly additions: readonly Addition[];
   readonly notices: readonly Notice[];
@@ -142,11 +147,13 @@ export async function check(
   const notices: Notice[] = [];
   const samples = new Map<string, TableSample>();
   const found: Target[] = [];
+  const notTaken: Record<string, readonly string[]> = {};
   for (const target of targets) {
     const lines = await examineTable(client, target);
     criteria.push(...lines);
     if (!isOpen(lines)) continue;
     found.push(target);
+    notTaken[targetName(target)] = await readNotTaken(client, target);
     additions.push(...(await readAdditions(client, target)));
     notices.push(...(await readNotices(client, target)));
     criteria.push(...(await tableLines(client, target, acknowledgedTriggers, hasCanary)));
@@ -162,6 +169,12 @@ export async function check(
     database: `${connection.host}:${connection.port}, database ${connection.database}`,
     login,
     tables: targets.map(targetName),
+    notTaken: {
+      columns: notTaken,
+      tables: (await listTables(client))
+        .map(targetName)
+        .filter((name) => targets.every((target) => targetName(target) !== name)),
+    },
     criteria,
     additions,
     notices,

@@ -4,19 +4,22 @@ import path from 'node:path';
 import { checkbox, confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import type pg from 'pg';
-import { Fictions } from '../inspection/fiction.ts';
+import { Fictions, type Row } from '../inspection/fiction.ts';
 import {
   listTables,
   type Proposal,
+  proposeBlank,
   proposeTable,
+  readOthers,
   type TableName,
   tableNameOf,
 } from '../inspection/proposals.ts';
+import { canaryProblem } from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
 import { counted } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { quoted } from '../lambdas/core/telling/hints.ts';
-import { textOf, visible } from '../lambdas/core/telling/text.ts';
+import { named, textOf, visible } from '../lambdas/core/telling/text.ts';
 import { demandTerminal } from '../terminal/asking.ts';
 import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
@@ -67,30 +70,51 @@ async function run({ databaseUrl, table, output, yes }: Flags): Promise<void> {
     );
   const client = await connectToRead(connection, 'encryption-rollout init');
   try {
-    const proposals = await chosen(await propose(client, table?.map(tableNameOf)), yes === true);
+    const proposals = await chosen(
+      client,
+      await propose(client, table?.map(tableNameOf), yes !== true),
+      yes === true,
+    );
     const targets: object[] = [];
     const acknowledged = new Set<string>();
+    const unread = new Set<string>();
+    const stops: string[] = [];
     const ask = yes !== true;
     for (const { target } of proposals) {
-      for (const trigger of await toAcknowledge(client, target, ask)) acknowledged.add(trigger);
-      targets.push(settingsOf(target, await proposeCanary(client, target, ask)));
+      for (const { name, isHarmless } of await toAcknowledge(client, target, ask))
+        (isHarmless ? acknowledged : unread).add(name);
+      const canary = await proposeCanary(client, target, ask);
+      targets.push(settingsOf(target, canary));
+      const problem = await canaryProblem(client, { ...target, canary });
+      if (problem !== '') stops.push(`The canary of ${targetName(target)}: ${problem}.`);
     }
+    if (unread.size > 0)
+      stops.push(
+        `Triggers that nobody has read: ${[...unread].join(', ')}. Read them; where they are harmless: "acknowledgedTriggers": ${JSON.stringify([...acknowledged, ...unread])}`,
+      );
     const configuration = {
       $schema: path.relative(path.dirname(path.resolve(output)), fileOf('config/schema.json')),
       targets,
       ...(acknowledged.size === 0 ? {} : { acknowledgedTriggers: [...acknowledged] }),
     };
     writeFileSync(output, `${JSON.stringify(configuration, null, 2)}\n`, { flag: 'wx' });
-    tell(nextSteps(output));
+    tell(nextSteps(output, stops.map(visible)));
   } finally {
     await client.end();
   }
 }
 
-function nextSteps(output: string): string {
+function nextSteps(output: string, stops: readonly string[]): string {
   const rehearse = (file: string) => `  npm start -- --config ${quoted(file)} --load DUMP.sql`;
   return [
-    `\nWrote ${output}. Read it, then:`,
+    `\nWrote ${output}.`,
+    ...(stops.length === 0
+      ? ['Read it, then:']
+      : [
+          'As it is, a rollout, or its rehearsal, ends at once in NO_GO:',
+          ...stops.map((stop) => `  ${stop}`),
+          'Mend that, then:',
+        ]),
     `  npm run rollout -- check --database-url URL --config ${quoted(output)}`,
     ...(isCheckout()
       ? [rehearse(output)]
@@ -100,19 +124,32 @@ function nextSteps(output: string): string {
 }
 
 /** @throws UsageError when there is nothing to propose */
-async function propose(client: pg.Client, names: readonly TableName[] | undefined): Promise<Proposal[]> {
+async function propose(
+  client: pg.Client,
+  names: readonly TableName[] | undefined,
+  ask: boolean,
+): Promise<Proposal[]> {
   const found = await listTables(client);
+  const others: TableName[] = [];
   const proposals: Proposal[] = [];
   for (const name of names ?? found) {
-    const proposal = await proposeTable(client, name);
+    const blank = names !== undefined && ask ? await proposeBlank(client, name) : undefined;
+    const proposal = (await proposeTable(client, name)) ?? blank;
     if (proposal !== undefined) proposals.push(proposal);
-    else if (names !== undefined)
+    else if (names === undefined) others.push(name);
+    else
       throw new UsageError(
         found.some((each) => targetName(each) === targetName(name))
           ? `Found no column of ${targetName(name)} that looks like personal data and can be encrypted. Describe it by hand: docs/configuration.md; check --table ${targetName(name)} --columns … says what fits.`
           : `Found no table ${targetName(name)}, expected one of ${found.map(targetName).join(', ') || '(there is none)'}.`,
       );
   }
+  if (ask && others.length > 0)
+    for (const name of await further(others)) {
+      const proposal = await proposeBlank(client, name);
+      if (proposal !== undefined) proposals.push(proposal);
+    }
+  else if (others.length > 0) tell(`Tables not taken: ${named(others.map(targetName).map(visible), 12)}`);
   if (proposals.length === 0)
     throw new UsageError(
       `Found no column whose name or comment speaks of personal data, in ${counted(found.length, 'table')}. Name one: --table schema.table; or describe it by hand: docs/configuration.md.`,
@@ -120,8 +157,19 @@ async function propose(client: pg.Client, names: readonly TableName[] | undefine
   return proposals;
 }
 
+/** Tables whose columns' names tell nothing: who knows better takes them. */
+function further(tables: readonly TableName[]): Promise<TableName[]> {
+  return checkbox(
+    {
+      message: 'No column of these tables looks like personal data. Tables to take all the same',
+      choices: tables.map((value) => ({ value, name: visible(targetName(value)) })),
+    },
+    { output: process.stderr },
+  );
+}
+
 /** The tables and columns that the person takes. */
-async function chosen(proposals: readonly Proposal[], yes: boolean): Promise<Proposal[]> {
+async function chosen(client: pg.Client, proposals: readonly Proposal[], yes: boolean): Promise<Proposal[]> {
   const taken: Proposal[] = [];
   for (const proposal of proposals) {
     const { target, leftOut, obstacles } = textOf(proposal, visible);
@@ -133,15 +181,20 @@ async function chosen(proposals: readonly Proposal[], yes: boolean): Promise<Pro
       `\n${targetName(target)}: key ${target.key.join(', ')}, created at ${target.createdAt ?? '(no column tells)'}`,
     );
     for (const { name, why } of leftOut) tell(`  ${name} looks like personal data, and is left out: ${why}`);
+    const others = await readOthers(client, proposal.target);
     if (yes) {
       tell(`  ${target.columns.join(', ')}`);
+      if (others.length > 0) tell(`  not taken: ${visible(named(others, 12))}`);
       taken.push(proposal);
       continue;
     }
     const columns = await checkbox(
       {
         message: `Columns of ${targetName(target)} to encrypt (none: leave the table out)`,
-        choices: proposal.target.columns.map((value) => ({ value, name: visible(value), checked: true })),
+        choices: [
+          ...proposal.target.columns.map((value) => ({ value, name: visible(value), checked: true })),
+          ...others.map((value) => ({ value, name: visible(value), checked: false })),
+        ],
       },
       { output: process.stderr },
     );
@@ -152,24 +205,28 @@ async function chosen(proposals: readonly Proposal[], yes: boolean): Promise<Pro
 }
 
 /** Triggers that batches fire: a person says that this is harmless. */
-async function toAcknowledge(client: pg.Client, target: Target, ask: boolean): Promise<string[]> {
-  const acknowledged: string[] = [];
+async function toAcknowledge(
+  client: pg.Client,
+  target: Target,
+  ask: boolean,
+): Promise<{ readonly name: string; readonly isHarmless: boolean }[]> {
+  const read: { name: string; isHarmless: boolean }[] = [];
   for (const { name, firedByBatches } of await readOtherTriggers(client, target)) {
     const does = firedByBatches ? 'is fired by every batch' : 'may change a row after it was encrypted';
     const question = `Trigger ${visible(name)} of ${targetName(target)} ${does}.`;
     if (!ask) tell(`  ${question} It has to be read and acknowledged: acknowledgedTriggers.`);
-    else if (
-      await confirm(
+    const isHarmless =
+      ask &&
+      (await confirm(
         { message: `${question} Has somebody read it, and is that harmless?`, default: false },
         { output: process.stderr },
-      )
-    )
-      acknowledged.push(name);
+      ));
+    read.push({ name, isHarmless });
   }
-  return acknowledged;
+  return read;
 }
 
-async function proposeCanary(client: pg.Client, target: Target, ask: boolean): Promise<object> {
+async function proposeCanary(client: pg.Client, target: Target, ask: boolean): Promise<Row> {
   const fictions = await Fictions.of(client, target, target.columns);
   let { row, problems } = await fictions.row(canaryNumber, target.columns, false);
   if (problems.some((problem) => problem.endsWith('that it refers to is needed'))) {
@@ -189,7 +246,7 @@ async function proposeCanary(client: pg.Client, target: Target, ask: boolean): P
 }
 
 /** As people write it: what is a default is left out. */
-function settingsOf(target: Target, canary: object): object {
+function settingsOf(target: Target, canary: Row): object {
   const { schema, table, key, columns, createdAt, trigger, suffix, ivColumn } = target;
   return {
     schema,

@@ -94,6 +94,52 @@ export async function proposeTable(
   return left.length === 0 ? undefined : { target: targetOf(left), leftOut, obstacles };
 }
 
+/**
+ * Columns that are not taken and might hold personal data by their type: texts, documents, addresses, dates and what is made of
+ * them. Not the key, which cannot be, nor the time of creation.
+ */
+export async function readNotTaken(
+  client: pg.ClientBase,
+  target: Pick<Target, 'schema' | 'table' | 'key' | 'columns' | 'createdAt'>,
+): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `select a.attname::text as name
+     from pg_attribute as a join pg_type as t on t.oid = a.atttypid
+     left join pg_type as b on b.oid = t.typbasetype
+     where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+       and a.attname <> all ($2::text[])
+       and (t.typcategory in ('S', 'I', 'A', 'C') or coalesce(b.typname, t.typname) in ('json', 'jsonb', 'xml', 'hstore', 'date'))
+     order by a.attnum`,
+    [tableSql(target), [...target.key, ...target.columns, target.createdAt ?? '']],
+  );
+  return rows.map(({ name }) => name);
+}
+
+/** Such columns, as far as they can be encrypted. */
+export async function readOthers(client: pg.ClientBase, target: Target): Promise<string[]> {
+  const names = await readNotTaken(client, target);
+  if (names.length === 0) return [];
+  const lines = await examineTable(client, { ...target, columns: names });
+  const isFine = (column: string) =>
+    !lines.some(
+      ({ name, passed }) =>
+        passed === false && (name === `Column ${column}` || name === `Column ${column}${target.suffix}`),
+    );
+  return names.filter(isFine);
+}
+
+/** Of a table whose columns' names tell nothing: a person names the columns. */
+export async function proposeBlank(client: pg.ClientBase, name: TableName): Promise<Proposal | undefined> {
+  const known = (await readColumns(client, name)).map((column) => column.name);
+  const proposal = await proposeTable(client, name, known);
+  if (proposal === undefined || known.length === 0) return undefined;
+  const target = { ...proposal.target, columns: [] };
+  const obstacles = (await examineTable(client, proposal.target))
+    .filter((line) => line.passed === false && !line.name.startsWith('Column '))
+    .map((line) => `${line.name}: ${measuredOnScreen(line)}`);
+  return { target, leftOut: [], obstacles };
+}
+
 type TableColumn = Column & { readonly isTime: boolean; readonly default: string | null };
 
 async function readColumns(client: pg.ClientBase, name: TableName): Promise<TableColumn[]> {

@@ -7,7 +7,7 @@ import { vi } from 'vitest';
 import { runCommand } from '../../cli/program.ts';
 
 /** What somebody types once the question is there; without it there is no terminal. */
-interface Terminal {
+export interface Terminal {
   readonly question: RegExp;
   readonly keys: string;
 }
@@ -19,7 +19,7 @@ interface Terminal {
 export async function rollout(
   args: readonly string[],
   environment: Record<string, string | undefined> = {},
-  terminal?: Terminal,
+  terminal?: Terminal | readonly Terminal[],
 ) {
   const said = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
@@ -45,10 +45,10 @@ export async function rollout(
   vi.spyOn(process, 'stdin', 'get').mockReturnValue(keyboard as unknown as typeof process.stdin);
   try {
     const ending = runCommand(args);
-    if (terminal !== undefined) {
-      const asked = () => terminal.question.test(stripVTControlCharacters(said.stderr));
+    for (const { question, keys } of [terminal ?? []].flat()) {
+      const asked = () => question.test(stripVTControlCharacters(said.stderr));
       await vi.waitUntil(asked, { timeout: 120_000 });
-      keyboard.write(terminal.keys);
+      keyboard.write(keys);
     }
     return { code: await ending, ...said };
   } finally {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { personalColumns } from '../../inspection/personal.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { rollout } from './cloud.ts';
+import { rollout, type Terminal } from './cloud.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -29,7 +29,7 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => database.drop());
 
-const init = (output: string, options: string[], terminal?: { question: RegExp; keys: string }) =>
+const init = (output: string, options: string[], terminal?: readonly Terminal[]) =>
   rollout(['init', '--database-url', database.url, '--output', output, ...options], {}, terminal);
 const file = () => path.join(mkdtempSync(path.join(tmpdir(), 'init-')), 'rollout.json');
 
@@ -41,6 +41,8 @@ describe('init', () => {
     expect(stderr).toContain('public.drafts is left out, since it does not fit. Key column id: not found');
     expect(stderr).not.toContain('not complete');
     expect(stderr).toContain('Trigger touch of public.clients is fired by every batch');
+    expect(stderr).toContain('Tables not taken: public.cities, public.events');
+    expect(stderr).toContain('  not taken: starts, ends, kind, settings, tags');
     const configuration = JSON.parse(readFileSync(output, 'utf8'));
     expect(configuration).toEqual({
       $schema: path.relative(path.dirname(output), path.resolve('config/schema.json')),
@@ -67,6 +69,34 @@ describe('init', () => {
     await database.client.query('rollback');
     const checked = await rollout(['check', '--database-url', database.url, '--config', output]);
     expect(checked).toMatchObject({ code: 0, stdout: expect.stringContaining('It fits.') });
+  });
+
+  test('lets columns and tables be added, and says which answers end in a NO_GO', async () => {
+    const output = file();
+    const { code, stderr } = await init(
+      output,
+      [],
+      [
+        { question: /Tables to take all the same/, keys: '\u001b[B \r' },
+        { question: /Columns of public.clients to encrypt.*\n.*full_name/, keys: '\u001b[A \r' },
+        { question: /Columns of public.events to encrypt.*\n.*name/, keys: ' \r' },
+        { question: /Has somebody read it/, keys: '\r' },
+        { question: /May their keys be read/, keys: 'n\r' },
+      ],
+    );
+    expect(code, stderr).toBe(0);
+    const end = stderr.slice(stderr.indexOf('Wrote ')).replaceAll(/\s+/g, ' ');
+    expect(end).toContain(
+      'ends at once in NO_GO: The canary of public.clients: "clients_city_fkey" finds no parent of it: insert one for the canary alone, once. Triggers that nobody has read: touch. Read them; where they are harmless: "acknowledgedTriggers": ["touch"]',
+    );
+    expect(JSON.parse(readFileSync(output, 'utf8')).targets).toEqual([
+      expect.objectContaining({ table: 'clients', columns: ['full_name', 'email', 'postal_code', 'tags'] }),
+      expect.objectContaining({ table: 'events', columns: ['name'] }),
+    ]);
+    const checked = await rollout(['check', '--database-url', database.url, '--config', output]);
+    expect(checked.stdout).toContain('"clients_city_fkey" finds no parent of it');
+    expect(checked.stdout).toContain('    not taken: starts, ends, kind, settings');
+    expect(checked.stdout).toContain('  Tables not taken: public.cities, public.drafts');
   });
 
   test('without a terminal and without --yes it asks nobody and writes nothing; nor over a file', async () => {
@@ -103,6 +133,25 @@ test.each([
   ['dob', 'date', 'birth'],
   ['home_address', 'jsonb', 'address'],
   ['last_login_ip', 'inet', 'ip'],
+  ['Holder E-Mail', 'citext', 'email'],
+  ['E-Mail Address', 'text', 'email'],
+  ['eMail', 'text', 'email'],
+  ['useremail', 'text', 'email'],
+  ['Holder Name', 'text', 'name'],
+  ['caller_name', 'text', 'name'],
+  ['ownerName', 'text', 'name'],
+  ['contact_name', 'text', 'name'],
+  ['phone_name', 'text', 'phone'],
+  ['Holder Tax ID', 'character varying', 'identity'],
+  ['tax_id', 'text', 'identity'],
+  ['tax_id', 'integer', undefined],
+  ['tax_id_type', 'text', undefined],
+  ['vat number', 'text', 'identity'],
+  ['medical_notes', 'text', 'trait'],
+  ['chip_number', 'character', undefined],
+  ['contact', 'jsonb', undefined],
+  ['owner_id', 'bigint', undefined],
+  ['file_name', 'text', undefined],
   ['name', 'text', undefined],
   ['product_name', 'text', undefined],
 ])('a column %s of type %s is %s', (name, type, kind) => {
@@ -115,6 +164,7 @@ test('a plain name counts beside stronger signs, and a comment is one', () => {
     'name',
     'email',
   ]);
+  expect(personalColumns([column('contact'), column('email')])).toHaveLength(2);
   expect(personalColumns([column('memo', 'PII: what the customer said')]).map(({ name }) => name)).toEqual([
     'memo',
   ]);
