@@ -49,7 +49,7 @@ async function begin() {
   run = await world.prepare(`execution-${executions}`);
 }
 const failing = (criteria: readonly Criterion[]) =>
-  criteria.filter(({ passed }) => !passed).map(({ expected, measured }) => `${measured}: ${expected}`);
+  criteria.filter(({ passed }) => !passed).map(({ measured, advice }) => `${measured}: ${advice}`);
 
 interface Place {
   /** Before anything is broken. */

@@ -131,7 +131,9 @@ const everywhere: Readonly<Record<string, string>> = {
       gate: 'Daily check',
       verdict: 'NO_GO',
       reason: attack,
-      criteria: [{ name: attack, table: attack, expected: attack, measured: attack, passed: false }],
+      criteria: [
+        { name: attack, table: attack, expected: attack, measured: attack, passed: false, advice: attack },
+      ],
     },
     {
       now: new Date(0),
@@ -161,7 +163,12 @@ const everywhere: Readonly<Record<string, string>> = {
     gates: report.gates.map((gate) => ({
       ...gate,
       reason: attack,
-      criteria: gate.criteria.map((each) => ({ ...each, measured: attack, expected: attack })),
+      criteria: gate.criteria.map((each) => ({
+        ...each,
+        measured: attack,
+        expected: attack,
+        advice: attack,
+      })),
     })),
   }),
 };
