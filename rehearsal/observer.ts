@@ -14,6 +14,7 @@ import { waitOf } from '../lambdas/core/pressure/throttle.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { count, type Display } from '../terminal/display.ts';
 import type { Fault } from './faults.ts';
+import { asHere } from './here.ts';
 import type { Listener, StateMachines } from './machines/state-machines.ts';
 
 /** What the subscribers of a topic receive. */
@@ -169,9 +170,7 @@ export class Observer implements Listener {
   notified(subject: string, message: string, topic: string): void {
     this.messages.push({ topic, subject, message });
     this.display.endProgress();
-    // Answered here, not on AWS.
-    const here = message.replaceAll(/npm run rollout -- (?:decide|status)\b[^\n)]*/g, '$& --rehearsal');
-    this.display.notification(subject, here);
+    this.display.notification(subject, asHere(message));
   }
 
   waited(): void {}

@@ -1,6 +1,7 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
 import { counted } from '../lambdas/core/gates/judgement.ts';
 import { percentage } from '../lambdas/core/plan/progress.ts';
+import { quoted } from '../lambdas/core/telling/hints.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { clock, count, type Display } from '../terminal/display.ts';
 import type { PlaintextChange, RehearsedTable } from './database/sample-tables.ts';
@@ -65,16 +66,13 @@ function whatNext(options: Options): string[] {
   ];
 }
 
-/** What to do about a stop. The message that was shown names commands that ask AWS. */
+/** What to do about a stop. */
 function goOn({ rollback }: Report, { options, resumable }: Surroundings): string[] {
   return [
-    ...(rollback === null
-      ? []
-      : [`The notification is the one that AWS sends: its commands work there. ${whereReport(options)}`]),
-    ...(options.config === undefined || rollback !== null
-      ? []
-      : ['Mend what was found, in the configuration or the database, then type the same command again.']),
-    ...(resumable ? [`To resume where it stopped: ${resumeCommand(options)}`] : []),
+    whereReport(options),
+    options.config === undefined || rollback !== null
+      ? howToGoOn(options, resumable)
+      : 'Mend what was found, in the configuration or the database, then type the same command again.',
   ];
 }
 
@@ -82,9 +80,19 @@ function whereReport({ json }: Options): string {
   return json === undefined ? 'Add --json <file> to keep the report.' : `The report is in ${json}.`;
 }
 
+/** What becomes of a rehearsal that was stopped. */
+export function howToGoOn(options: Options, resumable: boolean): string {
+  if (resumable) return `To resume: ${resumeCommand(options)}`;
+  return options.load === undefined
+    ? 'This rehearsal was in a temporary directory, and is removed.'
+    : 'Its database is removed: with --load a rehearsal begins anew each time.';
+}
+
 /** What to type to go on with this rehearsal. */
-export function resumeCommand({ databaseUrl }: Options): string {
-  return databaseUrl === undefined ? 'npm start' : 'npm start -- --database-url …';
+export function resumeCommand({ databaseUrl, config }: Options): string {
+  return databaseUrl === undefined
+    ? 'npm start'
+    : `npm start --${config === undefined ? '' : ` --config ${quoted(config)}`} --database-url …`;
 }
 
 function completion({ rows, tables, triggerEnabled }: Report): Row[] {

@@ -30,13 +30,14 @@ import { keepPlaintext, prepareTables, type RehearsedTable } from './database/sa
 import { samples } from './database/samples.ts';
 import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
+import { asHere } from './here.ts';
 import { executionLives, holdExecution } from './liveness.ts';
 import { Functions } from './machines/functions.ts';
 import { executionArn, StateMachines } from './machines/state-machines.ts';
 import { Observer } from './observer.ts';
 import { Operation } from './operation.ts';
 import { defaultOwnRows, defaultRows, type Options } from './options.ts';
-import { resumeCommand, showOutcome } from './outcome.ts';
+import { howToGoOn, resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
 import { keptKey, keyFileFor, takeAddress, takeWorkplace } from './workplace.ts';
@@ -81,11 +82,7 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
   } finally {
     display.endProgress();
     if (interruption.signal.aborted)
-      display.problem(
-        place?.resumable === false
-          ? 'Stopped. This rehearsal was in a temporary directory, and is removed.'
-          : `Stopped. To resume: ${resumeCommand(options)}`,
-      );
+      display.problem(`Stopped. ${howToGoOn(options, place?.resumable !== false)}`);
     for (const cleanup of cleanups.reverse()) {
       try {
         await cleanup();
@@ -232,11 +229,13 @@ async function run(
     await admin.query('select').catch(() => {
       throw new UsageError(
         `The connection to PostgreSQL at ${connection.host}:${connection.port} was lost in the middle of the rollout.\n` +
-          `Nothing is lost with it: once the server runs, resume: ${resumeCommand(options)}`,
+          (place.resumable
+            ? `Nothing is lost with it: once the server runs, resume: ${resumeCommand(options)}`
+            : howToGoOn(options, false)),
       );
     });
     throw new UsageError(
-      `The rollout could not be carried out: ${explainReason({ Error: ending.error, Cause: ending.cause })}\n` +
+      `The rollout could not be carried out: ${asHere(explainReason({ Error: ending.error, Cause: ending.cause }))}\n` +
         `What the functions said is in ${handlerLog}.`,
     );
   }

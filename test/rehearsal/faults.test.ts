@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { faults } from '../../rehearsal/faults.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import { missingIn } from '../support/page.ts';
+import { unfit } from '../support/rehearsed.ts';
 import { Bench } from './process.ts';
 
 /** Where each fault must stop the rollout: the phase, the criterion that the reason begins with or names, and the runbook's heading. */
@@ -97,7 +98,9 @@ it.each(Object.entries(stops))(
     );
     expect(stopped.output).toContain(`✉ ${page?.subject}`);
     expect(received('Tomorrow')).toEqual([]);
-    expect(stopped.output).toMatch(/its commands work there\. The report is in .*\nTo resume .*: npm start/);
+    expect(unfit(stopped.output)).toEqual([]);
+    expect(stopped.output).toContain(`find the cause (docs/runbook.md#${heading.toLowerCase()}).`);
+    expect(stopped.output).toMatch(/\nThe report is in .*\nTo resume: npm start -- --database-url …\n/);
     expect(report.phases).toHaveLength(phases);
     expect(report.phases.map(({ verdict }) => verdict)).toEqual([...Array(phases - 1).fill('GO'), 'NO_GO']);
     expect(report.phases.at(-1)?.criteria.some(({ passed }) => passed === false)).toBe(true);
