@@ -145,7 +145,7 @@ export class StateMachines {
     }
   }
 
-  /** Ends every running execution as StopExecution would. Functions in flight are the caller's to stop. */
+  /** Ends every running execution as StopExecution would. Functions in flight are the caller's to stop: nobody hears how they end. */
   abort(): void {
     this.stopped = true;
     this.abortRunning();
@@ -210,9 +210,13 @@ export class StateMachines {
     }
   }
 
+  private get listener(): Listener {
+    return this.stopped ? silent : this.machines.listener;
+  }
+
   private wait(state: string, seconds: number): void {
     this.waitedSeconds += seconds;
-    this.machines.listener.waited(state, seconds);
+    this.listener.waited(state, seconds);
   }
 
   /** What each task state does, by state name. */
@@ -245,7 +249,7 @@ export class StateMachines {
             Message,
             TopicArn,
           } = input as { Subject?: string; Message: unknown; TopicArn: string };
-          this.machines.listener.notified(
+          this.listener.notified(
             Subject,
             typeof Message === 'string' ? Message : JSON.stringify(Message, null, 2),
             TopicArn.split(':').at(-1) ?? '',
@@ -262,14 +266,13 @@ export class StateMachines {
   }
 
   private async invoke(name: string, input: unknown): Promise<unknown> {
-    const { listener } = this.machines;
-    await listener.beforeFunction(name, input);
+    await this.listener.beforeFunction(name, input);
     try {
       const result = await this.machines.invoke(name, input);
-      listener.afterFunction(name, input, result);
+      this.listener.afterFunction(name, input, result);
       return result;
     } catch (error) {
-      listener.functionFailed(name, input, error as Error);
+      this.listener.functionFailed(name, input, error as Error);
       throw error;
     }
   }

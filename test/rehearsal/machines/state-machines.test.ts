@@ -310,4 +310,20 @@ describe('state machines', () => {
     expect(await ending).toMatchObject({ status: 'ABORTED' });
     expect(await runner.execute('Parent', 'two', {})).toMatchObject({ status: 'ABORTED' });
   });
+
+  it('tells of no function that ended because everything was aborted', async () => {
+    let end: (error: Error) => void = () => undefined;
+    const { runner, notes } = machines(
+      { Parent: { StartAt: 'Work', States: { Work: { Type: 'Task', Resource: lambda('Work'), End: true } } } },
+      () =>
+        new Promise((_, reject) => {
+          end = reject;
+          queueMicrotask(() => runner.abort());
+        }),
+    );
+    expect(await runner.execute('Parent', 'one', {})).toMatchObject({ status: 'ABORTED' });
+    end(new InvocationError('Runtime.ExitError', 'the function exited with code 1'));
+    await new Promise(setImmediate);
+    expect(notes).toEqual(['before Work']);
+  });
 });
