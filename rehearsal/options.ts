@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { defaultPlan } from '../lambdas/core/plan/plan.ts';
+import { duration } from '../lambdas/core/telling/time.ts';
 import { connectionOf, UsageError } from '../terminal/connection.ts';
 import { count } from '../terminal/display.ts';
 import { commandOutput } from '../terminal/telling.ts';
@@ -38,6 +39,8 @@ const maxRows = 10_000_000;
 export const defaultRows = 10_000;
 /** Of a table of the user's own: each is tried against its constraints. */
 export const defaultOwnRows = 1_000;
+/** That a question waits here: a person answers, or nobody is there. */
+export const answerMinutes = 10;
 
 function parseRows(text: string): number {
   const rows = Number(text.replaceAll(/[_,]/g, ''));
@@ -91,7 +94,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     .addOption(
       new Option(
         '--rows <n>',
-        `rows to seed into the empty tables, together (default: ${count(defaultRows)}, or as before when it resumes)`,
+        `rows to seed into the empty tables, together (default: ${count(defaultRows)}, or as before when it resumes); with --load into each (default: ${count(defaultOwnRows)})`,
       ).argParser(parseRows),
     )
     .addOption(
@@ -133,7 +136,7 @@ ${Object.entries(faults)
   .join('\n')}
 
 It is operated as a deployment is, from another window: npm run rollout -- status --rehearsal; likewise pause, resume, tune,
-decide, abort and report. A question waits ten minutes for an answer.
+decide, abort and report. A question waits ${duration(answerMinutes, 'min')} for an answer; on AWS it may be hours.
 
 Exit codes: 0 the rollout is complete, 2 it was stopped, 1 the program failed or was used wrongly.`,
     )

@@ -31,12 +31,13 @@ import { samples } from './database/samples.ts';
 import { Traffic } from './database/traffic.ts';
 import { faults } from './faults.ts';
 import { asHere } from './here.ts';
+import { introduction } from './introduction.ts';
 import { executionLives, holdExecution } from './liveness.ts';
 import { Functions } from './machines/functions.ts';
 import { executionArn, StateMachines } from './machines/state-machines.ts';
 import { Observer } from './observer.ts';
 import { Operation } from './operation.ts';
-import { defaultOwnRows, defaultRows, type Options } from './options.ts';
+import { answerMinutes, defaultOwnRows, defaultRows, type Options } from './options.ts';
 import { howToGoOn, resumeCommand, showOutcome } from './outcome.ts';
 import { buildReport, findUnfinishedRun } from './report.ts';
 import { type Rollout, synthesize } from './synthesis.ts';
@@ -45,8 +46,6 @@ import { keptKey, keyFileFor, takeAddress, takeWorkplace } from './workplace.ts'
 const machine = 'EncryptionRollout';
 /** Normal for a database at work. */
 const calmCpuPercent = 31;
-/** A person answers, or nobody is there: what the plan gives them, but not for days. */
-const answerMs = 10 * 60_000;
 /** Time to type a command. */
 const slowWaitMs = 1_000;
 const handlerLog = path.resolve('.rehearsal', 'functions.log');
@@ -135,7 +134,7 @@ async function run(
   cleanups.push(() => admin.end());
   const tables = await tablesOf(admin, place, options, display);
   if (tables === undefined) return 0;
-  for (const table of tables) introduce(table, options, display);
+  for (const line of introduction(tables, options)) display.line(line);
   const fresh = tables.every((table) => table.fresh);
   const unfinished = fresh ? undefined : await findUnfinishedRun(admin);
   if (unfinished) display.line(unfinished);
@@ -191,7 +190,7 @@ async function run(
     definitions: new Map(Object.entries(rollout.machines)),
     invoke: (functionName, input) => functions.invoke(functionName, input),
     listener: observer,
-    answerMs,
+    answerMs: answerMinutes * 60_000,
     ...(options.slowly ? { waitMs: slowWaitMs } : {}),
   });
   observer.machines = machines;
@@ -348,21 +347,6 @@ function agreedTo({ yes }: Options, connection: Connection, does: string): Promi
     { yes },
     `This writes to ${placeOf(connection)}: it installs the engine (schema encryption_rollout, functions in schema public) and ${does}.`,
   );
-}
-
-function introduce(table: RehearsedTable, options: Options, display: Display): void {
-  const { rows, databaseUrl, config } = options;
-  const found = `${targetName(table.target)}: ${count(table.rows)} rows, ${count(table.rowsWithPii)} with personal data`;
-  if (table.fresh) display.line(`${found}, all of them fictitious.`);
-  else if (config !== undefined && table.live !== null) display.line(`${found}, as they were loaded.`);
-  else if (table.live !== null)
-    display.line(
-      `${found}, seeded by an earlier rehearsal${databaseUrl === undefined || rows === undefined || table.rows === rows ? '' : ' (--rows does not apply)'}.`,
-    );
-  else
-    display.line(
-      `${found}. They are not of the rehearsal's making, so live traffic is left out; --rows does not apply.`,
-    );
 }
 
 function worldOf(

@@ -8,6 +8,7 @@ import type { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
 import type { Settings, Target } from '../lambdas/core/plan/settings.ts';
 import { customerAlarm } from './faults.ts';
 import type { FunctionDefinition } from './machines/functions.ts';
+import { answerMinutes } from './options.ts';
 
 export interface Rollout {
   /** Definitions by name. */
@@ -69,7 +70,8 @@ export async function synthesize(
       targets,
       acknowledgedTriggers,
       approvals,
-      plan: { ...onThisMachine, ...plan },
+      // Whatever is configured: pages and screens say how long it really waits.
+      plan: { ...onThisMachine, ...plan, holdMinutes: answerMinutes },
       attestations: Object.fromEntries(Object.keys(attestations).map((name) => [name, 'the rehearsal'])),
     },
     'the rehearsal',

@@ -78,6 +78,13 @@ it('is operated as a deployment is: approvals, a pause, another pace, a question
     ),
   );
 
+  // The page, the status and the help agree how long it waits.
+  const [, until = ''] = /it can wait until (\S+ \S+) UTC/.exec(rehearsal.output) ?? [];
+  const minutesLeft = (Date.parse(`${until}Z`) - Date.now()) / 60_000;
+  expect(minutesLeft).toBeGreaterThan(5);
+  expect(minutesLeft).toBeLessThanOrEqual(10);
+  expect(status).toMatch(/A person is asked, for (?:10 min|\d min(?: \d+ s)?) more; /);
+
   await isNotCutOff(approval);
 
   expect(await operate('pause', '--reason', 'a sale', '--yes')).toContain('a sale');

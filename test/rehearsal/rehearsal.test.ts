@@ -354,4 +354,9 @@ it('explains itself', async () => {
   for (const option of ['--rows', '--database-url', '--fault', '--json', 'wrong-key', 'Exit codes']) {
     expect(help.output).toContain(option);
   }
+  const text = help.output.replaceAll(/\s+/g, ' ');
+  expect(text).toContain(
+    'together (default: 10,000, or as before when it resumes); with --load into each (default: 1,000)',
+  );
+  expect(text).toContain('A question waits 10 min for an answer');
 });

@@ -314,7 +314,9 @@ describe('state machines', () => {
   it('tells of no function that ended because everything was aborted', async () => {
     let end: (error: Error) => void = () => undefined;
     const { runner, notes } = machines(
-      { Parent: { StartAt: 'Work', States: { Work: { Type: 'Task', Resource: lambda('Work'), End: true } } } },
+      {
+        Parent: { StartAt: 'Work', States: { Work: { Type: 'Task', Resource: lambda('Work'), End: true } } },
+      },
       () =>
         new Promise((_, reject) => {
           end = reject;
