@@ -1,7 +1,7 @@
 /** `init`: a configuration for the tables of a database, proposed from its catalogs. */
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { checkbox, confirm } from '@inquirer/prompts';
+import { checkbox } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import type pg from 'pg';
 import { Fictions, type Row } from '../inspection/fiction.ts';
@@ -20,7 +20,7 @@ import { counted } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { quoted } from '../lambdas/core/telling/hints.ts';
 import { named, textOf, visible } from '../lambdas/core/telling/text.ts';
-import { demandTerminal } from '../terminal/asking.ts';
+import { confirmed, demandTerminal, inPrompt } from '../terminal/asking.ts';
 import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
 import { collect } from './aws/command.ts';
@@ -161,7 +161,7 @@ async function propose(
 function further(tables: readonly TableName[]): Promise<TableName[]> {
   return checkbox(
     {
-      message: 'No column of these tables looks like personal data. Tables to take all the same',
+      message: inPrompt('No column of these tables looks like personal data. Tables to take all the same'),
       choices: tables.map((value) => ({ value, name: visible(targetName(value)) })),
     },
     { output: process.stderr },
@@ -190,7 +190,7 @@ async function chosen(client: pg.Client, proposals: readonly Proposal[], yes: bo
     }
     const columns = await checkbox(
       {
-        message: `Columns of ${targetName(target)} to encrypt (none: leave the table out)`,
+        message: inPrompt(`Columns of ${targetName(target)} to encrypt (none: leave the table out)`),
         choices: [
           ...proposal.target.columns.map((value) => ({ value, name: visible(value), checked: true })),
           ...others.map((value) => ({ value, name: visible(value), checked: false })),
@@ -216,11 +216,7 @@ async function toAcknowledge(
     const question = `Trigger ${visible(name)} of ${targetName(target)} ${does}.`;
     if (!ask) tell(`  ${question} It has to be read and acknowledged: acknowledgedTriggers.`);
     const isHarmless =
-      ask &&
-      (await confirm(
-        { message: `${question} Has somebody read it, and is that harmless?`, default: false },
-        { output: process.stderr },
-      ));
+      ask && (await confirmed(`${question} Has somebody read it, and is that harmless?`, false));
     read.push({ name, isHarmless });
   }
   return read;
@@ -232,12 +228,9 @@ async function proposeCanary(client: pg.Client, target: Target, ask: boolean): P
   if (problems.some((problem) => problem.endsWith('that it refers to is needed'))) {
     const look =
       !ask ||
-      (await confirm(
-        {
-          message: `The canary of ${targetName(target)} must refer to other rows. May their keys be read?`,
-          default: true,
-        },
-        { output: process.stderr },
+      (await confirmed(
+        `The canary of ${targetName(target)} must refer to other rows. May their keys be read?`,
+        true,
       ));
     if (look) ({ row, problems } = await fictions.row(canaryNumber, target.columns, true));
   }

@@ -1,7 +1,6 @@
 /** `rotate-key`: a new key for a database whose keys are kept in a file. With AWS the state machine does it. */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { confirm } from '@inquirer/prompts';
 import { type Command, InvalidArgumentError } from 'commander';
 import type pg from 'pg';
 import type { EncryptionKeys } from '../lambdas/adapters/aws/secrets.ts';
@@ -22,7 +21,7 @@ import { politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { inTransaction } from '../lambdas/adapters/postgres/transaction.ts';
 import { keyCheckValue } from '../lambdas/core/encryption/aead.ts';
 import { counted, number } from '../lambdas/core/gates/judgement.ts';
-import { demandTerminal } from '../terminal/asking.ts';
+import { confirmed, demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { say } from '../terminal/telling.ts';
 import { verify } from '../verifier/verify.ts';
@@ -131,10 +130,7 @@ async function usableKeys(client: pg.Client): Promise<[number, ...number[]]> {
 async function agreed(number: number, resuming: boolean, place: string): Promise<boolean> {
   const what = resuming ? `Go on with the rotation to key ${number}` : `Make a new key ${number}`;
   demandTerminal(`${what} in ${place}? Every row is written once, also those not yet encrypted.`, '--yes');
-  return confirm({
-    message: `${what} in ${place}, and write every row once, also those not yet encrypted?`,
-    default: true,
-  });
+  return confirmed(`${what} in ${place}, and write every row once, also those not yet encrypted?`, true);
 }
 
 /** The file has it before the database. */

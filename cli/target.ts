@@ -1,11 +1,10 @@
 /** What people do to a registered table when the application's schema, or their mind, has changed. */
-import { confirm } from '@inquirer/prompts';
 import type { Command } from 'commander';
 import type pg from 'pg';
 import { isInstalled, readDrift } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { politely } from '../lambdas/adapters/postgres/migrations.ts';
 import { driftInWords } from '../lambdas/core/preflight/drift.ts';
-import { demandTerminal } from '../terminal/asking.ts';
+import { confirmed, demandTerminal } from '../terminal/asking.ts';
 import { connect, connectionOf, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { say } from '../terminal/telling.ts';
 
@@ -146,7 +145,7 @@ async function run(
     }
     if (!yes) {
       demandTerminal(`The question is: ${intent.message}`, '--yes');
-      if (!(await confirm({ message: intent.message, default: false }))) {
+      if (!(await confirmed(intent.message, false))) {
         say('Nothing was changed.');
         return;
       }

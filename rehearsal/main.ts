@@ -2,6 +2,7 @@
 import { ConfigurationError } from '../lambdas/core/plan/configuration-error.ts';
 import { UsageError } from '../terminal/connection.ts';
 import { Display } from '../terminal/display.ts';
+import { tell } from '../terminal/telling.ts';
 import { parseOptions } from './options.ts';
 
 try {
@@ -14,7 +15,7 @@ try {
 } catch (error) {
   process.exitCode = 1;
   // Ctrl+C at the question, which comes before the first write.
-  if ((error as Error).name === 'ExitPromptError') console.error('Nothing was changed.');
+  if ((error as Error).name === 'ExitPromptError') tell('Nothing was changed.');
   else if (!(error instanceof UsageError || error instanceof ConfigurationError)) console.error(error);
-  else if (error.message) console.error(error.message);
+  else if (error.message) tell(error.message);
 }
