@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import pg from 'pg';
 import { migrate } from '../lambdas/adapters/postgres/migrations.ts';
-import type { Plan } from '../lambdas/core/plan/plan.ts';
+import { defaultPlan, type Plan } from '../lambdas/core/plan/plan.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
@@ -23,12 +23,15 @@ interface Options {
   readonly rows: number;
   readonly pace: Plan['pace']['mode'];
   readonly writers: number;
+  readonly batchMilliseconds: number;
   readonly sessions: number;
   readonly rate: number;
   readonly json?: string;
 }
 
-const { rows, pace, writers, sessions, rate, json } = new Command('npm run bench:rollout --')
+const { rows, pace, writers, batchMilliseconds, sessions, rate, json } = new Command(
+  'npm run bench:rollout --',
+)
   .description('Measures a whole rollout against batches back to back, and what live traffic notices of it')
   .option('--rows <number>', 'rows of the table', atLeast(20_000), 300_000)
   .addOption(
@@ -37,6 +40,12 @@ const { rows, pace, writers, sessions, rate, json } = new Command('npm run bench
       .default('adaptive'),
   )
   .option('--writers <number>', 'adaptive: batches at work side by side', atLeast(1), 1)
+  .option(
+    '--batch-milliseconds <number>',
+    'adaptive: what a batch is to take',
+    atLeast(50),
+    defaultPlan.pace.batchMilliseconds,
+  )
   .option('--sessions <number>', 'connections of the application', atLeast(0), 0)
   .option('--rate <number>', 'operations per second of each', atLeast(1), 25)
   .option('--json <file>', 'also writes what was measured to a file')
@@ -59,7 +68,7 @@ try {
     workMilliseconds: Number.POSITIVE_INFINITY,
     // Before it and after it: latencies at rest.
     restMilliseconds: sessions === 0 ? 0 : 20_000,
-    plan: { pace: { mode: pace, writers, vcpus: availableParallelism() } },
+    plan: { pace: { mode: pace, writers, batchMilliseconds, vcpus: availableParallelism() } },
   });
   const phases = await withClient(server.url, readBatches);
   const failedWrites = [...traffic.during, ...traffic.without].filter(
