@@ -102,7 +102,7 @@ describe('on a database of the user', () => {
 
       expect(rehearsal.output).toMatch(/✉ \S+: completed: public\.appointments/);
       expect(rehearsal.output).toMatch(
-        /The report is in .*\.json\.\nTo open every row once more: npm run rollout -- verify --database-url …\nHow it gets to AWS: README\.md#deploy\. How it stops: npm start -- --fault high-cpu\n/,
+        /The report is in .*\.json\.\nTo open every row once more: npm run rollout -- verify --database-url …\nHow it gets to AWS: README\.md#deploy\. What comes after: docs\/after\.md\. How it stops: npm start -- --fault high-cpu\n/,
       );
       const { value: key } = await one(
         "select encode(key, 'hex') as value from encryption_rollout.key_material",
@@ -279,7 +279,8 @@ it(
     );
     stopped.child.kill('SIGTERM');
     expect(await stopped.exit()).toBe(1);
-    expect(stopped.output).toMatch(/Stopped\. To resume: npm start$/m);
+    // And nothing of functions that were ended by it.
+    expect(stopped.output).toMatch(/Stopped\. To resume: npm start\n$/);
     expect(() => process.kill(pid, 0)).toThrow(/ESRCH/);
 
     // As the hint has it: without --rows it is as many as before.
