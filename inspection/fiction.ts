@@ -108,6 +108,11 @@ const texts = /^(text|character varying|citext|character)$/;
 
 /** Makes rows for a table, in a session that may write or not: constraints are asked, nothing is inserted. */
 export class Fictions {
+  /** What was found out for one row is not looked for again: values that a domain takes or not, keys of parents, what mended. */
+  private readonly judged = new Map<string, boolean>();
+  private readonly keys = new Map<string, unknown[][]>();
+  private readonly mended = new Map<string, number>();
+
   private constructor(
     private readonly client: pg.ClientBase,
     readonly name: TableName,
@@ -141,22 +146,25 @@ export class Fictions {
         problems.push(`column ${column.name}: no value was found of type ${column.type}`);
       else row[column.name] = value;
     }
-    const refused = (): Promise<Refusal[]> => refusals(this.client, this.constraints, row);
+    const refused = () =>
+      refusals(this.client, this.constraints, row).catch((error: { code?: string }) => {
+        problems.push(`a value is none of its column's (SQLSTATE ${error.code})`);
+        return [];
+      });
+    if (parents)
+      for (const constraint of this.constraints.constraints)
+        if (this.keys.has(constraint.name)) await this.mend(row, constraint, [], n, parents, given);
+    let open: readonly Refusal[] = await refused();
     // Each round mends one constraint; one that cannot be mended is told.
     const told = new Set<string>();
     for (let round = 0; round < 20; round++) {
-      const open = (
-        await refused().catch((error: { code?: string }) => {
-          problems.push(`a value is none of its column's (SQLSTATE ${error.code})`);
-          return [];
-        })
-      ).filter(({ name }) => !told.has(name));
-      const [first] = open;
-      if (first === undefined) break;
-      if (!(await this.mend(row, first, n, parents, given))) {
-        told.add(first.name);
-        problems.push(inWords(first, parents));
-      }
+      const next = open.find(({ name }) => !told.has(name));
+      if (next === undefined) break;
+      const left = await this.mend(row, next, open, n, parents, given);
+      if (left === undefined) {
+        told.add(next.name);
+        problems.push(inWords(next, parents));
+      } else open = left === 'unknown' ? await refused() : left;
     }
     return { row, problems };
   }
@@ -183,69 +191,102 @@ export class Fictions {
       partitions: [],
     } as const;
     for (const candidate of [value, ...candidates(column, refusal, n)])
-      if (
-        candidate !== null &&
-        (await this.client.query(`select $1::text::${column.type}`, [candidate]).then(
-          () => true,
-          () => false,
-        ))
-      )
-        return candidate;
+      if (candidate !== null && (await this.isTaken(column.type, candidate))) return candidate;
     return undefined;
   }
 
-  /** Changes the row until this constraint accepts it, without another that it did accept refusing it. */
-  private async mend(row: Row, refusal: Refusal, n: number, parents: boolean, given: Row): Promise<boolean> {
+  private async isTaken(type: string, value: unknown): Promise<boolean> {
+    const asked = `${type} ${value}`;
+    const taken =
+      this.judged.get(asked) ??
+      (await this.client.query(`select $1::text::${type}`, [value]).then(
+        () => true,
+        () => false,
+      ));
+    this.judged.set(asked, taken);
+    return taken;
+  }
+
+  /**
+   * Changes the row until this constraint accepts it, without another that it did accept refusing it.
+   * @param open what refuses it now
+   * @returns what does after it; undefined when nothing helps
+   */
+  private async mend(
+    row: Row,
+    refusal: Refusal,
+    open: readonly Refusal[],
+    n: number,
+    parents: boolean,
+    given: Row,
+  ): Promise<readonly Refusal[] | 'unknown' | undefined> {
+    const columns = this.columns.filter(({ name }) => refusal.columns.includes(name) && !(name in given));
     if (refusal.kind === 'parent') {
-      if (!parents || refusal.columns.some((name) => name in given)) return false;
+      if (!parents || columns.length < refusal.columns.length) return undefined;
       const key = await this.parentOf(refusal, n);
-      if (key === undefined) return false;
+      if (key === undefined) return undefined;
       Object.assign(row, key);
-      return true;
+      return 'unknown';
     }
-    const before = (await refusals(this.client, this.constraints, row)).length;
-    const isBetter = async (changed: Row) => {
-      const after = await refusals(this.client, this.constraints, changed).catch(() => undefined);
-      return (
-        after !== undefined && after.length < before && !after.some((each) => each.name === refusal.name)
+    const changes = [
+      ...(refusal.kind === 'partition'
+        ? keysOf(columns, refusal, row, n)
+        : columns
+            .filter(({ name }) => name in row)
+            .flatMap((column) =>
+              [...candidates(column, refusal, n)].map((value) => ({ [column.name]: value })),
+            )),
+    ];
+    // Of rows of one table the same usually helps.
+    const before = this.mended.get(refusal.name) ?? 0;
+    for (const at of [before, ...changes.keys()]) {
+      const change = changes[at] ?? {};
+      const after = await refusals(this.client, this.constraints, { ...row, ...change }).catch(
+        () => undefined,
       );
-    };
-    if (refusal.kind === 'partition') {
-      const columns = this.columns.filter(({ name }) => refusal.columns.includes(name) && !(name in given));
-      for (const key of keysOf(columns, refusal, row, n))
-        if (await isBetter({ ...row, ...key })) {
-          Object.assign(row, key);
-          return true;
-        }
-      return false;
+      if (
+        after === undefined ||
+        after.length >= open.length ||
+        after.some(({ name }) => name === refusal.name)
+      )
+        continue;
+      this.mended.set(refusal.name, at);
+      Object.assign(row, change);
+      return after;
     }
-    for (const name of refusal.columns) {
-      const column = this.columns.find((each) => each.name === name);
-      if (column === undefined || !(name in row) || name in given) continue;
-      const value = row[name];
-      for (const candidate of candidates(column, refusal, n)) {
-        row[name] = candidate;
-        if (await isBetter(row)) return true;
-      }
-      row[name] = value;
-    }
-    return false;
+    return undefined;
   }
 
   /** The key of one of the parent's rows, under the names of the columns that refer to it. */
-  private async parentOf({ parent, columns }: Refusal, n: number): Promise<Row | undefined> {
+  private async parentOf({ name, parent, columns }: Refusal, n: number): Promise<Row | undefined> {
     if (parent === null) return undefined;
-    const keys = parent.columns.map((key) => pg.escapeIdentifier(key));
-    const table = tableSql(parent);
-    const { rows } = await this.client.query(
-      `select array[${keys.map((key) => `${key}::text`).join(', ')}] as key
-       from ${table} order by ${keys.join(', ')}
-       limit 1 offset (select $1::bigint % greatest(count(*), 1) from (select from ${table} limit 1000) as known)`,
-      [n],
-    );
-    if (rows[0] === undefined) return undefined;
-    return Object.fromEntries(columns.map((column, at) => [column, rows[0].key[at]]));
+    let known = this.keys.get(name);
+    if (known === undefined) {
+      const keys = parent.columns.map((key) => pg.escapeIdentifier(key));
+      const { rows } = await this.client.query<{ key: string[] }>(
+        `select array[${keys.map((key) => `${key}::text`).join(', ')}] as key
+         from ${tableSql(parent)} order by ${keys.join(', ')} limit 1000`,
+      );
+      known = rows.map(({ key }) =>
+        columns.map((own, at) =>
+          asWritten(
+            this.columns.find((each) => each.name === own),
+            key[at],
+          ),
+        ),
+      );
+    }
+    const key = known[n % known.length];
+    if (key === undefined) return undefined;
+    this.keys.set(name, known);
+    return Object.fromEntries(columns.map((column, at) => [column, key[at]]));
   }
+}
+
+/** A whole number as people write it, where it keeps all of its digits. */
+function asWritten(column: Column | undefined, value: unknown): unknown {
+  const isWhole = /^(smallint|integer|bigint)$/.test(column?.base ?? '') && /^-?\d+$/.test(String(value));
+  return isWhole && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 }
 
 /** Cut to its length, the part that tells rows apart kept. */
@@ -282,9 +323,30 @@ function first<T>(count: number, values: Generator<T>): T[] {
   );
 }
 
+/** Texts that tell rows apart, of the letters and digits that codes are made of. */
+function* numbered({ length }: Column, n: number): Generator<string> {
+  const digits = String(n);
+  const wide = length ?? 12;
+  for (const text of [
+    `X${digits}`,
+    `x${digits}`,
+    digits.padStart(wide, '0'),
+    `X${digits.padStart(wide - 1, '0')}`,
+  ])
+    yield fitted(text, wide, n);
+}
+
+/** Values for the column, each as it is written. */
+function* candidates(column: Column, refusal: Refusal, n: number): Generator<unknown> {
+  // Nothing is none for a column that must have a value.
+  for (const value of guesses(column, refusal, n))
+    if (value !== null || !column.required) yield asWritten(column, value);
+}
+
 /** What the constraint itself names, then what constraints of its kind usually want. */
-function* candidates(column: Column, { definition, kind }: Refusal, n: number): Generator<unknown> {
+function* guesses(column: Column, { definition, kind }: Refusal, n: number): Generator<unknown> {
   if (kind === 'unique') {
+    if (texts.test(column.base)) yield* numbered(column, n);
     for (let more = 1; more <= 3; more++) {
       const value = ofType(column, n + more * 1_000_003);
       if (value !== undefined)
@@ -296,6 +358,7 @@ function* candidates(column: Column, { definition, kind }: Refusal, n: number): 
     text.replaceAll("''", "'"),
   );
   yield* literals;
+  if (texts.test(column.base)) yield* numbered(column, n);
   if (/^(date|timestamp)/.test(column.base)) {
     // Below a bound, and in a year.
     for (const literal of literals) {

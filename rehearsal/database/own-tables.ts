@@ -133,9 +133,8 @@ async function fillTable(client: pg.Client, name: TableName, filling: Filling): 
     try {
       await insert(client, name, row);
     } catch (error) {
-      const { code, constraint, column } = error as { code?: string; constraint?: string; column?: string };
       refused += 1;
-      reason ||= [...problems, `SQLSTATE ${code} ${constraint ?? column ?? ''}`.trim()].join('; ');
+      reason ||= [...problems, await whyRefused(client, name, error)].join('; ');
       // What refuses twenty in a row refuses all.
       if (refused === 20 && n === 20) break;
     }
@@ -145,6 +144,18 @@ async function fillTable(client: pg.Client, name: TableName, filling: Filling): 
     say(
       `  ${targetName(name)} refused ${refused === 20 ? 'the' : count(refused)} fictitious rows: ${sentence(reason)} A dump with data has rows of its own.`,
     );
+}
+
+/** What the table asks for where it refused a row. */
+async function whyRefused(client: pg.Client, name: TableName, error: unknown): Promise<string> {
+  const { code, constraint, column } = error as { code?: string; constraint?: string; column?: string };
+  if (code === '23502' && column !== undefined) return `column ${column} must have a value (SQLSTATE 23502)`;
+  const { rows } = await client.query<{ definition: string }>(
+    'select pg_get_constraintdef(oid) as definition from pg_constraint where conrelid = to_regclass($1) and conname = $2',
+    [tableSql(name), constraint ?? null],
+  );
+  const asks = rows[0] === undefined ? '' : `: ${rows[0].definition}`;
+  return `SQLSTATE ${code} ${constraint ?? column ?? ''}`.trim() + asks;
 }
 
 async function insert(
