@@ -28,6 +28,15 @@ as $examination$
   found as (
     select t.*, c.oid as table_oid, c.relispartition, c.relowner,
       format('%I.%I', t.schema_name, t.table_name) as table_sql,
+      exists (
+        select from pg_index as i
+        where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+          and not exists (
+            select from unnest(i.indkey::smallint[]) with ordinality as k (attnum, n)
+            join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.attnum
+            where k.n <= i.indnkeyatts and not a.attnotnull
+          )
+      ) as has_key,
       case
         when c.oid is null then 'not found'
         when c.relkind = 'v' then 'a view'
@@ -221,17 +230,19 @@ as $examination$
   key_lines as (
     select 'Key column ' || k.name as name, 'not null, not generated, of a type whose text can be read back' as expected,
       case
-        when a.attnum is null then 'not found'
+        when a.attnum is null then 'not found' || case when f.has_key then '' else '; the table has no primary key' end
         else concat_ws(', ', a.type_name, a.nullability, case when a.attgenerated <> '' then 'generated' end)
       end as measured,
       case
-        when a.attnum is null then format('key column %s of table %s not found', k.name, f.name)
+        when a.attnum is null then
+          format('key column %s of table %s not found%s', k.name, f.name, case when f.has_key then '' else ', which has no primary key' end)
         when a.nullability <> 'not null' then format('key column %s of table %s is %s, not null expected', k.name, f.name, a.nullability)
         when a.attgenerated <> '' then
           format('key column %s of table %s is generated: a trigger does not see its value', k.name, f.name)
         when a.flaw is not null then format('key column %s of table %s is of type %s, %s', k.name, f.name, a.type_name, a.flaw)
       end as problem,
       case
+        when a.attnum is null and not f.has_key then format('Add a primary key to table %s, or unique columns that are not null, and name these as the target''s key.', f.table_sql)
         when a.attnum is null then 'Correct the target''s key in the settings.'
         when a.nullability <> 'not null' then
           format('alter table %s alter column %I set not null, or name another unique set of columns as key.', f.table_sql, k.name)
@@ -274,7 +285,13 @@ as $examination$
             array_to_string(f.key_columns, ', '), f.name, ': ' || i.flaws
           )
       end as problem,
-      'Name the primary key''s columns, or a set of columns that are not null and have such an index.' as hint,
+      case
+        when f.has_key then 'Name the primary key''s columns, or a set of columns that are not null and have such an index.'
+        else format(
+          'The table has no primary key: alter table %s add primary key (%s);', f.table_sql,
+          (select string_agg(quote_ident(k.name), ', ' order by k.n) from unnest(f.key_columns) with ordinality as k (name, n))
+        )
+      end as hint,
       'ER002' as code
     from found as f
     cross join (

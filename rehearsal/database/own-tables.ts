@@ -5,7 +5,8 @@ import { Fictions, type Row } from '../../inspection/fiction.ts';
 import type { TableName } from '../../inspection/proposals.ts';
 import { columnsSql, tableSql } from '../../lambdas/adapters/postgres/encryption/engine.ts';
 import { readConstraints, refusals } from '../../lambdas/adapters/postgres/preflight/canary.ts';
-import { sentence } from '../../lambdas/core/gates/judgement.ts';
+import { examineTable } from '../../lambdas/adapters/postgres/preflight/examination.ts';
+import { type Criterion, labelOf, measuredOnScreen, sentence } from '../../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { UsageError } from '../../terminal/connection.ts';
 import { count } from '../../terminal/display.ts';
@@ -39,7 +40,7 @@ export async function loadFile(client: pg.Client, file: string, say: (text: stri
 /**
  * The tables as the configuration has them. An empty one gets fictitious rows where that is allowed.
  * @param fill rows for each empty table; null = nothing is written
- * @throws UsageError when a table is not there
+ * @throws UsageError when a table is not there, or another than it is described as
  */
 export async function takeTables(
   client: pg.Client,
@@ -47,15 +48,9 @@ export async function takeTables(
   fill: number | null,
   say: (text: string) => void,
 ): Promise<RehearsedTable[]> {
+  await demandFitting(client, targets);
   const filled = new Set<string>();
   for (const target of targets) {
-    const { rows: found } = await client.query('select to_regclass($1) is not null as there', [
-      tableSql(target),
-    ]);
-    if (!found[0].there)
-      throw new UsageError(
-        `Found no table ${targetName(target)} in the database, expected the one of the configuration. Check --config and what was loaded.`,
-      );
     if (fill !== null && (await isEmpty(client, target)))
       await fillTable(client, target, { targets, rows: fill, say, filled });
   }
@@ -79,6 +74,21 @@ export async function takeTables(
     });
   }
   return tables;
+}
+
+/** Before anything is made of them: a rollout would refuse these tables, too, and later. */
+async function demandFitting(client: pg.Client, targets: readonly Target[]): Promise<void> {
+  const lines: Criterion[] = [];
+  for (const target of targets) lines.push(...(await examineTable(client, target)));
+  const failed = lines.filter(({ passed }) => passed === false);
+  if (failed.length > 0)
+    throw new UsageError(
+      [
+        'Found tables that do not fit, expected those of the configuration:',
+        ...failed.map((line) => `  ${labelOf(line)}: ${measuredOnScreen(line)}`),
+        'Check --config, and the database or what was loaded into it.',
+      ].join('\n'),
+    );
 }
 
 /** What the row refers to, where it is not there: a canary names rows of the database that it was proposed for. */

@@ -220,6 +220,30 @@ describe('check', () => {
     expect(stdout).not.toMatch(/\n[^\n]{101,}\n/);
   });
 
+  test('of a table without a key says that, also where there is a column of the name that a key has', async () => {
+    await database.client.query(`
+      create table shop.phone_log (called_at timestamptz, email text, "order" int);
+      create table shop.mail_log (id bigint not null, email text)`);
+    const failed = async (table: string) =>
+      (await json('--table', table)).checked.criteria.filter(({ passed }) => passed === false);
+    expect(await failed('shop.phone_log')).toEqual([
+      expect.objectContaining({
+        name: 'Key column id',
+        measured: 'not found; the table has no primary key',
+        advice: expect.stringMatching(
+          /^Add a primary key to table shop\.phone_log, .* as the target's key\.$/,
+        ),
+      }),
+    ]);
+    const [line] = await failed('shop.mail_log');
+    expect(line).toMatchObject({
+      name: 'Key',
+      advice: 'The table has no primary key: alter table shop.mail_log add primary key (id);',
+    });
+    await database.client.query(String(line?.advice).split(': ')[1] as string);
+    expect(await failed('shop.mail_log')).toEqual([]);
+  });
+
   test('writes nothing', async () => {
     const state = async () =>
       (

@@ -189,6 +189,31 @@ it('names the trigger that nobody has read, changes nothing, and says what comes
   });
 }, 300_000);
 
+it('names the table, and the setting, that does not fit what was loaded', async () => {
+  const [members] = configuration.targets;
+  const targets = [
+    { schema: 'crm', table: 'phone_log', columns: ['caller'], canary: {} },
+    { ...members, columns: ['email', 'nickname'] },
+    { schema: 'crm', table: 'nobody', columns: ['email'], canary: {} },
+    { schema: 'crm', table: 'mail', columns: ['email'], canary: {} },
+  ];
+  const rehearsal = bench.start(
+    '--config',
+    file('rollout.json', JSON.stringify({ targets })),
+    '--load',
+    file(
+      'dump.sql',
+      `${dump}create table crm.phone_log (caller text); create view crm.mail as select email from crm.members;`,
+    ),
+  );
+  expect(await rehearsal.exit()).toBe(1);
+  const said = rehearsal.output.replace(/\s+/g, ' ');
+  expect(said).toMatch(/crm\.phone_log: Key column id: not found; the table has no primary key \(.*\)\. Add/);
+  expect(said).toMatch(/crm\.members: Column nickname: not found .* Correct the target's columns/);
+  expect(said).toMatch(/crm\.nobody: Table: not found .* Correct the target's schema and table/);
+  expect(said).toMatch(/crm\.mail: Table: a view .* Name the table that holds the rows itself/);
+}, 120_000);
+
 describe('a database of the user’s own', () => {
   const catalogs = async () =>
     (
