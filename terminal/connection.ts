@@ -105,6 +105,12 @@ export async function connect(connection: Connection, name: string): Promise<pg.
         `Found a connection pooler at ${host}:${port}, expected PostgreSQL itself: settings and locks of our session would be handed on to others. ` +
           "Point --database-url at the database's own host and port.",
       );
+    // 28P01: refused; else the driver's own words for SCRAM, which begins with none.
+    if (connection.password === '' && (code === '28P01' || /^SASL: .*password/.test(message)))
+      throw new UsageError(
+        `Found no password for ${user}, which PostgreSQL at ${placeOf(connection)} wants. ` +
+          'Set PGPASSWORD, or put it into --database-url (postgresql://user:password@host:port/database).',
+      );
     throw new UsageError(
       `Found no way into PostgreSQL at ${placeOf(connection)}, as ${user}: ${message || code}.\n` +
         `Expected a PostgreSQL 14 or newer that accepts this login${connection.tls ? ', with TLS and a certificate that verifies' : ''}. ` +

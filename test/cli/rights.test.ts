@@ -124,3 +124,22 @@ test('what is missing of several is said at once, and once the engine is there a
     }),
   ]);
 });
+
+test('a server that wants a password and gets none is told so, with where to put it', async () => {
+  const address = new URL(url);
+  address.password = '';
+  const without = await rollout(['check', '--database-url', address.href, '--config', file], {
+    PGPASSWORD: '',
+  });
+  expect(without).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(
+      new RegExp(
+        `Found no password for ${owner}, which PostgreSQL at .* wants\\. Set PGPASSWORD, or put it into --database-url`,
+      ),
+    ),
+  });
+  address.password = 'another';
+  const wrong = await rollout(['check', '--database-url', address.href, '--config', file]);
+  expect(wrong).toMatchObject({ code: 1, stderr: expect.stringContaining('password authentication failed') });
+});
