@@ -61,8 +61,10 @@ create table encryption_rollout.phases (
   -- A resumed phase begins again: its window, its counts and its error rate are those of the latest attempt.
   attempt integer not null,
   started_at timestamptz not null default clock_timestamp(),
-  -- Its batches have done their work in this attempt.
+  -- Its work is done in this attempt: its batches', or the trigger is on and was tested.
   worked_at timestamptz,
+  -- It has been watched until the end of its soak.
+  soaked_at timestamptz,
   passed_at timestamptz,
   -- Counted by one scan at the start, carried forward by the batches, set right by one scan when the aim is reached:
   -- progress is never re-counted after a batch.

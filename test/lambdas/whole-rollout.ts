@@ -1,7 +1,7 @@
 /** The whole machine's handlers, in order, as Step Functions calls them. */
 import { expect } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
-import { defaultPlan, type PhaseNumber } from '../../lambdas/core/plan/plan.ts';
+import { defaultPlan, type PhaseNumber, phaseOf } from '../../lambdas/core/plan/plan.ts';
 import { tablesOf } from './tables.ts';
 import { passBefore, type TestWorld, worldsAfter } from './world.ts';
 
@@ -31,7 +31,7 @@ export async function walkPhase(
     await afterStep();
   };
   // A walk that is not a whole rollout begins without preflight.
-  if (number === 4) await passBefore(world.client, run, 1);
+  await passBefore(world.client, run, 1);
   if (number === 4) await deliver(world, times, 'enable-trigger', { run });
   else
     for (const target of await tablesOf(world, run, number))
@@ -45,14 +45,11 @@ export async function walkPhase(
         await afterStep();
       }
   await go('gate', { stage: 'worked' });
-  if ((defaultPlan.phases[number - 1]?.soakMinutes ?? 0) > 0) {
-    const soak = await deliver(world, times, 'check-vitals', {
-      run,
-      phase: number,
-      during: 'soak',
-      slice: 0,
-    });
-    expect(soak).toMatchObject({ outcome: 'OK' });
+  const { soakMinutes } = phaseOf(defaultPlan, number);
+  if (soakMinutes > 0) {
+    const slice = soakMinutes / defaultPlan.soakSliceMinutes;
+    const soak = await deliver(world, times, 'check-vitals', { run, phase: number, during: 'soak', slice });
+    expect(soak).toMatchObject({ outcome: 'DONE' });
     await go('gate', { stage: 'soaked' });
   }
   if (number < 5) return;

@@ -118,7 +118,7 @@ const opening = `select public.decrypt_pii_with_iv_logged(email_encrypted, pii_i
   where email_encrypted is not null limit 1`;
 const records = ['key_material', 'targets', 'cursors', 'gates', 'holds', 'key_access', 'errors'];
 const batch = (number: number) =>
-  world.invoke('encrypt-batch', {
+  world.inTurn('encrypt-batch', {
     run,
     phase: 2,
     target: 'public.appointments',

@@ -83,7 +83,7 @@ const places: Readonly<Record<string, Place>> = {
   },
   'a gate': {
     begin,
-    look: async () => failing((await world.invoke('gate', { run, phase: 1, stage: 'worked' })).criteria),
+    look: async () => failing((await world.inTurn('gate', { run, phase: 1, stage: 'worked' })).criteria),
   },
   Monitor: {
     begin,

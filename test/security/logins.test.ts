@@ -8,7 +8,7 @@ import type { PrepareDatabaseOutput } from '../../lambdas/core/payloads.ts';
 import { Settings } from '../../lambdas/core/plan/settings.ts';
 import type { Step } from '../../lambdas/handlers/step.ts';
 import { appointments } from '../lambdas/tables.ts';
-import { begunWorlds, type TestWorld } from '../lambdas/world.ts';
+import { begunWorlds, passBefore, type TestWorld } from '../lambdas/world.ts';
 
 let world: TestWorld;
 let run: PrepareDatabaseOutput;
@@ -34,7 +34,7 @@ afterEach(async () => {
 });
 
 const batch = (number: number, phase = 1) =>
-  world.invoke('encrypt-batch', { run, phase, target: appointments, execution: 'e', batch: number });
+  world.inTurn('encrypt-batch', { run, phase, target: appointments, execution: 'e', batch: number });
 
 test('advisory locks, whatever their keys, hold up nothing', async () => {
   for (const [key, seed] of [
@@ -49,8 +49,8 @@ test('advisory locks, whatever their keys, hold up nothing', async () => {
   world.running.delete('one');
   run = await world.prepare('two');
   expect(await batch(0)).toMatchObject({ outcome: 'DONE' });
-  await world.invoke('encrypt-batch', { run, phase: 5, target: appointments, execution: 'e', batch: 9 });
-  expect(await world.invoke('audit-rows', { run, batch: 0 })).toMatchObject({ outcome: 'DONE' });
+  await world.inTurn('encrypt-batch', { run, phase: 5, target: appointments, execution: 'e', batch: 9 });
+  expect(await world.inTurn('audit-rows', { run, batch: 0 })).toMatchObject({ outcome: 'DONE' });
   await world.invoke('write-update', { run, executionArn: 'two' });
   expect(await world.invoke('cancel-batches', { run, reason: 'a test wants it' })).toEqual({ cancelled: 0 });
 });
@@ -81,8 +81,10 @@ test('who waits for a record of the engine waits for no lock of the table', asyn
   expect(result).toBe('done');
   await waiting.done;
 
+  await passBefore(world.client, run, 1);
   await operator.query('begin; select from encryption_rollout.runs for update');
-  await expect(batch(1)).rejects.toMatchObject({ name: 'TransientError' });
+  const request = { run, phase: 1, target: appointments, execution: 'e', batch: 1 };
+  await expect(world.invoke('encrypt-batch', request)).rejects.toMatchObject({ name: 'TransientError' });
   await operator.query('rollback');
   expect(await batch(1)).toMatchObject({ outcome: 'DONE' });
 });

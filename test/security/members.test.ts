@@ -53,7 +53,7 @@ async function monitor() {
 
 test('a gate lists them, those through other roles as well, and passes', async () => {
   const gate = async () => {
-    const judgement = await world.invoke('gate', { run, phase: 1, stage: 'worked' });
+    const judgement = await world.inTurn('gate', { run, phase: 1, stage: 'worked' });
     return { found: ours(boundaryOf(judgement)), passes: /^holds; owner: /.test(boundaryOf(judgement)) };
   };
   await world.encrypt(run, 1);

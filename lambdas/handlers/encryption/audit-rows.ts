@@ -10,6 +10,7 @@ import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { holdsPersonalData, type RowVerifier, rowVerifier } from '../../core/encryption/verification.ts';
 import { AuditRowsInput, type AuditRowsOutput, type Run } from '../../core/payloads.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, sessionName } from '../step.ts';
 
 /** Rows in memory at a time, fewer where their values are long: they are fetched, verified and forgotten. */
@@ -22,6 +23,7 @@ const MOST_ROWS = 2_000;
 export const handler = handlerOf('AuditRows', AuditRowsInput, async ({ run, slices, slice, batch }, step) => {
   const { keyring } = await step.key();
   return step.database(sessionName(run), async (client): Promise<AuditRowsOutput> => {
+    await inTurn(client, run, 'AuditRows', 5, step);
     const ends = performance.now() + step.plan.pace.callSeconds * 1_000;
     let hasTime = true;
     let verified = 0;

@@ -4,15 +4,15 @@ import { insertCanary, readLabels, setTrigger } from '../../adapters/postgres/en
 import { mendKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { politely } from '../../adapters/postgres/migrations.ts';
 import { lastWriteLatency, recordEvent } from '../../adapters/postgres/runs/events.ts';
-import { beginPhase, missingBefore, restartWindow } from '../../adapters/postgres/runs/phases.ts';
+import { beginPhase, endWork, restartWindow } from '../../adapters/postgres/runs/phases.ts';
 import { type RunTable, tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { holdRun } from '../../adapters/postgres/runs/runs.ts';
 import { type Keyring, rowVerifier } from '../../core/encryption/verification.ts';
-import { MissingPrerequisite } from '../../core/errors.ts';
 import type { TriggerTest } from '../../core/gates/criteria.ts';
 import { EnableTriggerInput, type EnableTriggerOutput, type Run } from '../../core/payloads.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { timeCanaries } from '../pressure/measurements.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, type Step, sessionName } from '../step.ts';
 
 /**
@@ -22,16 +22,9 @@ import { handlerOf, type Step, sessionName } from '../step.ts';
 export const handler = handlerOf('EnableTrigger', EnableTriggerInput, async ({ run }, step) => {
   const { keyring } = await step.key();
   return step.database(sessionName(run), async (client): Promise<EnableTriggerOutput> => {
+    await inTurn(client, run, 'EnableTrigger', 4, step);
     await mendKeys(client, step.key);
     const tables = await tablesOfPhase(client, run, 4);
-    for (const table of tables) {
-      const missing = await missingBefore(client, run, table, 4);
-      if (missing === undefined) continue;
-      await holdRun(client, run);
-      throw new MissingPrerequisite(
-        `The trigger of ${table.name} was to be switched on, but in attempt ${run.attempt} of run ${run.id} ${missing}. Nothing was changed. Let an execution take the run there: ${step.commandLine('start')}`,
-      );
-    }
     for (const table of tables) await enable(client, run, table, keyring, step);
     return { enabled: tables.map(({ name }) => name) };
   });
@@ -65,6 +58,7 @@ async function enable(
     canaryDecrypts: canary !== undefined && rowVerifier(await readLabels(client, name), keyring)(canary),
   };
   await recordEvent(client, run, 'TRIGGER_TESTED', { ...test }, name);
+  await endWork(client, run, name, 4);
 }
 
 /** A resumed run may find the trigger on: it is measured without it first, in the same way as at the first time. */

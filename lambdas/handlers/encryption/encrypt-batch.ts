@@ -23,6 +23,7 @@ import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { aimRows, percentage, settledRows } from '../../core/plan/progress.ts';
 import { slicesOf } from '../../core/pressure/pace.ts';
 import { duration } from '../../core/telling/time.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, type Step, sessionName, unattachedSession } from '../step.ts';
 import { adaptiveBatches, batchOf, type Done, type OneBatch, oneBatch, type Work } from './batches.ts';
 
@@ -78,6 +79,7 @@ async function work(asked: Work, step: Step): Promise<Outcome> {
   const { run, target, slices, slice, phase } = asked;
   const key = await step.key();
   return step.database(sessionName(run), async (client) => {
+    await inTurn(client, run, 'EncryptBatch', phase.number, step, target);
     await mendKeys(client, async () => key);
     const limit = step.plan.abort.lockWaitMilliseconds;
     await client.query(`set lock_timeout = ${limit}`);

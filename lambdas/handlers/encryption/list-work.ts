@@ -7,6 +7,7 @@ import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { ListWorkInput, type ListWorkOutput, type Run } from '../../core/payloads.ts';
 import { itemsPerRound, type PhaseNumber, phaseOf, roundsPerExecution } from '../../core/plan/plan.ts';
 import { slicesOf } from '../../core/pressure/pace.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, sessionName } from '../step.ts';
 
 /**
@@ -16,6 +17,7 @@ import { handlerOf, sessionName } from '../step.ts';
  */
 export const handler = handlerOf('ListWork', ListWorkInput, async ({ run, phase, work, ...asked }, step) => {
   return step.database(sessionName(run), async (client): Promise<ListWorkOutput> => {
+    await inTurn(client, run, `ListWork ${work}`, phase, step);
     const { all, left } = await (work === 'audit' ? auditLeft(client, run) : batchesLeft(client, run, phase));
     const round = asked.round + 1;
     const { pace } = await readTuning(client, run);

@@ -22,6 +22,7 @@ import { judge } from '../../core/gates/judgement.ts';
 import { GateInput, type GateOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { readVitals, spotCheck } from '../pressure/measurements.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, type Step, sessionName } from '../step.ts';
 
 const stageNames = {
@@ -39,6 +40,7 @@ type Stage = keyof typeof stageNames;
 export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number, stage }, step) => {
   const phase = phaseOf(step.plan, number);
   return step.database(sessionName(run), async (client): Promise<GateOutput> => {
+    await inTurn(client, run, `Gate ${stage}`, number, step);
     const measurements = stage === 'approval' ? null : await measure(client, run, phase, stage, step);
     const gate = `${phase.title}: ${stageNames[stage]}`;
     const criteria = measurements ? gateCriteria(step.plan, phase, measurements) : [approvalCriterion];

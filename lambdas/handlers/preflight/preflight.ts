@@ -19,6 +19,7 @@ import { PreflightInput, type PreflightOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import type { Target } from '../../core/plan/settings.ts';
 import { checklistCriteria, type TableChecklist } from '../../core/preflight/checklist.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, sessionName } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 import { tellMembers } from './tell-members.ts';
@@ -35,6 +36,8 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
     // A repeated delivery, whose first answer was lost: the person who started it wants to know why.
     const refused = await readRefusal(client, run);
     if (refused !== undefined) return refused;
+    // From the first phase on it is not true any more that a NO_GO has nothing to roll back.
+    await inTurn(client, run, 'Preflight', 1, step);
     // From here on it is told who comes to the engine's roles.
     await tellMembers(client, run, step);
     const asked = askedOf(input, settings.targets);

@@ -12,7 +12,7 @@ import {
   noteWaiting,
   readPause,
 } from '../../adapters/postgres/operating/requests.ts';
-import { beginPhase, type PhaseRecord } from '../../adapters/postgres/runs/phases.ts';
+import { beginPhase, endSoak, type PhaseRecord } from '../../adapters/postgres/runs/phases.ts';
 import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { refuses, withDecisions } from '../../core/gates/decisions.ts';
 import { judge } from '../../core/gates/judgement.ts';
@@ -23,6 +23,7 @@ import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/press
 import { utilizationOf } from '../../core/pressure/pace.ts';
 import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
+import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';
 import { readVitals } from './measurements.ts';
 
@@ -53,6 +54,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
   if (during === 'batch' && slice >= plan.batchesPerExecution) return answer({ outcome: 'CONTINUE' });
 
   return step.database(sessionName(run), async (client) => {
+    await inTurn(client, run, `CheckVitals ${during}`, number, step, input.target);
     await notePoll(client, run);
     // Before rows are counted: what was written while the server had lost the key is not held against the rollout.
     await mendKeys(client, step.key);
@@ -87,6 +89,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
           answer({ outcome: 'HOLD', slice: during === 'batch' ? slice + 1 : slice, reason, criteria });
     }
     const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
+    if (soaked) await endSoak(client, run, number);
     return answer({ outcome: soaked ? 'DONE' : 'OK', criteria: judgement.criteria });
 
     async function waiting({ reason, waitSeconds }: Easing): Promise<CheckVitalsOutput> {

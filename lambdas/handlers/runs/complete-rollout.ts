@@ -3,17 +3,16 @@ import { readHealth } from '../../adapters/postgres/encryption/engine.ts';
 import { retireKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { readAudit } from '../../adapters/postgres/gates/audits.ts';
 import { recordEvent } from '../../adapters/postgres/runs/events.ts';
-import { missingBefore } from '../../adapters/postgres/runs/phases.ts';
 import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
-import { closeRun, holdRun } from '../../adapters/postgres/runs/runs.ts';
-import { MissingPrerequisite } from '../../core/errors.ts';
+import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { number } from '../../core/gates/judgement.ts';
 import { CompleteRolloutInput, type CompleteRolloutOutput } from '../../core/payloads.ts';
 import { reportLinks } from '../../core/telling/links.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, sessionName, unpublished } from '../step.ts';
 import { runReport } from '../telling/run-report.ts';
+import { inTurn } from './in-turn.ts';
 
 /**
  * Closes the run as COMPLETED and retires the keys that no row needs any more; not before the records say that each of its tables has
@@ -21,17 +20,10 @@ import { runReport } from '../telling/run-report.ts';
  */
 export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async ({ run }, step) => {
   return step.database(sessionName(run), async (client): Promise<CompleteRolloutOutput> => {
+    await inTurn(client, run, 'CompleteRollout', 6, step);
     const tables: string[] = [];
     const coverage: [table: string, percentage: number][] = [];
-    for (const table of await readRunTables(client, run)) {
-      const { name } = table;
-      const missing = await missingBefore(client, run, table, 6);
-      if (missing !== undefined) {
-        await holdRun(client, run);
-        throw new MissingPrerequisite(
-          `Run ${run.id} was to be completed, but in attempt ${run.attempt} ${missing}. Nothing was changed. Let an execution take the run there: ${step.commandLine('start')}`,
-        );
-      }
+    for (const { name } of await readRunTables(client, run)) {
       const { encryptedRows, rowsWithPii, encryptionPercentage } = await readHealth(client, name);
       const audit = await readAudit(client, run, name);
       coverage.push([name, encryptionPercentage]);

@@ -10,11 +10,13 @@ import { endedAfter } from '../../core/telling/report.ts';
 import { plain } from '../../core/telling/text.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 import { runReport } from '../telling/run-report.ts';
+import { inTurn } from './in-turn.ts';
 
-/** Ends a run after a phase, as its input asked. No rollback: what the phase has done, and the triggers, stay as they are. */
+/** Ends a run after a phase, as its input asked, once that has passed its last gate. No rollback: what the phase has done, and the triggers, stay as they are. */
 export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase }, step) => {
   const { title } = phaseOf(step.plan, phase);
   return step.database(unattachedSession, async (client): Promise<EndPhaseOutput> => {
+    await inTurn(client, run, 'EndPhase', phase + 1, step);
     const names: string[] = [];
     const tables: string[] = [];
     for (const { name } of await readRunTables(client, run)) {

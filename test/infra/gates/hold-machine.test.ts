@@ -63,7 +63,7 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const approve = () => world.invoke('gate', { run, phase: 3, stage: 'approval' });
+const approve = () => world.inTurn('gate', { run, phase: 3, stage: 'approval' });
 const answer = (decision: string) => (hold: string) =>
   world.invoke('operate', { command: 'decide', by: 'R. Roe', hold, decision });
 const hold = () => stateMachines.execute('Hold', `${run.id}-hold-1`, { run, gate });

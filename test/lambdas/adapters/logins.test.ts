@@ -99,7 +99,7 @@ describe('a rotation by alternating users', () => {
     expect(await rollBack(world, run)).toContain('trigger disabled');
     logInAs(clone);
     await expect(
-      world.invoke('encrypt-batch', { run, phase: 1, target: appointments, execution: 'late', batch: 0 }),
+      world.inTurn('encrypt-batch', { run, phase: 1, target: appointments, execution: 'late', batch: 0 }),
     ).rejects.toMatchObject({ name: 'RunSuperseded' });
     await other.end();
   });
@@ -112,7 +112,7 @@ test('another log-in is told whom it must be a member of, by the rollout and by 
   await database.client.query(`create role ${stranger} login password 'test'`);
   logInAs(stranger);
   await expect(
-    world.invoke('encrypt-batch', { run, phase: 1, target: appointments, execution: 'one', batch: 0 }),
+    world.inTurn('encrypt-batch', { run, phase: 1, target: appointments, execution: 'one', batch: 0 }),
   ).rejects.toMatchObject({
     name: 'MissingPrerequisite',
     message: `The log-in ${stranger} found, which is no member of ${user}, the role that has installed the engine. Expected one that is: grant ${user} to ${stranger}; or put the former log-in back into the database secret.`,

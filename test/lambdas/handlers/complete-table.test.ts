@@ -34,10 +34,10 @@ const coverage = async () => {
 
 test('an approval that nobody gives in time stops it, leaves the trigger on, and says so', async () => {
   const gate = { run, phase: 5, stage: 'approval' };
-  const { gate: name } = await world.invoke('gate', gate);
+  const { gate: name } = await world.inTurn('gate', gate);
   const { hold } = await world.invoke('ask-person', { run, gate: name, execution: 'hold-1' });
   await world.invoke('expire-hold', { run, hold });
-  const { verdict, reason } = await world.invoke('gate', gate);
+  const { verdict, reason } = await world.inTurn('gate', gate);
   expect(verdict).toBe('NO_GO');
 
   const summary = await rollBack(reason);
@@ -102,7 +102,7 @@ describe('ciphertext without plaintext', () => {
         "select orphaned_rows::int as n from encryption_rollout.health('public.appointments')",
       )
     ).rows[0].n;
-  const gate = () => world.invoke('gate', { run, phase: 5, stage: 'worked' });
+  const gate = () => world.inTurn('gate', { run, phase: 5, stage: 'worked' });
   const garbage = () =>
     world.client.query(
       `set encryption_rollout.batch = on;
@@ -183,7 +183,7 @@ describe('rows that were written while the guard was gone', () => {
   });
 
   test('are sealed anew before a gate looks at samples', async () => {
-    expect(await world.invoke('gate', { run, phase: 5, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+    expect(await world.inTurn('gate', { run, phase: 5, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
     expect(await opens()).toBe(await withEmail());
   });
 

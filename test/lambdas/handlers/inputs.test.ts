@@ -101,7 +101,7 @@ describe('the samples of inputs', () => {
     expect(run.untilPhase).toBe(1);
     await world.encrypt(run, 1);
     await world.invoke('gate', { run, phase: 1, stage: 'worked' });
-    await world.invoke('gate', { run, phase: 1, stage: 'soaked' });
+    await world.inTurn('gate', { run, phase: 1, stage: 'soaked' });
     world.aws.metrics.length = 0;
     const { summary } = await world.invoke('end-phase', { run, phase: 1 });
     expect(summary).toMatch(/ended after "Phase 1 Initial Batch".* 10 of 190 rows.* trigger is disabled/);

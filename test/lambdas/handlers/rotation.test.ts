@@ -232,7 +232,7 @@ describe('a secret with a new key and the one before it', () => {
     );
     const target = 'public.appointments';
     const batch = { run, phase: 1, target, execution: 'crash', batch: 0 };
-    await expect(world.invoke('encrypt-batch', batch)).rejects.toMatchObject({ name: 'TransientError' });
+    await expect(world.inTurn('encrypt-batch', batch)).rejects.toMatchObject({ name: 'TransientError' });
     await world.client.query('drop trigger crash on public.appointments; drop function public.crash()');
     expect(await rowsByKey()).toEqual({ 1: 570 });
     await expectAllSealed();

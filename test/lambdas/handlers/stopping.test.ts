@@ -83,7 +83,7 @@ async function writeAllTheTime() {
 /** Starts a batch of phase 3 and returns when it is in the midst of its rows. */
 async function batchUnderWay() {
   batchSession = world
-    .invoke('encrypt-batch', { run, phase: 3, target: 'public.appointments', execution: 'e', batch: 0 })
+    .inTurn('encrypt-batch', { run, phase: 3, target: 'public.appointments', execution: 'e', batch: 0 })
     .then(
       () => 'ended by itself',
       (error) => error.name,

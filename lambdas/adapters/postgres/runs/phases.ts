@@ -8,41 +8,9 @@ import { countRows, keepCount, readHealth } from '../encryption/engine.ts';
 import type { Moment } from '../moment.ts';
 import { inSnapshot, inTransaction } from '../transaction.ts';
 import { recordEvent } from './events.ts';
-import type { RunTable } from './run-tables.ts';
 import { holdRun } from './runs.ts';
 
 type Client = pg.ClientBase;
-
-/**
- * What of the way to a phase the table has not gone in this attempt, in words: preflight, and the phases from where it resumes, each with
- * its last gate. Nothing when it is there. Of an earlier attempt only that counts for which the attempt did not begin again.
- * @param phase 6 = the end
- */
-export async function missingBefore(
-  client: Client,
-  run: Run,
-  { name, resumeAt }: RunTable,
-  phase: number,
-): Promise<string | undefined> {
-  const { rows } = await client.query<{ preflight: boolean; missing: number | null }>(
-    `select
-       exists (
-         select from encryption_rollout.gates where run_id = $1 and attempt = $2 and gate = 'Preflight' and verdict = 'GO'
-       ) as preflight,
-       (
-         select min(wanted) from generate_series($4::integer, $5::integer - 1) as wanted
-         where not exists (
-           select from encryption_rollout.phases as p
-           where p.run_id = $1 and p.target = $3 and p.number = wanted and p.attempt = $2 and p.passed_at is not null)
-       ) as missing`,
-    [run.id, run.attempt, name, resumeAt, phase],
-  );
-  const [found] = rows;
-  if (found?.preflight !== true) return 'preflight has not said GO';
-  return found.missing === null
-    ? undefined
-    : `${name} has not passed the last gate of phase ${found.missing}`;
-}
 
 /** Phases of the run that the table has passed. */
 export async function passedPhases(client: Client, run: Run, table: string): Promise<Set<PhaseNumber>> {
@@ -77,7 +45,7 @@ export async function beginPhase(
       `insert into encryption_rollout.phases as p (run_id, target, number, attempt, rows_with_pii, rows_encrypted_now)
        values ($1, $2, $3, $4, $5, $6)
        on conflict (run_id, target, number) do update
-       set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, passed_at = null,
+       set attempt = excluded.attempt, started_at = clock_timestamp(), worked_at = null, soaked_at = null, passed_at = null,
          rows_with_pii = excluded.rows_with_pii, rows_encrypted_now = excluded.rows_encrypted_now,
          rows_attempted = 0, rows_failed = 0, lap = null, rows_left = null, left_lap = null, left_at = null,
          exhausted_slices = '{}'
@@ -187,12 +155,21 @@ export async function recountPhase(
   return health;
 }
 
-/** The phase's batches have done their work on the table. */
+/** The phase's work on the table is done. */
 export async function endWork(client: Client, run: Run, table: string, phase: PhaseNumber): Promise<void> {
   await client.query(
     `update encryption_rollout.phases set worked_at = clock_timestamp()
      where run_id = $1 and target = $2 and number = $3 and attempt = $4 and worked_at is null`,
     [run.id, table, phase, run.attempt],
+  );
+}
+
+/** The phase was watched until the end of its soak. */
+export async function endSoak(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
+  await client.query(
+    `update encryption_rollout.phases set soaked_at = clock_timestamp()
+     where run_id = $1 and number = $2 and attempt = $3 and soaked_at is null`,
+    [run.id, phase, run.attempt],
   );
 }
 

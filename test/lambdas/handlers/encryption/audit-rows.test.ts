@@ -32,7 +32,7 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const audit = () => world.invoke('audit-rows', { run, batch: 0 });
+const audit = () => world.inTurn('audit-rows', { run, batch: 0 });
 
 test('AuditRows reads every row once whose key is of several columns, in the order of their own types', async () => {
   expect(await audit()).toMatchObject({ outcome: 'DONE', verified: 6_000, mismatched: 0 });
@@ -54,7 +54,7 @@ test('AuditRows finds the one row that does not open, wherever it is in that ord
 
 describe('AuditRows, several side by side', () => {
   const part = (slices: number, slice: number) =>
-    world.invoke('audit-rows', { run, slices, slice, batch: 0 });
+    world.inTurn('audit-rows', { run, slices, slice, batch: 0 });
   const ranges = async () =>
     (
       await world.client.query(
@@ -63,7 +63,7 @@ describe('AuditRows, several side by side', () => {
       )
     ).rows;
   const list = (round: number) =>
-    world.invoke('list-work', { run, phase: 5, work: 'audit', execution: `${run.id}-1-p5`, round });
+    world.inTurn('list-work', { run, phase: 5, work: 'audit', execution: `${run.id}-1-p5`, round });
   beforeEach(() =>
     world.client.query(
       `update encryption_rollout.runs set pace = '{"share": 1, "batchMilliseconds": 50, "writers": 3}'`,

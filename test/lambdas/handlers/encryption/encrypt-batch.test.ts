@@ -14,7 +14,7 @@ afterEach(() => world.stop());
 
 const target = 'public.appointments';
 const batch = (number: number, phase = 1) =>
-  world.invoke('encrypt-batch', { run, phase, target, execution: 'e', batch: number });
+  world.inTurn('encrypt-batch', { run, phase, target, execution: 'e', batch: number });
 
 async function encryptedRows(): Promise<number> {
   const { rows } = await world.client.query(
@@ -66,7 +66,9 @@ describe('EncryptBatch', () => {
     const first = await batch(0, 3);
     expect(await batch(0, 3)).toEqual({ ...first });
     expect(await encryptedRows()).toBe(first.encrypted);
-    const { rows } = await world.client.query('select rows_encrypted from encryption_rollout.phases');
+    const { rows } = await world.client.query(
+      'select rows_encrypted from encryption_rollout.phases where number = 3',
+    );
     expect(rows).toEqual([{ rows_encrypted: first.encrypted }]);
   });
 
@@ -124,7 +126,9 @@ describe('EncryptBatch', () => {
       const { encrypted, ...ending } = first;
       expect(await batch(0, 3)).toMatchObject({ ...ending });
       expect(await recorded()).toEqual(before);
-      const { rows } = await world.client.query('select rows_encrypted from encryption_rollout.phases');
+      const { rows } = await world.client.query(
+        'select rows_encrypted from encryption_rollout.phases where number = 3',
+      );
       expect(rows).toEqual([{ rows_encrypted: encrypted }]);
     });
 
@@ -266,7 +270,7 @@ describe('EncryptBatch', () => {
   });
 
   test('returns CONTINUE when its execution has had its share of batches', async () => {
-    const { outcome } = await world.invoke('encrypt-batch', {
+    const { outcome } = await world.inTurn('encrypt-batch', {
       run,
       phase: 5,
       target,
@@ -285,7 +289,7 @@ describe('EncryptBatch', () => {
 describe('when live edits have cleared what was counted as encrypted', () => {
   /** As if every counted row had been edited after its batch. */
   async function countAsEncrypted(phase: number, rows: number): Promise<void> {
-    await world.invoke('check-vitals', { run, phase, target, during: 'batch' });
+    await world.inTurn('check-vitals', { run, phase, target, during: 'batch' });
     await world.client.query('update encryption_rollout.phases set rows_encrypted_now = $1', [rows]);
   }
 
@@ -347,7 +351,7 @@ describe('rows that no lap can encrypt', () => {
       })),
     );
     expect(await encryptedRows()).toBe(948);
-    const gate = await world.invoke('gate', { run, phase: 5, stage: 'worked' });
+    const gate = await world.inTurn('gate', { run, phase: 5, stage: 'worked' });
     expect(gate.verdict).toBe('NO_GO');
     const { rows } = await world.client.query(
       "select target, detail from encryption_rollout.events where event = 'ROWS_PASSED_OVER'",

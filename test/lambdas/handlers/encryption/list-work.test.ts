@@ -13,7 +13,7 @@ beforeEach(async () => {
 afterEach(() => world.stop());
 
 const list = (round = 0, execution = `${run.id}-1-p1`) =>
-  world.invoke('list-work', { run, phase: 1, work: 'batches', execution, round });
+  world.inTurn('list-work', { run, phase: 1, work: 'batches', execution, round });
 
 /** Names of the tables that are listed, with the end of their items' names. */
 const listed = (items: readonly { target: string; name: string }[]) =>
@@ -37,7 +37,7 @@ describe('ListWork', () => {
     await world.client.query("update encryption_rollout.runs set status = 'STOPPED'");
     run = await world.prepare('second');
     expect(await list()).toMatchObject({ outcome: 'WORK' });
-    await world.invoke('check-vitals', { run, phase: 1, target: appointments, during: 'batch' });
+    await world.inTurn('check-vitals', { run, phase: 1, target: appointments, during: 'batch' });
     expect(await list()).toMatchObject({ outcome: 'WORK' });
   });
 
@@ -91,7 +91,7 @@ describe('ListWork of several tables', () => {
     await world.encrypt(run, 1, suppliers);
     expect(await list(2)).toEqual({ outcome: 'DONE', items: [], round: 3, writers: 1 });
     // What one phase has done is not taken for what the next one has to do.
-    const next = await world.invoke('list-work', {
+    const next = await world.inTurn('list-work', {
       run,
       phase: 2,
       work: 'batches',
@@ -108,7 +108,7 @@ describe('ListWork of several tables', () => {
     const slicesOf = ({ items }: { items: readonly { target: string; slices: number; slice: number }[] }) =>
       items.map(({ target, slices, slice }) => [target, slices, slice]);
     expect(slicesOf(await list())).toEqual([appointments, staff, suppliers].map((table) => [table, 1, 0]));
-    const bulk = await world.invoke('list-work', {
+    const bulk = await world.inTurn('list-work', {
       run,
       phase: 3,
       work: 'batches',
@@ -124,7 +124,7 @@ describe('ListWork of several tables', () => {
     );
     // A call for slices that nobody lists any more does nothing.
     const stale = { run, phase: 3, target: staff, slices: 3, slice: 2, execution: 'stale', batch: 0 };
-    expect(await world.invoke('encrypt-batch', stale)).toMatchObject({ outcome: 'CONTINUE', encrypted: 0 });
+    expect(await world.inTurn('encrypt-batch', stale)).toMatchObject({ outcome: 'CONTINUE', encrypted: 0 });
   });
 
   test('leaves out a table that the phase has nothing to do for', async () => {

@@ -7,7 +7,7 @@ import { exhaustSlice, noticeLap } from '../../../../lambdas/adapters/postgres/r
 import { beginPhase, recountPhase } from '../../../../lambdas/adapters/postgres/runs/phases.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { type Ending, StateMachines, silent } from '../../../../rehearsal/machines/state-machines.ts';
-import { type TestWorld, worldsAfter } from '../../world.ts';
+import { passBefore, type TestWorld, worldsAfter } from '../../world.ts';
 
 const pace = { mode: 'adaptive', writers: 2 } as const;
 const { machines } = synthesizeRollout(readConfig('config/example.json'));
@@ -31,13 +31,7 @@ const begun = worldsAfter(2_000, async (first) => {
       for each row execute function public.note_sealing()`);
   // Some four rows to a page: several stripes.
   await first.client.query('vacuum full public.appointments');
-  const firstRun = await first.prepare('one', { pace });
-  await first.client.query(
-    `insert into encryption_rollout.gates (run_id, attempt, gate, verdict, reason, criteria)
-     values ($1, 1, 'Preflight', 'GO', '', '[]')`,
-    [firstRun.id],
-  );
-  return firstRun;
+  return first.prepare('one', { pace });
 });
 beforeEach(async () => {
   [world, run] = await begun();
@@ -53,7 +47,8 @@ afterEach(() => world.stop());
 const execute = (name: MachineName, execution: string, input: unknown) =>
   stateMachines.execute(name, execution, input);
 
-function phase(number: 3 | 5): Promise<Ending> {
+async function phase(number: 3 | 5): Promise<Ending> {
+  await passBefore(world.client, run, number);
   const does = { approval: false, batches: true, trigger: false, soak: false, audit: false };
   const name = `${run.id}-${run.attempt}-p${number}`;
   return execute('Phase', name, { run: { ...run, resumeAt: 1 }, phase: number, part: 1, does });

@@ -11,7 +11,7 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const gate = (phase: number, stage: string) => world.invoke('gate', { run, phase, stage });
+const gate = (phase: number, stage: string) => world.inTurn('gate', { run, phase, stage });
 const failed = (judgement: { criteria: { name: string; passed: boolean | null }[] }) =>
   judgement.criteria.filter(({ passed }) => passed !== true).map(({ name }) => name);
 
@@ -88,7 +88,7 @@ describe('Gate', () => {
     const { rows } = await world.client.query(
       "update public.appointments set first_name = 'Changed' where id = (select id from public.appointments where first_name is not null limit 1) returning id",
     );
-    const audit = await world.invoke('audit-rows', { run, batch: 0 });
+    const audit = await world.inTurn('audit-rows', { run, batch: 0 });
     expect(audit).toMatchObject({ outcome: 'DONE', verified: 379, mismatched: 1 });
     const recorded = await world.client.query(
       "select distinct row_key from public.encryption_errors where error_type = 'decryption'",
@@ -109,7 +109,7 @@ describe('Gate', () => {
       run.id,
       run.attempt,
     );
-    expect(await world.invoke('audit-rows', { run, batch: 0 })).toMatchObject({
+    expect(await world.inTurn('audit-rows', { run, batch: 0 })).toMatchObject({
       outcome: 'DONE',
       mismatched: 0,
     });
@@ -119,7 +119,7 @@ describe('Gate', () => {
     await query(
       "update public.appointments set note = 'before' where id = (select id from public.appointments order by id desc limit 1)",
     );
-    await world.invoke('audit-rows', { run, batch: 0 });
+    await world.inTurn('audit-rows', { run, batch: 0 });
     await query(
       'delete from public.appointments where id = (select id from public.appointments order by id limit 1)',
     );

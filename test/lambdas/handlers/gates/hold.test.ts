@@ -26,7 +26,7 @@ afterEach(async () => {
   await world.stop();
 });
 
-const judge = () => world.invoke('gate', { run, phase: 1, stage: 'worked' });
+const judge = () => world.inTurn('gate', { run, phase: 1, stage: 'worked' });
 const ask = (execution = 'hold-1', asked = gate): Promise<AskPersonOutput> =>
   world.invoke('ask-person', { run, gate: asked, execution });
 const wait = (hold: string, given = token) => world.invoke('await-decision', { run, hold, token: given });
@@ -222,7 +222,7 @@ describe('a hold', () => {
 });
 
 describe('a go about the vitals', () => {
-  const look = () => world.invoke('check-vitals', { run, phase: 1, during: 'batch', slice: 0 });
+  const look = () => world.inTurn('check-vitals', { run, phase: 1, during: 'batch', slice: 0 });
   const accepted = async () => (await world.invoke('operate', { command: 'status' })).status.accepted;
   /** As if the answer had been given so long ago. */
   const age = (minutes: number) =>
@@ -277,7 +277,7 @@ describe('a go about the vitals', () => {
 
   test('is no word about the next phase, nor in the next attempt', async () => {
     const next = { run, phase: 2, during: 'batch', slice: 0 };
-    expect(await world.invoke('check-vitals', next)).toMatchObject({ outcome: 'HOLD' });
+    expect(await world.inTurn('check-vitals', next)).toMatchObject({ outcome: 'HOLD' });
     expect(await accepted()).toEqual([]);
     world.running.clear();
     run = await world.prepare('two');
@@ -286,7 +286,7 @@ describe('a go about the vitals', () => {
 });
 
 describe('an approval', () => {
-  const approve = () => world.invoke('gate', { run, phase: 3, stage: 'approval' });
+  const approve = () => world.inTurn('gate', { run, phase: 3, stage: 'approval' });
   const name = 'Phase 3 Bulk Migration: Approval';
 
   test('is a gate that waits for a person, and then passes', async () => {
@@ -312,12 +312,12 @@ describe('an approval', () => {
     expect(message).toContain(`\nBegin it:\n  npm run rollout -- decide ${hold} go --stack Payments`);
     expect(message).not.toMatch(/retry|without knowing|measured/);
     // With what the phases before have done, and what this one will do.
-    expect(message).toMatch(/\nSo far: nothing is encrypted yet\.\nNext: /);
+    expect(message).toMatch(/\nSo far: 0 of \d+ rows encrypted \(0 %\):\n.*\nNext: /s);
     await expect(decide(hold, 'retry')).rejects.toMatchObject({
       name: 'InvalidInput',
       message: expect.stringContaining('Expected go or no-go'),
     });
-    expect((await world.invoke('operate', { command: 'status' })).status.lastGate).toBeNull();
+    expect((await world.invoke('operate', { command: 'status' })).status.lastGate.gate).toBe('Preflight');
   });
 
   test('that is denied is NO_GO', async () => {

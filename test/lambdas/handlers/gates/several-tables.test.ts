@@ -27,7 +27,7 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const gate = (phase: number, stage = 'worked') => world.invoke('gate', { run, phase, stage });
+const gate = (phase: number, stage = 'worked') => world.inTurn('gate', { run, phase, stage });
 async function workOn(...tables: string[]) {
   for (const table of tables) await world.encrypt(run, 1, table);
 }

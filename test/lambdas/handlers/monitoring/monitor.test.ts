@@ -150,10 +150,11 @@ describe('Monitor', () => {
   test('tells how long nobody has looked after a run under way, unless a person is asked', async () => {
     const run = await world.prepare('one');
     const look = { run, phase: 1, during: 'batch', slice: 0 };
-    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    expect(await world.inTurn('check-vitals', look)).toMatchObject({ outcome: 'OK' });
     expect((await published()).StalledMinutes).toBeCloseTo(0, 0);
     await world.client.query(
       `update encryption_rollout.polls set polled_at = now() - interval '2 hours';
+       update encryption_rollout.gates set judged_at = now() - interval '3 hours';
        update encryption_rollout.events set happened_at = now() - interval '3 hours'`,
     );
     expect((await published()).StalledMinutes).toBeCloseTo(120, 0);
@@ -177,7 +178,7 @@ describe('Monitor', () => {
       rowsPerSecond: null,
       millisecondsPerRow: null,
     });
-    expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+    expect(await world.inTurn('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
     await world.client.query(
       `update encryption_rollout.phases set started_at = started_at - interval '24 minutes';
        update encryption_rollout.gates set judged_at = judged_at - interval '24 minutes'`,
@@ -434,7 +435,7 @@ describe('Monitor of a table that takes long to be counted', () => {
     await lastCount('25 minutes', '1 minute');
     expect(await world.invoke('monitor', {})).toEqual({ outcome: 'MEASURED' });
     const soak = { run, phase: 1, during: 'soak', slice: 0 };
-    const { criteria } = await world.invoke('check-vitals', soak);
+    const { criteria } = await world.inTurn('check-vitals', soak);
     expect(criteria).toContainEqual(expect.objectContaining({ name: 'Missing IVs' }));
     // Nobody soaks: a person is asked, or batches run.
     await lastCount('35 minutes', '1 minute');

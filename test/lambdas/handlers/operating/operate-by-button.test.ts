@@ -41,7 +41,7 @@ const by = 'R. Roe (typed on the dashboard in account 123456789012, request a1b2
 /** A question about vitals that cannot be measured. */
 async function ask(): Promise<string> {
   world.aws.world.alarms.delete('api-5xx');
-  const { gate } = await world.invoke('check-vitals', {
+  const { gate } = await world.inTurn('check-vitals', {
     run,
     phase: 1,
     target: appointments,
@@ -189,7 +189,7 @@ test('what others have written is text', async () => {
 
 test('before the first rollout there is nothing to press', async () => {
   await world.client.query(
-    'delete from encryption_rollout.events; delete from encryption_rollout.run_targets; delete from encryption_rollout.runs',
+    'delete from encryption_rollout.gates; delete from encryption_rollout.events; delete from encryption_rollout.run_targets; delete from encryption_rollout.runs',
   );
   const page = await look();
   expect(page).toContain('No rollout has begun yet.');

@@ -19,7 +19,7 @@ const begin = async () => {
   run = await world.prepare('one');
 };
 const batch = (phase: number, number: number) =>
-  world.invoke('encrypt-batch', { run, phase, target: appointments, execution: `p${phase}`, batch: number });
+  world.inTurn('encrypt-batch', { run, phase, target: appointments, execution: `p${phase}`, batch: number });
 const events = async (...names: string[]) =>
   (
     await world.client.query(
@@ -48,7 +48,7 @@ describe('status', () => {
     await begin();
     await batch(1, 0);
     await world.encrypt(run, 1);
-    await world.invoke('gate', { run, phase: 1, stage: 'worked' });
+    await world.inTurn('gate', { run, phase: 1, stage: 'worked' });
     // A scan would wait for this lock.
     const holder = await world.connect();
     await holder.query('begin; lock table public.appointments in access exclusive mode');
@@ -80,7 +80,7 @@ describe('status', () => {
   test('shows open holds of this attempt, and errors by type', async () => {
     await begin();
     world.aws.world.alarms.delete('api-5xx');
-    const { gate } = await world.invoke('check-vitals', {
+    const { gate } = await world.inTurn('check-vitals', {
       run,
       phase: 1,
       target: appointments,
@@ -187,10 +187,10 @@ describe('pause and resume', () => {
 
   test('a batch that was about to begin does not: nobody paused it when the vitals were looked at', async () => {
     const look = { run, phase: 1, target: appointments, during: 'batch', slice: 0 };
-    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'OK' });
+    expect(await world.inTurn('check-vitals', look)).toMatchObject({ outcome: 'OK' });
     await operate({ command: 'pause' });
     expect(await batch(1, 0)).toMatchObject({ outcome: 'MORE', encrypted: 0 });
-    expect(await world.invoke('check-vitals', look)).toMatchObject({ outcome: 'WAIT' });
+    expect(await world.inTurn('check-vitals', look)).toMatchObject({ outcome: 'WAIT' });
     await operate({ command: 'resume' });
     // Asked once more, also the same batch.
     expect((await batch(1, 0)).encrypted).toBeGreaterThan(0);

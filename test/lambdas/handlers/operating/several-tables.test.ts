@@ -21,8 +21,8 @@ const begin = async () => {
   run = await world.prepare('one');
 };
 const batch = (target: string, phase = 1, number = 0) =>
-  world.invoke('encrypt-batch', { run, phase, target, execution: `p${phase}-${target}`, batch: number });
-const look = (target: string) => world.invoke('check-vitals', { run, phase: 1, target, during: 'batch' });
+  world.inTurn('encrypt-batch', { run, phase, target, execution: `p${phase}-${target}`, batch: number });
+const look = (target: string) => world.inTurn('check-vitals', { run, phase: 1, target, during: 'batch' });
 
 describe('status', () => {
   test('names the tables of the deployment before the first run', async () => {
@@ -142,7 +142,7 @@ test('go accepts what is unknown of the table that was asked about, and of no ot
     "update encryption_rollout.events set event = 'LOST' where event = 'TRIGGER_TESTED' and target = $1",
     [staff],
   );
-  const gate = () => world.invoke('gate', { run, phase: 4, stage: 'worked' });
+  const gate = () => world.inTurn('gate', { run, phase: 4, stage: 'worked' });
   const held = await gate();
   expect(held).toMatchObject({ verdict: 'INCONCLUSIVE' });
   const { hold, message } = await world.invoke('ask-person', { run, gate: held.gate, execution: 'hold-1' });

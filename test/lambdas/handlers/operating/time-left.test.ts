@@ -16,7 +16,7 @@ const operate = (input: Record<string, unknown>) => world.invoke('operate', { by
 const status = async () => (await world.invoke('operate', { command: 'status' })).status;
 const hoursLeft = async () => (await status()).hoursLeft;
 const check = (during: string, phase = 1, target = appointments) =>
-  world.invoke('check-vitals', { run, phase, during, slice: 0, ...(during === 'batch' ? { target } : {}) });
+  world.inTurn('check-vitals', { run, phase, during, slice: 0, ...(during === 'batch' ? { target } : {}) });
 /** Everything that was recorded so far was recorded so much earlier. */
 const pass = (time: string) =>
   world.client.query(`
@@ -79,7 +79,7 @@ test('a soak does not get on while a person is asked', async () => {
   await check('batch');
   await world.encrypt(run, 1);
   expect((await status()).soak).toBeNull();
-  expect(await world.invoke('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
+  expect(await world.inTurn('gate', { run, phase: 1, stage: 'worked' })).toMatchObject({ verdict: 'GO' });
   await pass('12 minutes');
   // Of half an hour.
   const { soak } = await status();

@@ -17,7 +17,7 @@ afterEach(async () => {
 
 /** As the machines ask: before a batch about its table, in a soak about all. */
 const check = (during: string, phase = 1, slice = 0) =>
-  world.invoke('check-vitals', {
+  world.inTurn('check-vitals', {
     run,
     phase,
     during,
@@ -40,7 +40,9 @@ describe('CheckVitals', () => {
     const { outcome, reason } = await check('batch');
     expect(outcome).toBe('BREACH');
     expect(reason).toContain('95 %, 95 %, 95 %');
-    const { rows } = await world.client.query('select verdict, reason from encryption_rollout.gates');
+    const { rows } = await world.client.query(
+      "select verdict, reason from encryption_rollout.gates where gate like '%CheckVitals'",
+    );
     expect(rows).toEqual([{ verdict: 'NO_GO', reason }]);
   });
 
@@ -192,7 +194,9 @@ describe('what cannot be measured', () => {
       expect({ outcome, gate }).toEqual({ outcome: 'HOLD', gate: 'Phase 1 Initial Batch: CheckVitals' });
       expect(reason).toContain('Customer-facing alarms');
       expect(slice).toBe(during === 'soak' ? 3 : 4);
-      const { rows } = await world.client.query('select verdict from encryption_rollout.gates');
+      const { rows } = await world.client.query(
+        "select verdict from encryption_rollout.gates where gate like '%CheckVitals'",
+      );
       expect(rows).toEqual([{ verdict: 'INCONCLUSIVE' }]);
     },
   );

@@ -26,9 +26,9 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const soak = (phase = 1) => world.invoke('check-vitals', { run, phase, during: 'soak', slice: 0 });
+const soak = (phase = 1) => world.inTurn('check-vitals', { run, phase, during: 'soak', slice: 0 });
 const beforeBatchOf = (target: string) =>
-  world.invoke('check-vitals', { run, phase: 1, target, during: 'batch' });
+  world.inTurn('check-vitals', { run, phase: 1, target, during: 'batch' });
 const fail = (type: string, table: string) =>
   world.client.query('insert into encryption_rollout.errors (error_type, target) values ($1, $2)', [
     type,
@@ -49,7 +49,7 @@ test('a soak looks at every table of its phase', async () => {
 
 test('and at no table that has passed it', async () => {
   for (const table of [appointments, staff, suppliers]) await world.encrypt(run, 1, table);
-  for (const stage of ['worked', 'soaked']) await world.invoke('gate', { run, phase: 1, stage });
+  for (const stage of ['worked', 'soaked']) await world.inTurn('gate', { run, phase: 1, stage });
   await rollBack(world, run);
   await world.client.query(
     "update encryption_rollout.phases set passed_at = null where target = 'public.staff'",

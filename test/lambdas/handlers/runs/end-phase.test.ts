@@ -10,7 +10,7 @@ beforeEach(async () => {
 });
 afterEach(() => world.stop());
 
-const endPhase = () => world.invoke('end-phase', { run, phase: 1 });
+const endPhase = () => world.inTurn('end-phase', { run, phase: 1 });
 const statuses = async () =>
   (await world.client.query('select status, stop_reason from encryption_rollout.runs')).rows;
 

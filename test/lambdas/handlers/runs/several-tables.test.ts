@@ -220,7 +220,7 @@ describe('PrepareDatabase', () => {
     deploy(world, [appointments, staff]);
     const run = await prepare('one');
     deploy(world, [appointments]);
-    const gate = () => world.invoke('gate', { run, phase: 1, stage: 'worked' });
+    const gate = () => world.inTurn('gate', { run, phase: 1, stage: 'worked' });
     for (const call of [() => preflight(run), gate])
       await expect(call()).rejects.toMatchObject({
         name: 'InvalidSettings',
@@ -233,7 +233,7 @@ test('EndPhase says of each table how far it is', async () => {
   deploy(world, [appointments, staff]);
   const run = await prepare('one', { untilPhase: 1 });
   await walkPhase(world, run, 1);
-  const { summary } = await world.invoke('end-phase', { run, phase: 1 });
+  const { summary } = await world.inTurn('end-phase', { run, phase: 1 });
   expect(summary).toContain('The encryption rollout of public.appointments and public.staff has ended');
   expect(summary).toContain('Of public.appointments 19 of 380 rows are encrypted, the trigger is disabled.');
   expect(summary).toContain('Of public.staff 10 of 200 rows are encrypted, the trigger is disabled.');

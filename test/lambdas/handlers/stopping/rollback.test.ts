@@ -36,7 +36,7 @@ describe('the steps of a rollback', () => {
     const { ended } = await endedIn(session, 'select pg_sleep(60)');
     expect(await step('cancel-batches')).toEqual({ cancelled: 1 });
     await ended;
-    const batch = world.invoke('encrypt-batch', {
+    const batch = world.inTurn('encrypt-batch', {
       run,
       phase: 1,
       target: appointments,
@@ -67,7 +67,7 @@ describe('the steps of a rollback', () => {
     await session.query(`set application_name = 'encryption-rollout ${run.id} 2'`);
     expect(await step('cancel-batches')).toEqual({ cancelled: 0 });
     await session.query('select');
-    const batch = await world.invoke('encrypt-batch', {
+    const batch = await world.inTurn('encrypt-batch', {
       run: next,
       phase: 1,
       target: appointments,
