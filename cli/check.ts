@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type pg from 'pg';
 import { type GivenTables, readTables } from '../config/read.ts';
-import { listTables, proposeTable, readNotTaken, tableNameOf } from '../inspection/proposals.ts';
+import { demandTable, listTables, proposeTable, readNotTaken, tableNameOf } from '../inspection/proposals.ts';
 import { readAdditions } from '../lambdas/adapters/postgres/preflight/additions.ts';
 import { canaryProblem } from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
@@ -13,7 +13,7 @@ import { readNames, readServerPrerequisites } from '../lambdas/adapters/postgres
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
 import { about, type Criterion } from '../lambdas/core/gates/judgement.ts';
 import { planOf, type Target, targetName } from '../lambdas/core/plan/settings.ts';
-import { triggersCriterion } from '../lambdas/core/preflight/checklist.ts';
+import { type OtherTrigger, triggersCriteria } from '../lambdas/core/preflight/checklist.ts';
 import { exposureCriteria } from '../lambdas/core/preflight/exposure.ts';
 import {
   type Forecast,
@@ -120,10 +120,12 @@ async function proposed(client: pg.Client, { table = [], columns }: Flags): Prom
   const wanted = columns?.split(',').map((name) => name.trim());
   const targets: Target[] = [];
   for (const text of table) {
-    const proposal = await proposeTable(client, tableNameOf(text), wanted);
+    const name = tableNameOf(text);
+    await demandTable(client, name);
+    const proposal = await proposeTable(client, name, wanted);
     if (proposal === undefined)
       throw new UsageError(
-        `Found no column of ${text} that can be told to hold personal data by its name, expected some. Name them: --columns a,b. (Or the table is another: --table schema.table.)`,
+        `Found no column of ${targetName(name)} that can be told to hold personal data by its name, expected some. Name them: --columns a,b.`,
       );
     targets.push(proposal.target);
   }
@@ -156,10 +158,11 @@ export async function check(
     notTaken[targetName(target)] = await readNotTaken(client, target);
     additions.push(...(await readAdditions(client, target)));
     notices.push(...(await readNotices(client, target)));
-    criteria.push(...(await tableLines(client, target, acknowledgedTriggers, hasCanary)));
+    criteria.push(...(await tableLines(client, target, hasCanary)));
     if (lines.some(({ passed }) => passed === false)) continue;
     samples.set(targetName(target), await sampleTable(client, target));
   }
+  criteria.push(...(await triggerLines(client, found, acknowledgedTriggers)));
   criteria.push(...(await readNames(client, found)), ...exposureCriteria(await readExposure(client, found)));
   const expected = samples.size === 0 ? null : forecast(plan, samples, offPeak, new Date());
   if (expected !== null) criteria.push(...roomCriteria(plan, expected, await readSlots(client), undefined));
@@ -189,14 +192,38 @@ export async function check(
 }
 
 /** What a person has to look at is null, not wrong: a trigger that is read and acknowledged is no obstacle. */
-async function tableLines(
+async function triggerLines(
   client: pg.Client,
-  target: Target,
+  targets: readonly Target[],
   acknowledged: readonly string[],
-  hasCanary: boolean,
 ): Promise<Criterion[]> {
-  const triggers = triggersCriterion(await readOtherTriggers(client, target), acknowledged);
-  const lines: Criterion[] = [{ ...triggers, passed: triggers.passed || null }];
+  const triggers: OtherTrigger[][] = [];
+  for (const target of targets) triggers.push(await readOtherTriggers(client, target));
+  const { rows } = await client.query<{ name: string }>(
+    'select name from unnest($1::text[]) as name where not exists (select from pg_trigger where tgname = name)',
+    [acknowledged],
+  );
+  const strange = rows.map(({ name }) => name);
+  return [
+    ...triggersCriteria(triggers, acknowledged).flatMap((line, n) =>
+      about(targetName(targets[n] as Target), [{ ...line, passed: line.passed || null }]),
+    ),
+    ...(strange.length === 0
+      ? []
+      : [
+          {
+            name: 'Acknowledged triggers',
+            expected: 'each is a trigger of this database',
+            measured: `not found: ${strange.join(', ')}`,
+            passed: null,
+            advice: 'Correct the name, or take it out of acknowledgedTriggers.',
+          },
+        ]),
+  ];
+}
+
+async function tableLines(client: pg.Client, target: Target, hasCanary: boolean): Promise<Criterion[]> {
+  const lines: Criterion[] = [];
   if (hasCanary) {
     const problem = await canaryProblem(client, target);
     lines.push({

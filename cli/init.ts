@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import type pg from 'pg';
 import { Fictions, type Row } from '../inspection/fiction.ts';
 import {
+  demandTable,
   listTables,
   type Proposal,
   proposeBlank,
@@ -133,15 +134,14 @@ async function propose(
   const others: TableName[] = [];
   const proposals: Proposal[] = [];
   for (const name of names ?? found) {
+    if (names !== undefined) await demandTable(client, name);
     const blank = names !== undefined && ask ? await proposeBlank(client, name) : undefined;
     const proposal = (await proposeTable(client, name)) ?? blank;
     if (proposal !== undefined) proposals.push(proposal);
     else if (names === undefined) others.push(name);
     else
       throw new UsageError(
-        found.some((each) => targetName(each) === targetName(name))
-          ? `Found no column of ${targetName(name)} that looks like personal data and can be encrypted. Describe it by hand: docs/configuration.md; check --table ${targetName(name)} --columns … says what fits.`
-          : `Found no table ${targetName(name)}, expected one of ${found.map(targetName).join(', ') || '(there is none)'}.`,
+        `Found no column of ${targetName(name)} that looks like personal data and can be encrypted. Describe it by hand: docs/configuration.md; check --table ${targetName(name)} --columns … says what fits.`,
       );
   }
   if (ask && others.length > 0)

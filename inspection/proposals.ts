@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import { examineTable } from '../lambdas/adapters/postgres/preflight/examination.ts';
 import { measuredOnScreen } from '../lambdas/core/gates/judgement.ts';
-import { Target } from '../lambdas/core/plan/settings.ts';
+import { Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { UsageError } from '../terminal/connection.ts';
 import { type Column, personalColumns } from './personal.ts';
 
@@ -48,6 +48,21 @@ export async function listTables(client: pg.ClientBase): Promise<(TableName & { 
      order by n.nspname, c.relname`,
   );
   return rows;
+}
+
+/** @throws UsageError when there is nothing of that name, with those that may be meant: of that name but for its case or schema, else all */
+export async function demandTable(client: pg.ClientBase, name: TableName): Promise<void> {
+  const { rowCount } = await client.query(
+    'select from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2',
+    [name.schema, name.table],
+  );
+  if (rowCount === 1) return;
+  const found = await listTables(client);
+  const alike = found.filter(({ table }) => table.toLowerCase() === name.table.toLowerCase());
+  const meant = (alike.length > 0 ? alike : found).map(targetName);
+  throw new UsageError(
+    `Found no table ${targetName(name)}, expected ${meant.length === 1 ? meant[0] : `one of ${meant.join(', ') || '(there is none)'}`}. Check --table schema.table, and the database.`,
+  );
 }
 
 /**

@@ -30,11 +30,15 @@ as $examination$
       format('%I.%I', t.schema_name, t.table_name) as table_sql,
       exists (
         select from pg_index as i
-        where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
-          and not exists (
-            select from unnest(i.indkey::smallint[]) with ordinality as k (attnum, n)
-            join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.attnum
-            where k.n <= i.indnkeyatts and not a.attnotnull
+        where i.indrelid = c.oid
+          and (
+            i.indisprimary
+            or i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+              and not exists (
+                select from unnest(i.indkey::smallint[]) with ordinality as k (attnum, n)
+                join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.attnum
+                where k.n <= i.indnkeyatts and not a.attnotnull
+              )
           )
       ) as has_key,
       case
@@ -126,7 +130,17 @@ as $examination$
           format('%s found to be %s, an ordinary or partitioned table expected', f.name, f.kind)
       end as problem,
       case
-        when f.table_oid is null then 'Correct the target''s schema and table in the settings, or the database.'
+        when f.table_oid is null then
+          'Correct the target''s schema and table in the settings, or the database.' || coalesce(
+            (
+              select ' There is ' || string_agg(format('%I.%I', n.nspname, c.relname), ', ' order by n.nspname, c.relname) || '.'
+              from pg_class as c
+              join pg_namespace as n on n.oid = c.relnamespace
+              where lower(c.relname) = lower(f.table_name) and c.relkind in ('r', 'p')
+                and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'encryption_rollout')
+            ),
+            ''
+          )
         when f.relispartition then 'Name the partitioned table that it belongs to, the topmost one: all of its partitions are encrypted with it.'
         when f.kind = 'a table with inheriting tables' then
           'Rows of inheriting tables have keys of their own, and it hands them no triggers: make it a partitioned table, or name tables that stand alone.'
@@ -216,7 +230,7 @@ as $examination$
   ),
   locks_line as (
     select 'Locks' as name, format('room for %s in one transaction, for all partitions and their indexes', l.needed) as expected,
-      format('%s, which all sessions share', l.there_are) as measured,
+      format('%s needed, of the %s that all sessions share', l.needed, l.there_are) as measured,
       case
         when l.needed > l.there_are then
           format('table %s found to need %s locks in one transaction, for its partitions and their indexes; the server has %s', l.name, l.needed, l.there_are)

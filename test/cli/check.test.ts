@@ -202,6 +202,7 @@ describe('check', () => {
   });
 
   test('of a table that does not fit says why, on the screen too, within its width', async () => {
+    await database.client.query('create table shop."None" (id int)');
     const file = configuration({
       targets: [
         { ...customers, columns: ['first_name', 'full_name'] },
@@ -211,6 +212,7 @@ describe('check', () => {
     const { code, stdout } = await check('--config', file);
     expect(code).toBe(3);
     expect(stdout).toMatch(/✗ Table: not found/);
+    expect(stdout.replace(/\s+/g, ' ')).toContain('or the database. There is shop."None".');
     expect(stdout).toMatch(/✗ Column full_name: text, generated/);
     expect(stdout).toMatch(/It does not fit as it is: 2 of the lines above are not met/);
     expect(stdout).toContain('column full_name is generated from first_name.');
@@ -218,6 +220,63 @@ describe('check', () => {
     // Nobody has looked at what would be added to a table that is not there.
     expect(stdout).not.toContain('it is there already');
     expect(stdout).not.toMatch(/\n[^\n]{101,}\n/);
+  });
+
+  test('of a view, or of a partition, says what it is, and nothing of what would be added', async () => {
+    await database.client.query(`
+      create table shop.stays (id bigint, day date, email text, primary key (id, day)) partition by range (day);
+      create table shop.stays_2026 partition of shop.stays for values from ('2026-01-01') to ('2027-01-01')`);
+    for (const [table, is] of [
+      ['shop.mail', 'a view'],
+      ['shop.stays_2026', 'a partition of shop.stays'],
+    ] as const) {
+      const { code, stdout } = await check('--table', table);
+      expect(code).toBe(3);
+      expect(stdout).toContain(`✗ Table: ${is}`);
+      expect(stdout).not.toMatch(/to be added|it is there already|will be added/);
+    }
+    // And of one that has them all, which would need no more than one line of all its locks.
+    const { stdout } = await check('--table', 'shop.stays');
+    expect(stdout).toMatch(/✓ Locks: 15\d needed, of the \d+ that all sessions share/);
+  });
+
+  test('has one list of the triggers to acknowledge in all tables, and names those that are none', async () => {
+    await database.client.query(`
+      create table shop.couriers (id bigint primary key, email text);
+      create trigger courier_audit after update on shop.couriers for each row execute function shop.touch()`);
+    const file = (acknowledgedTriggers: string[]) =>
+      configuration({
+        targets: [
+          customers,
+          {
+            schema: 'shop',
+            table: 'couriers',
+            columns: ['email'],
+            createdAt: null,
+            canary: { id: 7, email: 'a@example.com' },
+          },
+        ],
+        acknowledgedTriggers,
+      });
+    const { code, checked } = await json('--config', file(['touch', 'tuoch']));
+    const open = checked.criteria.filter(({ passed }) => passed !== true);
+    expect({ code, asked: open.map(({ table, name }) => [table, name]) }).toEqual({
+      code: 0,
+      asked: [
+        ['shop.customers', 'Other triggers on the table'],
+        ['shop.couriers', 'Other triggers on the table'],
+        [undefined, 'Acknowledged triggers'],
+      ],
+    });
+    expect(open[2]?.measured).toBe('not found: tuoch');
+    const lists = open.flatMap(({ advice = '' }) => /\{.*\}/.exec(advice) ?? []);
+    expect(lists).toHaveLength(1);
+    const { acknowledgedTriggers } = JSON.parse(lists[0] as string);
+    expect(acknowledgedTriggers).toEqual(expect.arrayContaining(['courier_audit', 'touch', 'tuoch']));
+    const pasted = await json('--config', file(acknowledgedTriggers));
+    expect(pasted.checked.criteria.filter(({ passed }) => passed !== true).map(({ name }) => name)).toEqual([
+      'Acknowledged triggers',
+    ]);
   });
 
   test('of a table without a key says that, also where there is a column of the name that a key has', async () => {
@@ -259,6 +318,9 @@ describe('check', () => {
   test.each([
     [[], /either --table schema.table or --config file/],
     [['--table', 'shop.cities'], /no column of shop.cities that can be told/],
+    [['--table', 'shop.nosuch'], /no table shop\.nosuch, expected one of .*shop\.cities, .*shop\.customers/],
+    [['--table', 'customers'], /no table public\.customers, expected shop\.customers\./],
+    [['--table', 'shop.Customers', '--columns', 'email'], /expected shop\.customers\./],
     [['--config', '/nowhere.json'], /no readable file at \/nowhere.json/],
     [['--table', 'a', '--table', 'b', '--columns', 'c'], /expected one --table beside it/],
   ])('%j is refused with what to do', async (options, message) => {

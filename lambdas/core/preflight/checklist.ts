@@ -71,6 +71,10 @@ const silentBeforeTheFirst = /CoverageBelow99$/;
 
 /** Every line of the plan's checklist as a criterion. */
 export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criterion[] {
+  const triggers = triggersCriteria(
+    m.tables.map(({ otherTriggers }) => otherTriggers),
+    m.acknowledgedTriggers,
+  );
   return [
     {
       name: 'Encryption key configured',
@@ -111,7 +115,9 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
           }
         : {}),
     },
-    ...m.tables.flatMap((each) => about(each.table, tableCriteria(each, m.acknowledgedTriggers))),
+    ...m.tables.flatMap((each, n) =>
+      about(each.table, [...tableCriteria(each), ...triggers.slice(n, n + 1)]),
+    ),
     ...roomCriteria(plan, m.forecast, m.slots, m.vitals.freeStorageBytes),
     ...exposureCriteria(m.exposure),
     ...Object.entries(attestations).map(([key, line]) => {
@@ -129,7 +135,7 @@ export function checklistCriteria(plan: Plan, m: ChecklistMeasurements): Criteri
 }
 
 /** The lines of one table. */
-function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[]): Criterion[] {
+function tableCriteria(m: TableChecklist): Criterion[] {
   return [
     {
       name: 'Health check runs',
@@ -190,7 +196,6 @@ function tableCriteria(m: TableChecklist, acknowledgedTriggers: readonly string[
             passed: m.triggerProblem === '',
           },
         ]),
-    triggersCriterion(m.otherTriggers, acknowledgedTriggers),
   ];
 }
 
@@ -231,12 +236,28 @@ function alarmsCriterion({ missingAlarms, silentAlarms, mutedAlarms }: Checklist
   };
 }
 
-/** What a trigger does only its owner knows: a person who has read it says that it may be so. */
-export function triggersCriterion(
+/** A line for each table. What a trigger does only its owner knows: a person who has read it says that it may be so. */
+export function triggersCriteria(
+  tables: readonly (readonly OtherTrigger[])[],
+  acknowledged: readonly string[],
+): Criterion[] {
+  const unread = (triggers: readonly OtherTrigger[]) =>
+    triggers.filter(({ name }) => !acknowledged.includes(name));
+  // One list of them all: pasted one after the other, the last one would be what counts.
+  const all = [...new Set([...acknowledged, ...tables.flatMap(unread).map(({ name }) => name)])];
+  const first = tables.findIndex((triggers) => unread(triggers).length > 0);
+  const advice = (table: number) =>
+    table === first
+      ? `When that is harmless, have in the configuration, or in the input: ${JSON.stringify({ acknowledgedTriggers: all })}`
+      : 'The first of these lines says what to do.';
+  return tables.map((triggers, table) => triggersCriterion(triggers, unread(triggers), advice(table)));
+}
+
+function triggersCriterion(
   otherTriggers: readonly OtherTrigger[],
-  acknowledgedTriggers: readonly string[],
+  unknown: readonly OtherTrigger[],
+  advice: string,
 ): Criterion {
-  const unknown = otherTriggers.filter(({ name }) => !acknowledgedTriggers.includes(name));
   const described = unknown.map(({ name, firedByBatches, changesRowsAfterOurs }) => {
     const does = [
       ...(firedByBatches ? ['is fired by every batch'] : []),
@@ -244,7 +265,6 @@ export function triggersCriterion(
     ];
     return `${name} (${does.join(', ')})`;
   });
-  const input = JSON.stringify({ acknowledgedTriggers: unknown.map(({ name }) => name) });
   return {
     name: 'Other triggers on the table',
     expected: 'none but those that were read and acknowledged',
@@ -255,8 +275,6 @@ export function triggersCriterion(
           ? `acknowledged: ${otherTriggers.map(({ name }) => name).join(', ')}`
           : 'none',
     passed: unknown.length === 0,
-    ...(unknown.length === 0
-      ? {}
-      : { advice: `When that is harmless, add to the configuration, or to the input: ${input}` }),
+    ...(unknown.length === 0 ? {} : { advice }),
   };
 }

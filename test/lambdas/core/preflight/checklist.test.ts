@@ -202,7 +202,7 @@ describe('the pre-rollout checklist', () => {
     ];
     const { reason } = judged({ otherTriggers, acknowledgedTriggers: ['audit'] });
     expect(reason).toContain('zzz_trim (may change a row after it was encrypted)');
-    expect(reason).toContain('{"acknowledgedTriggers":["zzz_trim"]}');
+    expect(reason).toContain('{"acknowledgedTriggers":["audit","zzz_trim"]}');
     expect(reason).not.toContain('audit (');
     expect(judged({ otherTriggers, acknowledgedTriggers: ['zzz_trim', 'audit'] }).verdict).toBe('GO');
   });
