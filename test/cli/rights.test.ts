@@ -125,6 +125,19 @@ test('what is missing of several is said at once, and once the engine is there a
   ]);
 });
 
+test('a database may be called what a format would read', async () => {
+  const name = `100 % of ${owner}`;
+  await database.client.query(`create database "${name}"`);
+  const address = new URL(url);
+  address.pathname = `/${encodeURIComponent(name)}`;
+  const { stdout } = await rollout(['check', '--database-url', address.href, '--config', file, '--json']);
+  await database.client.query(`drop database "${name}"`);
+  const { criteria } = JSON.parse(stdout) as Checked;
+  expect(criteria.find((each) => each.name === 'Right to install')?.advice).toContain(
+    `grant create on database "${name}" to ${owner};`,
+  );
+});
+
 test('a server that wants a password and gets none is told so, with where to put it', async () => {
   const address = new URL(url);
   address.password = '';

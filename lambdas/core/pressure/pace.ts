@@ -36,8 +36,11 @@ export const MOST_ROWS = 50_000;
 const LONGEST_PAUSE_MILLISECONDS = 10_000;
 /** Weight of a new sample of the active sessions: one is nearly nothing (somebody's query of a millisecond), four are a trend. */
 const SAMPLE_WEIGHT = 0.3;
-/** In vCPUs. What batches leave to others, at least: theirs are measured in parts of it. */
-const LEAST_ROOM = 0.1;
+/**
+ * In vCPUs. What batches leave to others, at least: theirs are measured in parts of it. With it one sample of one session stays below
+ * HOLD_FROM (0.3 / 0.5) also where batches leave nothing.
+ */
+const LEAST_ROOM = 0.5;
 /** With it the quickest batch is forgotten: rows further on may cost more. Half as fast is the baseline after 35 batches. */
 const FORGET = 1.02;
 

@@ -37,18 +37,18 @@ function line(name: string, expected: string, measured: string, passed: boolean,
 
 /** Statements that grant the role of the session what installing and registering need, as far as it lacks that. */
 const missingRights = `
-  select n, what, format(fix, quote_ident(current_user)) as fix
+  select n, what, fix || quote_ident(current_user) || ';' as fix
   from (
-    select 1 as n, 'create a schema' as what, format('grant create on database %I to %%s;', current_database()) as fix
+    select 1 as n, 'create a schema' as what, format('grant create on database %I to ', current_database()) as fix
     where to_regnamespace('encryption_rollout') is null and not has_database_privilege(current_database(), 'create')
     union all
     select 2, 'create functions in schema public',
-      case when to_regnamespace('public') is null then 'create schema public; ' else '' end || 'grant usage, create on schema public to %s;'
+      case when to_regnamespace('public') is null then 'create schema public; ' else '' end || 'grant usage, create on schema public to '
     where not coalesce(
       has_schema_privilege(to_regnamespace('public')::oid, 'usage') and has_schema_privilege(to_regnamespace('public')::oid, 'create'), false
     )
     union all
-    select 3, 'write functions in ' || lanname, format('grant usage on language %I to %%s;', lanname)
+    select 3, 'write functions in ' || lanname, format('grant usage on language %I to ', lanname)
     from pg_language
     where lanname in ('plpgsql', 'sql') and not has_language_privilege(oid, 'usage')
   ) as rights`;

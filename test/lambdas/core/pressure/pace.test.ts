@@ -92,9 +92,10 @@ describe('gives way to', () => {
     expect(paced(50, () => ({ activeWriters: 7 }))).toMatchObject({ share: 0.9 });
   });
 
-  test('one active session where writers leave no vCPU, until there is room for it', () => {
+  test('one active session where writers leave no vCPU, until there is room for it; nothing for its one query', () => {
     const fast = paced(20, () => ({ activeWriters: 3 }));
-    const slower = paced(2, () => ({ activeWriters: 3, activeSessions: 1 }), fast);
+    expect(paced(1, () => ({ activeWriters: 3, activeSessions: 1 }), fast).share).toBe(0.9);
+    const slower = paced(4, () => ({ activeWriters: 3, activeSessions: 1 }), fast);
     expect(slower).toMatchObject({ limitedBy: 'active sessions' });
     expect(slower.share).toBeLessThanOrEqual(0.45);
   });
