@@ -120,7 +120,7 @@ as $foreign_code$
   select distinct
     format('%s of %s calls %s, which belongs to %s', c.name, r.name, f.oid::regprocedure, f.proowner::regrole),
     format(
-      'alter function %s owner to %s;', f.oid::regprocedure,
+      'alter routine %s owner to %s;', f.oid::regprocedure,
       -- Whom all trust, where it is called for all of them.
       case
         when c.is_shared
@@ -164,7 +164,7 @@ as $$
     format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole),
     -- A function that is none of ours would be one by it, with all that it may then, or be called in the place of one.
     case
-      when o.kind = 'function' and not encryption_rollout.is_own_function(o.object) then format('drop function %s;', o.name)
+      when o.kind in ('function', 'procedure') and not encryption_rollout.is_own_function(o.object) then format('drop routine %s;', o.name)
       else format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
     end
   from encryption_rollout.own_objects as o
@@ -217,7 +217,7 @@ as $$
   where s.slot_type = 'logical' and s.database = current_database()
   union all
   -- Whoever passes a literal of no type, or leaves out an argument, may reach it in place of ours.
-  select format('function %s has a name of ours', p.oid::regprocedure), format('drop function %s;', p.oid::regprocedure)
+  select format('function %s has a name of ours', p.oid::regprocedure), format('drop routine %s;', p.oid::regprocedure)
   from pg_proc as p
   join pg_proc as ours on ours.proname = p.proname and ours.pronamespace = p.pronamespace
   join encryption_rollout.created_functions as f on f.function = ours.oid

@@ -113,6 +113,23 @@ describe('the application gets nothing', () => {
     await expectNothing();
   });
 
+  test('and one right that cannot be taken back does not keep the others', async () => {
+    await install();
+    await owner.query(`
+      grant usage on schema encryption_rollout to ${role};
+      grant select on encryption_rollout.key_access to ${role};
+      create function public.refuse() returns event_trigger language plpgsql as $$
+        begin if has_schema_privilege('${role}', 'encryption_rollout', 'usage') then return; end if; raise 'refused'; end $$;
+      create event trigger refuse on ddl_command_end when tag in ('REVOKE') execute function public.refuse()`);
+    expect(await owner.query('select encryption_rollout.set_grants() as n')).toMatchObject({
+      rows: [{ n: 2 }],
+    });
+    expect((await owner.query('select finding from encryption_rollout.wrong_grants()')).rows).toEqual([
+      { finding: `${role} has USAGE on schema encryption_rollout` },
+    ]);
+    await expectNothing();
+  });
+
   test('of a copy that was restored without owners and rights, with which functions are everybody’s', async () => {
     await install();
     // As pg_dump -O -x leaves it.

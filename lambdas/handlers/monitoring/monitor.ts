@@ -56,12 +56,16 @@ export const handler = handlerOf('Monitor', MonitorInput, async (_input, step) =
       await publish(null, { Heartbeat: 1, RunHours: 0, MissingIvs: 0, Drift: 0 });
       return { outcome: 'NOT_STARTED' };
     }
-    // Before anything is written: a rule or a trigger on a record may be what makes the rest fail.
-    const breaches = await readBreaches(client);
-    for (const { finding, fix } of breaches) logger.warn('the boundary is broken', { finding, fix });
-    await publish(null, { Breaches: breaches.length });
-    if (await mendKeys(client, async () => keys))
-      logger.warn('the keys were lost, as after a crash, and are put back');
+    try {
+      // Before anything is written: a rule or a trigger on a record may be what makes the rest fail.
+      const breaches = await readBreaches(client);
+      for (const { finding, fix } of breaches) logger.warn('the boundary is broken', { finding, fix });
+      await publish(null, { Breaches: breaches.length });
+    } finally {
+      // Whatever is made of the boundary: without the keys the application's writes are not sealed.
+      if (await mendKeys(client, async () => keys))
+        logger.warn('the keys were lost, as after a crash, and are put back');
+    }
     const active = await activeRun(client);
     const tables: WatchedTable[] = [];
     for (const target of settings.targets) {

@@ -109,6 +109,16 @@ describe('Monitor', () => {
       expect(rows).toEqual([{ error_type: 'key_absent', sqlstate: 'ER004', resolved: true }]);
     });
 
+    test('puts them back although it cannot judge the boundary', async () => {
+      await complete();
+      await lose();
+      await world.client.query('alter function encryption_rollout.foreign_code(text) rename to gone');
+      await expect(world.invoke('monitor', {})).rejects.toThrow('42883');
+      expect((await world.client.query('select encryption_rollout.lost_keys() as lost')).rows).toEqual([
+        { lost: [] },
+      ]);
+    });
+
     test('leaves a row that somebody has locked to its next call', async () => {
       await complete();
       await lose();
