@@ -133,6 +133,7 @@ export function stopping(): void {
           runId: 'run-1',
           why: reason,
           proof: { plaintextRows: 2_000, ciphertextOnlyRows: 0 },
+          tooLate: false,
           vitals: calm,
           gates: [],
           errorKinds: [],

@@ -34,6 +34,7 @@ const stop = asHere(
       runId: 'run-1',
       why: `${gate}: Database CPU: expected not above 80 %, measured 95 %`,
       proof: { plaintextRows: 20, ciphertextOnlyRows: 0 },
+      tooLate: false,
       vitals: calm,
       gates: [],
       errorKinds: [],
@@ -43,7 +44,7 @@ const stop = asHere(
     origin,
   ).message,
 );
-const completed = asHere(`${name} is encrypted.\n\n${reportLinks(origin.execution, origin)}`);
+const completed = asHere(`${name} is encrypted.\n\n${reportLinks(origin.execution, '# Report', origin)}`);
 
 test.each([
   ['a stop', stop],

@@ -94,6 +94,7 @@ const everywhere: Readonly<Record<string, string>> = {
       runId: 'run-1',
       why: attack,
       proof: undefined,
+      tooLate: false,
       vitals: { ...calm, customerAlarms: { inAlarm: [attack], withoutData: [attack], notFound: [] } },
       gates: [{ gate: attack, verdict: 'NO_GO', reason: attack, judgedAt: new Date(0) }],
       prepared: [{ gid: attack, preparedAt: '2026-11-28 03:04', owner: attack }],

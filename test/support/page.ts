@@ -12,8 +12,9 @@ export function missingIn({ subject, message }: Page): string[] {
   const table = /: (\w+\.\w+)(?: and \d+ more)?(?:, phase \d)?(?:: |$)/.exec(subject)?.[1];
   const needs = {
     what:
-      /^[\w-]+: (stopped|decide|approve|[\w ]+ (NO_GO|INCONCLUSIVE)): /.test(subject) &&
-      / (has stopped|waits for a person|NO_GO|INCONCLUSIVE)\b/.test(first),
+      /^[\w-]+: (stopped|rollback too late, nothing done|decide|approve|[\w ]+ (NO_GO|INCONCLUSIVE)): /.test(
+        subject,
+      ) && / (has stopped|nothing was switched off|waits for a person|NO_GO|INCONCLUSIVE)\b/.test(first),
     where: table !== undefined && first.includes(table),
     // Of an approval that it is wanted is the cause.
     cause:

@@ -1,6 +1,6 @@
 /** What a person reads who is woken by a rollback: what happened, whom it harms, whether it can wait, what to do, then the evidence. */
 
-import { counted, number, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
+import { counted, number, sentence, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
 import type { ProvePlaintextOutput } from '../payloads.ts';
 import type { Health } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
@@ -68,10 +68,12 @@ export interface ErrorKind {
 export interface Evidence {
   readonly tables: readonly TableEvidence[];
   readonly runId: string;
-  /** Why the rollout was stopped: one sentence, without its full stop. */
+  /** Why the rollout was stopped: a sentence. */
   readonly why: string;
   /** Of all tables together. Undefined: not proven. */
   readonly proof: ProvePlaintextOutput | undefined;
+  /** The run was complete already, or a newer attempt had taken it over: nothing was switched off. */
+  readonly tooLate: boolean;
   readonly vitals: Vitals;
   /** The latest judgements of this attempt, newest first. */
   readonly gates: readonly JudgedGate[];
@@ -86,7 +88,7 @@ export interface Origin {
   readonly stack: string;
   /** ARN of the run's. */
   readonly execution: string;
-  /** ARN of the rollback's own, which has the report. */
+  /** ARN of the rollback's own, where that has the report. */
   readonly rollback?: string;
   /** Names of the deployment's alarms. */
   readonly ownAlarms: readonly string[];
@@ -107,7 +109,8 @@ const mostBytes = { customers: 3_000, untilMorning: 4_000, now: 5_000, evidence:
 
 /** Subject and text of the page. Its first lines are all that a person needs at night. */
 export function stopMessage(evidence: Evidence, origin: Origin): { subject: string; message: string } {
-  const { tables, runId, why, proof, vitals, gates, queries, prepared, errorKinds } = textOf(evidence);
+  const { tables, runId, why, proof, tooLate, vitals, gates, queries, prepared, errorKinds } =
+    textOf(evidence);
   const { stack, execution, rollback, ownAlarms, runbookUrl, commandLine } = origin;
   const cause = stopCause(why, ownAlarms);
   const [only] = tables;
@@ -117,10 +120,14 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
   const { dashboard, log } = deploymentLinks(execution, stack);
   const now =
     tables.length === 1 && only !== undefined
-      ? [`Now: ${state(only)}, ${plaintextState(proof)}.`]
-      : [`Now: ${plaintextState(proof)};`, ...tables.map((table) => `- ${table.name}: ${state(table)}.`)];
+      ? [`Now: ${state(only, tooLate)}, ${plaintextState(proof)}.`]
+      : [
+          `Now: ${plaintextState(proof)};`,
+          ...tables.map((table) => `- ${table.name}: ${state(table, tooLate)}.`),
+        ];
+  const goOn = `, then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}`;
   const next = [
-    `Next: find the cause (${commandLine('report')}, ${commandLine(`runbook ${cause.heading}`)}), then start a new execution (${commandLine('start')}, with the same input): it resumes run ${runId}.`,
+    `Next: find the cause (${commandLine('report')}, ${commandLine(`runbook ${cause.heading}`)})${tooLate ? '' : goOn}.`,
     '',
     `Execution: ${executionLink(execution)}`,
     ...(rollback === undefined
@@ -145,9 +152,9 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
       : list('Prepared transactions, which keep their locks', prepared, preparedLine)),
   ];
   const message = [
-    `The encryption rollout of ${tablesInWords(names)} has stopped. ${why}.`,
+    `${tooLate ? `A rollback of ${tablesInWords(names)} came when run ${runId} was complete already, or a newer attempt had taken it over: nothing was switched off.` : `The encryption rollout of ${tablesInWords(names)} has stopped.`} ${sentence(why)}`,
     within(mostBytes.customers, `Customers: ${customers(vitals, proof)}.`),
-    within(mostBytes.untilMorning, `Until morning: ${untilMorning(stillOn, vitals, proof)}`),
+    within(mostBytes.untilMorning, `Until morning: ${untilMorning(stillOn, vitals, proof, tooLate)}`),
     within(mostBytes.now, now.join('\n')),
     ...next,
     '',
@@ -155,7 +162,11 @@ export function stopMessage(evidence: Evidence, origin: Origin): { subject: stri
   ].join('\n');
   const subject = subjectOf({
     stack,
-    what: stillOn.length > 0 ? 'ROLLBACK FAILED, trigger still on' : 'stopped',
+    what: tooLate
+      ? 'rollback too late, nothing done'
+      : stillOn.length > 0
+        ? 'ROLLBACK FAILED, trigger still on'
+        : 'stopped',
     tables: meant.length > 0 ? meant : names,
     phase: cause.phase,
     about: cause.what,
@@ -178,11 +189,13 @@ function untilMorning(
   stillOn: readonly string[],
   { customerAlarms }: Vitals,
   proof: ProvePlaintextOutput | undefined,
+  tooLate: boolean,
 ): string {
   if (stillOn.length > 0)
     return `NO. A rollback that could not finish has left triggers on. Switch them off, now: ${stillOn.join(' ')}`;
   if (proof === undefined) return 'NO. The plaintext was not proven readable: look at the table.';
   if (proof.ciphertextOnlyRows > 0) return 'NO. Find out who deleted plaintext.';
+  if (tooLate) return 'it can wait, and the triggers are to stay as they are. Nothing is lost.';
   if (customerAlarms !== null && customerAlarms.inAlarm.length > 0)
     return 'the rollout can wait, nothing of it runs; the alarms of customers cannot.';
   return 'it can wait. Nothing of the rollout runs, and nothing is lost.';
@@ -205,9 +218,10 @@ function list<Item>(title: string, items: readonly Item[], line: (item: Item) =>
   return [`${title}:`, ...items.slice(0, maxLines).map((item) => `- ${line(item)}`), ...more];
 }
 
-function state({ purpose, health }: TableEvidence): string {
+function state({ purpose, health }: TableEvidence, tooLate: boolean): string {
   const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
   const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
+  if (tooLate) return `trigger ${triggerEnabled ? 'enabled' : 'disabled'}, ${rows} encrypted`;
   if (purpose === 'encrypt')
     return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows} encrypted`;
   if (purpose === 'verify')

@@ -30,12 +30,14 @@ export function executionLink(executionArn: string): string {
 /**
  * Where the report of a run that has ended as it was to is found, and how it is made a page.
  * @param execution the ARN of the one whose output has it
+ * @param report empty where it could not be written
  */
 export function reportLinks(
   execution: string,
+  report: string,
   { commandLine }: { commandLine(words: string): string },
 ): string {
-  return `The report is in the output of the execution: ${executionLink(execution)}\nAs a page to hand over: ${commandLine('report --html report.html')}`;
+  return `${report === '' ? 'The report could not be written there, the execution' : 'The report is in the output of the execution'}: ${executionLink(execution)}\nAs a page to hand over: ${commandLine('report --html report.html')}`;
 }
 
 /** The console writes a path within a path with dollars. */

@@ -35,13 +35,14 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
     const { retired, kept } = await retireKeys(client);
     for (const key of retired) await recordEvent(client, run, 'KEY_RETIRED', { key });
     for (const { number: key, reason } of kept) await recordEvent(client, run, 'KEY_KEPT', { key, reason });
+    const execution = await readExecution(client, run);
     await closeRun(client, run, 'COMPLETED', null);
-    // Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
+    // Closed it is: nothing that follows may fail. Monitor publishes it again within minutes; a completed run is not rolled back for want of it.
     for (const [table, EncryptionPercentage] of coverage)
       await publish(table, { EncryptionPercentage }).catch(unpublished(step));
-    const execution = await readExecution(client, run);
+    const report = await runReport(client, step, run);
     return {
-      report: await runReport(client, step, run),
+      report,
       summary: [
         ...tables.map(plain),
         `New rows are encrypted by the trigger. Plaintext stays beside it, and applications read it as before: docs/after.md has what comes next. Run ${run.id}.`,
@@ -52,7 +53,7 @@ export const handler = handlerOf('CompleteRollout', CompleteRolloutInput, async 
         ),
       ]
         .join(' ')
-        .concat('\n\n', reportLinks(execution, step)),
+        .concat('\n\n', reportLinks(execution, report, step)),
     };
   });
 });

@@ -26,11 +26,13 @@ export const handler = handlerOf('EndPhase', EndPhaseInput, async ({ run, phase 
         `Of ${name} ${number.format(encryptedRows)} of ${number.format(rowsWithPii)} rows are encrypted, the trigger is ${triggerEnabled ? 'enabled' : 'disabled'}.`,
       );
     }
-    await closeRun(client, run, 'STOPPED', endedAfter(phase), true);
     const execution = await readExecution(client, run);
+    await closeRun(client, run, 'STOPPED', endedAfter(phase), true);
+    // Closed it is: nothing that follows may fail.
+    const report = await runReport(client, step, run);
     return {
-      report: await runReport(client, step, run),
-      summary: `The encryption rollout of ${plain(tablesInWords(names))} has ended after "${title}", as its input asked. ${plain(tables.join(' '))} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.\n\n${reportLinks(execution, step)}`,
+      report,
+      summary: `The encryption rollout of ${plain(tablesInWords(names))} has ended after "${title}", as its input asked. ${plain(tables.join(' '))} Start a new execution to go on (${step.commandLine('start')}, with the same input but without untilPhase): it resumes run ${run.id}.\n\n${reportLinks(execution, report, step)}`,
     };
   });
 });

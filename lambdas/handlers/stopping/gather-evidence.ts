@@ -9,7 +9,7 @@ import { readLastGates } from '../../adapters/postgres/gates/judgements.ts';
 import { readPlaintextProof, recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
-import { closeRun, fenceRun } from '../../adapters/postgres/runs/runs.ts';
+import { closeRun, fenceRun, isOver } from '../../adapters/postgres/runs/runs.ts';
 import {
   readPreparedTransactions,
   readRunningQueries,
@@ -47,10 +47,12 @@ export const handler = handlerOf(
         return target === undefined ? `Disable the encryption trigger of ${name}.` : switchOffByHand(target);
       };
       await writeDownFailedDecryptions(client);
+      // Its triggers are not this rollback's business then, and DisableTrigger has left them alone.
+      const tooLate = await isOver(client, run);
       let isStillOn = false;
       for (const { name, purpose } of runTables) {
         const health = await readHealth(client, name);
-        const isOn = health.triggerEnabled && (await switchesOff(client, run, purpose));
+        const isOn = !tooLate && health.triggerEnabled && (await switchesOff(client, run, purpose));
         if (isOn) isStillOn = true;
         const errors = await countErrorsByType(client, run, name);
         const switchOff = isOn ? byHand(name) : null;
@@ -64,23 +66,30 @@ export const handler = handlerOf(
       const gates = await readLastGates(client, run);
       await recordEvent(client, run, 'EVIDENCE', { tables, vitals, gates, errorKinds, queries, prepared });
       const proof = await readPlaintextProof(client, run);
+      const origin = { ...originOf(step), execution: await readExecution(client, run) };
       // With a trigger still on it is not stopped yet: the end of this rollback, which failed, starts the next.
       if (isStillOn) await fenceRun(client, run);
-      else {
+      else if (!tooLate) {
         await closeRun(client, run, 'STOPPED', why);
         // Stopped it is, whoever counts it: with CloudWatch down the rollback is complete all the same.
         await publish(null, { RolloutStopped: 1 }).catch(unpublished(step));
       }
-      const evidence = { tables, vitals, gates, errorKinds, queries, prepared, runId: run.id, why, proof };
+      const evidence = {
+        tables,
+        vitals,
+        gates,
+        errorKinds,
+        queries,
+        prepared,
+        runId: run.id,
+        why,
+        proof,
+        tooLate,
+      };
+      const report = await runReport(client, step, run);
       const { subject, message } = stopMessage(evidence, {
-        ...originOf(step),
-        execution: await readExecution(client, run),
-        ...(execution === undefined ? {} : { rollback: execution }),
-      });
-      // Nobody is paged later, or not at all, for want of it.
-      const report = await runReport(client, step, run).catch(({ name, message }: Error) => {
-        step.logger.warn('report not written', { type: name, reason: message });
-        return '';
+        ...origin,
+        ...(execution === undefined || report === '' ? {} : { rollback: execution }),
       });
       return { subject, summary: message, report };
     });

@@ -30,6 +30,7 @@ const page = (tables: TableEvidence[], more: Partial<Evidence> = {}, runbookUrl:
       runId: 'run-1',
       why: 'Phase 2 Expanded Batch: Gate: public.users: Missing IVs: expected 0, measured 3',
       proof: { plaintextRows: 20_000, ciphertextOnlyRows: 0 },
+      tooLate: false,
       vitals: calm,
       gates: [],
       errorKinds: [],
@@ -162,6 +163,12 @@ describe('the page of a stop', () => {
     );
     const long = page([table(`public.${'x'.repeat(60)}`)], { why: 'Größe… is not right' }).subject;
     expect(long).toMatch(/^[ -~]{1,99}$/);
+  });
+
+  test('ends a reason that is a sentence with one full stop', () => {
+    const [first] = message([table('public.users')], { why: "DatabaseError: 53100. See the server's log." });
+    expect(first).toMatch(/See the server's log\.$/);
+    expect(first).not.toContain('..');
   });
 
   test('names what raised the errors, and the keys of some rows', () => {

@@ -34,6 +34,16 @@ test('its output is the report, which is no post-mortem, and the notification sa
   );
 });
 
+test('a report that cannot be written leaves it ended as asked, and is not said to be there', async () => {
+  await world.client.query('alter table encryption_rollout.holds rename to elsewhere');
+  const { summary, report } = await endPhase();
+  expect(report).toBe('');
+  expect(summary).toMatch(
+    /\n\nThe report could not be written there, the execution: https:\/\/\S+\/one\nAs a page/,
+  );
+  expect(await statuses()).toMatchObject([{ status: 'STOPPED' }]);
+});
+
 test('a run that is being rolled back is left to its rollback', async () => {
   await world.invoke('cancel-batches', { run, reason: 'an alarm' });
   await expect(endPhase()).rejects.toMatchObject({ name: 'RunSuperseded' });

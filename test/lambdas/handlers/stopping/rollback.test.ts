@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
+import { missingIn } from '../../../support/page.ts';
 import { appointments, createStaff, deploy, ofEach, passLastGate, staff, triggerIsOn } from '../../tables.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
 
@@ -200,12 +201,25 @@ describe('the steps of a rollback', () => {
 
   test('GatherEvidence pages also where the report cannot be written', async () => {
     await world.client.query('alter table encryption_rollout.audits rename to elsewhere');
-    const { summary, report } = await step('gather-evidence');
+    const execution = 'arn:aws:states:eu-west-1:123456789012:execution:Payments-Rollback:one-1-rollback';
+    const asked = { run, reason: 'A test wants it', execution };
+    const { summary, report } = await world.invoke('gather-evidence', asked);
     expect(report).toBe('');
     expect(summary).toMatch(/^The encryption rollout of public\.appointments has stopped\. /);
+    expect(summary).not.toContain('Report,');
     expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
       { status: 'STOPPED' },
     ]);
+  });
+
+  test('GatherEvidence does not page later because the report takes long', async () => {
+    await world.client.query(
+      `alter table encryption_rollout.audits rename to elsewhere;
+       create view encryption_rollout.audits as select e.* from pg_sleep(60) left join encryption_rollout.elsewhere as e on true`,
+    );
+    const began = performance.now();
+    expect(await step('gather-evidence')).toMatchObject({ report: '' });
+    expect(performance.now() - began).toBeLessThan(30_000);
   });
 
   test('GatherEvidence is done also when CloudWatch is down', async () => {
@@ -235,6 +249,36 @@ describe('the steps of a rollback', () => {
     expect(await step('disable-trigger')).toMatchObject({
       tables: [{ name: appointments, triggerDisabled: false }],
     });
+  });
+
+  test('GatherEvidence of a completed run asks nobody to switch anything off', async () => {
+    await world.enableTrigger(run);
+    await passLastGate(world);
+    await world.invoke('complete-rollout', { run });
+    await step('prove-plaintext');
+    world.aws.metrics.length = 0;
+    const { subject, summary } = await step('gather-evidence', 'The alarm api-5xx went off.');
+    expect(subject).toBe('Payments: rollback too late, nothing done: public.appointments: alarm api-5xx');
+    const [first, , until, now] = summary.split('\n');
+    expect(first).toMatch(
+      /^A rollback of public\.appointments came when run \S+ was complete already, or a newer attempt had taken it over: nothing was switched off\. The alarm api-5xx went off\.$/,
+    );
+    expect(until).toMatch(/^Until morning: it can wait, and the triggers are to stay as they are\./);
+    expect(now).toMatch(/^Now: trigger enabled, /);
+    expect(summary).not.toMatch(/DISABLE TRIGGER|start a new execution/);
+    expect(missingIn({ subject, message: summary })).toEqual([]);
+    expect(world.aws.metrics.map(({ name }) => name)).not.toContain('RolloutStopped');
+    expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
+      { status: 'COMPLETED' },
+    ]);
+  });
+
+  test('a report that cannot be written leaves a run completed', async () => {
+    await passLastGate(world);
+    await world.client.query('alter table encryption_rollout.holds rename to elsewhere');
+    const { summary, report } = await world.invoke('complete-rollout', { run });
+    expect(report).toBe('');
+    expect(summary).toContain('\n\nThe report could not be written there, the execution: ');
   });
 
   test('EnableTrigger cannot switch on what a rollback has switched off', async () => {
