@@ -31,8 +31,8 @@ const ours = (told: string) =>
     ?.split(', ')
     .filter((member) => member.includes(login) || member.includes(group)) ?? [];
 
-const boundaryOf = ({ criteria }: { criteria: readonly { name: string; measured: string }[] }) =>
-  criteria.find(({ name }) => name === 'Boundary around key and plaintext')?.measured ?? '';
+const membersOf = ({ criteria }: { criteria: readonly { name: string; measured: string }[] }) =>
+  criteria.find(({ name }) => name === "Members of the engine's roles")?.measured ?? '';
 
 /** What Monitor has told of them, in the order of time. */
 async function changes() {
@@ -54,7 +54,7 @@ async function monitor() {
 test('a gate lists them, those through other roles as well, and passes', async () => {
   const gate = async () => {
     const judgement = await world.inTurn('gate', { run, phase: 1, stage: 'worked' });
-    return { found: ours(boundaryOf(judgement)), passes: /^holds; owner: /.test(boundaryOf(judgement)) };
+    return { found: ours(membersOf(judgement)), passes: judgement.verdict === 'GO' };
   };
   await world.encrypt(run, 1);
   expect(await gate()).toEqual({ found: [], passes: true });
@@ -66,7 +66,16 @@ test('so does preflight', async () => {
   await grant();
   const onCall = { topic: 'arn:aws:sns:us-east-1:123456789012:OnCall', subscribers: 1 };
   const judgement = await world.invoke('preflight', { run, input: {}, onCall });
-  expect(ours(boundaryOf(judgement))).toEqual([group, `${login} (through ${group})`]);
+  expect(ours(membersOf(judgement))).toEqual([group, `${login} (through ${group})`]);
+});
+
+test('a boundary that is broken is told with its remedy, and without them', async () => {
+  await grant();
+  await world.client.query(`grant trigger on public.appointments to public`);
+  const judgement = await world.inTurn('gate', { run, phase: 1, stage: 'worked' });
+  expect(ours(membersOf(judgement))).toEqual([group, `${login} (through ${group})`]);
+  expect(judgement.reason).toMatch(/Boundary around key and plaintext: .*revoke trigger /);
+  expect(judgement.reason).not.toContain(login);
 });
 
 test('who is added while a run is on is told at the next look, once, and pages nobody', async () => {

@@ -11,7 +11,7 @@ import {
   auditReachCriterion,
   type Breach,
   batchTimeCriteria,
-  boundaryCriterion,
+  boundaryCriteria,
   type ErrorCounts,
   errorPercent,
   keyCriterion,
@@ -62,7 +62,7 @@ export function gateCriteria(plan: Plan, phase: Phase, m: GateMeasurements): Cri
   return [
     ...m.tables.flatMap((each) => about(each.table, tableCriteria(plan, phase, each))),
     keyCriterion(m.keyMatches),
-    boundaryCriterion(m.breaches, m.members),
+    ...boundaryCriteria(m.breaches, m.members),
     ...vitalsCriteria(plan, m.vitals),
   ];
 }

@@ -1,5 +1,5 @@
 /** Whether the database server would show keys or personal data to others than those it should. Pure. */
-import { type Breach, boundaryCriterion } from '../gates/criteria.ts';
+import { type Breach, boundaryCriteria } from '../gates/criteria.ts';
 import { type Criterion, sentence } from '../gates/judgement.ts';
 import type { RoleMembers } from './members.ts';
 
@@ -64,7 +64,7 @@ const leaks: readonly Leak[] = [
 /** Names of the settings that are judged. */
 export const judgedSettings = [...leaks, ...autoExplain, ...pgaudit].map(({ name }) => name);
 
-/** One criterion on the server's logging and one on the code that runs with the engine's rights. */
+/** On the server's logging, on the code that runs with the engine's rights, and on the boundary. */
 export function exposureCriteria({ settings, foreignCode, breaches, members }: Exposure): Criterion[] {
   const valuesOf = (wanted: string) => settings.filter(({ name }) => name === wanted);
   const active = leaks.filter(
@@ -97,7 +97,7 @@ export function exposureCriteria({ settings, foreignCode, breaches, members }: E
       passed: foreignCode.length === 0,
       ...(foreignCode.length === 0 ? {} : { advice: foreignCode.map(({ fix }) => fix).join(' ') }),
     },
-    boundaryCriterion(breaches, members),
+    ...boundaryCriteria(breaches, members),
   ];
 }
 

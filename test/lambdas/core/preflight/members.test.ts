@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { boundaryCriterion } from '../../../../lambdas/core/gates/criteria.ts';
+import { boundaryCriteria } from '../../../../lambdas/core/gates/criteria.ts';
+import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { membersChange, membersInWords } from '../../../../lambdas/core/preflight/members.ts';
 
 const owner = { role: 'owner', members: ['rollout'] };
@@ -15,17 +16,28 @@ test('members are told role by role, and of a large group not all', () => {
   expect(membersInWords([decryptor(...many)])).toMatch(/^decryptor: m0, m1, .*, m19 and 1,214 more$/);
 });
 
-test('the criterion of the boundary lists them, whether it holds or not', () => {
-  expect(boundaryCriterion([], [owner, nobody])).toMatchObject({
+test('they are listed beside the boundary, whether it holds or not', () => {
+  const members = {
+    name: "Members of the engine's roles",
+    measured: 'owner: rollout; reader: nobody',
     passed: true,
-    measured: 'holds; owner: rollout; reader: nobody',
-  });
+  };
+  expect(boundaryCriteria([], [owner, nobody])).toMatchObject([{ measured: 'holds', passed: true }, members]);
   const breach = { finding: 'app has SELECT on table t', fix: 'revoke select on table t from app cascade;' };
-  expect(boundaryCriterion([breach], [nobody])).toMatchObject({
-    passed: false,
-    measured: 'app has SELECT on table t; reader: nobody',
-  });
-  expect(boundaryCriterion([], [])).toMatchObject({ measured: 'holds' });
+  expect(boundaryCriteria([breach], [owner, nobody])).toMatchObject([
+    { measured: 'app has SELECT on table t', passed: false },
+    members,
+  ]);
+  expect(boundaryCriteria([], [])).toHaveLength(1);
+});
+
+test('of however many no reason has any, and it says what to do', () => {
+  const fix = 'revoke trigger on table public.users from app cascade;';
+  const many = Array.from({ length: 25 }, (_, n) => `jane.doe.the.${n}th.of.her.name@example.com`);
+  const roles = ['owner', 'operator', 'decryptor', 'reader'].map((role) => ({ role, members: many }));
+  const { reason } = judge('Preflight', boundaryCriteria([{ finding: 'app has TRIGGER', fix }], roles));
+  expect(reason).toContain(fix.slice(0, -1));
+  expect(reason).not.toContain('jane.doe');
 });
 
 test('a change is who has come and who has gone', () => {
