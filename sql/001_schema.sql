@@ -77,9 +77,11 @@ from (
 ) as f
 where f.function is not null;
 
--- The functions that came with the installation. Somebody else's, made here by whoever was let in for a while, is none of them.
-create table encryption_rollout.installed_functions (
-  signature text primary key
+-- What came with the installation. Somebody else's, made in this schema by whoever was let in for a while, is none of it.
+create table encryption_rollout.installed_objects (
+  kind text not null,
+  name text not null,
+  primary key (kind, name)
 );
 
 -- pgcrypto is used where it is. Where there is none it goes into the engine's own schema, so that uninstall can take it

@@ -59,26 +59,65 @@ begin
 end
 $$;
 
--- Whether a function is of the engine: of the installation, of a target, or one in schema public. Not what an extension has brought.
-create function encryption_rollout.is_own_function(p_function oid)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select p_function::regprocedure::text in (
-    select signature from encryption_rollout.installed_functions
+-- All that is in our schema, of whatever kind, and whether it is of the installation or of a target. Not what comes and goes with
+-- another object: an extension's, the sequence of a column, a table's type.
+create view encryption_rollout.schema_objects as
+with
+  ours (kind, name) as (
+    select kind, name from encryption_rollout.installed_objects
     union all
-    select format('encryption_rollout.%s_%s()', made.name, t.id)
+    select 'function', format('encryption_rollout.%s_%s()', made.name, t.id)
     from encryption_rollout.targets as t
     cross join (values ('encrypt_row'), ('clear_stale')) as made (name)
     union all
-    select f.function::text from encryption_rollout.created_functions as f
+    select 'sequence', made.name
+    from encryption_rollout.targets as t
+    cross join lateral (
+      select encryption_rollout.uses_sequence(t.id)
+      union all
+      select encryption_rollout.misses_sequence(t.id)
+      union all
+      select encryption_rollout.failure_sequences(t.id)
+    ) as made (name)
   )
+select
+  d.classid as class, d.objid as object, i.type as kind, i.identity as name,
+  -- Whom PostgreSQL was made with has no entry: nobody can drop that role.
+  coalesce(
+    (
+      select s.refobjid
+      from pg_shdepend as s
+      where s.dbid = (select oid from pg_database where datname = current_database())
+        and s.classid = d.classid and s.objid = d.objid and s.objsubid = 0 and s.deptype = 'o'
+    ),
+    10
+  ) as owner,
+  o.name is not null as is_ours
+from pg_depend as d
+cross join lateral pg_identify_object(d.classid, d.objid, 0) as i
+left join ours as o on o.kind = i.type and o.name = i.identity
+where (d.refclassid, d.refobjid) = ('pg_namespace'::regclass, 'encryption_rollout'::regnamespace)
+  and d.deptype = 'n'
+  and d.classid <> 'pg_default_acl'::regclass
+  and i.identity is not null
   and not exists (
-    select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p_function and d.deptype = 'e'
-  )
-$$;
+    select from pg_depend as other
+    where (other.classid, other.objid) = (d.classid, d.objid)
+      and (other.deptype in ('e', 'i') or other.deptype = 'a' and i.type = 'sequence')
+  );
+
+-- What somebody else has made in our schema, and the statement that ends it: given to our owner, it would do what it does, a view
+-- of the keys for instance, with all that this role may.
+create view encryption_rollout.foreign_objects as
+select
+  o.class, o.object, format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole) as finding,
+  format(
+    'drop %s %s;',
+    case o.kind when 'aggregate' then 'routine' when 'statistics object' then 'statistics' else o.kind end, o.name
+  ) as fix
+from encryption_rollout.schema_objects as o
+join pg_namespace as n on n.nspname = 'encryption_rollout'
+where not o.is_ours and not pg_has_role(o.owner, n.nspowner, 'member');
 
 create function encryption_rollout.give_to_owner_role()
 returns void
@@ -109,35 +148,23 @@ begin
     from pg_namespace
     where nspname = 'encryption_rollout' and nspowner <> v_owner
     union all
-    select 2, case c.relkind when 'S' then 'sequence' when 'v' then 'view' else 'table' end, c.oid::regclass::text
-    from pg_class as c
-    where c.relkind in ('r', 'S', 'v')
-      and c.relowner <> v_owner
-      and (
-        c.relnamespace = 'encryption_rollout'::regnamespace
-        or c.oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind in ('table', 'view'))
-      )
-      -- Sequences of identity columns follow their tables.
-      and not exists (
-        select from pg_depend as d
-        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('i', 'a', 'e')
+    -- Who could make something here has not made it ours by it.
+    select 2, o.kind, o.name
+    from encryption_rollout.schema_objects as o
+    where o.is_ours and o.kind <> 'extension' and o.owner <> v_owner
+      and not (
+        o.class = 'pg_proc'::regclass and o.object in (select f.function::oid from encryption_rollout.table_functions as f)
       )
     union all
-    select 2, 'type', t.oid::regtype::text
-    from pg_type as t
-    join pg_class as c on c.oid = t.typrelid
-    where c.relkind = 'c' and t.typnamespace = 'encryption_rollout'::regnamespace and t.typowner <> v_owner
+    select 2, o.kind, o.name
+    from encryption_rollout.created_objects as o
+    join pg_class as c on c.oid = to_regclass(o.name)
+    where o.kind in ('table', 'view') and c.relowner <> v_owner
     union all
     select 2, 'function', p.oid::regprocedure::text
-    from pg_proc as p
+    from encryption_rollout.created_functions as f
+    join pg_proc as p on p.oid = f.function
     where p.proowner <> v_owner
-      and (
-        p.pronamespace = 'encryption_rollout'::regnamespace
-        or p.oid in (select f.function from encryption_rollout.created_functions as f)
-      )
-      and p.oid not in (select f.function from encryption_rollout.table_functions as f)
-      -- Who could make one here has not made one of ours by it.
-      and encryption_rollout.is_own_function(p.oid)
   ) as objects;
   if v_statements is null then
     return;
@@ -158,34 +185,40 @@ $$;
 -- What is the engine's, with the rights that there are to it. (app_config is left to the application, which may have begun to use
 -- it, and holds nothing secret.)
 create view encryption_rollout.own_objects as
-select 'schema' as kind, n.oid as object, 0 as column_number, quote_ident(n.nspname) as name, n.nspowner as owner,
-  coalesce(n.nspacl, acldefault('n', n.nspowner)) as acl
-from pg_namespace as n
-where n.nspname = 'encryption_rollout'
-union all
-select case c.relkind when 'S' then 'sequence' else 'table' end, c.oid, 0, c.oid::regclass::text, c.relowner,
-  coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's'::"char" else 'r'::"char" end, c.relowner))
-from pg_class as c
-where c.relkind in ('r', 'v', 'S')
-  and (
-    c.relnamespace = 'encryption_rollout'::regnamespace
-    or c.oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind = 'view')
-  )
-union all
-select 'column', a.attrelid, a.attnum, format('(%I) on table %s', a.attname, a.attrelid::regclass), c.relowner, a.attacl
-from pg_attribute as a
-join pg_class as c on c.oid = a.attrelid
-where c.relnamespace = 'encryption_rollout'::regnamespace and a.attacl is not null and not a.attisdropped
-union all
-select case p.prokind when 'p' then 'procedure' else 'function' end, p.oid, 0, p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
-from pg_proc as p
-where (
-    p.pronamespace = 'encryption_rollout'::regnamespace
-    or p.oid in (select f.function from encryption_rollout.created_functions as f)
-  )
-  and not exists (
-    select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
-  );
+with objects (kind, class, object, column_number, name, owner, acl) as (
+  select 'schema', 'pg_namespace'::regclass, n.oid, 0, quote_ident(n.nspname), n.nspowner,
+    coalesce(n.nspacl, acldefault('n', n.nspowner))
+  from pg_namespace as n
+  where n.nspname = 'encryption_rollout'
+  union all
+  select case c.relkind when 'S' then 'sequence' else 'table' end, 'pg_class', c.oid, 0, c.oid::regclass::text, c.relowner,
+    coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's'::"char" else 'r'::"char" end, c.relowner))
+  from pg_class as c
+  where c.relkind in ('r', 'v', 'm', 'S')
+    and (
+      c.relnamespace = 'encryption_rollout'::regnamespace
+      or c.oid in (select to_regclass(o.name) from encryption_rollout.created_objects as o where o.kind = 'view')
+    )
+  union all
+  select 'column', 'pg_class', a.attrelid, a.attnum, format('(%I) on table %s', a.attname, a.attrelid::regclass), c.relowner, a.attacl
+  from pg_attribute as a
+  join pg_class as c on c.oid = a.attrelid
+  where c.relnamespace = 'encryption_rollout'::regnamespace and a.attacl is not null and not a.attisdropped
+  union all
+  select case p.prokind when 'p' then 'procedure' else 'function' end, 'pg_proc', p.oid, 0, p.oid::regprocedure::text, p.proowner,
+    coalesce(p.proacl, acldefault('f', p.proowner))
+  from pg_proc as p
+  where (
+      p.pronamespace = 'encryption_rollout'::regnamespace
+      or p.oid in (select f.function from encryption_rollout.created_functions as f)
+    )
+    and not exists (
+      select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+    )
+)
+select o.kind, o.object, o.column_number, o.name, o.owner, o.acl
+from objects as o
+where (o.class, o.object) not in (select f.class, f.object from encryption_rollout.foreign_objects as f);
 
 -- The rights that are meant to be, as far as there are such roles; besides the owners nobody has any other.
 create view encryption_rollout.intended_grants as

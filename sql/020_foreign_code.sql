@@ -157,16 +157,13 @@ as $$
     select c.oid, c.relowner, c.relpersistence, c.relrowsecurity, c.oid::regclass::text as name
     from pg_class as c
     where c.relkind = 'r' and c.relnamespace = 'encryption_rollout'::regnamespace
+      and c.oid not in (select f.object from encryption_rollout.foreign_objects as f where f.class = 'pg_class'::regclass)
   )
   select w.finding, w.fix from encryption_rollout.wrong_grants() as w
   union all
   select
     format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole),
-    -- A function that is none of ours would be one by it, with all that it may then, or be called in the place of one.
-    case
-      when o.kind in ('function', 'procedure') and not encryption_rollout.is_own_function(o.object) then format('drop routine %s;', o.name)
-      else format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
-    end
+    format('alter %s %s owner to %s;', o.kind, o.name, n.nspowner::regrole)
   from encryption_rollout.own_objects as o
   join pg_namespace as n on n.nspname = 'encryption_rollout'
   where o.kind <> 'column'
@@ -192,6 +189,9 @@ as $$
   from pg_rewrite as w
   join pg_class as c on c.oid = w.ev_class
   where c.relnamespace = 'encryption_rollout'::regnamespace and w.rulename <> '_RETURN'
+    and c.oid not in (select f.object from encryption_rollout.foreign_objects as f where f.class = 'pg_class'::regclass)
+  union all
+  select f.finding, f.fix from encryption_rollout.foreign_objects as f
   union all
   select
     format('%s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass),

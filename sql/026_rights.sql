@@ -15,7 +15,7 @@ begin
 end
 $$;
 
-insert into encryption_rollout.installed_functions (signature)
-select name from encryption_rollout.own_objects where kind = 'function';
+insert into encryption_rollout.installed_objects (kind, name)
+select kind, name from encryption_rollout.schema_objects;
 
 select encryption_rollout.assign_rights();

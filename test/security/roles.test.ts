@@ -329,6 +329,31 @@ describe('an installer who may create roles', () => {
     );
   });
 
+  test('what others have made in our schema is not adopted, and does not keep ours from its owner', async () => {
+    const client = await connect('one', 'creator');
+    const superuser = await connect('one');
+    await superuser.query(`
+      create view encryption_rollout.leak as select * from encryption_rollout.key_material;
+      alter view encryption_rollout.leak owner to nobody;
+      alter function encryption_rollout.encrypt_row_1() owner to creator`);
+    const notices: (string | undefined)[] = [];
+    client.on('notice', ({ message }) => notices.push(message));
+    await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(appointments)]);
+    expect(notices.filter((notice) => notice?.startsWith('the engine belongs to'))).toEqual([]);
+    expect((await ownersOf(client)).encrypt_row_1).toBe('encryption_rollout_owner');
+    await superuser.query('select encryption_rollout.assign_rights()');
+    const { rows } = await client.query(
+      "select finding, fix from encryption_rollout.breaches() where finding like '%leak%'",
+    );
+    expect(rows).toEqual([
+      {
+        finding: 'view encryption_rollout.leak belongs to nobody',
+        fix: 'drop view encryption_rollout.leak;',
+      },
+    ]);
+    await superuser.query(rows[0].fix);
+  });
+
   test('a colleague of the installer, in the owner role, runs rollouts as well', async () => {
     const client = await connect('one', 'creator');
     await client.query('grant encryption_rollout_owner to colleague');
