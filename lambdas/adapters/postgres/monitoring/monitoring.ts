@@ -97,9 +97,10 @@ export async function stalledMinutes(client: pg.ClientBase, { id, attempt }: Run
     `select extract(epoch from clock_timestamp() - greatest(
          (select polled_at from encryption_rollout.polls where run_id = $1),
          (select max(judged_at) from encryption_rollout.gates where run_id = $1 and attempt = $2),
-         -- What Monitor writes by itself is no sign of life.
+         -- What Monitor and WriteUpdate write by themselves is no sign of life.
          (select max(happened_at) from encryption_rollout.events
-          where run_id = $1 and attempt = $2 and event not in ('MEMBERS_LISTED', 'MEMBERS_CHANGED'))
+          where run_id = $1 and attempt = $2
+            and event not in ('MEMBERS_LISTED', 'MEMBERS_CHANGED', 'STATUS_UPDATE'))
        ))::float8 / 60 as minutes
      where exists (select from encryption_rollout.phases where run_id = $1 and attempt = $2)
        and not exists (

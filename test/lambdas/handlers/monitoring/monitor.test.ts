@@ -168,6 +168,19 @@ describe('Monitor', () => {
        update encryption_rollout.events set happened_at = now() - interval '3 hours'`,
     );
     expect((await published()).StalledMinutes).toBeCloseTo(120, 0);
+    const comer = `comer_${run.id.replaceAll('-', '')}`;
+    await world.client.query(`create role ${comer} in role encryption_rollout_reader`);
+    await world.invoke('write-update', {});
+    const stalled = (await published()).StalledMinutes;
+    const { rows } = await world.client.query(
+      "select distinct event from encryption_rollout.events where happened_at > now() - interval '1 hour' order by 1",
+    );
+    expect(rows, 'what Monitor and WriteUpdate record').toEqual([
+      { event: 'MEMBERS_CHANGED' },
+      { event: 'STATUS_UPDATE' },
+    ]);
+    await world.client.query(`drop role ${comer}`);
+    expect(stalled, 'is no sign of life').toBeCloseTo(120, 0);
     await world.client.query(
       `insert into encryption_rollout.holds (id, run_id, attempt, gate, reason, unknown, expires_at)
        values ('hold-222222', '${run.id}', 1, 'Phase 1 Initial Batch: Gate', '', '{}', now() + interval '1 hour')`,
