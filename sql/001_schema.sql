@@ -41,7 +41,7 @@ create table encryption_rollout.migrations (
 create table encryption_rollout.turns (
   what text primary key
 );
-insert into encryption_rollout.turns (what) values ('installation'), ('registration'), ('runs'), ('audit'), ('updates'), ('failures');
+insert into encryption_rollout.turns (what) values ('installation'), ('registration'), ('rights'), ('runs'), ('audit'), ('updates'), ('failures');
 
 create function encryption_rollout.take_turn(p_what text)
 returns void

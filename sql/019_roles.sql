@@ -170,6 +170,7 @@ begin
     return;
   end if;
 
+  perform encryption_rollout.take_turn('rights');
   if v_lends_create then
     grant create on schema public to encryption_rollout_owner;
   end if;
@@ -353,16 +354,18 @@ as $$
       from pg_auth_members as m
       join pg_roles as r on r.oid = m.member
     ),
-    -- Whoever becomes a role has what that inherits; whoever inherits it, not what it would have to become.
-    member (role, oid, through, inherits, has_it, may_grant) as (
-      select o.oid, o.oid, null::oid, true, true, false
+    -- Whoever becomes a role has what that inherits, and may grant what it may by that; whoever inherits it, not what it would have to
+    -- become.
+    member (role, oid, through, inherits, has_it, inherits_grant, may_grant) as (
+      select o.oid, o.oid, null::oid, true, true, false, false
       from ours as o
       union
       select
         m.role, g.member, nullif(m.oid, m.role),
         g.inherits and m.inherits,
         g.inherits and m.inherits or g.may_become and m.has_it,
-        g.admin_option and (m.has_it or m.may_grant) or m.may_grant and (g.inherits or g.may_become)
+        g.admin_option and (m.has_it or m.may_grant) or g.inherits and m.inherits_grant,
+        g.admin_option and (m.has_it or m.may_grant) or g.inherits and m.inherits_grant or g.may_become and m.may_grant
       from member as m
       join granted as g on g.roleid = m.oid
     ),
@@ -395,9 +398,15 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fixes text[] := array(select fix from encryption_rollout.wrong_grants() order by fix like 'grant %');
+  v_fixes text[];
   v_fix text;
 begin
+  if not exists (select from encryption_rollout.wrong_grants()) then
+    return 0;
+  end if;
+  -- Two at a time would alter the same rows of the catalogue, which PostgreSQL refuses: the second one looks again.
+  perform encryption_rollout.take_turn('rights');
+  v_fixes := array(select fix from encryption_rollout.wrong_grants() order by fix like 'grant %');
   foreach v_fix in array v_fixes loop
     begin
       execute v_fix;

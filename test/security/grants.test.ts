@@ -113,6 +113,23 @@ describe('the application gets nothing', () => {
     await expectNothing();
   });
 
+  test('and two who look at a time do not fail by each other: the second finds it done', async () => {
+    await install();
+    await owner.query(`grant select on encryption_rollout.key_access to ${role}`);
+    const second = await database.connect();
+    const notices: (string | undefined)[] = [];
+    second.on('notice', ({ message }) => notices.push(message));
+    await owner.query('begin; select encryption_rollout.set_grants()');
+    const pid = (await second.query('select pg_backend_pid() as pid')).rows[0].pid;
+    const done = second.query('select encryption_rollout.set_grants() as n');
+    await expect
+      .poll(async () => (await owner.query('select cardinality(pg_blocking_pids($1)) as n', [pid])).rows[0].n)
+      .toBe(1);
+    await owner.query('commit');
+    expect((await done).rows).toEqual([{ n: 0 }]);
+    expect(notices).toEqual([]);
+  });
+
   test('and one right that cannot be taken back does not keep the others', async () => {
     await install();
     await owner.query(`

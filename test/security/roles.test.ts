@@ -329,6 +329,42 @@ describe('an installer who may create roles', () => {
     );
   });
 
+  test('who may grant a role only by what it would have to become, and cannot, is not told', async ({ skip }) => {
+    const version = Number((await root.query('show server_version_num')).rows[0].server_version_num);
+    skip(version < 160_000, 'a role inherits all that it is granted, and may become all of it');
+    await root.query(`
+      create role head; create role deputy; create role clerk; create role aide; create role page;
+      grant encryption_rollout_decryptor to head with admin option;
+      grant head to deputy with inherit false, set true;
+      grant deputy to clerk with inherit true, set false;
+      grant deputy to page with inherit false, set true;
+      grant head to aide with inherit true, set false`);
+    const client = await connect('one', 'creator');
+    const { rows } = await client.query(
+      "select array_to_string(members, '; ') as told from encryption_rollout.role_members() where role = 'decryptor'",
+    );
+    const roles = ['head', 'deputy', 'clerk', 'aide', 'page'];
+    const told = roles.filter((role) => new RegExp(`\\b${role} \\([^)]*may grant it`).test(rows[0].told));
+    // What each can do with PostgreSQL, as itself or as whatever it may become.
+    const can: string[] = [];
+    for (const role of roles) {
+      await root.query(`set session authorization ${role}`);
+      for (const as of roles) {
+        await root.query('begin');
+        const granted = await outcome(
+          root,
+          `set local role ${as}; grant encryption_rollout_decryptor to nobody`,
+        );
+        await root.query('rollback');
+        if (granted === 'done' && !can.includes(role)) can.push(role);
+      }
+      await root.query('reset session authorization');
+    }
+    expect(told).toEqual(can);
+    expect(told).toEqual(['head', 'deputy', 'aide', 'page']);
+    await root.query('drop role head, deputy, clerk, aide, page');
+  });
+
   test('what others have made in our schema is not adopted, and does not keep ours from its owner', async () => {
     const client = await connect('one', 'creator');
     const superuser = await connect('one');
