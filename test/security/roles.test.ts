@@ -329,7 +329,9 @@ describe('an installer who may create roles', () => {
     );
   });
 
-  test('who may grant a role only by what it would have to become, and cannot, is not told', async ({ skip }) => {
+  test('who may grant a role only by what it would have to become, and cannot, is not told', async ({
+    skip,
+  }) => {
     const version = Number((await root.query('show server_version_num')).rows[0].server_version_num);
     skip(version < 160_000, 'a role inherits all that it is granted, and may become all of it');
     await root.query(`
