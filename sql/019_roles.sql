@@ -59,29 +59,10 @@ begin
 end
 $$;
 
--- All that is in our schema, of whatever kind, and whether it is of the installation or of a target. Not what comes and goes with
--- another object: an extension's, the sequence of a column, a table's type.
-create view encryption_rollout.schema_objects as
-with
-  ours (kind, name) as (
-    select kind, name from encryption_rollout.installed_objects
-    union all
-    select 'function', format('encryption_rollout.%s_%s()', made.name, t.id)
-    from encryption_rollout.targets as t
-    cross join (values ('encrypt_row'), ('clear_stale')) as made (name)
-    union all
-    select 'sequence', made.name
-    from encryption_rollout.targets as t
-    cross join lateral (
-      select encryption_rollout.uses_sequence(t.id)
-      union all
-      select encryption_rollout.misses_sequence(t.id)
-      union all
-      select encryption_rollout.failure_sequences(t.id)
-    ) as made (name)
-  )
+-- All that is in our schema, of whatever kind, with its owner. Not what comes and goes with another object: an extension's, a table's type.
+create view encryption_rollout.schema_members as
 select
-  d.classid as class, d.objid as object, i.type as kind, i.identity as name,
+  d.classid as class, d.objid as object,
   -- Whom PostgreSQL was made with has no entry: nobody can drop that role.
   coalesce(
     (
@@ -91,24 +72,55 @@ select
         and s.classid = d.classid and s.objid = d.objid and s.objsubid = 0 and s.deptype = 'o'
     ),
     10
-  ) as owner,
-  o.name is not null as is_ours
+  ) as owner
 from pg_depend as d
-cross join lateral pg_identify_object(d.classid, d.objid, 0) as i
-left join ours as o on o.kind = i.type and o.name = i.identity
 where (d.refclassid, d.refobjid) = ('pg_namespace'::regclass, 'encryption_rollout'::regnamespace)
   and d.deptype = 'n'
   and d.classid <> 'pg_default_acl'::regclass
-  and i.identity is not null
   and not exists (
-    select from pg_depend as other
-    where (other.classid, other.objid) = (d.classid, d.objid)
-      and (other.deptype in ('e', 'i') or other.deptype = 'a' and i.type = 'sequence')
+    select from pg_depend as other where (other.classid, other.objid) = (d.classid, d.objid) and other.deptype in ('e', 'i')
+  );
+
+-- What is of the installation or of a target, as pg_identify_object calls it.
+create view encryption_rollout.our_names as
+select kind, name from encryption_rollout.installed_objects
+union all
+select 'function', format('encryption_rollout.%s_%s()', made.name, t.id)
+from encryption_rollout.targets as t
+cross join (values ('encrypt_row'), ('clear_stale')) as made (name)
+union all
+select 'sequence', made.name
+from encryption_rollout.targets as t
+cross join lateral (
+  select encryption_rollout.uses_sequence(t.id)
+  union all
+  select encryption_rollout.misses_sequence(t.id)
+  union all
+  select encryption_rollout.failure_sequences(t.id)
+) as made (name);
+
+-- The sequence of a column comes and goes with it.
+create view encryption_rollout.schema_objects as
+select m.class, m.object, i.type as kind, i.identity as name, m.owner,
+  (i.type, i.identity) in (select kind, name from encryption_rollout.our_names) as is_ours
+from encryption_rollout.schema_members as m
+cross join lateral pg_identify_object(m.class, m.object, 0) as i
+where i.identity is not null
+  and not (
+    i.type = 'sequence'
+    and exists (select from pg_depend as d where (d.classid, d.objid) = (m.class, m.object) and d.deptype = 'a')
   );
 
 -- What somebody else has made in our schema, and the statement that ends it: given to our owner, it would do what it does, a view
 -- of the keys for instance, with all that this role may.
 create view encryption_rollout.foreign_objects as
+-- Mostly nothing. A name takes a tenth of a millisecond, there are hundreds of objects, and this is asked several times by whoever looks at the boundary.
+with strangers as materialized (
+  select m.class, m.object
+  from encryption_rollout.schema_members as m
+  join pg_namespace as n on n.nspname = 'encryption_rollout'
+  where not pg_has_role(m.owner, n.nspowner, 'member')
+)
 select
   o.class, o.object, format('%s %s belongs to %s', o.kind, o.name, o.owner::regrole) as finding,
   format(
@@ -116,8 +128,7 @@ select
     case o.kind when 'aggregate' then 'routine' when 'statistics object' then 'statistics' else o.kind end, o.name
   ) as fix
 from encryption_rollout.schema_objects as o
-join pg_namespace as n on n.nspname = 'encryption_rollout'
-where not o.is_ours and not pg_has_role(o.owner, n.nspowner, 'member');
+where exists (select from strangers) and (o.class, o.object) in (select class, object from strangers) and not o.is_ours;
 
 create function encryption_rollout.give_to_owner_role()
 returns void
