@@ -188,8 +188,14 @@ export async function testWorld(rows: number, given?: TestDatabase): Promise<Tes
   };
 }
 
-type StepOfPhase = 'encrypt-batch' | 'check-vitals' | 'list-work' | 'gate' | 'audit-rows' | 'end-phase';
-interface StepEvent {
+export type StepOfPhase =
+  | 'encrypt-batch'
+  | 'check-vitals'
+  | 'list-work'
+  | 'gate'
+  | 'audit-rows'
+  | 'end-phase';
+export interface StepEvent {
   readonly run: Run;
   readonly phase?: number;
   /** Which step it is of those that have one handler. */
@@ -200,7 +206,7 @@ interface StepEvent {
 }
 
 /** As if this attempt had come to that step by all that comes before, but for the audit. */
-async function letCome(client: pg.Client, handler: StepOfPhase, event: StepEvent): Promise<void> {
+export async function letCome(client: pg.Client, handler: StepOfPhase, event: StepEvent): Promise<void> {
   const { run, stage, during, work } = event;
   const phase = phaseOf(defaultPlan, (event.phase ?? 5) as PhaseNumber);
   const { rows } = await client.query(

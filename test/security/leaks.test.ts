@@ -15,12 +15,20 @@ import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
 import type { Run } from '../../lambdas/core/payloads.ts';
+import type { PhaseNumber } from '../../lambdas/core/plan/plan.ts';
 import {
   type PostgresServer,
   postgresHome,
   startPostgres,
 } from '../../rehearsal/database/embedded-postgres.ts';
-import { passBefore, type TestWorld, testWorld } from '../lambdas/world.ts';
+import {
+  letCome,
+  passBefore,
+  type StepEvent,
+  type StepOfPhase,
+  type TestWorld,
+  testWorld,
+} from '../lambdas/world.ts';
 import { talkative } from '../support/server-directory.ts';
 
 const directory = join(tmpdir(), `encryption-rollout-leaks-${randomUUID()}`);
@@ -109,6 +117,12 @@ const copyRows = (customer: pg.Client) =>
     insert into public.appointments (organization_id, start_at, end_at, email, e164, first_name, note)
     select organization_id, start_at, end_at, email, e164, first_name, note
     from public.appointments where note not in ('poison', 'touchy') limit 6`);
+
+/** The same when its turn has come, as if all before it had passed. */
+async function callInTurn(handler: StepOfPhase, event: StepEvent): Promise<Record<string, unknown>> {
+  await letCome(world.client, handler, event);
+  return call(handler, event);
+}
 
 /** Calls a handler; what it returns or throws is what an execution's history would hold. */
 async function call(handler: string, event: unknown): Promise<Record<string, unknown>> {
@@ -277,10 +291,11 @@ describe('with everything logged and everything failing', () => {
     }
     world.setKey({ number: 1, key: key.toString('hex') });
 
-    const phase = async (number: number) => {
+    const turn = run as unknown as Run;
+    const phase = async (number: PhaseNumber) => {
       for (let batch = 0; batch < 20; batch++) {
-        const { outcome } = await call('encrypt-batch', {
-          run,
+        const { outcome } = await callInTurn('encrypt-batch', {
+          run: turn,
           phase: number,
           target,
           execution: `p${number}`,
@@ -288,16 +303,16 @@ describe('with everything logged and everything failing', () => {
         });
         if (outcome !== 'MORE') break;
       }
-      await call('check-vitals', { run, phase: number, during: 'soak', slice: 0 });
-      await call('gate', { run, phase: number, stage: 'worked' });
+      await callInTurn('check-vitals', { run: turn, phase: number, during: 'soak', slice: 0 });
+      await callInTurn('gate', { run: turn, phase: number, stage: 'worked' });
     };
-    for (const number of [1, 2, 3]) await phase(number);
+    for (const number of [1, 2, 3] as const) await phase(number);
     world.configure({ targets: [{ canary: { note: 'poison', email: 'x@example.com' } }] });
     await passBefore(world.client, run as unknown as Run, 4);
     await call('enable-trigger', { run });
     world.configure({});
     expect(await call('enable-trigger', { run })).toEqual({ enabled: [target] });
-    await call('gate', { run, phase: 4, stage: 'worked' });
+    await callInTurn('gate', { run: turn, phase: 4, stage: 'worked' });
 
     // Customers write while the trigger works, and while it fails.
     const customer = await connect('customer');
@@ -327,8 +342,8 @@ describe('with everything logged and everything failing', () => {
     expect(opened).toMatchObject({ code: 'ER006' });
 
     await phase(5);
-    for (let batch = 0; batch < 3; batch++) await call('audit-rows', { run, batch });
-    await call('gate', { run, phase: 5, stage: 'audited' });
+    for (let batch = 0; batch < 3; batch++) await callInTurn('audit-rows', { run: turn, batch });
+    await callInTurn('gate', { run: turn, phase: 5, stage: 'audited' });
     await call('monitor', {});
 
     // A batch is ended by the rollback, in its midst: one row is as slow as it takes.
@@ -340,7 +355,13 @@ describe('with everything logged and everything failing', () => {
       set session_replication_role = replica;
       update public.appointments set pii_iv = null where note not in ('poison', 'touchy');
       reset session_replication_role`);
-    const batch = call('encrypt-batch', { run, phase: 5, target, execution: 'cancelled', batch: 0 });
+    const batch = callInTurn('encrypt-batch', {
+      run: turn,
+      phase: 5,
+      target,
+      execution: 'cancelled',
+      batch: 0,
+    });
     await expect
       .poll(
         async () => (await root.query("select from pg_stat_activity where wait_event = 'PgSleep'")).rowCount,
