@@ -65,17 +65,17 @@ export async function verify(client: pg.ClientBase, options: Options = {}): Prom
       throw new CannotVerify(
         `Found ${targets.length} targets and one snapshot, expected one target. Choose with --target: ${targets.map(({ name }) => name).join(', ')}.`,
       );
-    const verifications: Verification[] = [];
+    const verified: Omit<Verification, 'members'>[] = [];
     // Read once, and not before it is known that the rows can be read.
     let summary: Promise<Summary> | undefined;
     const reports = () => {
       summary ??= readSummary(client);
       return summary;
     };
+    for (const target of targets) verified.push(await verifyTarget(client, target, reports, options));
+    // After the rows: whoever may not read those is told of that.
     const members = await readMembers(client);
-    for (const target of targets)
-      verifications.push({ ...(await verifyTarget(client, target, reports, options)), members });
-    return verifications;
+    return verified.map((each) => ({ ...each, members }));
   } finally {
     // It fails only with a lost connection, and has nothing to undo; what lost it must not be hidden by that.
     await client.query('rollback').catch(() => undefined);
