@@ -1,7 +1,7 @@
 /** What `check` has found, to be read. Pure, but for the colours, which a pipe does not get. */
 
-import { type Criterion, measuredOnScreen } from '../lambdas/core/gates/judgement.ts';
-import { named, textOf, visible } from '../lambdas/core/telling/text.ts';
+import { type Criterion, measuredOnScreen, named } from '../lambdas/core/gates/judgement.ts';
+import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { pc } from '../terminal/colours.ts';
 import { mark } from '../terminal/display.ts';
 import { changesLines, forecastLines, section } from './changes-screen.ts';

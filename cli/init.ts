@@ -17,10 +17,10 @@ import {
 } from '../inspection/proposals.ts';
 import { canaryProblem } from '../lambdas/adapters/postgres/preflight/canary.ts';
 import { readOtherTriggers } from '../lambdas/adapters/postgres/preflight/triggers.ts';
-import { counted } from '../lambdas/core/gates/judgement.ts';
+import { counted, named } from '../lambdas/core/gates/judgement.ts';
 import { type Target, targetName } from '../lambdas/core/plan/settings.ts';
 import { quoted } from '../lambdas/core/telling/hints.ts';
-import { named, textOf, visible } from '../lambdas/core/telling/text.ts';
+import { textOf, visible } from '../lambdas/core/telling/text.ts';
 import { confirmed, demandTerminal, inPrompt } from '../terminal/asking.ts';
 import { connectionOf, connectToRead, databaseUrlOption, UsageError } from '../terminal/connection.ts';
 import { widthOf, wrapped } from '../terminal/text.ts';
@@ -135,8 +135,9 @@ async function propose(
   const proposals: Proposal[] = [];
   for (const name of names ?? found) {
     if (names !== undefined) await demandTable(client, name);
-    const blank = names !== undefined && ask ? await proposeBlank(client, name) : undefined;
-    const proposal = (await proposeTable(client, name)) ?? blank;
+    const proposal =
+      (await proposeTable(client, name)) ??
+      (names !== undefined && ask ? await proposeBlank(client, name) : undefined);
     if (proposal !== undefined) proposals.push(proposal);
     else if (names === undefined) others.push(name);
     else

@@ -148,11 +148,8 @@ export async function proposeBlank(client: pg.ClientBase, name: TableName): Prom
   const known = (await readColumns(client, name)).map((column) => column.name);
   const proposal = await proposeTable(client, name, known);
   if (proposal === undefined || known.length === 0) return undefined;
-  const target = { ...proposal.target, columns: [] };
-  const obstacles = (await examineTable(client, proposal.target))
-    .filter((line) => line.passed === false && !line.name.startsWith('Column '))
-    .map((line) => `${line.name}: ${measuredOnScreen(line)}`);
-  return { target, leftOut: [], obstacles };
+  const obstacles = proposal.obstacles.filter((line) => !line.startsWith('Column '));
+  return { target: { ...proposal.target, columns: [] }, leftOut: [], obstacles };
 }
 
 type TableColumn = Column & { readonly isTime: boolean; readonly default: string | null };

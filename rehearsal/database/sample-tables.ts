@@ -126,13 +126,13 @@ export async function keepPlaintext(
     return `select hashtextextended(row (${columns.join(', ')})::text, 0) as checksum
       from ${tableSql(target)} ${live ? `where (${live.isLive}) is not true` : ''}`;
   };
-  const kept = (index: number) => `pg_temp.rehearsal_plaintext_${index}`;
+  const kept = (index: number) => `rehearsal_plaintext_${index}`;
   for (const [index, table] of tables.entries())
-    await client.query(`create temporary table ${kept(index).replace('pg_temp.', '')} as ${rowsSql(table)}`);
+    await client.query(`create temporary table ${kept(index)} as ${rowsSql(table)}`);
   return async () => {
     const changes: PlaintextChange[] = [];
     for (const [index, table] of tables.entries()) {
-      const before = `select checksum from ${kept(index)}`;
+      const before = `select checksum from pg_temp.${kept(index)}`;
       const now = rowsSql(table);
       const { rows } = await client.query(
         `select (select count(*) from (${before} except all ${now}) as gone)::integer as lost,

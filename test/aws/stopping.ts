@@ -10,7 +10,7 @@ import { expect, test } from 'vitest';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../lambdas/core/plan/plan.ts';
 import { stopMessage } from '../../lambdas/core/stopping/stop-message.ts';
 import { faults } from '../../rehearsal/faults.ts';
-import { calm, healthy } from '../lambdas/core/healthy.ts';
+import { evidence, healthy } from '../lambdas/core/healthy.ts';
 import { missingIn, type Page } from '../support/page.ts';
 import { alarmWentOff, executionEnded } from './events.ts';
 import {
@@ -128,18 +128,11 @@ export function stopping(): void {
     const written: Page[] = [];
     for (const reason of Object.values(why)) {
       const page = stopMessage(
-        {
-          tables: [{ name: 'public.appointments', purpose: 'encrypt', health, errors: {}, switchOff: null }],
-          runId: 'run-1',
-          why: reason,
-          proof: { plaintextRows: 2_000, ciphertextOnlyRows: 0 },
-          tooLate: false,
-          vitals: calm,
-          gates: [],
-          errorKinds: [],
-          queries: [],
-          prepared: [],
-        },
+        evidence(
+          [{ name: 'public.appointments', purpose: 'encrypt', health, errors: {}, switchOff: null }],
+          reason,
+          2_000,
+        ),
         {
           stack: stackName,
           execution: `${theWorld().outputs.StateMachineArn.replace(':stateMachine:', ':execution:')}:one`,

@@ -10,7 +10,7 @@ import { statusUpdate } from '../../lambdas/core/telling/updates.ts';
 import { asHere } from '../../rehearsal/here.ts';
 import { executionArn } from '../../rehearsal/machines/state-machines.ts';
 import { status } from '../cli/status.ts';
-import { calm, healthy } from '../lambdas/core/healthy.ts';
+import { evidence, healthy } from '../lambdas/core/healthy.ts';
 import { unfit } from '../support/rehearsed.ts';
 
 const origin: Origin = {
@@ -29,18 +29,11 @@ const update = (more: Partial<typeof status>) =>
 
 const stop = asHere(
   stopMessage(
-    {
-      tables: [{ name, purpose: 'encrypt', health: healthy(24.5).health, errors: {}, switchOff: null }],
-      runId: 'run-1',
-      why: `${gate}: Database CPU: expected not above 80 %, measured 95 %`,
-      proof: { plaintextRows: 20, ciphertextOnlyRows: 0 },
-      tooLate: false,
-      vitals: calm,
-      gates: [],
-      errorKinds: [],
-      queries: [],
-      prepared: [],
-    },
+    evidence(
+      [{ name, purpose: 'encrypt', health: healthy(24.5).health, errors: {}, switchOff: null }],
+      `${gate}: Database CPU: expected not above 80 %, measured 95 %`,
+      20,
+    ),
     origin,
   ).message,
 );

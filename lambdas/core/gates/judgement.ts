@@ -53,14 +53,19 @@ export function counted(count: number, one: string, more = `${one}s`): string {
   return `${number.format(count)} ${count === 1 ? one : more}`;
 }
 
+/** So many names; the others are counted: `a, b and 1,234 more`. */
+export function named(names: readonly string[], most: number): string {
+  const more = names.length - most;
+  return `${names.slice(0, most).join(', ')}${more > 0 ? ` and ${number.format(more)} more` : ''}`;
+}
+
 /**
  * `public.users`, `public.users and public.orders`, `5 tables: public.users, …`, `50 tables: public.users, … and 40 more`.
  * @param most names; AWS takes 2,048 characters of a description
  */
 export function tablesInWords(names: readonly string[], most = 10): string {
   if (names.length <= 2) return names.join(' and ');
-  const more = names.length > most ? ` and ${names.length - most} more` : '';
-  return `${names.length} tables: ${names.slice(0, most).join(', ')}${more}`;
+  return `${names.length} tables: ${named(names, most)}`;
 }
 
 /** With a full stop at its end, once. */

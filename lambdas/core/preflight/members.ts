@@ -1,5 +1,5 @@
 /** Who is a member of the engine's roles: of all that may open values or reach the key, those to whom somebody has given it. Pure. */
-import { number } from '../gates/judgement.ts';
+import { named } from '../gates/judgement.ts';
 
 /** One of the roles that there are, without `encryption_rollout_`. */
 export interface RoleMembers {
@@ -13,13 +13,7 @@ const MOST_NAMED = 20;
 
 /** `owner: rollout; operator: nobody; decryptor: billing, support (through staff); reader: nobody`; empty without roles. */
 export function membersInWords(roles: readonly RoleMembers[]): string {
-  return roles
-    .map(({ role, members }) => {
-      const more = members.length - MOST_NAMED;
-      const named = members.slice(0, MOST_NAMED).join(', ');
-      return `${role}: ${named || 'nobody'}${more > 0 ? ` and ${number.format(more)} more` : ''}`;
-    })
-    .join('; ');
+  return roles.map(({ role, members }) => `${role}: ${named(members, MOST_NAMED) || 'nobody'}`).join('; ');
 }
 
 export interface MembersChange {

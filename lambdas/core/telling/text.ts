@@ -67,9 +67,3 @@ export function within(bytes: number, text: string): string {
   const kept = new TextDecoder().decode(encoded.slice(0, bytes - ' …'.length * 2), { stream: true });
   return `${kept} …`;
 }
-
-/** So many names on a screen; the others are counted. */
-export function named(names: readonly string[], most: number): string {
-  const more = names.length - most;
-  return more > 0 ? `${names.slice(0, most).join(', ')} and ${more} more` : names.join(', ');
-}

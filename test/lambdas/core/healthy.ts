@@ -1,6 +1,7 @@
 /** A world in which all is well, for one thing to go wrong in it. */
 import type { TableMeasurements } from '../../../lambdas/core/gates/gate-criteria.ts';
 import type { Vitals } from '../../../lambdas/core/pressure/vitals-criteria.ts';
+import type { Evidence } from '../../../lambdas/core/stopping/stop-message.ts';
 
 export const quiet = { inAlarm: [], withoutData: [], notFound: [] };
 
@@ -58,5 +59,21 @@ export function healthy(percent: number, table = 'public.appointments'): TableMe
     newRows: { newRecords: 12, autoEncrypted: 12, missingIv: 0 },
     audit: { finished: true, rowsVerified: 10_000, rowsMismatched: 0 },
     auditReach: { verified: 9_990, present: 9_980 },
+  };
+}
+
+/** Of a stop, with nothing else to tell: of these tables, for this reason. */
+export function evidence(tables: Evidence['tables'], why: string, plaintextRows: number): Evidence {
+  return {
+    tables,
+    runId: 'run-1',
+    why,
+    proof: { plaintextRows, ciphertextOnlyRows: 0 },
+    tooLate: false,
+    vitals: calm,
+    gates: [],
+    errorKinds: [],
+    queries: [],
+    prepared: [],
   };
 }

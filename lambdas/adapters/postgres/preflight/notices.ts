@@ -40,6 +40,13 @@ const shared = `
     join pg_proc as p on p.oid = t.tgfoid
     left join sources as s on s.oid = p.oid
     where not t.tgisinternal and t.tgenabled <> 'D' and p.pronamespace <> coalesce(to_regnamespace('encryption_rollout'), 0)
+  ),
+  -- Each table that one of them writes to.
+  writes as (
+    select t.*, m[1] as written
+    from triggers as t,
+      regexp_matches(t.source, '(?:insert\\s+into|merge\\s+into|update)\\s+(?:only\\s+)?("?[a-z_][\\w$]*"?(?:\\."?[\\w$]+"?)?)', 'gi') as m
+    where lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
   )`;
 
 /** A word of a function's source that is the table's name, as a regular expression. */
@@ -50,9 +57,6 @@ const timeOfChange =
 
 /** A row that is made one value, which takes whatever columns there are. */
 const asOneValue = '(to_jsonb?|row_to_json|hstore)\\s*\\(\\s*(old|new)\\M|\\m(old|new)\\s*::\\s*text';
-/** Where a trigger writes to. */
-const writesTo =
-  '(?:insert\\s+into|merge\\s+into|update)\\s+(?:only\\s+)?("?[a-z_][\\w$]*"?(?:\\."?[\\w$]+"?)?)';
 
 const queries: Readonly<Record<Notice['about'], string>> = {
   wholeRows: `
@@ -132,10 +136,10 @@ const queries: Readonly<Record<Notice['about'], string>> = {
       and (source ~* 'new\\s*\\.\\s*"?\\w+"?\\s*:?=\\s*${timeOfChange}'
         or proname = 'moddatetime')
     union all
-    select format('trigger %s writes to %s for every row that a batch seals', name, string_agg(distinct m[1], ', ')),
+    select format('trigger %s writes to %s for every row that a batch seals', name, string_agg(distinct written, ', ')),
       'As many rows more there, which no forecast holds. Let it test current_setting(''encryption_rollout.batch'', true), or make room.'
-    from triggers, regexp_matches(source, '${writesTo}', 'gi') as m
-    where tgtype & 17 = 17 and cardinality(tgattr::int2[]) = 0 and lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
+    from writes
+    where tgtype & 17 = 17 and cardinality(tgattr::int2[]) = 0
     group by name
     union all
     select format('column %I looks like a version that applications compare', attname),
@@ -173,10 +177,9 @@ const queries: Readonly<Record<Notice['about'], string>> = {
     join pg_attribute as a on a.attrelid = w.oid and a.attnum = d.refobjsubid
     group by v.oid, v.relkind
     union all
-    select format('trigger %s calls %s, which writes to %s', name, function, string_agg(distinct m[1], ', ')),
+    select format('trigger %s calls %s, which writes to %s', name, function, string_agg(distinct written, ', ')),
       'What it writes there stays plaintext: make that table a target too, if it holds the values.'
-    from triggers, regexp_matches(source, '${writesTo}', 'gi') as m
-    where lower(m[1]) not in ('of', 'or', 'set', 'skip', 'nowait')
+    from writes
     group by name, function
     union all
     select format('%s refers to %s', k.conrelid::regclass, string_agg(a.attname, ', ')), 'It holds the same values, as plaintext.'

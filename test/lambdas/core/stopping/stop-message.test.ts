@@ -10,7 +10,7 @@ import {
   type TableEvidence,
 } from '../../../../lambdas/core/stopping/stop-message.ts';
 import { missingIn } from '../../../support/page.ts';
-import { calm, healthy } from '../healthy.ts';
+import { calm, evidence, healthy } from '../healthy.ts';
 import { glued } from '../telling/glued.ts';
 import { otherForms } from '../telling/other-forms.ts';
 
@@ -26,16 +26,11 @@ const table = (name: string, more: Partial<TableEvidence> = {}): TableEvidence =
 const page = (tables: TableEvidence[], more: Partial<Evidence> = {}, runbookUrl: string | null = null) =>
   stopMessage(
     {
-      tables,
-      runId: 'run-1',
-      why: 'Phase 2 Expanded Batch: Gate: public.users: Missing IVs: expected 0, measured 3',
-      proof: { plaintextRows: 20_000, ciphertextOnlyRows: 0 },
-      tooLate: false,
-      vitals: calm,
-      gates: [],
-      errorKinds: [],
-      queries: [],
-      prepared: [],
+      ...evidence(
+        tables,
+        'Phase 2 Expanded Batch: Gate: public.users: Missing IVs: expected 0, measured 3',
+        20_000,
+      ),
       ...more,
     },
     {
