@@ -8,7 +8,7 @@ import { publish } from '../adapters/aws/cloudwatch.ts';
 import type { DatabaseLogin } from '../adapters/aws/login.ts';
 import { readKey } from '../adapters/aws/secrets.ts';
 import { required } from '../adapters/environment.ts';
-import { sessionName, withDatabase } from '../adapters/postgres/database.ts';
+import { sessionName, unattachedSession, withDatabase } from '../adapters/postgres/database.ts';
 import { InvalidSettings, KeyUnavailable, listIssues, WrongKey } from '../core/errors.ts';
 import type { Plan } from '../core/plan/plan.ts';
 import { planOf, Settings, settingsFile, type Target, targetName } from '../core/plan/settings.ts';
@@ -46,9 +46,7 @@ interface LambdaContext {
   readonly invokedFunctionArn: string;
 }
 
-/** application_name of sessions that a rollback must not cancel: its own, and the monitor's. */
-export const unattachedSession = 'encryption-rollout';
-export { required, sessionName };
+export { required, sessionName, unattachedSession };
 
 /** As infra/surroundings/surroundings.ts says it. */
 function databaseLogin(): DatabaseLogin {

@@ -52,14 +52,20 @@ export interface DatabaseEnvironment {
   readonly authorities?: string | undefined;
 }
 
+/** application_name of sessions that a rollback must not cancel: its own, the monitor's, and others that work for no run's attempt. */
+export const unattachedSession = 'encryption-rollout';
+
 /** application_name of the sessions that work for a run's attempt: what CancelBatches looks for. At most 63 bytes. */
 export function sessionName({ id, attempt }: { readonly id: string; readonly attempt: number }): string {
-  return `encryption-rollout ${id} ${attempt}`;
+  return `${unattachedSession} ${id} ${attempt}`;
 }
 
 /** True for a session of pg_stat_activity whose log-in has the engine's rights: its name alone is what anybody may take. */
 export const isOwnLogin =
   "pg_has_role(usesysid, (select nspowner from pg_namespace where nspname = 'encryption_rollout'), 'member')";
+
+/** True for a session of pg_stat_activity that is the rollout's. */
+export const isOurSession = `(application_name like '${unattachedSession}%' and ${isOwnLogin}) is true`;
 
 /**
  * Connects, does the work, disconnects. A Lambda may be frozen between calls, so no connection outlives one.

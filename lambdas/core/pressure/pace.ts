@@ -11,10 +11,11 @@
  *   load makes them give way they come nearer to each other (Chiu and Jain, 1989, on which TCP's congestion control rests). In
  *   between lies a band in which nothing changes: what is measured has noise, and a share that follows noise swings with it.
  *
- *       0 ──── grow ──── 0.7 ── hold ── 0.9 ── shed ── 1 ── halve
+ *       0 ──── grow ──── 0.7 ── hold ── 0.9 ── shed ── 1 ── shed, and halve from the second batch on
  *
- *   From any share the greatest is reached again within 1 / grow = 20 batches, ten seconds of half a second each; two batches
- *   beyond 1 leave a quarter.
+ *   From any share the greatest is reached again within 1 / grow = 20 batches, ten seconds of half a second each. One batch
+ *   beyond 1 may be an outlier (a flush that took long, a moment without a CPU), which of several writers one always has: it
+ *   takes a fifth. Two in a row leave 0.4, three 0.2.
  */
 import type { RolloutInput } from '../plan/input.ts';
 import type { Phase, Plan } from '../plan/plan.ts';
@@ -65,7 +66,7 @@ export interface PaceState extends Utilization {
   readonly share: number;
   /** Of the quickest batches lately; null before the first. */
   readonly millisecondsPerRow: number | null;
-  /** Sessions that were at work, smoothed: of others, and of the run's other writers. */
+  /** Sessions that were at work, smoothed: of others than the rollout, and of the run's other writers. */
   readonly activeSessions: number;
   readonly activeWriters: number;
 }
@@ -78,7 +79,7 @@ export interface BatchMeasurement {
   readonly commitMilliseconds: number;
   /** Sessions that wait for a lock of ours. */
   readonly waitingSessions: number;
-  /** Sessions that are at work: of others, and of the run's other writers. */
+  /** Sessions that are at work: of others than the rollout, and of the run's other writers. */
   readonly activeSessions: number;
   readonly activeWriters: number;
   /** Of what CheckVitals saw before the call (CPU, replicas, slots), and its name. */
@@ -130,7 +131,7 @@ export function nextPace(
   ]);
   return {
     rows: nextRows(before.rows, perRow, wanted, most.utilization),
-    share: nextShare(before.share, wanted.share, most.utilization),
+    share: nextShare(before, wanted.share, most.utilization),
     millisecondsPerRow: quickest,
     activeSessions,
     activeWriters,
@@ -162,13 +163,14 @@ function nextRows(before: number, perRow: number | null, wanted: Pace, utilizati
   return Math.round(Math.min(MOST_ROWS, Math.max(LEAST_ROWS, Math.min(most, Math.max(before / 2, fits)))));
 }
 
-function nextShare(before: number, most: number, utilization: number): number {
+function nextShare(before: PaceState, most: number, utilization: number): number {
+  const isConfirmed = before.utilization >= HALVE_FROM && utilization >= HALVE_FROM;
   const next =
     utilization < HOLD_FROM
-      ? before + GROW
+      ? before.share + GROW
       : utilization < SHED_FROM
-        ? before
-        : before * (utilization < HALVE_FROM ? SHED : HALVE);
+        ? before.share
+        : before.share * (isConfirmed ? HALVE : SHED);
   return Math.min(most, Math.max(LEAST_SHARE, next));
 }
 

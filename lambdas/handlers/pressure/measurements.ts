@@ -1,7 +1,7 @@
 /** Measurements that several gates take: the world around the tables, and rows opened outside the database. */
 import type pg from 'pg';
 import { readAlarms, readDatabaseMetrics } from '../../adapters/aws/cloudwatch.ts';
-import { isOwnLogin, rolledBack } from '../../adapters/postgres/database.ts';
+import { isOurSession, rolledBack } from '../../adapters/postgres/database.ts';
 import {
   insertCanary,
   readLabels,
@@ -15,7 +15,7 @@ import type { SpotCheck } from '../../core/gates/criteria.ts';
 import type { Plan } from '../../core/plan/plan.ts';
 import { instancesOf, type Target, targetName } from '../../core/plan/settings.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
-import { type Step, unattachedSession } from '../step.ts';
+import type { Step } from '../step.ts';
 
 /**
  * How the database, its replicas and the customers are doing, and who waits at these tables. What AWS does not answer is
@@ -62,7 +62,7 @@ export async function readVitals(
           select xact_start as began
           from pg_stat_activity
           where backend_type = 'client backend' and datname = current_database() and pid <> pg_backend_pid()
-            and (application_name like $2 || '%' and ${isOwnLogin}) is not true
+            and not ${isOurSession}
           union all
           select prepared from pg_prepared_xacts where database = current_database()
         ) as transactions) as oldest_transaction,
@@ -77,7 +77,7 @@ export async function readVitals(
        (select coalesce(max(100.0 * n_dead_tup / nullif(n_live_tup + n_dead_tup, 0)), 0)::float8
         from pg_stat_all_tables
         where relid = any (array(select part.oid from unnest($1::text[]) as name cross join lateral (${treeSql('to_regclass(name)::oid')}) as part))) as dead`,
-    [tables.map(tableSql), unattachedSession],
+    [tables.map(tableSql)],
   );
   const { used, limit, wait, slot_lag, oldest_transaction, maintenance, dead } = rows[0];
   const alarmsWith = (state: string | undefined) =>

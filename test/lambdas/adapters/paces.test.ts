@@ -1,53 +1,47 @@
-import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import pg from 'pg';
 import { expect, test } from 'vitest';
-import { sessionName } from '../../../lambdas/adapters/postgres/database.ts';
+import { sessionName, unattachedSession } from '../../../lambdas/adapters/postgres/database.ts';
 import { readSessions } from '../../../lambdas/adapters/postgres/pressure/paces.ts';
-import { freshDatabase } from '../../support/database.ts';
+import { startPostgres } from '../../../rehearsal/database/embedded-postgres.ts';
+import { forgetful, serverDirectory } from '../../support/server-directory.ts';
 
-test("sessions at work are told apart: the run's writers, and others, whatever name they take", async () => {
-  const database = await freshDatabase({ template: 'appointments' });
-  const stranger = `stranger_${randomUUID().replaceAll('-', '')}`;
-  const application_name = sessionName({ id: randomUUID(), attempt: 1 });
-  await database.client.query(`create role ${stranger} login password 'test'`);
-  const connect = async (login: object = {}) => {
-    const { hostname: host, port, username: user, password, pathname } = new URL(database.url);
-    const client = new pg.Client({
-      ...{ host, port: Number(port), user, password: decodeURIComponent(password) },
-      ...{ database: pathname.slice(1), application_name, ...login },
-    });
-    // It is ended from the server's side.
+/** A server of its own: on that of the other tests, their sessions are at work as well. */
+test("sessions at work are told apart: the run's writers, and others, whatever name they take; our own looks are neither", async () => {
+  const directory = serverDirectory();
+  const server = await startPostgres({ directory, settings: forgetful });
+  const writers = sessionName({ id: 'any', attempt: 1 });
+  const connect = async (application_name: string, user?: string) => {
+    const url = new URL(server.url);
+    if (user !== undefined) [url.username, url.password] = [user, 'test'];
+    const client = new pg.Client({ connectionString: url.href, application_name });
+    // It is ended with the server.
     client.on('error', () => undefined);
     await client.connect();
     return client;
   };
-  const batch = await connect();
-  const writer = await connect();
-  const impostor = await connect({ user: stranger, password: 'test' });
-  const work = [writer, impostor].map((client) =>
-    client.query('select pg_sleep(600)').catch(() => undefined),
-  );
+  const batch = await connect(writers);
+  await batch.query('create schema encryption_rollout');
+  await batch.query("create role stranger login password 'test'");
+  expect(await readSessions(batch)).toEqual({ waitingSessions: 0, activeSessions: 0, activeWriters: 0 });
+
+  const others = [
+    await connect(writers),
+    await connect(writers, 'stranger'),
+    await connect(unattachedSession),
+  ];
+  const work = others.map((client) => client.query('select pg_sleep(600)').catch(() => undefined));
   await expect
     .poll(async () => {
-      const { rows } = await batch.query(
-        `select pid from pg_stat_activity where application_name = $1 and wait_event = 'PgSleep'`,
-        [application_name],
-      );
+      const { rows } = await batch.query("select from pg_stat_activity where wait_event = 'PgSleep'");
       return rows.length;
     })
-    .toBe(2);
+    .toBe(3);
+  expect(await readSessions(batch)).toEqual({ waitingSessions: 0, activeSessions: 1, activeWriters: 1 });
 
-  const { activeSessions, activeWriters } = await readSessions(batch);
-  expect(activeWriters).toBe(1);
-  // At least, since other tests are at work on this server.
-  expect(activeSessions).toBeGreaterThanOrEqual(1);
-
-  await batch.query(
-    'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and pid <> pg_backend_pid()',
-    [application_name],
-  );
+  await batch.query("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'");
   await Promise.all(work);
-  await database.client.query(`drop role ${stranger}`);
   await batch.end();
-  await database.drop();
+  await server.stop();
+  await rm(directory, { recursive: true, force: true });
 });

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
 import type { BatchMeasurement, Pace, PaceState, Utilization } from '../../../core/pressure/pace.ts';
-import { isOwnLogin } from '../database.ts';
+import { isOurSession } from '../database.ts';
 
 type Client = pg.ClientBase;
 
@@ -68,8 +68,8 @@ export async function readUtilization(client: Client, run: Run): Promise<Utiliza
 }
 
 /**
- * Who waits for this session's locks, and how many other sessions are at work, of the run's writers and of others: within the
- * batch, before its commit.
+ * Who waits for this session's locks, and how many other sessions are at work, of the run's writers and of others than the rollout,
+ * whose own looks are nobody to give way to: within the batch, before its commit.
  */
 export async function readSessions(
   client: Client,
@@ -77,10 +77,10 @@ export async function readSessions(
   const { rows } = await client.query(
     `select
        (select count(*)::integer from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))) as "waitingSessions",
-       (count(*) filter (where not is_writer))::integer as "activeSessions",
+       (count(*) filter (where not is_ours))::integer as "activeSessions",
        (count(*) filter (where is_writer))::integer as "activeWriters"
      from (
-       select application_name = current_setting('application_name') and ${isOwnLogin} as is_writer
+       select application_name = current_setting('application_name') and ${isOurSession} as is_writer, ${isOurSession} as is_ours
        from pg_stat_activity
        -- A session that waits for its client, or for a lock, is not at work. Other states are hidden from a role without
        -- pg_read_all_stats: then none of them counts.

@@ -79,6 +79,15 @@ describe('gives way to', () => {
     },
   );
 
+  test.each(Object.entries(signals))(
+    '%s in one batch alone by a fifth: it may be an outlier',
+    (_, signal) => {
+      const fast = paced(20, () => ({}));
+      expect(paced(1, () => signal, fast).share).toBeCloseTo(0.72);
+      expect(paced(3, () => signal, fast).share).toBeCloseTo(0.18);
+    },
+  );
+
   test('nothing in the band between: a share that follows noise would swing', () => {
     const fast = paced(20, () => ({}));
     const held = paced(50, () => ({ vitals: { utilization: 0.8, limitedBy: 'CPU' } }), {
