@@ -149,6 +149,10 @@ async function measureBaselines(): Promise<{ bareUpdate: number; encryptBatch: n
       }
     });
     await client.query('vacuum full public.appointments');
+    await client.query(
+      `select set_config('encryption_rollout.batch', 'on', false),
+         set_config('encryption_rollout.batch_of', 'public.appointments'::regclass::oid::text, false)`,
+    );
     const pages = (
       await client.query(
         "select pg_relation_size('public.appointments') / current_setting('block_size')::int as pages",

@@ -143,6 +143,17 @@ as $$
   from unnest(p_target.columns) with ordinality as columns (c, n)
 $$;
 
+-- What a row's ciphertext is sealed of, key and plaintexts, as one value.
+create function encryption_rollout.sealed_of_sql(p_target encryption_rollout.targets, p_prefix text default '')
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('row(%s)', string_agg(p_prefix || quote_ident(c), ', ' order by n))
+  from unnest(p_target.key_columns || p_target.columns) with ordinality as columns (c, n)
+$$;
+
 create function encryption_rollout.has_pii_sql(p_target encryption_rollout.targets, p_prefix text default '')
 returns text
 language sql
@@ -249,9 +260,11 @@ as $$
 $$;
 
 -- Takes rows (tid, row_key, p1 ... pn) from p_source and returns rows (tid, iv, s1 ... sn). p_iv: SQL of the IV, of such a row r.
+-- p_carried: a column of theirs that comes along.
 -- "offset 0" keeps the planner from merging the levels, which would compute every ciphertext and IV several times.
 create function encryption_rollout.sealing_query(
-  p_target encryption_rollout.targets, p_keys text, p_source text, p_iv text default 'encryption_rollout.random_iv()'
+  p_target encryption_rollout.targets, p_keys text, p_source text, p_iv text default 'encryption_rollout.random_iv()',
+  p_carried text default null
 )
 returns text
 language sql
@@ -260,11 +273,11 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $sql$
-select r.tid, r.iv,%1$s
+select r.tid, r.iv,%6$s%1$s
 from (
   select r.*,%2$s
   from (
-    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
+    select r.tid,%6$s pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, %3$s,
       case when coalesce(%3$s) is not null then %5$s end as iv
     from (%4$s) as r
     offset 0
@@ -275,7 +288,8 @@ from (
     string_agg(encryption_rollout.ciphertext_sql(p_keys, n), ',' order by n),
     string_agg(format('r.p%s', n), ', ' order by n),
     p_source,
-    p_iv
+    p_iv,
+    case when p_carried is not null then format(' r.%I,', p_carried) else '' end
   )
   from generate_subscripts(p_target.columns, 1) as n
 $$;

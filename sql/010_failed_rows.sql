@@ -54,8 +54,8 @@ begin
     end if;
   exception when others then
     -- Connection, transaction state, rollback (deadlock, serialization), resources (disk, memory), locks, shutdown and
-    -- cancel, system, and our own.
-    if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') then
+    -- cancel, system, and our own that are no row's.
+    if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') and sqlstate <> 'ER014' then
       raise;
     end if;
     get stacked diagnostics v_constraint = constraint_name, v_context = pg_exception_context;
@@ -101,9 +101,10 @@ begin
 end
 $$;
 
--- Executes the statement, which returns of each row that it has written `tid` and whether it is `unfinished`. `finished`: how
--- many are not. `unfinished`: those that are still, or again, as they were before, where they are now: somebody else has
--- them locked, or the update did not take place.
+-- Executes the statement, which returns of each row that it has written `tid` and whether it is `unfinished`, or `stale` (see
+-- encrypt_rows_sql). `finished`: how many are not unfinished. `unfinished`: those that are still, or again, as they were before, where they
+-- are now: somebody else has them locked, or the update did not take place. When a row is stale the guard is spared no longer: everything
+-- is undone, and done once more with it. Raises ER014 when a row is stale even then.
 create function encryption_rollout.try_rows(
   p_target encryption_rollout.targets,
   p_leaf text,
@@ -117,16 +118,38 @@ create function encryption_rollout.try_rows(
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  -- What seals nothing leaves nothing stale: then the guard may stay.
+  v_is_spared boolean := p_keys is not null;
+  v_stale bigint;
 begin
-  -- For the application's triggers; the statement itself depends on none. It ends with this function.
-  perform set_config('search_path', p_target.search_path, true);
-  execute pg_catalog.format(
-    'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished) from written',
-    p_sql
-  )
-  into finished, unfinished
-  using p_keys, p_tids;
-  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  loop
+    begin
+      -- By which the guard knows this one statement.
+      perform set_config('encryption_rollout.batch_of', case when v_is_spared then p_leaf::regclass::oid::text else '' end, true);
+      -- For the application's triggers; the statement itself depends on none. It ends with this function.
+      perform set_config('search_path', p_target.search_path, true);
+      execute pg_catalog.format(
+        'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished), pg_catalog.count(*) filter (where stale) from written',
+        p_sql
+      )
+      into finished, unfinished, v_stale
+      using p_keys, p_tids;
+      perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+      if v_stale > 0 then
+        raise exception '% rows of table % found to be changed by a trigger after their update was sealed', v_stale, p_target.name
+          using errcode = 'ER014', constraint = coalesce(encryption_rollout.triggers_before_update(p_leaf::regclass), ''),
+            hint = 'Let no trigger that changes what is encrypted fire after zz_clear_stale_ciphertext: triggers fire in the order of their names.';
+      end if;
+      exit;
+    exception when sqlstate 'ER014' then
+      if not v_is_spared then
+        raise;
+      end if;
+      v_is_spared := false;
+    end;
+  end loop;
+  perform set_config('encryption_rollout.batch_of', '', true);
   if finished < cardinality(p_tids) then
     unfinished := nullif(
       coalesce(unfinished, '{}') || encryption_rollout.unfinished_rows(p_leaf, p_unfinished, p_tids), '{}'
@@ -216,6 +239,7 @@ begin
     'encryption', p_target.name, v_key, p_sqlstate, p_raised_by,
     case p_sqlstate
       when 'ER012' then 'the update did not take place, twice: a trigger before it returned null or the old row, or undid it; '
+      when 'ER014' then 'a trigger that fires after zz_clear_stale_ciphertext changed what had been sealed; '
       else ''
     end || 'the row is passed over until failed rows are tried again'
   );

@@ -160,7 +160,8 @@ end
 $$;
 
 -- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
--- stronger: inserts of rows that refer to ours do not wait for it.
+-- stronger: inserts of rows that refer to ours do not wait for it. A row is `stale` when it keeps this ciphertext, and a trigger of the
+-- application has made of the update another plaintext or key than was sealed.
 create function encryption_rollout.encrypt_rows_sql(
   p_target encryption_rollout.targets, p_leaf text, p_key_number integer, p_purpose text default 'encrypt'
 )
@@ -175,7 +176,8 @@ set %4$I = s.iv, %2$s
 from (%3$s
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid
-returning t.ctid as tid, %5$s as unfinished$sql$,
+returning t.ctid as tid, %5$s as unfinished,
+  coalesce(pg_catalog.byteaeq(t.%4$I, s.iv), false) and pg_catalog.record_image_ne(%6$s, s.was) as stale$sql$,
     p_leaf,
     (
       select string_agg(format('%I = s.s%s', c, n), ', ')
@@ -186,7 +188,7 @@ returning t.ctid as tid, %5$s as unfinished$sql$,
       '$1',
       format(
         $sql$
-      select ctid as tid, %s as row_key, %s
+      select ctid as tid, %s as row_key, %s, %s as was
       from only %s
       where ctid operator(pg_catalog.=) any ($2)
         and %s
@@ -194,12 +196,15 @@ returning t.ctid as tid, %5$s as unfinished$sql$,
     $sql$,
         encryption_rollout.row_key_sql(p_target),
         encryption_rollout.plaintexts_sql(p_target),
+        encryption_rollout.sealed_of_sql(p_target),
         p_leaf,
         encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number)
-      )
+      ),
+      p_carried => 'was'
     ),
     p_target.iv_column,
-    encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number], 't.')
+    encryption_rollout.not_sealed_with_sql(p_target, array[p_key_number], 't.'),
+    encryption_rollout.sealed_of_sql(p_target, 't.')
   )
 $$;
 

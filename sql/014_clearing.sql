@@ -64,7 +64,7 @@ from (
   for no key update skip locked
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid
-returning t.ctid as tid, %6$s as unfinished$sql$,
+returning t.ctid as tid, %6$s as unfinished, false as stale$sql$,
     p_leaf,
     p_target.iv_column,
     p_keeps_iv,

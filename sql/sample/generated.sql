@@ -245,6 +245,8 @@ $body$;
 
 create trigger zz_clear_stale_ciphertext before update on public.appointments
 for each row
+when (current_setting('encryption_rollout.batch_of', true) is distinct from old.tableoid::text or pg_trigger_depth() > 0
+  or not has_table_privilege('encryption_rollout.key_material'::regclass, 'select'))
 execute function encryption_rollout.clear_stale_1();
 
 create trigger aa_clear_brought_ciphertext before insert on public.appointments
@@ -271,7 +273,7 @@ from (
 update only public.appointments as t
 set pii_iv = s.iv, email_encrypted = s.s1, e164_encrypted = s.s2, first_name_encrypted = s.s3
 from (
-select r.tid, r.iv,
+select r.tid, r.iv, r.was,
   ($1)[1] operator(pg_catalog.||) r.c1 operator(pg_catalog.||) pg_catalog.substr(encryption_rollout.hmac_sha512(
     ($1)[4] operator(pg_catalog.||) r.row_key operator(pg_catalog.||) r.iv operator(pg_catalog.||) r.c1
       operator(pg_catalog.||) pg_catalog.int8send(8 operator(pg_catalog.*) (pg_catalog.octet_length(($1)[4]) operator(pg_catalog.+) pg_catalog.octet_length(r.row_key))::pg_catalog.int8),
@@ -293,10 +295,10 @@ from (
     encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p2, 'UTF8'), ($1)[6], r.iv) as c2,
     encryption_rollout.encrypt_aes_cbc(pg_catalog.convert_to(r.p3, 'UTF8'), ($1)[9], r.iv) as c3
   from (
-    select r.tid, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
+    select r.tid, r.was, pg_catalog.convert_to(r.row_key, 'UTF8') as row_key, r.p1, r.p2, r.p3,
       case when coalesce(r.p1, r.p2, r.p3) is not null then encryption_rollout.random_iv() end as iv
     from (
-      select ctid as tid, (case when id is not null then pg_catalog.concat(id) end) collate pg_catalog."C" as row_key, case when email is not null then pg_catalog.concat(email) end as p1, case when e164 is not null then pg_catalog.concat(e164) end as p2, case when first_name is not null then pg_catalog.concat(first_name) end as p3
+      select ctid as tid, (case when id is not null then pg_catalog.concat(id) end) collate pg_catalog."C" as row_key, case when email is not null then pg_catalog.concat(email) end as p1, case when e164 is not null then pg_catalog.concat(e164) end as p2, case when first_name is not null then pg_catalog.concat(first_name) end as p3, row(id, email, e164, first_name) as was
       from only public.appointments
       where ctid operator(pg_catalog.=) any ($2)
         and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
@@ -312,7 +314,8 @@ from (
 where t.ctid operator(pg_catalog.=) s.tid
 returning t.ctid as tid, ((t.email is not null or t.e164 is not null or t.first_name is not null) and (t.pii_iv is null or (t.email is not null and (t.email_encrypted is null or (pg_catalog.substr(t.email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
   or (t.e164 is not null and (t.e164_encrypted is null or (pg_catalog.substr(t.e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
-  or (t.first_name is not null and (t.first_name_encrypted is null or (pg_catalog.substr(t.first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex')))))) as unfinished;
+  or (t.first_name is not null and (t.first_name_encrypted is null or (pg_catalog.substr(t.first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex')))))) as unfinished,
+  coalesce(pg_catalog.byteaeq(t.pii_iv, s.iv), false) and pg_catalog.record_image_ne(row(t.id, t.email, t.e164, t.first_name), s.was) as stale;
 
 -- Clearing: $2: TIDs.
 
@@ -329,7 +332,7 @@ from (
   for no key update skip locked
 ) as s
 where t.ctid operator(pg_catalog.=) s.tid
-returning t.ctid as tid, ((t.email is not null and t.email_encrypted is not null) or (t.e164 is not null and t.e164_encrypted is not null) or (t.first_name is not null and t.first_name_encrypted is not null) or (t.pii_iv is not null and not ((t.email is null and t.email_encrypted is not null) or (t.e164 is null and t.e164_encrypted is not null) or (t.first_name is null and t.first_name_encrypted is not null)))) as unfinished;
+returning t.ctid as tid, ((t.email is not null and t.email_encrypted is not null) or (t.e164 is not null and t.e164_encrypted is not null) or (t.first_name is not null and t.first_name_encrypted is not null) or (t.pii_iv is not null and not ((t.email is null and t.email_encrypted is not null) or (t.e164 is null and t.e164_encrypted is not null) or (t.first_name is null and t.first_name_encrypted is not null)))) as unfinished, false as stale;
 
 -- By hand.
 

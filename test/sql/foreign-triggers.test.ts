@@ -1,4 +1,5 @@
 /** Triggers, rules and constraints of the application that have a say in what becomes of a batch's update. */
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -123,14 +124,96 @@ describe('an update that does not take place', () => {
   });
 });
 
-test('a trigger that puts personal data right, so that the first try is of another value: both are in one batch', async () => {
-  await trigger('normalize', 'new.email := lower(new.email); return new;');
-  await client.query('alter table public.appointments disable trigger normalize');
-  await client.query(`update public.appointments set email = upper(email)`);
-  await client.query('alter table public.appointments enable trigger normalize');
-  expect(await batches()).toEqual({ encrypted: 95, failed: 0 });
-  expect(await encrypted()).toBe(95);
-  expect(await errors()).toEqual([]);
+describe('another value than the batch has sealed', () => {
+  beforeEach(() => client.query('update public.appointments set email = upper(email)'));
+
+  /** Rows whose ciphertext is not of what stands beside it. */
+  const stale = async () => {
+    const { rows } = await client.query(
+      "select encryption_rollout.stale_sql(encryption_rollout.require_fitting_target('public.appointments')) as sql",
+    );
+    return (await client.query(`select count(*)::integer as n from public.appointments where ${rows[0].sql}`))
+      .rows[0].n;
+  };
+
+  const lowers = 'new.email := lower(new.email); return new;';
+  const isOn = [
+    ['off', false],
+    ['on', true],
+  ] as const;
+  describe.each(isOn)('where the main trigger is %s', (_, on) => {
+    beforeEach(() => client.query("select encryption_rollout.set_trigger('public.appointments', $1)", [on]));
+    afterEach(async () => expect(await stale()).toBe(0));
+
+    test('from a trigger before ours: is sealed in the end', async () => {
+      await trigger('a_lower', lowers);
+      expect(await batches()).toMatchObject({ failed: 0 });
+      expect(await encrypted()).toBe(95);
+    });
+
+    test.each([
+      [
+        'writes the row again',
+        'update public.appointments set email = lower(email) where id = new.id and email <> lower(email);',
+      ],
+      [
+        'touches a row that another has changed',
+        "update public.appointments set note = 'touched' where id = new.id and note is distinct from 'touched';",
+      ],
+    ])('from a trigger before ours, with one that %s afterwards: as well', async (_, body) => {
+      await trigger('a_lower', lowers);
+      await trigger('afterwards', `${body} return null;`, 'after update');
+      expect(await batches()).toMatchObject({ failed: 0 });
+      expect(await encrypted()).toBe(95);
+    });
+
+    test('in rows that a trigger takes away afterwards: nobody fails', async () => {
+      await trigger('a_lower', lowers);
+      await trigger(
+        'away',
+        'delete from public.appointments where id = new.id; return null;',
+        'after update',
+      );
+      expect(await batches()).toMatchObject({ failed: 0 });
+    });
+
+    test('from a trigger that also spoils the ciphertext: the row is named, and keeps none', async () => {
+      await trigger(
+        'a_odd',
+        `if ${archived} then new.email := new.email || 'x'; new.e164_encrypted := null; end if; return new;`,
+      );
+      const { failed } = await batches();
+      expect(failed).toBe(on ? 0 : 2);
+    });
+
+    test('from a trigger after ours: the rows are as they were, and are named', async () => {
+      await trigger('zzz_lower', `if ${archived} then new.email := lower(new.email); end if; return new;`);
+      expect(await batches()).toEqual({ encrypted: 93, failed: 2 });
+      expect(await encrypted()).toBe(93);
+      expect(await errors()).toEqual(
+        bothRows('public.zzz_lower').map((row) => ({ ...row, sqlstate: 'ER014' })),
+      );
+    });
+  });
+
+  test("from whoever says that his update is a batch's: the guard sees to it", async () => {
+    await batches();
+    const app = `app_${randomUUID().replaceAll('-', '')}`;
+    await client.query(
+      `create role ${app}; grant select, update on public.appointments to ${app}; set role ${app}`,
+    );
+    await client.query(
+      `select set_config('encryption_rollout.batch', 'on', false),
+         set_config('encryption_rollout.batch_of', 'public.appointments'::regclass::oid::text, false)`,
+    );
+    await client.query(
+      "update public.appointments set email = 'other@example.com' where first_name = 'Name7'",
+    );
+    await client.query('reset role');
+    expect(await stale()).toBe(0);
+    expect(await encrypted()).toBe(94);
+    await client.query(`drop owned by ${app}; drop role ${app}`);
+  });
 });
 
 describe('what is checked when a transaction commits', () => {
