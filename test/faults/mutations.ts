@@ -56,7 +56,8 @@ export const mutations: readonly Mutation[] = [
   {
     defect: 'Swallow a batch’s error: a deadlock or a full disk counts as poison rows',
     file: 'sql/010_failed_rows.sql',
-    search: "if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') and sqlstate <> 'ER014' then",
+    search:
+      "if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'ER') and sqlstate <> 'ER014' then",
     replace: 'if false then',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
   },
