@@ -103,6 +103,9 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
   const { encryptedRows, rowsWithPii } = health;
   // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
   const beyond = max !== null && progress.rowsAttempted === 0 && encryptedRows > mostRows(phase, rowsWithPii);
+  // Nor is one whose application has deleted rows since the batches ended: what is beyond the range then is nothing that they have done.
+  const most = mostRows(phase, Math.max(rowsWithPii, progress.rowsWithPii));
+  const deleted = !beyond && encryptedRows > mostRows(phase, rowsWithPii) && encryptedRows <= most;
   if (min !== null) {
     const least = leastRows(phase, rowsWithPii);
     criteria.push(
@@ -114,9 +117,11 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
             : `at least ${min} %`
           : beyond
             ? `at least ${min} % (beyond ${max} % before)`
-            : `${min}–${max} %${100 * least < rowsWithPii * min ? `, of ${counted(rowsWithPii, 'row')} no whole number: ${least}` : ''}`,
+            : deleted
+              ? `${min}–${max} % of the ${counted(progress.rowsWithPii, 'row')} before some were deleted`
+              : `${min}–${max} %${100 * least < rowsWithPii * min ? `, of ${counted(rowsWithPii, 'row')} no whole number: ${least}` : ''}`,
         `${percent} %`,
-        encryptedRows >= least && (max === null || beyond || encryptedRows <= mostRows(phase, rowsWithPii)),
+        encryptedRows >= least && (max === null || beyond || encryptedRows <= most),
       ),
     );
   }

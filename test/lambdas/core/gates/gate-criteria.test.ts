@@ -6,6 +6,7 @@ import {
 } from '../../../../lambdas/core/gates/gate-criteria.ts';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
+import { percentage } from '../../../../lambdas/core/plan/progress.ts';
 import type { Vitals } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import { calm, healthy, quiet } from '../healthy.ts';
 
@@ -249,6 +250,27 @@ describe('gates', () => {
       progress: { ...m.progress, rowsAttempted: 0 },
     });
     expect(verdictOf(2, beyond).verdict).toBe('GO');
+  });
+
+  test('phase 2 is not beyond 25 % for what the application has deleted since its batches ended', () => {
+    const coverage = (encryptedRows: number) =>
+      verdictOf(2, (m) => ({
+        ...m,
+        health: {
+          ...m.health,
+          rowsWithPii: 163,
+          encryptedRows,
+          encryptionPercentage: percentage(encryptedRows, 163),
+        },
+        progress: { ...m.progress, rowsWithPii: 167 },
+      })).criteria.find(({ name }) => name === 'Encryption percentage');
+    expect(coverage(40)).toMatchObject({ expected: '20–25 %', passed: true });
+    expect(coverage(41)).toMatchObject({
+      expected: '20–25 % of the 167 rows before some were deleted',
+      measured: '25.15 %',
+      passed: true,
+    });
+    expect(coverage(42)).toMatchObject({ expected: '20–25 %', passed: false });
   });
 
   test('one calm reading of the CPU is enough, whatever is missing', () => {
