@@ -147,8 +147,9 @@ describe('another value than the batch has sealed', () => {
 
     test('from a trigger before ours: is sealed in the end', async () => {
       await trigger('a_lower', lowers);
-      expect(await batches()).toMatchObject({ failed: 0 });
+      expect(await batches()).toEqual({ encrypted: 95, failed: 0 });
       expect(await encrypted()).toBe(95);
+      expect(await errors()).toEqual([]);
     });
 
     test.each([
@@ -165,6 +166,7 @@ describe('another value than the batch has sealed', () => {
       await trigger('afterwards', `${body} return null;`, 'after update');
       expect(await batches()).toMatchObject({ failed: 0 });
       expect(await encrypted()).toBe(95);
+      expect(await errors()).toEqual([]);
     });
 
     test('in rows that a trigger takes away afterwards: nobody fails', async () => {
