@@ -17,6 +17,7 @@ import { createSampleTable, migrate } from '../lambdas/adapters/postgres/migrati
 import { Target } from '../lambdas/core/plan/settings.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
+import { writeAsBatch } from './as-batch.ts';
 import { atLeast } from './options.ts';
 
 const batchRows = 5_000;
@@ -61,11 +62,7 @@ async function prepare() {
   const { canary: _, ...target } = Target.parse({});
   await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
   await client.query('select encryption_rollout.install_key(1, $1)', [randomBytes(32)]);
-  // The guard clears ciphertext that none but batches bring, and lets them be.
-  await client.query(
-    `select set_config('encryption_rollout.batch', 'on', false),
-       set_config('encryption_rollout.batch_of', 'public.appointments'::regclass::oid::text, false)`,
-  );
+  await writeAsBatch(client);
   await client.query(await readFile(new URL('row-by-row.sql', import.meta.url), 'utf8'));
   await seed();
 }

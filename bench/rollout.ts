@@ -15,6 +15,7 @@ import { defaultPlan, type Plan } from '../lambdas/core/plan/plan.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { startPostgres } from '../rehearsal/database/embedded-postgres.ts';
 import { prepareTables } from '../rehearsal/database/sample-tables.ts';
+import { writeAsBatch } from './as-batch.ts';
 import { measureTraffic } from './measure-traffic.ts';
 import { atLeast } from './options.ts';
 import { percentile } from './percentile.ts';
@@ -149,10 +150,7 @@ async function measureBaselines(): Promise<{ bareUpdate: number; encryptBatch: n
       }
     });
     await client.query('vacuum full public.appointments');
-    await client.query(
-      `select set_config('encryption_rollout.batch', 'on', false),
-         set_config('encryption_rollout.batch_of', 'public.appointments'::regclass::oid::text, false)`,
-    );
+    await writeAsBatch(client);
     const pages = (
       await client.query(
         "select pg_relation_size('public.appointments') / current_setting('block_size')::int as pages",

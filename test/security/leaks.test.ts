@@ -308,7 +308,7 @@ describe('with everything logged and everything failing', () => {
     };
     for (const number of [1, 2, 3] as const) await phase(number);
     world.configure({ targets: [{ canary: { note: 'poison', email: 'x@example.com' } }] });
-    await passBefore(world.client, run as unknown as Run, 4);
+    await passBefore(world.client, turn, 4);
     await call('enable-trigger', { run });
     world.configure({});
     expect(await call('enable-trigger', { run })).toEqual({ enabled: [target] });

@@ -99,29 +99,28 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
   const { min } = phase.coverage;
   // In a rotation live writes move rows, too: a soak may end beyond the range.
   const max = rotating ? null : phase.coverage.max;
-  const percent = health.encryptionPercentage;
   const { encryptedRows, rowsWithPii } = health;
+  const isAbove = max !== null && encryptedRows > mostRows(phase, rowsWithPii);
   // A run that was resumed beyond the range, or whose table was encrypted further by hand, is not sent back.
-  const beyond = max !== null && progress.rowsAttempted === 0 && encryptedRows > mostRows(phase, rowsWithPii);
+  const beyond = isAbove && progress.rowsAttempted === 0;
   // Nor is one whose application has deleted rows since the batches ended: what is beyond the range then is nothing that they have done.
-  const most = mostRows(phase, Math.max(rowsWithPii, progress.rowsWithPii));
-  const deleted = !beyond && encryptedRows > mostRows(phase, rowsWithPii) && encryptedRows <= most;
+  const deleted = isAbove && encryptedRows <= mostRows(phase, Math.max(rowsWithPii, progress.rowsWithPii));
   if (min !== null) {
     const least = leastRows(phase, rowsWithPii);
+    const expected = () => {
+      if (max === null) return min === 100 ? '100 %' : `at least ${min} %`;
+      if (beyond) return `at least ${min} % (beyond ${max} % before)`;
+      const range = `${min}–${max} %`;
+      if (deleted) return `${range} of the ${counted(progress.rowsWithPii, 'row')} before some were deleted`;
+      const isBetween = 100 * least >= rowsWithPii * min;
+      return isBetween ? range : `${range}, of ${counted(rowsWithPii, 'row')} no whole number: ${least}`;
+    };
     criteria.push(
       criterion(
         'Encryption percentage',
-        max === null
-          ? min === 100
-            ? '100 %'
-            : `at least ${min} %`
-          : beyond
-            ? `at least ${min} % (beyond ${max} % before)`
-            : deleted
-              ? `${min}–${max} % of the ${counted(progress.rowsWithPii, 'row')} before some were deleted`
-              : `${min}–${max} %${100 * least < rowsWithPii * min ? `, of ${counted(rowsWithPii, 'row')} no whole number: ${least}` : ''}`,
-        `${percent} %`,
-        encryptedRows >= least && (max === null || beyond || encryptedRows <= most),
+        expected(),
+        `${health.encryptionPercentage} %`,
+        encryptedRows >= least && (!isAbove || beyond || deleted),
       ),
     );
   }

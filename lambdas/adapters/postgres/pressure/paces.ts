@@ -78,9 +78,9 @@ export async function readSessions(
     `select
        (select count(*)::integer from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))) as "waitingSessions",
        (count(*) filter (where not is_ours))::integer as "activeSessions",
-       (count(*) filter (where is_writer))::integer as "activeWriters"
+       (count(*) filter (where is_ours and is_namesake))::integer as "activeWriters"
      from (
-       select application_name = current_setting('application_name') and ${isOurSession} as is_writer, ${isOurSession} as is_ours
+       select application_name = current_setting('application_name') as is_namesake, ${isOurSession} as is_ours
        from pg_stat_activity
        -- A session that waits for its client, or for a lock, is not at work. Other states are hidden from a role without
        -- pg_read_all_stats: then none of them counts.
