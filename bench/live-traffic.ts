@@ -31,6 +31,7 @@ try {
     operationsPerSecond: rate,
     workMilliseconds: 2_000,
     restMilliseconds: 2_000,
+    watchesWaits: true,
   });
   const { during, without } = result;
   const failed = [...during, ...without].filter(({ failed }) => failed !== undefined);

@@ -53,8 +53,6 @@ const { rows, pace, writers, batchMilliseconds, sessions, rate, json } = new Com
   .parse()
   .opts<Options>();
 
-/** Rows of the baselines' own table. */
-const baselineRows = Math.min(rows, 200_000);
 const baselineBatch = 10_000;
 
 const directory = join(tmpdir(), `encryption-rollout-bench-${randomUUID()}`);
@@ -69,6 +67,7 @@ try {
     workMilliseconds: Number.POSITIVE_INFINITY,
     // Before it and after it: latencies at rest.
     restMilliseconds: sessions === 0 ? 0 : 20_000,
+    watchesWaits: false,
     plan: { pace: { mode: pace, writers, batchMilliseconds, vcpus: availableParallelism() } },
   });
   const phases = await withClient(server.url, readBatches);
@@ -84,6 +83,7 @@ try {
     baselines,
     rowsPerSecond: phases.rowsPerSecond,
     ofBackToBack: phases.rowsPerSecond / baselines.encryptBatch,
+    shareAtWork: phases.shareAtWork,
     lastTenthOverFirst: phases.lastTenthOverFirst,
     p99Milliseconds: {
       atRest: percentile(traffic.without, 0.99) ?? null,
@@ -100,6 +100,7 @@ try {
       `  bare UPDATE, constant bytes      ${perSecond(baselines.bareUpdate)}`,
       `  encrypt_batch back to back       ${perSecond(baselines.encryptBatch)}`,
       `  rollout, phases 3 and 5          ${perSecond(phases.rowsPerSecond)}, ${result.ofBackToBack.toFixed(2)} of back to back`,
+      `  batches at work                  ${Math.round(100 * phases.shareAtWork)} % of the time of phases 3 and 5, writers added up`,
       ...(phases.lastTenthOverFirst === null
         ? []
         : [
@@ -129,24 +130,25 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
   }
 }
 
-/** Rows a second, each on a table of its own in a database of its own: the one the cursor's walk, the other a walk by hand. */
+/** Rows a second, on a table as large as the rollout's in a database of its own: the one the cursor's walk, the other a walk by hand. */
 async function measureBaselines(): Promise<{ bareUpdate: number; encryptBatch: number }> {
   await withClient(server.url, (client) => client.query('create database baselines'));
   const url = new URL(server.url);
   url.pathname = '/baselines';
   return withClient(url.href, async (client) => {
     await migrate(client);
-    const [table] = await prepareTables(client, 1, baselineRows, () => undefined);
+    const [table] = await prepareTables(client, 1, rows, () => undefined);
     const { canary: _, ...target } = table?.target ?? {};
     await client.query('select encryption_rollout.register_target($1)', [JSON.stringify(target)]);
     await client.query('select encryption_rollout.install_key(1, $1)', [randomBytes(32)]);
-    const encryptBatch = await timed(async () => {
-      for (let encrypted = 1; encrypted > 0; ) {
+    const encryptBatch = await rowsPerSecond(async () => {
+      for (let done = 0; ; ) {
         const { rows } = await client.query(
-          "select * from encryption_rollout.encrypt_batch('public.appointments', $1)",
+          "select encrypted from encryption_rollout.encrypt_batch('public.appointments', $1)",
           [baselineBatch],
         );
-        encrypted = rows[0].encrypted;
+        if (rows[0].encrypted === 0) return done;
+        done += rows[0].encrypted;
       }
     });
     await client.query('vacuum full public.appointments');
@@ -156,39 +158,45 @@ async function measureBaselines(): Promise<{ bareUpdate: number; encryptBatch: n
         "select pg_relation_size('public.appointments') / current_setting('block_size')::int as pages",
       )
     ).rows[0].pages;
-    const bareUpdate = await timed(async () => {
-      const step = Math.ceil((Number(pages) * baselineBatch) / baselineRows);
+    const bareUpdate = await rowsPerSecond(async () => {
+      const step = Math.ceil((Number(pages) * baselineBatch) / rows);
       for (let page = 0; page < pages; page += step)
         await client.query(
           `update public.appointments set pii_iv = $3, email_encrypted = $4, e164_encrypted = $4, first_name_encrypted = $4
            where ctid >= $1::text::tid and ctid < $2::text::tid`,
           [`(${page},0)`, `(${page + step},0)`, randomBytes(16), randomBytes(67)],
         );
+      return rows;
     });
     return { bareUpdate, encryptBatch };
   });
 }
 
-async function timed(work: () => Promise<void>): Promise<number> {
+/** @param work returns how many rows it has written */
+async function rowsPerSecond(work: () => Promise<number>): Promise<number> {
   const started = performance.now();
-  await work();
-  return (1_000 * baselineRows) / (performance.now() - started);
+  const written = await work();
+  return (1_000 * written) / (performance.now() - started);
 }
 
-/** Of phases 3 and 5: rows over the time from the first batch's beginning to the last one's end; and how batches changed. */
+/**
+ * Of phases 3 and 5: rows over the time from the first batch's beginning to the last one's end, what part of it batches were at
+ * work; and how batches changed.
+ */
 async function readBatches(
   client: pg.Client,
-): Promise<{ rowsPerSecond: number; lastTenthOverFirst: number | null }> {
+): Promise<{ rowsPerSecond: number; shareAtWork: number; lastTenthOverFirst: number | null }> {
   const { rows } = await client.query(
     `with batches as (
        select *, ntile(10) over (partition by phase order by started_at) as tenth
        from encryption_rollout.batches where phase in (3, 5) and rows_encrypted > 0
      ), phases as (
-       select sum(rows_encrypted) as rows,
+       select sum(rows_encrypted) as rows, sum(milliseconds) / 1000 as at_work,
          extract(epoch from max(started_at + milliseconds * interval '1 millisecond') - min(started_at)) as seconds
        from batches group by phase
      )
      select (select (sum(rows) / sum(seconds))::float8 from phases) as "rowsPerSecond",
+       (select (sum(at_work) / sum(seconds))::float8 from phases) as "shareAtWork",
        (select (sum(milliseconds) filter (where tenth = 10) / sum(rows_encrypted) filter (where tenth = 10)
          / (sum(milliseconds) filter (where tenth = 1) / sum(rows_encrypted) filter (where tenth = 1)))::float8
         from batches where phase = 3) as "lastTenthOverFirst"`,

@@ -12,6 +12,7 @@ test('a rollout under load: no operation fails, none waits for long, no row is w
       operationsPerSecond: 20,
       workMilliseconds: 1_000,
       restMilliseconds: 250,
+      watchesWaits: true,
     });
     expect(result.stopped).toBe('');
     expect(result.violated).toEqual({});

@@ -91,7 +91,10 @@ export interface Plan {
     readonly slotLagBytes: number;
     /** Age of the oldest transaction of others: while it lives, no vacuum clears what the batches leave behind. */
     readonly oldestTransactionMinutes: number;
-    /** Dead rows, percentage of all, above which batches wait for a vacuum of the table that is at work. */
+    /**
+     * Dead rows, percentage of all, above which batches wait for a vacuum of the table that is at work. Autovacuum begins at a
+     * sixth of all by default (a fifth of the live rows); with none at all a rollout makes half.
+     */
     readonly deadRowsPercent: number;
     /** Commit of a batch, at the adaptive pace: what the storage, or a synchronous replica, can bear. */
     readonly commitMilliseconds: number;
@@ -208,7 +211,7 @@ export const defaultPlan: Plan = {
     replicaLagSeconds: 30,
     slotLagBytes: gibibyte,
     oldestTransactionMinutes: 60,
-    deadRowsPercent: 20,
+    deadRowsPercent: 40,
     commitMilliseconds: 100,
     lookSeconds: 60,
   },
