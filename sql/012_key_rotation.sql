@@ -40,9 +40,9 @@ begin
   -- What is sealed with it must open as long as it is there.
   perform encryption_rollout.read_key(v_current.number);
 
-  perform encryption_rollout.store_key(p_number, p_key);
   update encryption_rollout.keys set superseded_in = pg_current_xact_id() where number = v_current.number;
   insert into encryption_rollout.keys (number, check_value) values (p_number, v_check);
+  perform encryption_rollout.store_key(p_number, p_key);
   delete from encryption_rollout.cursors where purpose = 'encrypt';
   insert into encryption_rollout.key_access (purpose) values ('rotate');
   perform encryption_rollout.name_current_key();

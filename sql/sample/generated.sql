@@ -49,24 +49,22 @@ begin
     end if;
     v_row_key_text := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
     v_row_key := convert_to(v_row_key_text, 'UTF8');
-    select '\x01'::bytea || substr(int4send(k.number), 3, 2), k.check_value, m.key, case
+    select '\x01'::bytea || substr(int4send(m.number), 3, 2), m.check_value, m.key, case
       -- Two that look for a name and each add it, one of them would fail at its commit: these only add it, once each.
       when current_setting('transaction_isolation') = 'serializable' then
         current_setting('encryption_rollout.named_in_1', true) is not distinct from pg_current_xact_id()::text
       else exists (select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user)
     end
     into v_header, v_check, v_key, v_is_named
-    from encryption_rollout.keys as k
-    left join encryption_rollout.key_material as m on m.number = k.number
-    order by k.number desc
-    limit 1;
+    from encryption_rollout.key_material as m
+    where m.is_current;
     if v_key is null or encryption_rollout.key_check_value(v_key) <> v_check then
       -- It says what is wrong.
-      perform encryption_rollout.read_key();
+      select '\x01'::bytea || substr(int4send(r.number), 3, 2), r.key into v_header, v_key from encryption_rollout.read_key() as r;
     end if;
     -- Before a value is sealed: there is no use that is not counted.
     v_use := nextval('encryption_rollout.trigger_uses_1');
-    if not v_is_named then
+    if v_is_named is not true then
       insert into encryption_rollout.trigger_writers (target_id) values (1);
       perform set_config('encryption_rollout.named_in_1', pg_current_xact_id()::text, true);
     end if;

@@ -19,8 +19,8 @@ describe('install_key', () => {
     expect(await install(1, testKey.key)).toBe(false);
     await expect(install(1, otherKey)).rejects.toMatchObject({ code: 'ER003' });
     await expect(install(2, testKey.key)).rejects.toMatchObject({ code: 'ER003' });
-    const { rows } = await query('select * from encryption_rollout.key_material');
-    expect(rows).toEqual([{ number: 1, key: testKey.key }]);
+    const { rows } = await query('select number, key, is_current from encryption_rollout.key_material');
+    expect(rows).toEqual([{ number: 1, key: testKey.key, is_current: true }]);
   });
 
   test('never repeats a key in an error', async () => {
@@ -81,9 +81,24 @@ describe('read_key', () => {
 });
 
 describe('the table of the keys', () => {
+  test('takes none that is not known by its number and check value', async () => {
+    await install(1, testKey.key);
+    for (const [number, key] of [
+      [1, otherKey],
+      [2, testKey.key],
+    ] as const)
+      await expect(
+        query(
+          `insert into encryption_rollout.key_material (number, key, check_value, is_current) values ($1, $2, $3, false)
+           on conflict (number) do update set check_value = excluded.check_value`,
+          [number, key, keyCheckValue(key)],
+        ),
+      ).rejects.toMatchObject({ code: '23503' });
+  });
+
   test('is read by its owner alone, and leaves nothing of them in the statistics', async () => {
     await install(1, testKey.key);
-    await query("insert into encryption_rollout.key_material values (2, decode(repeat('02', 32), 'hex'))");
+    await query('select encryption_rollout.rotate_key(2, $1, $2)', [otherKey, keyCheckValue(testKey.key)]);
     await query('analyze encryption_rollout.key_material');
     await query('begin');
     // Roles are the whole server's: the roll-back keeps them from the other tests.

@@ -158,6 +158,25 @@ describe('rotate_key', () => {
     expect(await one('select encryption_rollout.install_key(2, $1)', [second])).toBe(false);
     expect(await violations()).toEqual([]);
   });
+
+  test('the trigger seals with the current key alone, whichever is put back first', async () => {
+    await setTrigger(true);
+    await rotate(2, second);
+    const sealedWith = async () => {
+      const { rows } = await client.query(
+        "insert into public.appointments (organization_id, start_at, end_at, email) values (gen_random_uuid(), now(), now(), 'a@example.com') returning encode(substr(email_encrypted, 1, 3), 'hex') as header",
+      );
+      return rows[0].header;
+    };
+    await client.query('delete from encryption_rollout.key_material');
+    await one('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    expect(await sealedWith()).toBeNull();
+    await one('select encryption_rollout.install_key(2, $1)', [second]);
+    expect(await sealedWith()).toBe('010002');
+    // However that came: what keys says counts.
+    await client.query('update encryption_rollout.key_material set is_current = false');
+    expect(await sealedWith()).toBe('010002');
+  });
 });
 
 describe('retire_key', () => {

@@ -234,13 +234,11 @@ describe('planted corruption', () => {
 
   test('the number of another registered key', async () => {
     const [row] = await fullRows(client, 1);
-    await client.query("insert into encryption_rollout.key_material values (2, decode($1, 'hex'))", [
-      'ab'.repeat(32),
-    ]);
     await client.query(
       "insert into encryption_rollout.keys (number, check_value) values (2, encryption_rollout.key_check_value(decode($1, 'hex')))",
       ['ab'.repeat(32)],
     );
+    await client.query("select encryption_rollout.store_key(2, decode($1, 'hex'))", ['ab'.repeat(32)]);
     expect(await found()).toEqual({});
     await corrupt(
       'update appointments set email_encrypted = set_byte(email_encrypted, 2, 2) where id = $1',
