@@ -180,7 +180,9 @@ describe('DryRun on a database with the engine', () => {
 
   test('an engine that was installed by hand, without a key, gets its key when the rollout begins', async () => {
     world = await testWorld(20);
-    await world.client.query('delete from encryption_rollout.keys');
+    await world.client.query(
+      'delete from encryption_rollout.key_material; delete from encryption_rollout.keys',
+    );
     const judgement = await withoutTrace(() => dryRun());
     expect(judgement.verdict).toBe('GO');
     expect(judgement.criteria).toContainEqual(
