@@ -1,6 +1,6 @@
 /**
- * Runs the synthesized Lambda functions from their bundles, each in a worker thread of its own that stays warm between
- * invocations, with the environment and the timeout that it has on AWS.
+ * Runs the synthesized Lambda functions from their bundles, each invocation with the environment variables and the timeout that
+ * it has on AWS, in worker threads that stay warm: as many as were ever needed at once.
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { Worker } from 'node:worker_threads';
@@ -25,6 +25,13 @@ export class InvocationError extends Error {
   }
 }
 
+/** What a worker is told. */
+export interface Call extends Omit<FunctionDefinition, 'timeoutSeconds'> {
+  readonly event: unknown;
+  /** In milliseconds since 1970. */
+  readonly deadline: number;
+}
+
 interface Failure {
   readonly errorType: string;
   readonly errorMessage: string;
@@ -37,19 +44,18 @@ interface Invocation {
   readonly timer: NodeJS.Timeout;
 }
 
-/** One warm environment of one function: at most one invocation at a time. */
+/**
+ * One warm environment: at most one invocation at a time, of whichever function. On AWS each has environments of its own; here
+ * they would be thirty threads that each load the same modules, which the bundles share in one directory.
+ */
 class Environment {
   private readonly worker: Worker;
-  private readonly definition: FunctionDefinition;
   private current: Invocation | undefined;
   usable = true;
 
-  constructor(definition: FunctionDefinition, added: Readonly<Record<string, string>>, log: WriteStream) {
-    this.definition = definition;
-    const { name, bundle, exported } = definition;
+  constructor(log: WriteStream) {
     this.worker = new Worker(new URL('./function-worker.ts', import.meta.url), {
-      workerData: { bundle, exported, functionName: name },
-      env: { ...definition.environment, ...added },
+      env: {},
       // Not this process's loaders: they would transform every bundle once more.
       execArgv: [],
       stdout: true,
@@ -71,8 +77,8 @@ class Environment {
     return this.usable && !this.current;
   }
 
-  invoke(event: unknown): Promise<unknown> {
-    const seconds = this.definition.timeoutSeconds;
+  invoke(called: FunctionDefinition, event: unknown): Promise<unknown> {
+    const { timeoutSeconds: seconds, ...definition } = called;
     return new Promise((resolve, reject) => {
       // Lambda, too, stops the sandbox and leaves its connections to the database as they are.
       const timer = setTimeout(
@@ -80,7 +86,7 @@ class Environment {
         seconds * 1000,
       );
       this.current = { resolve, reject, timer };
-      this.worker.postMessage({ event, deadline: Date.now() + seconds * 1000 });
+      this.worker.postMessage({ ...definition, event, deadline: Date.now() + seconds * 1000 } satisfies Call);
     });
   }
 
@@ -110,13 +116,11 @@ function failed(failure: Failure): InvocationError {
 
 export class Functions {
   private readonly definitions: ReadonlyMap<string, FunctionDefinition>;
-  /** Of each function as many as were ever needed at once. */
-  private readonly environments = new Map<string, Environment[]>();
-  private readonly added: Readonly<Record<string, string>>;
+  private environments: Environment[] = [];
   private readonly log: WriteStream;
 
   /**
-   * @param added environment on top of every function's own: endpoint, region and credentials of the stand-in.
+   * @param added environment variables on top of every function's own: endpoint, region and credentials of the stand-in.
    * @param logFile receives what the functions print, as CloudWatch Logs would.
    */
   constructor(
@@ -124,10 +128,11 @@ export class Functions {
     added: Readonly<Record<string, string>>,
     logFile: string,
   ) {
-    this.definitions = new Map(definitions.map((definition) => [definition.name, definition]));
-    this.added = added;
+    this.definitions = new Map(
+      definitions.map((each) => [each.name, { ...each, environment: { ...each.environment, ...added } }]),
+    );
     this.log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
-    // Two streams a function flow into it.
+    // Two streams of an environment flow into it.
     this.log.setMaxListeners(0);
   }
 
@@ -137,20 +142,19 @@ export class Functions {
     if (!definition) {
       throw failed({ errorType: 'Lambda.ResourceNotFoundException', errorMessage: `no function ${name}` });
     }
-    const usable = (this.environments.get(name) ?? []).filter((environment) => environment.usable);
-    let environment = usable.find(({ idle }) => idle);
+    this.environments = this.environments.filter(({ usable }) => usable);
+    let environment = this.environments.find(({ idle }) => idle);
     if (environment === undefined) {
-      environment = new Environment(definition, this.added, this.log);
-      usable.push(environment);
+      environment = new Environment(this.log);
+      this.environments.push(environment);
     }
-    this.environments.set(name, usable);
-    return environment.invoke(event);
+    return environment.invoke(definition, event);
   }
 
   /** Ends every environment, whatever it is doing. */
   async stop(): Promise<void> {
-    await Promise.all([...this.environments.values()].flat().map((environment) => environment.stop()));
-    this.environments.clear();
+    await Promise.all(this.environments.map((environment) => environment.stop()));
+    this.environments = [];
     await new Promise<void>((resolve) => this.log.end(resolve));
   }
 }

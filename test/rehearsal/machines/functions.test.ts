@@ -53,7 +53,7 @@ beforeAll(() => {
 afterAll(() => functions.stop());
 
 describe('functions', () => {
-  it('run in their own environment alone, and stay warm', async () => {
+  it('run with their own environment variables alone, and stay warm', async () => {
     expect(await functions.invoke('First', {})).toMatchObject({
       calls: 1,
       own: '1',
@@ -61,7 +61,8 @@ describe('functions', () => {
       inherited: null,
     });
     expect(await functions.invoke('First', {})).toMatchObject({ calls: 2, when: '1970-01-01T00:00:00.000Z' });
-    expect(await functions.invoke('Second', {})).toMatchObject({ calls: 1, own: '2' });
+    expect(await functions.invoke('Second', {})).toMatchObject({ calls: 3, own: '2' });
+    expect(await functions.invoke('First', {})).toMatchObject({ calls: 4, own: '1' });
     expect(await functions.invoke('First', { do: 'nothing' })).toBe(null);
     const { left } = (await functions.invoke('First', {})) as { left: number };
     expect(left).toBeGreaterThan(10_000);
