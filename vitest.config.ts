@@ -1,13 +1,9 @@
-import path from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 // Tests read what commands print. A pipeline's CI or FORCE_COLOR would put colours into it, and Node warns of both at once.
 delete process.env.FORCE_COLOR;
 process.env.NO_COLOR = '1';
-
-// What test files import of the libraries is compiled once, not in each of two hundred processes. Node 20 knows nothing of it.
-process.env.NODE_COMPILE_CACHE ??= path.resolve(import.meta.dirname, 'node_modules/.cache/compiled');
 
 /** Whole rehearsals take the longest, minutes a file: begun last, one core would wait for them. */
 class RehearsalsFirst extends BaseSequencer {

@@ -41,7 +41,7 @@ create unlogged table encryption_rollout.key_material (
   number integer primary key,
   -- No check of its length here: its error would quote the row.
   key bytea not null,
-  -- Those of keys, so that a trigger reads one row of one table: in an insert of one row each further table is a tenth of its time.
+  -- What keys says of it, so that a trigger reads one table for both: in an insert of one row each further one is a tenth of its time.
   check_value bytea not null,
   is_current boolean not null,
   foreign key (number, check_value) references encryption_rollout.keys (number, check_value)
@@ -171,7 +171,7 @@ begin
 end
 $$;
 
--- Puts a proven key that is known in place of whatever is there under its number.
+-- Puts a proven key that is known in place of whatever is there under its number, and says which of those that are there is the current one.
 create function encryption_rollout.store_key(p_number integer, p_key bytea)
 returns void
 language plpgsql
@@ -181,12 +181,13 @@ declare
   v_current constant integer := (select max(number) from encryption_rollout.keys);
 begin
   update encryption_rollout.key_material set is_current = false where is_current and number <> v_current;
+  update encryption_rollout.key_material set is_current = true where not is_current and number = v_current;
   insert into encryption_rollout.key_material as m (number, key, check_value, is_current)
   select number, p_key, check_value, number = v_current
   from encryption_rollout.keys
   where number = p_number
-  on conflict (number) do update set key = excluded.key, check_value = excluded.check_value, is_current = excluded.is_current
-  where (m.key, m.check_value, m.is_current) <> (excluded.key, excluded.check_value, excluded.is_current);
+  on conflict (number) do update set key = excluded.key, check_value = excluded.check_value
+  where (m.key, m.check_value) <> (excluded.key, excluded.check_value);
 exception when others then
   -- Rollbacks, resources, locks, shutdown, system: nothing that quotes the row.
   if left(sqlstate, 2) in ('40', '53', '55', '57', '58') then

@@ -58,7 +58,7 @@ begin
 end
 $$;
 
--- Numbers of keys in use that are not in the database at the moment.
+-- Numbers of keys in use that are not in the database at the moment, or not as what they are: a trigger would seal with another.
 create function encryption_rollout.lost_keys()
 returns integer[]
 language sql
@@ -67,7 +67,10 @@ set search_path = pg_catalog, pg_temp
 as $$
   select array(
     select number from encryption_rollout.keys
-    where retired_at is null and number not in (select m.number from encryption_rollout.key_material as m)
+    where retired_at is null
+      and (number, number = (select max(k.number) from encryption_rollout.keys as k)) not in (
+        select m.number, m.is_current from encryption_rollout.key_material as m
+      )
     order by number desc
   )
 $$;

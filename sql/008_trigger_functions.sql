@@ -211,15 +211,15 @@ begin
       else exists (select from encryption_rollout.trigger_writers as w where w.target_id = %1$s and w.role = session_user)
     end
     into v_header, v_check, v_key, v_is_named
-    from encryption_rollout.key_material as m
-    where m.is_current;
+    from (values (true)) as always (is_so)
+    left join encryption_rollout.key_material as m on m.is_current;
     if v_key is null or encryption_rollout.key_check_value(v_key) <> v_check then
-      -- It says what is wrong.
+      -- It says what is wrong, or finds the key that nothing there calls the current one.
       select '\x01'::bytea || substr(int4send(r.number), 3, 2), r.key into v_header, v_key from encryption_rollout.read_key() as r;
     end if;
     -- Before a value is sealed: there is no use that is not counted.
     v_use := nextval(%8$L);
-    if v_is_named is not true then
+    if not v_is_named then
       insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
       perform set_config('encryption_rollout.named_in_%1$s', pg_current_xact_id()::text, true);
     end if;

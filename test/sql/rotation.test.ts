@@ -174,7 +174,17 @@ describe('rotate_key', () => {
     await one('select encryption_rollout.install_key(2, $1)', [second]);
     expect(await sealedWith()).toBe('010002');
     // However that came: what keys says counts.
+    const lost = () => one('select encryption_rollout.lost_keys()');
+    const names = () => one('select count(*)::integer from encryption_rollout.trigger_writers');
     await client.query('update encryption_rollout.key_material set is_current = false');
+    expect(await sealedWith()).toBe('010002');
+    expect(await sealedWith()).toBe('010002');
+    expect(await names()).toBe(1);
+    expect(await lost()).toEqual([2]);
+    await client.query('update encryption_rollout.key_material set is_current = true where number = 1');
+    expect(await lost()).toEqual([2, 1]);
+    await one('select encryption_rollout.install_key(1, $1)', [testKey.key]);
+    expect(await lost()).toEqual([]);
     expect(await sealedWith()).toBe('010002');
   });
 });

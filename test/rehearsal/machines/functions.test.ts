@@ -31,6 +31,7 @@ beforeAll(() => {
       return {
         calls,
         own: process.env.OWN,
+        only: process.env.ONLY ?? null,
         added: process.env.ADDED,
         inherited: process.env.PATH ?? null,
         left: context.getRemainingTimeInMillis(),
@@ -41,7 +42,7 @@ beforeAll(() => {
   const definition = { bundle, exported: 'handler', timeoutSeconds: 60 };
   functions = new Functions(
     [
-      { ...definition, name: 'First', environment: { OWN: '1' } },
+      { ...definition, name: 'First', environment: { OWN: '1', ONLY: 'of First' } },
       // Time enough to start cold on a busy machine.
       { ...definition, name: 'Second', environment: { OWN: '2' }, timeoutSeconds: 5 },
       { ...definition, name: 'Broken', environment: {}, exported: 'absent' },
@@ -61,8 +62,8 @@ describe('functions', () => {
       inherited: null,
     });
     expect(await functions.invoke('First', {})).toMatchObject({ calls: 2, when: '1970-01-01T00:00:00.000Z' });
-    expect(await functions.invoke('Second', {})).toMatchObject({ calls: 3, own: '2' });
-    expect(await functions.invoke('First', {})).toMatchObject({ calls: 4, own: '1' });
+    expect(await functions.invoke('Second', {})).toMatchObject({ calls: 3, own: '2', only: null });
+    expect(await functions.invoke('First', {})).toMatchObject({ calls: 4, own: '1', only: 'of First' });
     expect(await functions.invoke('First', { do: 'nothing' })).toBe(null);
     const { left } = (await functions.invoke('First', {})) as { left: number };
     expect(left).toBeGreaterThan(10_000);
