@@ -38,7 +38,7 @@ select p.oid::regprocedure as function, p.proname in ('health', 'health_summary'
 from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
   and p.proname in (
-    'encrypt_batch', 'look_again', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'set_trigger',
+    'encrypt_batch', 'look_again', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'drift_of_columns', 'set_trigger',
     'new_rows', 'places_of_value'
   );
 
@@ -294,20 +294,28 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+  -- Each once: to plan these views takes longer than to look.
+  with
+    own as materialized (select * from encryption_rollout.own_objects),
+    intended as materialized (select * from encryption_rollout.intended_grants),
+    given as materialized (
+      select o.kind, o.object, o.column_number, o.name, o.owner, g.privilege_type, g.grantee, g.is_grantable
+      from own as o
+      cross join aclexplode(o.acl) as g
+    )
   select
-    format('%s has %s on %s %s', grantee.name, g.privilege_type, o.kind, o.name),
-    case o.kind
-      when 'column' then format('revoke %s %s from %s cascade;', g.privilege_type, o.name, grantee.name)
-      else format('revoke %s on %s %s from %s cascade;', g.privilege_type, o.kind, o.name, grantee.name)
+    format('%s has %s on %s %s', grantee.name, g.privilege_type, g.kind, g.name),
+    case g.kind
+      when 'column' then format('revoke %s %s from %s cascade;', g.privilege_type, g.name, grantee.name)
+      else format('revoke %s on %s %s from %s cascade;', g.privilege_type, g.kind, g.name, grantee.name)
     end
-  from encryption_rollout.own_objects as o
-  cross join aclexplode(o.acl) as g
+  from given as g
   cross join lateral (select case g.grantee when 0 then 'public' else g.grantee::regrole::text end) as grantee (name)
-  where g.grantee <> o.owner
+  where g.grantee <> g.owner
     and (
       g.is_grantable
-      or (o.kind, o.object, o.column_number, g.privilege_type, g.grantee) not in (
-        select i.kind, i.object, i.column_number, i.privilege, i.grantee from encryption_rollout.intended_grants as i
+      or (g.kind, g.object, g.column_number, g.privilege_type, g.grantee) not in (
+        select i.kind, i.object, i.column_number, i.privilege, i.grantee from intended as i
       )
     )
   union all
@@ -317,7 +325,7 @@ as $$
       when 'column' then format('grant %s %s to %s;', i.privilege, named.name, i.grantee::regrole)
       else format('grant %s on %s %s to %s;', i.privilege, i.kind, named.name, i.grantee::regrole)
     end
-  from encryption_rollout.intended_grants as i
+  from intended as i
   cross join lateral (
     select case i.kind
       when 'schema' then i.object::regnamespace::text
@@ -330,14 +338,12 @@ as $$
     end
   ) as named (name)
   where not exists (
-    select
-    from encryption_rollout.own_objects as o
-    cross join aclexplode(o.acl) as g
-    where (o.kind, o.object, o.column_number) = (i.kind, i.object, i.column_number)
-      and (o.owner = i.grantee or (g.grantee, g.privilege_type) = (i.grantee, i.privilege))
+    select from given as g
+    where (g.kind, g.object, g.column_number) = (i.kind, i.object, i.column_number)
+      and (g.owner = i.grantee or (g.grantee, g.privilege_type) = (i.grantee, i.privilege))
   )
   and not exists (
-    select from encryption_rollout.own_objects as o
+    select from own as o
     where i.kind = 'column' and o.kind = 'table' and o.object = i.object and o.owner = i.grantee
   )
 $$;

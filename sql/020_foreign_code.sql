@@ -153,12 +153,14 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with ours as (
-    select c.oid, c.relowner, c.relpersistence, c.relrowsecurity, c.oid::regclass::text as name
-    from pg_class as c
-    where c.relkind = 'r' and c.relnamespace = 'encryption_rollout'::regnamespace
-      and c.oid not in (select f.object from encryption_rollout.foreign_objects as f where f.class = 'pg_class'::regclass)
-  )
+  with
+    strange as materialized (select * from encryption_rollout.foreign_objects),
+    ours as (
+      select c.oid, c.relowner, c.relpersistence, c.relrowsecurity, c.oid::regclass::text as name
+      from pg_class as c
+      where c.relkind = 'r' and c.relnamespace = 'encryption_rollout'::regnamespace
+        and c.oid not in (select f.object from strange as f where f.class = 'pg_class'::regclass)
+    )
   select w.finding, w.fix from encryption_rollout.wrong_grants() as w
   union all
   select
@@ -189,9 +191,9 @@ as $$
   from pg_rewrite as w
   join pg_class as c on c.oid = w.ev_class
   where c.relnamespace = 'encryption_rollout'::regnamespace and w.rulename <> '_RETURN'
-    and c.oid not in (select f.object from encryption_rollout.foreign_objects as f where f.class = 'pg_class'::regclass)
+    and c.oid not in (select f.object from strange as f where f.class = 'pg_class'::regclass)
   union all
-  select f.finding, f.fix from encryption_rollout.foreign_objects as f
+  select f.finding, f.fix from strange as f
   union all
   select
     format('%s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass),

@@ -11,7 +11,7 @@ declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_drift record;
 begin
-  select * into v_drift from encryption_rollout.drift(p_target) where is_in_the_way limit 1;
+  select * into v_drift from encryption_rollout.drift_of_columns(p_target) where is_in_the_way limit 1;
   if found then
     raise exception '%: % found, % expected', v_drift.what, v_drift.found, v_drift.expected
       using errcode = 'ER013', hint = v_drift.remedy;
@@ -20,9 +20,9 @@ begin
 end
 $$;
 
--- What no longer fits; nothing when all does. Reads the catalogue, and of rows what was counted last. is_in_the_way: the table
--- cannot be worked on or counted until it is dealt with.
-create function encryption_rollout.drift(p_target text)
+-- Of what drift tells, what is the table's and its columns': asked before each piece of work. is_in_the_way: the table cannot be worked on
+-- or counted until it is dealt with.
+create function encryption_rollout.drift_of_columns(p_target text)
 returns table (what text, found text, expected text, remedy text, is_in_the_way boolean)
 language plpgsql
 stable
@@ -78,6 +78,28 @@ begin
     from uses as u
     where u.attnum is null or u.name <> u.present_name or u.type_name <> u.registered_type
     order by u.n;
+end
+$$;
+
+-- What no longer fits; nothing when all does. Reads the catalogue, and of rows what was counted last.
+create function encryption_rollout.drift(p_target text)
+returns table (what text, found text, expected text, remedy text, is_in_the_way boolean)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_target encryption_rollout.targets;
+  v_present encryption_rollout.targets := encryption_rollout.require_target(p_target);
+  v_table regclass := to_regclass(encryption_rollout.table_sql(v_present));
+  v_register constant text := 'Start an execution, which makes what is missing; or by hand: encryption_rollout.register_target.';
+begin
+  return query select * from encryption_rollout.drift_of_columns(p_target);
+  select * into v_target from encryption_rollout.targets where name = p_target;
+  if v_target.prepared_at is null or v_table is null then
+    return;
+  end if;
 
   return query
     select
@@ -106,7 +128,8 @@ begin
       'Monitor looks at them in its next call, an execution with its next batch. What does not open is sealed anew.',
       false
     from encryption_rollout.unknown_leaves(v_present) as u
-    where pg_relation_size(u.leaf) > 0 and encryption_rollout.is_complete(v_present);
+    -- Asked where there is something to tell alone: without the CASE it would be asked first, and always.
+    where case when pg_relation_size(u.leaf) > 0 then encryption_rollout.is_complete(v_present) end;
 
   return query
     select
@@ -116,8 +139,7 @@ begin
       'Start an execution, which encrypts them. Look for who writes with session_replication_role = replica, or has had the trigger off.',
       false
     from encryption_rollout.counts as c
-    where c.target = p_target and c.unsealed_rows > 0
-      and encryption_rollout.is_complete(v_present)
+    where c.target = p_target and case when c.unsealed_rows > 0 then encryption_rollout.is_complete(v_present) end
     union all
     select
       format('rows of %s', p_target),
@@ -126,8 +148,7 @@ begin
       'Monitor clears what does not open. If they stay, what is sealed there opens and may be the only copy: docs/runbook.md, TableDrifted.',
       false
     from encryption_rollout.counts as c
-    where c.target = p_target and c.orphaned_rows > 0
-      and encryption_rollout.is_complete(v_present);
+    where c.target = p_target and case when c.orphaned_rows > 0 then encryption_rollout.is_complete(v_present) end;
 end
 $$;
 
