@@ -54,6 +54,7 @@ const { rows, pace, writers, batchMilliseconds, sessions, rate, json } = new Com
   .opts<Options>();
 
 const baselineBatch = 10_000;
+const shares = [0.5, 0.95, 0.99];
 
 const directory = join(tmpdir(), `encryption-rollout-bench-${randomUUID()}`);
 const server = await startPostgres({ directory });
@@ -85,10 +86,7 @@ try {
     ofBackToBack: phases.rowsPerSecond / baselines.encryptBatch,
     shareAtWork: phases.shareAtWork,
     lastTenthOverFirst: phases.lastTenthOverFirst,
-    p99Milliseconds: {
-      atRest: percentile(traffic.without, 0.99) ?? null,
-      atWork: percentile(traffic.during, 0.99) ?? null,
-    },
+    latencies: { atRest: percentiles(traffic.without), atWork: percentiles(traffic.during) },
     failedWrites,
     violated: traffic.violated,
   };
@@ -109,7 +107,11 @@ try {
       ...(sessions === 0
         ? []
         : [
-            `  p99 of the application           ${duration(result.p99Milliseconds.atRest ?? Number.NaN, 'ms')} at rest, ${duration(result.p99Milliseconds.atWork ?? Number.NaN, 'ms')} at work, ${failedWrites} failed`,
+            ...shares.map(
+              (share) =>
+                `  p${100 * share} of the application           ${milliseconds(result.latencies.atRest, share)} at rest, ${milliseconds(result.latencies.atWork, share)} at work`,
+            ),
+            `  writes that failed               ${failedWrites}`,
           ]),
     ].join('\n'),
   );
@@ -118,6 +120,15 @@ try {
 } finally {
   await server.stop();
   await rm(directory, { recursive: true, force: true });
+}
+
+/** In milliseconds, by share; null where nothing was measured. */
+function percentiles(operations: Parameters<typeof percentile>[0]): Record<number, number | null> {
+  return Object.fromEntries(shares.map((share) => [share, percentile(operations, share) ?? null]));
+}
+
+function milliseconds(measured: Record<number, number | null>, share: number): string {
+  return duration(measured[share] ?? Number.NaN, 'ms');
 }
 
 async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
