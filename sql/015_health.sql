@@ -74,7 +74,7 @@ begin
       where u.target_id = v_target.id and u.kind = 'failure' and u.last_at > clock_timestamp() - interval '1 hour'
     )
   into errors_last_hour;
-  if exists (select from encryption_rollout.drift_of_columns(p_target) where is_in_the_way) then
+  if exists (select from encryption_rollout.drift(p_target, true) where is_in_the_way) then
     health_status := 'DRIFTED';
     return next;
     return;

@@ -38,7 +38,7 @@ select p.oid::regprocedure as function, p.proname in ('health', 'health_summary'
 from pg_proc as p
 where p.pronamespace = 'encryption_rollout'::regnamespace
   and p.proname in (
-    'encrypt_batch', 'look_again', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'drift_of_columns', 'set_trigger',
+    'encrypt_batch', 'look_again', 'encrypt_up_to', 'seal_missed_writes', 'health', 'health_summary', 'drift', 'set_trigger',
     'new_rows', 'places_of_value'
   );
 

@@ -11,7 +11,7 @@ declare
   v_target encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_drift record;
 begin
-  select * into v_drift from encryption_rollout.drift_of_columns(p_target) where is_in_the_way limit 1;
+  select * into v_drift from encryption_rollout.drift(p_target, true) where is_in_the_way limit 1;
   if found then
     raise exception '%: % found, % expected', v_drift.what, v_drift.found, v_drift.expected
       using errcode = 'ER013', hint = v_drift.remedy;
@@ -20,9 +20,10 @@ begin
 end
 $$;
 
--- Of what drift tells, what is the table's and its columns': asked before each piece of work. is_in_the_way: the table cannot be worked on
--- or counted until it is dealt with.
-create function encryption_rollout.drift_of_columns(p_target text)
+-- What no longer fits; nothing when all does. Reads the catalogue, and of rows what was counted last. is_in_the_way: the table
+-- cannot be worked on or counted until it is dealt with. p_columns_alone: what can be in the way, the table and its columns; asked
+-- before each piece of work.
+create function encryption_rollout.drift(p_target text, p_columns_alone boolean default false)
 returns table (what text, found text, expected text, remedy text, is_in_the_way boolean)
 language plpgsql
 stable
@@ -78,26 +79,7 @@ begin
     from uses as u
     where u.attnum is null or u.name <> u.present_name or u.type_name <> u.registered_type
     order by u.n;
-end
-$$;
-
--- What no longer fits; nothing when all does. Reads the catalogue, and of rows what was counted last.
-create function encryption_rollout.drift(p_target text)
-returns table (what text, found text, expected text, remedy text, is_in_the_way boolean)
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_target encryption_rollout.targets;
-  v_present encryption_rollout.targets := encryption_rollout.require_target(p_target);
-  v_table regclass := to_regclass(encryption_rollout.table_sql(v_present));
-  v_register constant text := 'Start an execution, which makes what is missing; or by hand: encryption_rollout.register_target.';
-begin
-  return query select * from encryption_rollout.drift_of_columns(p_target);
-  select * into v_target from encryption_rollout.targets where name = p_target;
-  if v_target.prepared_at is null or v_table is null then
+  if p_columns_alone then
     return;
   end if;
 
