@@ -165,22 +165,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- Every session may have plans printed to itself, and the constants in them are keys.
 set debug_print_plan = off
--- Else '\x' in a literal is another thing.
-set standard_conforming_strings = on
 as %s
     $sql$,
     p_target.id,
     encryption_rollout.dollar_quoted(format(
       $sql$
 declare
-  v_check bytea;
+  v_header bytea;
   v_key bytea;
   v_is_named boolean;
   v_use bigint;
-  v_row_key_text text;
   v_row_key bytea;
   v_iv bytea;
-  v_header bytea;
   v_plaintexts text[];
   v_label bytea;
   v_column_key bytea;
@@ -202,26 +198,30 @@ begin
       %6$s
       return new;
     end if;
-    v_row_key_text := %7$s;
-    v_row_key := convert_to(v_row_key_text, 'UTF8');
-    select '\x01'::bytea || substr(int4send(m.number), 3, 2), m.check_value, m.key, case
-      -- Two that look for a name and each add it, one of them would fail at its commit: these only add it, once each.
-      when current_setting('transaction_isolation') = 'serializable' then
-        current_setting('encryption_rollout.named_in_%1$s', true) is not distinct from pg_current_xact_id()::text
-      else exists (select from encryption_rollout.trigger_writers as w where w.target_id = %1$s and w.role = session_user)
-    end
-    into v_header, v_check, v_key, v_is_named
-    from (values (true)) as always (is_so)
-    left join encryption_rollout.key_material as m on m.is_current;
-    if v_key is null or encryption_rollout.key_check_value(v_key) <> v_check then
+    v_row_key := convert_to(%7$s, 'UTF8');
+    select
+      decode('01', 'hex') || substr(int4send(m.number), 3, 2),
+      case when encryption_rollout.key_check_value(m.key) = m.check_value then m.key end,
+      %16$s
+    into v_header, v_key, v_is_named
+    from encryption_rollout.key_material as m
+    where m.is_current;
+    if v_key is null then
       -- It says what is wrong, or finds the key that nothing there calls the current one.
-      select '\x01'::bytea || substr(int4send(r.number), 3, 2), r.key into v_header, v_key from encryption_rollout.read_key() as r;
+      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, %16$s
+      into v_header, v_key, v_is_named
+      from encryption_rollout.read_key() as r;
     end if;
     -- Before a value is sealed: there is no use that is not counted.
     v_use := nextval(%8$L);
     if not v_is_named then
-      insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
-      perform set_config('encryption_rollout.named_in_%1$s', pg_current_xact_id()::text, true);
+      -- Of two serializable ones that look for a name and each add it, one would fail at its commit: these only add it, once each.
+      if current_setting('transaction_isolation') <> 'serializable'
+        or current_setting('encryption_rollout.named_in_%1$s', true) is distinct from pg_current_xact_id()::text
+      then
+        insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
+        perform set_config('encryption_rollout.named_in_%1$s', pg_current_xact_id()::text, true);
+      end if;
     end if;
     v_iv := encryption_rollout.random_iv();
     v_plaintexts := array[%9$s];
@@ -231,7 +231,7 @@ begin
       v_column_key := encryption_rollout.hkdf_expand(v_key, 'encryption-rollout/1/'::bytea || v_label);
       v_ciphertext := encryption_rollout.encrypt_aes_cbc(convert_to(v_plaintexts[n], 'UTF8'), substr(v_column_key, 33, 32), v_iv);
       v_sealed[n] := v_header || v_ciphertext
-        || encryption_rollout.aead_tag(v_ciphertext, v_column_key, v_iv, v_header || v_label || '\x00'::bytea || v_row_key);
+        || encryption_rollout.aead_tag(v_ciphertext, v_column_key, v_iv, v_header || v_label || decode('00', 'hex') || v_row_key);
     end loop;
     %10$s := v_iv; %11$s
     return new;
@@ -263,11 +263,17 @@ end
       encryption_rollout.per_column(p_target, '%2$s := v_sealed[%3$s];', ' ', 'new.'),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, v_row_key_text, v_sqlstate);', p_target.name)
+        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, convert_from(v_row_key, ''UTF8''), v_sqlstate);', p_target.name)
       ),
       cardinality(p_target.columns),
       array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n),
-      encryption_rollout.misses_sequence(p_target.id)
+      encryption_rollout.misses_sequence(p_target.id),
+      -- False where nothing may be looked for.
+      format(
+        $sql$current_setting('transaction_isolation') <> 'serializable'
+        and exists (select from encryption_rollout.trigger_writers as w where w.target_id = %s and w.role = session_user)$sql$,
+        p_target.id
+      )
     ))
   )
 $$;

@@ -112,6 +112,10 @@ begin
   if v_is_so then
     return false;
   end if;
+  if p_enabled then
+    -- The trigger reads both for every row. Known to be of one page each, they are read without their indexes, which takes less.
+    analyze (skip_locked) encryption_rollout.key_material, encryption_rollout.trigger_writers;
+  end if;
   execute format(
     'alter table %s %s trigger %I',
     encryption_rollout.table_sql(v_target),
