@@ -229,10 +229,12 @@ as $$
   from encryption_rollout.dead_sql(p_target, 't.') as d
 $$;
 
--- Clears it in up to p_limit rows, found by a scan of the table. Returns in how many; fewer than p_limit when no more are left, or rows are
--- locked by somebody.
-create function encryption_rollout.clear_orphans(p_target text, p_limit integer)
-returns integer
+-- Clears it in up to p_limit rows. Searches the table in storage order, and says where the next call goes on: those that it could not
+-- clear, since somebody has locked them, are behind it. leaf: null when the table has been searched to its end.
+create function encryption_rollout.clear_orphans(
+  p_target text, p_limit integer, p_leaf oid default 0, p_position tid default '(0,0)',
+  out cleared integer, out leaf oid, out "position" tid
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
@@ -241,39 +243,48 @@ set standard_conforming_strings = on
 set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+-- In storage order, without a sort, reads the scan of a range of TIDs alone.
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_dead constant text := (encryption_rollout.dead_sql(v_target)).any_value;
+  v_left integer := p_limit;
   v_leaf oid;
   v_tids tid[];
   v_step record;
-  v_cleared integer := 0;
 begin
+  cleared := 0;
   -- As in a batch, for the application's triggers and ours.
   perform set_config('encryption_rollout.batch', 'on', true);
-  for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf order by relation loop
-    exit when v_cleared >= p_limit;
+  for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf and relation >= p_leaf order by relation loop
     continue when not encryption_rollout.hold_leaf(v_target, v_leaf);
     execute format(
-      'select array_agg(ctid) from (select ctid from only %s where %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $1) as found',
+      'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $2) as found',
       encryption_rollout.relation_sql(v_leaf), encryption_rollout.orphaned_sql(v_target), v_dead,
       encryption_rollout.row_key_sql(v_target), p_target
     )
     into v_tids
-    using p_limit - v_cleared;
+    using case when v_leaf = p_leaf then p_position else '(0,0)' end, v_left;
     continue when v_tids is null;
     select * into v_step
     from encryption_rollout.write_rows(
       v_target, encryption_rollout.relation_sql(v_leaf),
       encryption_rollout.clear_dead_sql(v_target, encryption_rollout.relation_sql(v_leaf)), v_dead, null, v_tids, 100
     );
-    v_cleared := v_cleared + v_step.written;
+    cleared := cleared + v_step.written;
+    v_left := v_left - cardinality(v_tids);
+    if v_left = 0 then
+      leaf := v_leaf;
+      "position" := v_tids[cardinality(v_tids)];
+      exit;
+    end if;
   end loop;
   perform set_config('encryption_rollout.batch', '', true);
-  if v_cleared > 0 then
-    insert into encryption_rollout.key_access (purpose, target, uses) values ('clear', v_target.name, v_cleared);
+  if cleared > 0 then
+    insert into encryption_rollout.key_access (purpose, target, uses) values ('clear', v_target.name, cleared);
   end if;
-  return v_cleared;
 end
 $$;

@@ -135,9 +135,15 @@ describe('clear_orphans', () => {
         "select orphaned_rows::int as n from encryption_rollout.health('public.appointments')",
       )
     ).rows[0].n;
-  const clearOrphans = async (limit = 100) =>
-    (await client.query("select encryption_rollout.clear_orphans('public.appointments', $1) as n", [limit]))
-      .rows[0].n;
+  const step = async (limit: number, leaf = 0, position = '(0,0)') => {
+    const sql = "select * from encryption_rollout.clear_orphans('public.appointments', $1, $2, $3)";
+    return (await client.query(sql, [limit, leaf, position])).rows[0];
+  };
+  const clearOrphans = async () => {
+    const { cleared, leaf } = await step(100);
+    expect(leaf).toBeNull();
+    return cleared;
+  };
 
   test.each([
     ['garbage that names the key', "email_encrypted = '\\x010001'"],
@@ -175,10 +181,31 @@ describe('clear_orphans', () => {
     );
     await pastTriggers(client, `update public.appointments set pii_iv = '\\x00' where id = '${c}'`);
     expect(await orphaned()).toBe(3);
-    expect(await clearOrphans(2)).toBe(2);
-    expect(await clearOrphans(2)).toBe(1);
+    expect(await clearOrphans()).toBe(3);
     expect(await orphaned()).toBe(0);
     expect(await count(`num_nonnulls(email, e164, first_name) = 0 and ${anyCiphertext}`)).toBe(0);
+  });
+
+  test('goes on where it was, behind a row that somebody has locked', async () => {
+    const { rows } = await client.query(
+      'select id from public.appointments where num_nonnulls(email, e164, first_name) = 0 order by ctid limit 3',
+    );
+    // One after the other, so that they lie in this order.
+    for (const { id } of rows)
+      await pastTriggers(client, `update public.appointments set pii_iv = '\\x00' where id = '${id}'`);
+    const other = await database.connect();
+    await other.query('begin');
+    await other.query('select from public.appointments where id = $1 for update', [rows[1].id]);
+    const cleared: number[] = [];
+    for (let at = { leaf: 0, position: '(0,0)' }; at.leaf !== null; ) {
+      const done = await step(1, at.leaf, at.position);
+      cleared.push(done.cleared);
+      at = done;
+    }
+    // The last call finds nothing more.
+    expect(cleared).toEqual([1, 0, 1, 0]);
+    await other.query('rollback');
+    expect(await clearOrphans()).toBe(1);
   });
 
   test('keeps what opens, and what may open with a key that is retired', async () => {

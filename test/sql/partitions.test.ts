@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { verify } from '../../verifier/verify.ts';
-import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
+import { freshDatabase, pastTriggers, type TestDatabase, testKey } from '../support/database.ts';
 
 const name = 'crm.people';
 const people = {
@@ -703,6 +703,25 @@ test('clearing walks all leaves, and uninstalling leaves none of it behind', asy
       "select attname from pg_attribute where attname ~ '_encrypted$|pii_iv' and not attisdropped",
     ),
   ).toEqual([]);
+});
+
+test('what does not open is cleared leaf by leaf, each call going on where the one before ended', async () => {
+  await register();
+  await encryptAll();
+  await pastTriggers(
+    client,
+    "update crm.people set email = null, email_encrypted = '\\x010001' where id in (1, 2, 110, 120, 130)",
+  );
+  expect(await health()).toMatchObject({ orphaned_rows: '5' });
+  const cleared: number[] = [];
+  for (let at = { leaf: 0, position: '(0,0)' }; at.leaf !== null; ) {
+    const sql = 'select * from encryption_rollout.clear_orphans($1, 2, $2, $3)';
+    const [done] = await rowsOf(sql, [name, at.leaf, at.position]);
+    cleared.push(done.cleared);
+    at = done;
+  }
+  expect(cleared.slice(0, 2)).toEqual([2, 2]);
+  expect(await health()).toMatchObject({ orphaned_rows: '0' });
 });
 
 test('a key is not retired while a row of one leaf is sealed with it', async () => {

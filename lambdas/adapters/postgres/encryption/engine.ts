@@ -194,7 +194,7 @@ export async function lookAgain(client: Client, target: string): Promise<void> {
   });
 }
 
-/** Rows that one transaction clears, which costs a tenth of sealing them; each begins to search anew. */
+/** Rows that one transaction clears, which costs a tenth of sealing them. */
 const clearedAtOnce = 5_000;
 
 /**
@@ -205,12 +205,14 @@ export async function readMendedHealth(client: Client, target: string): Promise<
   await lookAgain(client, target);
   const health = await readHealth(client, target);
   if (health.orphanedRows === 0) return health;
+  let from = { leaf: 0, position: '(0,0)' };
   await untilOver(client, Number.POSITIVE_INFINITY, async () => {
-    const { rows } = await client.query<{ cleared: number }>(
-      'select encryption_rollout.clear_orphans($1, $2) as cleared',
-      [target, clearedAtOnce],
+    const { rows } = await client.query(
+      'select leaf, position from encryption_rollout.clear_orphans($1, $2, $3, $4)',
+      [target, clearedAtOnce, from.leaf, from.position],
     );
-    return rows[0]?.cleared !== clearedAtOnce;
+    from = rows[0];
+    return from.leaf === null;
   });
   return readHealth(client, target);
 }
