@@ -112,14 +112,25 @@ export class Fictions {
   private readonly judged = new Map<string, boolean>();
   private readonly keys = new Map<string, unknown[][]>();
   private readonly mended = new Map<string, number>();
+  private readonly client: pg.ClientBase;
+  readonly name: TableName;
+  private readonly columns: readonly Column[];
+  private readonly kinds: ReadonlyMap<string, Kind>;
+  private readonly constraints: Constraints;
 
   private constructor(
-    private readonly client: pg.ClientBase,
-    readonly name: TableName,
-    private readonly columns: readonly Column[],
-    private readonly kinds: ReadonlyMap<string, Kind>,
-    private readonly constraints: Constraints,
-  ) {}
+    client: pg.ClientBase,
+    name: TableName,
+    columns: readonly Column[],
+    kinds: ReadonlyMap<string, Kind>,
+    constraints: Constraints,
+  ) {
+    this.client = client;
+    this.name = name;
+    this.columns = columns;
+    this.kinds = kinds;
+    this.constraints = constraints;
+  }
 
   /** @param encrypted columns that hold personal data, besides those that look so */
   static async of(client: pg.ClientBase, name: TableName, encrypted: readonly string[]): Promise<Fictions> {

@@ -4,8 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
-
-const main = path.resolve('cli/main.ts');
+import { runs } from '../support/node.ts';
 
 /** `npm run rollout -- <options>`, without a terminal. */
 function rollout(...options: string[]): Promise<{ code: number | null; output: string }> {
@@ -19,11 +18,9 @@ async function command(
 ): Promise<{ code: number | null; output: string }> {
   const terminal =
     interruptedAt === undefined ? [] : ['--import', 'data:text/javascript,process.stdin.isTTY=true'];
-  const child = spawn(
-    process.execPath,
-    [...terminal, '--import', import.meta.resolve('tsx'), main, ...options],
-    { stdio: ['pipe', 'pipe', 'pipe'] },
-  );
+  const child = spawn(process.execPath, [...terminal, ...runs('cli/main.ts'), ...options], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
   if (interruptedAt === undefined) child.stdin.end();
   let output = '';
   let interrupted = false;

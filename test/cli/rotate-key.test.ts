@@ -13,6 +13,7 @@ import {
   type TestDatabase,
   testKey,
 } from '../support/database.ts';
+import { runs } from '../support/node.ts';
 
 let database: TestDatabase;
 let directory: string;
@@ -56,7 +57,7 @@ function start(...options: string[]): {
   output: () => string;
   ended: Promise<number | null>;
 } {
-  const command = ['--import', import.meta.resolve('tsx'), path.resolve('cli/main.ts'), 'rotate-key'];
+  const command = [...runs('cli/main.ts'), 'rotate-key'];
   const child = spawn(
     process.execPath,
     [...command, '--database-url', database.url, '--key-file', keyFile, ...options],

@@ -63,13 +63,17 @@ export class World {
   #poison = false;
   #names = 0;
 
+  private readonly shape: Shape;
+  private readonly app: pg.Client;
+  private readonly batches: pg.Client;
+  private readonly watcher: pg.Client;
+
   /** Three connections: the application's, the batches' and one that watches. */
-  constructor(
-    private readonly shape: Shape,
-    private readonly app: pg.Client,
-    private readonly batches: pg.Client,
-    private readonly watcher: pg.Client,
-  ) {
+  constructor(shape: Shape, app: pg.Client, batches: pg.Client, watcher: pg.Client) {
+    this.shape = shape;
+    this.app = app;
+    this.batches = batches;
+    this.watcher = watcher;
     this.#table = shape.table;
     this.#target = `app.${shape.table}`;
     this.#key = [...shape.key];

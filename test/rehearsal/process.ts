@@ -8,11 +8,10 @@ import { Target } from '../../lambdas/core/plan/settings.ts';
 import { samples } from '../../rehearsal/database/samples.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
-
-const root = path.resolve(import.meta.dirname, '../..');
+import { runs } from '../support/node.ts';
 
 function node(script: string): string[] {
-  return [process.execPath, '--import', import.meta.resolve('tsx'), path.join(root, script)];
+  return [process.execPath, ...runs(script)];
 }
 
 /** Where rehearsals run, with the app synthesized once for all of them. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
+import { runs } from '../support/node.ts';
 import { behindTheTriggers, fullRows, rollOut, target } from './rollout.ts';
 
 const keyHex = testKey.key.toString('hex');
@@ -33,10 +34,8 @@ interface Ended {
 
 function verify(...flags: string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      ['--import', 'tsx', 'cli/main.ts', 'verify', ...flags],
-      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    execFile(process.execPath, [...runs('cli/main.ts'), 'verify', ...flags], (error, stdout, stderr) =>
+      resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
     );
   });
 }
