@@ -1,7 +1,6 @@
 /** The rehearsal as a user runs it: a process of its own, in a directory of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { PlanOverrides } from '../../lambdas/core/plan/plan-overrides.ts';
 import { Target } from '../../lambdas/core/plan/settings.ts';
@@ -9,6 +8,7 @@ import { samples } from '../../rehearsal/database/samples.ts';
 import type { Report } from '../../rehearsal/report.ts';
 import { synthesize } from '../../rehearsal/synthesis.ts';
 import { runs } from '../support/node.ts';
+import { temporary } from '../support/server-directory.ts';
 
 function node(script: string): string[] {
   return [process.execPath, ...runs(script)];
@@ -16,7 +16,7 @@ function node(script: string): string[] {
 
 /** Where rehearsals run, with the app synthesized once for all of them. */
 export class Bench {
-  readonly directory = mkdtempSync(path.join(tmpdir(), 'rehearsal-test-'));
+  readonly directory = mkdtempSync(path.join(temporary(), 'rehearsal-test-'));
   private readonly environment: Record<string, string>;
   private readonly running = new Set<ChildProcess>();
   private reports = 0;

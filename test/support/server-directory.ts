@@ -13,7 +13,12 @@ const roomNeeded = 4 * 2 ** 30;
  * PostgreSQL runs as when this is root.)
  */
 export function serverDirectory(): string {
-  return join(isRoomy() ? memory : tmpdir(), `encryption-rollout-test-${randomUUID()}`);
+  return join(temporary(), `encryption-rollout-test-${randomUUID()}`);
+}
+
+/** Where a test's files lie that hold a database. */
+export function temporary(): string {
+  return isRoomy() ? memory : tmpdir();
 }
 
 function isRoomy(): boolean {
