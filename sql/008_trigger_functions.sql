@@ -176,6 +176,7 @@ declare
   v_is_named boolean;
   v_use bigint;
   v_row_key bytea;
+  v_row_key_text text;
   v_iv bytea;
   v_plaintexts text[];
   v_label bytea;
@@ -263,15 +264,26 @@ end
       encryption_rollout.per_column(p_target, '%2$s := v_sealed[%3$s];', ' ', 'new.'),
       encryption_rollout.clear_by_number_sql(
         p_target,
-        p_then => format(E'\n      perform encryption_rollout.record_trigger_error(%L, convert_from(v_row_key, ''UTF8''), v_sqlstate);', p_target.name)
+        p_then => format(
+          $sql$
+      begin
+        -- Not from its bytes in UTF-8: there and back it is another text in some encodings.
+        v_row_key_text := %s;
+      exception when others then
+        null;
+      end;
+      perform encryption_rollout.record_trigger_error(%L, v_row_key_text, v_sqlstate);$sql$,
+          encryption_rollout.row_key_sql(p_target, 'new.'), p_target.name
+        )
       ),
       cardinality(p_target.columns),
       array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n),
       encryption_rollout.misses_sequence(p_target.id),
-      -- False where nothing may be looked for.
+      -- False where nothing may be looked for. In the collation of the index: a name has another one, and all rows of the target would be read.
       format(
-        $sql$current_setting('transaction_isolation') <> 'serializable'
-        and exists (select from encryption_rollout.trigger_writers as w where w.target_id = %s and w.role = session_user)$sql$,
+        $sql$current_setting('transaction_isolation') <> 'serializable' and exists (
+        select from encryption_rollout.trigger_writers as w where w.target_id = %s and w.role = session_user::text collate "default"
+      )$sql$,
         p_target.id
       )
     ))

@@ -113,8 +113,8 @@ begin
     return false;
   end if;
   if p_enabled then
-    -- The trigger reads both for every row. Known to be of one page each, they are read without their indexes, which takes less.
-    analyze (skip_locked) encryption_rollout.key_material, encryption_rollout.trigger_writers;
+    -- The trigger reads it for every row. Known to be of one page it is read without its index, which takes less. No statistics of the keys.
+    analyze (skip_locked) encryption_rollout.key_material (number, is_current);
   end if;
   execute format(
     'alter table %s %s trigger %I',

@@ -229,11 +229,41 @@ as $$
   from encryption_rollout.dead_sql(p_target, 't.') as d
 $$;
 
--- Clears it in up to p_limit rows. Searches the table in storage order, and says where the next call goes on: those that it could not
--- clear, since somebody has locked them, are behind it. leaf: null when the table has been searched to its end.
+-- The first p_limit rows of a leaf with something to clear, behind a place, in storage order: without a sort that is the scan of a range
+-- of TIDs alone. A function of its own, since nothing else is to be planned like this, least of all what the application's triggers ask.
+create function encryption_rollout.find_orphans(p_target encryption_rollout.targets, p_leaf oid, p_behind tid, p_limit integer)
+returns tid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set debug_print_plan = off
+-- Else '\x' in a literal is another thing.
+set standard_conforming_strings = on
+set jit = off
+set enable_tidscan = on
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_tids tid[];
+begin
+  execute format(
+    'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $2) as found',
+    encryption_rollout.relation_sql(p_leaf), encryption_rollout.orphaned_sql(p_target), (encryption_rollout.dead_sql(p_target)).any_value,
+    encryption_rollout.row_key_sql(p_target), p_target.name
+  )
+  into v_tids
+  using p_behind, p_limit;
+  return v_tids;
+end
+$$;
+
+-- Clears it in up to p_limit rows, and says where the next call goes on: rows that somebody has locked are behind it, for the next search.
+-- filenode: the leaf's file, since in another one the rows are elsewhere, and are searched from its beginning. leaf: null when the table has
+-- been searched to its end. failed: rows that could not be cleared, of which a hundred end the call: whoever calls it goes no further then.
 create function encryption_rollout.clear_orphans(
-  p_target text, p_limit integer, p_leaf oid default 0, p_position tid default '(0,0)',
-  out cleared integer, out leaf oid, out "position" tid
+  p_target text, p_limit integer, p_leaf oid default 0, p_filenode oid default 0, p_position tid default '(0,0)',
+  out cleared integer, out failed integer, out leaf oid, out filenode oid, out "position" tid
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -243,31 +273,30 @@ set standard_conforming_strings = on
 set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
--- In storage order, without a sort, reads the scan of a range of TIDs alone.
-set enable_seqscan = off
-set enable_indexscan = off
-set enable_bitmapscan = off
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_dead constant text := (encryption_rollout.dead_sql(v_target)).any_value;
   v_left integer := p_limit;
   v_leaf oid;
+  v_file oid;
   v_tids tid[];
   v_step record;
 begin
+  if p_limit is null or p_limit < 1 then
+    raise exception '% rows to clear found, at least 1 expected', p_limit
+      using errcode = '22023', hint = 'Correct the number of rows.';
+  end if;
   cleared := 0;
+  failed := 0;
   -- As in a batch, for the application's triggers and ours.
   perform set_config('encryption_rollout.batch', 'on', true);
   for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf and relation >= p_leaf order by relation loop
     continue when not encryption_rollout.hold_leaf(v_target, v_leaf);
-    execute format(
-      'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $2) as found',
-      encryption_rollout.relation_sql(v_leaf), encryption_rollout.orphaned_sql(v_target), v_dead,
-      encryption_rollout.row_key_sql(v_target), p_target
-    )
-    into v_tids
-    using case when v_leaf = p_leaf then p_position else '(0,0)' end, v_left;
+    v_file := pg_relation_filenode(v_leaf);
+    v_tids := encryption_rollout.find_orphans(
+      v_target, v_leaf, case when v_leaf = p_leaf and v_file = p_filenode then p_position else '(0,0)' end, v_left
+    );
     continue when v_tids is null;
     select * into v_step
     from encryption_rollout.write_rows(
@@ -275,9 +304,11 @@ begin
       encryption_rollout.clear_dead_sql(v_target, encryption_rollout.relation_sql(v_leaf)), v_dead, null, v_tids, 100
     );
     cleared := cleared + v_step.written;
+    failed := failed + v_step.failed;
     v_left := v_left - cardinality(v_tids);
-    if v_left = 0 then
+    if v_left = 0 or failed >= 100 then
       leaf := v_leaf;
+      filenode := v_file;
       "position" := v_tids[cardinality(v_tids)];
       exit;
     end if;

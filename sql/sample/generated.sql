@@ -17,6 +17,7 @@ declare
   v_is_named boolean;
   v_use bigint;
   v_row_key bytea;
+  v_row_key_text text;
   v_iv bytea;
   v_plaintexts text[];
   v_label bytea;
@@ -47,15 +48,17 @@ begin
     select
       decode('01', 'hex') || substr(int4send(m.number), 3, 2),
       case when encryption_rollout.key_check_value(m.key) = m.check_value then m.key end,
-      current_setting('transaction_isolation') <> 'serializable'
-        and exists (select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user)
+      current_setting('transaction_isolation') <> 'serializable' and exists (
+        select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user::text collate "default"
+      )
     into v_header, v_key, v_is_named
     from encryption_rollout.key_material as m
     where m.is_current;
     if v_key is null then
       -- It says what is wrong, or finds the key that nothing there calls the current one.
-      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, current_setting('transaction_isolation') <> 'serializable'
-        and exists (select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user)
+      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, current_setting('transaction_isolation') <> 'serializable' and exists (
+        select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user::text collate "default"
+      )
       into v_header, v_key, v_is_named
       from encryption_rollout.read_key() as r;
     end if;
@@ -142,7 +145,13 @@ begin
     end if;
     if v_is_stale then
       new := jsonb_populate_record(new, coalesce(v_names.cleared, '{}'));
-      perform encryption_rollout.record_trigger_error('public.appointments', convert_from(v_row_key, 'UTF8'), v_sqlstate);
+      begin
+        -- Not from its bytes in UTF-8: there and back it is another text in some encodings.
+        v_row_key_text := (case when new.id is not null then pg_catalog.concat(new.id) end) collate pg_catalog."C";
+      exception when others then
+        null;
+      end;
+      perform encryption_rollout.record_trigger_error('public.appointments', v_row_key_text, v_sqlstate);
     end if;
   exception when others then
     raise log 'encryption_rollout: a written row of % could not be looked at (SQLSTATE %)', tg_relid::regclass, sqlstate;

@@ -135,9 +135,10 @@ describe('clear_orphans', () => {
         "select orphaned_rows::int as n from encryption_rollout.health('public.appointments')",
       )
     ).rows[0].n;
-  const step = async (limit: number, leaf = 0, position = '(0,0)') => {
-    const sql = "select * from encryption_rollout.clear_orphans('public.appointments', $1, $2, $3)";
-    return (await client.query(sql, [limit, leaf, position])).rows[0];
+  const start = { leaf: 0, filenode: 0, position: '(0,0)' };
+  const step = async (limit: number, { leaf, filenode, position } = start) => {
+    const sql = "select * from encryption_rollout.clear_orphans('public.appointments', $1, $2, $3, $4)";
+    return (await client.query(sql, [limit, leaf, filenode, position])).rows[0];
   };
   const clearOrphans = async () => {
     const { cleared, leaf } = await step(100);
@@ -197,8 +198,8 @@ describe('clear_orphans', () => {
     await other.query('begin');
     await other.query('select from public.appointments where id = $1 for update', [rows[1].id]);
     const cleared: number[] = [];
-    for (let at = { leaf: 0, position: '(0,0)' }; at.leaf !== null; ) {
-      const done = await step(1, at.leaf, at.position);
+    for (let at = start; at.leaf !== null; ) {
+      const done = await step(1, at);
       cleared.push(done.cleared);
       at = done;
     }
@@ -206,6 +207,49 @@ describe('clear_orphans', () => {
     expect(cleared).toEqual([1, 0, 1, 0]);
     await other.query('rollback');
     expect(await clearOrphans()).toBe(1);
+  });
+
+  /** Garbage in every row that has an e-mail address and loses it. */
+  const orphanAll = () =>
+    pastTriggers(
+      client,
+      "update public.appointments set email = null, email_encrypted = '\\x010001' where email is not null",
+    );
+
+  test('begins anew in a leaf that was rewritten meanwhile', async () => {
+    await orphanAll();
+    const at = await step(100);
+    expect(at.cleared).toBe(100);
+    await client.query('vacuum full public.appointments');
+    expect(await step(1_000, at)).toMatchObject({ cleared: 70, leaf: null });
+    expect(await orphaned()).toBe(0);
+  });
+
+  test('tells of rows that refuse to be cleared, and goes no further when they are a hundred', async () => {
+    await orphanAll();
+    await client.query(
+      'alter table public.appointments add constraint something check (email is not null or email_encrypted is not null) not valid',
+    );
+    const stopped = await step(1_000);
+    expect(stopped).toMatchObject({ cleared: 0, failed: 100 });
+    expect(stopped.leaf).not.toBeNull();
+    expect((await client.query('select from encryption_rollout.failed_rows')).rowCount).toBe(100);
+  });
+
+  test('has the application’s triggers planned as they are elsewhere', async () => {
+    await orphanAll();
+    await client.query(`
+      create table settings (name text, value text);
+      create function note() returns trigger language plpgsql as $$ begin
+        insert into settings select name, setting from pg_settings where name ~ '^enable_(seq|index|bitmap)';
+        return new; end $$;
+      create trigger note before update on public.appointments for each row execute function note()`);
+    await step(1);
+    expect((await client.query('select distinct value from settings')).rows).toEqual([{ value: 'on' }]);
+  });
+
+  test.each([0, null])('refuses to clear %j rows', async (limit) => {
+    await expect(step(limit as number)).rejects.toMatchObject({ code: '22023' });
   });
 
   test('keeps what opens, and what may open with a key that is retired', async () => {

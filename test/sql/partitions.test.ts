@@ -714,9 +714,9 @@ test('what does not open is cleared leaf by leaf, each call going on where the o
   );
   expect(await health()).toMatchObject({ orphaned_rows: '5' });
   const cleared: number[] = [];
-  for (let at = { leaf: 0, position: '(0,0)' }; at.leaf !== null; ) {
-    const sql = 'select * from encryption_rollout.clear_orphans($1, 2, $2, $3)';
-    const [done] = await rowsOf(sql, [name, at.leaf, at.position]);
+  for (let at = { leaf: 0, filenode: 0, position: '(0,0)' }; at.leaf !== null; ) {
+    const sql = 'select * from encryption_rollout.clear_orphans($1, 2, $2, $3, $4)';
+    const [done] = await rowsOf(sql, [name, at.leaf, at.filenode, at.position]);
     cleared.push(done.cleared);
     at = done;
   }

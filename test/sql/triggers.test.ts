@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { migrate } from '../../lambdas/adapters/postgres/migrations.ts';
 import { appointments, freshDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -641,4 +642,38 @@ test('two SERIALIZABLE transactions that write rows of their own both commit, an
     'select count(*)::integer as n from public.appointments where email_encrypted is not null',
   );
   expect(rows).toEqual([{ n: 12 }]);
+});
+
+test('whether a log-in is known is asked of the index, whatever it is that a name is compared in', async () => {
+  const { rows } = await client.query(
+    "select prosrc from pg_proc where oid = 'encryption_rollout.encrypt_row_1'::regproc",
+  );
+  const [, looked = ''] =
+    /exists \(\s*(select from encryption_rollout\.trigger_writers [\s\S]*?)\s*\)/.exec(rows[0].prosrc) ?? [];
+  await client.query('set enable_seqscan = off');
+  const plan = await client.query(`explain (costs off) ${looked}`);
+  expect(plan.rows.map((row) => row['QUERY PLAN']).join('\n')).toMatch(
+    /Index Cond: .*target_id = 1.*role = /,
+  );
+});
+
+test('in EUC_JP, which is another there and back from UTF-8, a row that is not sealed is recorded by its key', async () => {
+  const japanese = await freshDatabase({ template: 'empty', encoding: 'EUC_JP' });
+  try {
+    await migrate(japanese.client);
+    await japanese.client.query('create table public.people (name text primary key, email text)');
+    await japanese.client.query('select encryption_rollout.register_target($1)', [
+      { schema: 'public', table: 'people', key: ['name'], columns: ['email'], trigger: 'encrypt_people' },
+    ]);
+    await japanese.client.query("select encryption_rollout.set_trigger('public.people', true)");
+    await japanese.client.query(
+      "insert into public.people values (convert_from('\\x8fa2f1', 'EUC_JP'), 'someone@example.com')",
+    );
+    const { rows } = await japanese.client.query(
+      'select sqlstate, row_key = name as is_its from encryption_rollout.errors cross join public.people',
+    );
+    expect(rows).toEqual([{ sqlstate: 'ER004', is_its: true }]);
+  } finally {
+    await japanese.drop();
+  }
 });

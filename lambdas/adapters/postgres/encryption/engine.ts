@@ -205,14 +205,15 @@ export async function readMendedHealth(client: Client, target: string): Promise<
   await lookAgain(client, target);
   const health = await readHealth(client, target);
   if (health.orphanedRows === 0) return health;
-  let from = { leaf: 0, position: '(0,0)' };
+  let from = { leaf: 0, filenode: 0, position: '(0,0)' };
   await untilOver(client, Number.POSITIVE_INFINITY, async () => {
     const { rows } = await client.query(
-      'select leaf, position from encryption_rollout.clear_orphans($1, $2, $3, $4)',
-      [target, clearedAtOnce, from.leaf, from.position],
+      'select failed, leaf, filenode, position from encryption_rollout.clear_orphans($1, $2, $3, $4, $5)',
+      [target, clearedAtOnce, from.leaf, from.filenode, from.position],
     );
     from = rows[0];
-    return from.leaf === null;
+    // Where rows refuse to be cleared, more are likely to: a person reads why of the first.
+    return from.leaf === null || rows[0].failed > 0;
   });
   return readHealth(client, target);
 }
