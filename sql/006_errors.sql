@@ -45,6 +45,22 @@ begin
 end
 $$;
 
+-- A row's key as sessions may read it: null where it has a character that Unicode has not. Ours read UTF-8, and could read none of the rows
+-- beside it.
+create function encryption_rollout.readable(p_row_key text)
+returns text
+language plpgsql
+stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform convert_to(p_row_key, 'UTF8');
+  return p_row_key;
+exception when untranslatable_character or character_not_in_repertoire then
+  return null;
+end
+$$;
+
 -- Never fails: it runs within a customer's write.
 create function encryption_rollout.record_trigger_error(p_target text, p_row_key text, p_sqlstate text)
 returns void
@@ -55,7 +71,7 @@ begin
   insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, detail)
   values (
     case p_sqlstate when 'ER004' then 'key_absent' else 'trigger' end,
-    p_target, p_row_key, p_sqlstate, 'the write went through, the row is not encrypted'
+    p_target, encryption_rollout.readable(p_row_key), p_sqlstate, 'the write went through, the row is not encrypted'
   );
 exception when others then
   raise log 'encryption_rollout: a trigger failure (SQLSTATE %) on % could not be recorded (SQLSTATE %)', p_sqlstate, p_target, sqlstate;

@@ -236,7 +236,7 @@ begin
   using p_tid;
   insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, raised_by, detail)
   values (
-    'encryption', p_target.name, v_key, p_sqlstate, p_raised_by,
+    'encryption', p_target.name, encryption_rollout.readable(v_key), p_sqlstate, p_raised_by,
     case p_sqlstate
       when 'ER012' then 'the update did not take place, twice: a trigger before it returned null or the old row, or undid it; '
       when 'ER014' then 'a trigger that fires after zz_clear_stale_ciphertext changed what had been sealed; '
@@ -274,7 +274,7 @@ begin
   execute format('select array(select %s for no key update skip locked limit $1)', v_left) into v_free using p_most;
   execute format('select array(select %s limit $1)', v_left) into v_all using p_most;
   insert into encryption_rollout.errors (error_type, target, row_key, sqlstate, raised_by, detail)
-  select 'encryption', p_target, key, case when key = any (v_free) then 'ER012' else '55P03' end, null,
+  select 'encryption', p_target, encryption_rollout.readable(key), case when key = any (v_free) then 'ER012' else '55P03' end, null,
     case
       when key = any (v_free) then 'what batches have written is undone again each time; the row is passed over until failed rows are tried again'
       else 'somebody keeps the row locked; it is passed over until failed rows are tried again'

@@ -230,7 +230,7 @@ as $$
 $$;
 
 -- The first p_limit rows of a leaf with something to clear, behind a place, in storage order: without a sort that is the scan of a range
--- of TIDs alone. A function of its own, since nothing else is to be planned like this, least of all what the application's triggers ask.
+-- of TIDs alone. A function of its own, since what the application's triggers ask must not be planned without indexes.
 create function encryption_rollout.find_orphans(p_target encryption_rollout.targets, p_leaf oid, p_behind tid, p_limit integer)
 returns tid[]
 language plpgsql

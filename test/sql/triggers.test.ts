@@ -657,23 +657,40 @@ test('whether a log-in is known is asked of the index, whatever it is that a nam
   );
 });
 
-test('in EUC_JP, which is another there and back from UTF-8, a row that is not sealed is recorded by its key', async () => {
-  const japanese = await freshDatabase({ template: 'empty', encoding: 'EUC_JP' });
-  try {
-    await migrate(japanese.client);
-    await japanese.client.query('create table public.people (name text primary key, email text)');
-    await japanese.client.query('select encryption_rollout.register_target($1)', [
-      { schema: 'public', table: 'people', key: ['name'], columns: ['email'], trigger: 'encrypt_people' },
-    ]);
-    await japanese.client.query("select encryption_rollout.set_trigger('public.people', true)");
-    await japanese.client.query(
-      "insert into public.people values (convert_from('\\x8fa2f1', 'EUC_JP'), 'someone@example.com')",
-    );
-    const { rows } = await japanese.client.query(
-      'select sqlstate, row_key = name as is_its from encryption_rollout.errors cross join public.people',
-    );
-    expect(rows).toEqual([{ sqlstate: 'ER004', is_its: true }]);
-  } finally {
-    await japanese.drop();
-  }
-});
+test.each([
+  {
+    encoding: 'EUC_JP',
+    name: "convert_from('\\x8fa2f1', 'EUC_JP')",
+    is: 'another there and back',
+    recorded: true,
+  },
+  { encoding: 'WIN1252', name: "convert_from('\\x81', 'WIN1252')", is: 'nothing', recorded: null },
+] as const)(
+  'a row that is not sealed is recorded by its key, which in UTF-8 is $is ($encoding)',
+  async (given) => {
+    const other = await freshDatabase({ template: 'empty', encoding: given.encoding });
+    try {
+      await migrate(other.client);
+      await other.client.query('create table public.people (name text primary key, email text)');
+      await other.client.query('select encryption_rollout.register_target($1)', [
+        { schema: 'public', table: 'people', key: ['name'], columns: ['email'], trigger: 'encrypt_people' },
+      ]);
+      await other.client.query("select encryption_rollout.set_trigger('public.people', true)");
+      await other.client.query(`insert into public.people values (${given.name}, 'someone@example.com')`);
+      const { rows } = await other.client.query(
+        'select row_key = name as is_its from encryption_rollout.errors cross join public.people',
+      );
+      expect(rows).toEqual([{ is_its: given.recorded }]);
+      // By whoever reads what there is.
+      expect((await other.client.query('select * from public.encryption_errors')).rowCount).toBe(1);
+      // Batches, too, record it.
+      await other.client.query("select encryption_rollout.install_key(1, decode(repeat('0f', 32), 'hex'))");
+      await other.client.query("select encryption_rollout.encrypt_batch('public.people', 10)");
+      expect((await other.client.query('select row_key from encryption_rollout.errors')).rowCount).toBe(
+        given.recorded === null ? 2 : 1,
+      );
+    } finally {
+      await other.drop();
+    }
+  },
+);

@@ -42,7 +42,10 @@ export const appointments = {
 
 /** @param options.encoding of an empty database, if it is not UTF8 */
 export async function freshDatabase(
-  options: { template?: Template | FrozenDatabase; encoding?: 'LATIN1' | 'EUC_JP' | 'SQL_ASCII' } = {},
+  options: {
+    template?: Template | FrozenDatabase;
+    encoding?: 'LATIN1' | 'EUC_JP' | 'WIN1252' | 'SQL_ASCII';
+  } = {},
 ): Promise<FreshDatabase> {
   const template = options.template ?? 'engine';
   const name = `test_${randomUUID().replaceAll('-', '')}`;

@@ -206,14 +206,16 @@ export async function readMendedHealth(client: Client, target: string): Promise<
   const health = await readHealth(client, target);
   if (health.orphanedRows === 0) return health;
   let from = { leaf: 0, filenode: 0, position: '(0,0)' };
+  let failed = 0;
   await untilOver(client, Number.POSITIVE_INFINITY, async () => {
     const { rows } = await client.query(
       'select failed, leaf, filenode, position from encryption_rollout.clear_orphans($1, $2, $3, $4, $5)',
       [target, clearedAtOnce, from.leaf, from.filenode, from.position],
     );
     from = rows[0];
-    // Where rows refuse to be cleared, more are likely to: a person reads why of the first.
-    return from.leaf === null || rows[0].failed > 0;
+    failed += rows[0].failed;
+    // Where so many refuse to be cleared, more are likely to: a person reads why of the first.
+    return from.leaf === null || failed >= 100;
   });
   return readHealth(client, target);
 }
