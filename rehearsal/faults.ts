@@ -58,17 +58,28 @@ export const faults: Readonly<Record<string, Fault>> = {
     before: { phase: 3 },
     stoppedBy: 'the error rate of phase 3',
     async inject({ client }) {
+      // Every 25th of those to come, from the first one on: of few rows, as many by chance may be none.
       await client.query(`
+        create table public.rehearsal_error_spike as
+          select id from (
+            select id, row_number() over (order by ctid) as n from public.appointments
+            where pii_iv is null and num_nonnulls(email, e164, first_name) > 0
+          ) as numbered
+          where n % 25 = 1;
+        alter table public.rehearsal_error_spike add primary key (id);
         create function public.rehearsal_error_spike() returns trigger language plpgsql as $$
         begin
-          if new.pii_iv is not null and hashtext(new.id::text) % 25 = 0 then
+          if new.pii_iv is not null and exists (select from public.rehearsal_error_spike as e where e.id = new.id) then
             raise exception 'this row may not be changed';
           end if;
           return new;
         end $$;
         create trigger rehearsal_error_spike before update of pii_iv on public.appointments
           for each row execute function public.rehearsal_error_spike()`);
-      return () => client.query('drop function public.rehearsal_error_spike() cascade');
+      return () =>
+        client.query(
+          'drop function public.rehearsal_error_spike() cascade; drop table public.rehearsal_error_spike',
+        );
     },
     repair: 'The foreign trigger was dropped.',
   },
