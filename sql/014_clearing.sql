@@ -235,10 +235,7 @@ create function encryption_rollout.find_orphans(p_target encryption_rollout.targ
 returns tid[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set debug_print_plan = off
--- Else '\x' in a literal is another thing.
-set standard_conforming_strings = on
-set jit = off
+-- Besides what clear_orphans sets, which calls it.
 set enable_tidscan = on
 set enable_seqscan = off
 set enable_indexscan = off
@@ -277,6 +274,8 @@ as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
   v_dead constant text := (encryption_rollout.dead_sql(v_target)).any_value;
+  -- As in a batch.
+  v_max_failed constant integer := 100;
   v_left integer := p_limit;
   v_leaf oid;
   v_file oid;
@@ -301,12 +300,12 @@ begin
     select * into v_step
     from encryption_rollout.write_rows(
       v_target, encryption_rollout.relation_sql(v_leaf),
-      encryption_rollout.clear_dead_sql(v_target, encryption_rollout.relation_sql(v_leaf)), v_dead, null, v_tids, 100
+      encryption_rollout.clear_dead_sql(v_target, encryption_rollout.relation_sql(v_leaf)), v_dead, null, v_tids, v_max_failed
     );
     cleared := cleared + v_step.written;
     failed := failed + v_step.failed;
     v_left := v_left - cardinality(v_tids);
-    if v_left = 0 or failed >= 100 then
+    if v_left = 0 or failed >= v_max_failed then
       leaf := v_leaf;
       filenode := v_file;
       "position" := v_tids[cardinality(v_tids)];
