@@ -69,8 +69,8 @@ begin
     if cardinality(p_tids) = 1 then
       perform encryption_rollout.record_failed_row(
         p_target, p_leaf, p_tids[1], sqlstate,
-        -- The name of what raised it, never its message: a message may quote the row.
-        coalesce(nullif(v_constraint, ''), substring(v_context from '^PL/pgSQL function ([^\s(]+)\('))
+        -- The name of what raised it, never its message: a message may quote the row. Of no function is what an expression raises.
+        coalesce(nullif(v_constraint, ''), substring(v_context from '^PL/pgSQL function (?!encryption_rollout\.)([^\s(]+)\('))
       );
       written := 0;
       failed := 1;
@@ -101,6 +101,48 @@ begin
 end
 $$;
 
+-- Opens a statement that looks up rows by their places: at the TIDs $2, with the keys $1. A function's settings end with it, so they hold for its plan alone:
+-- whoever fetches from the cursor executes it without them, and what functions of the application ask is planned as it is elsewhere.
+create function encryption_rollout.open_by_tid(
+  p_sql text, p_tids tid[], p_keys bytea[] default null, p_search_path text default 'pg_catalog, pg_temp'
+)
+returns refcursor
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
+set jit = off
+set enable_tidscan = on
+set enable_nestloop = on
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set max_parallel_workers_per_gather = 0
+as $$
+declare
+  v_cursor refcursor;
+begin
+  perform set_config('search_path', p_search_path, true);
+  open v_cursor for execute p_sql using p_keys, p_tids;
+  return v_cursor;
+end
+$$;
+
+-- What such a statement finds; null when that is nothing.
+create function encryption_rollout.find_by_tid(p_sql text, p_tids tid[] default null)
+returns tid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cursor constant refcursor := encryption_rollout.open_by_tid(p_sql, p_tids);
+  v_found tid[];
+begin
+  fetch v_cursor into v_found;
+  close v_cursor;
+  return v_found;
+end
+$$;
+
 -- Executes the statement, which returns of each row that it has written `tid` and whether it is `unfinished`, or `stale` (see
 -- encrypt_rows_sql). `finished`: how many are not unfinished. `unfinished`: those that are still, or again, as they were before, where they
 -- are now: somebody else has them locked, or the update did not take place. When a row is stale the guard is spared no longer: everything
@@ -121,20 +163,24 @@ as $$
 declare
   -- What seals nothing leaves nothing stale: then the guard may stay.
   v_is_spared boolean := p_keys is not null;
+  v_written refcursor;
   v_stale bigint;
 begin
   loop
     begin
       -- By which the guard knows this one statement.
       perform set_config('encryption_rollout.batch_of', case when v_is_spared then p_leaf::regclass::oid::text else '' end, true);
+      v_written := encryption_rollout.open_by_tid(
+        format(
+          'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished), pg_catalog.count(*) filter (where stale) from written',
+          p_sql
+        ),
+        p_tids, p_keys, p_target.search_path
+      );
       -- For the application's triggers; the statement itself depends on none. It ends with this function.
       perform set_config('search_path', p_target.search_path, true);
-      execute pg_catalog.format(
-        'with written as (%s) select pg_catalog.count(*) filter (where not unfinished), pg_catalog.array_agg(tid) filter (where unfinished), pg_catalog.count(*) filter (where stale) from written',
-        p_sql
-      )
-      into finished, unfinished, v_stale
-      using p_keys, p_tids;
+      fetch v_written into finished, unfinished, v_stale;
+      close v_written;
       perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
       if v_stale > 0 then
         raise exception '% rows of table % found to be changed by a trigger after their update was sealed', v_stale, p_target.name
@@ -161,39 +207,28 @@ $$;
 -- Which of the rows are to be written (again); null when none is.
 create function encryption_rollout.unfinished_rows(p_leaf text, p_unfinished text, p_tids tid[])
 returns tid[]
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_tids tid[];
-begin
-  execute format('select array_agg(ctid) from only %s where ctid = any ($1) and %s', p_leaf, p_unfinished)
-  into v_tids
-  using p_tids;
-  return v_tids;
-end
+  select encryption_rollout.find_by_tid(
+    format('select array_agg(ctid) from only %s where ctid = any ($2) and %s', p_leaf, p_unfinished), p_tids
+  )
 $$;
 
 -- Locks those of the rows that nobody else has locked, as an UPDATE does, and returns them; null when there is none.
 create function encryption_rollout.hold_rows(p_leaf text, p_unfinished text, p_tids tid[])
 returns tid[]
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_tids tid[];
-begin
-  if p_tids is null then
-    return null;
-  end if;
-  execute format(
-    'select array_agg(tid) from (select ctid as tid from only %s where ctid = any ($1) and %s for no key update skip locked) as held',
-    p_leaf, p_unfinished
+  select encryption_rollout.find_by_tid(
+    format(
+      'select array_agg(tid) from (select ctid as tid from only %s where ctid = any ($2) and %s for no key update skip locked) as held',
+      p_leaf, p_unfinished
+    ),
+    p_tids
   )
-  into v_tids
-  using p_tids;
-  return v_tids;
-end
+  where p_tids is not null
 $$;
 
 -- The functions of the application's triggers that see an update first, and may turn it back; null when there is none.

@@ -119,44 +119,61 @@ begin
 end
 $$;
 
--- Finds the rows of a walk of this purpose: $1 and $2 bound the window (both exclusive), $3 the number
--- of rows.
-create function encryption_rollout.rows_to_write_sql(
-  p_target encryption_rollout.targets,
-  p_purpose text,
-  p_leaf text,
-  p_key_number integer default null,
-  p_only_priority boolean default false
+-- Of up to p_limit rows that the condition is true for, between two places (both exclusive), the TIDs. In storage order: looked at by their places alone
+-- (OFFSET 0 keeps the condition out of that), since by an index, or by a join that a sub-select in it is made to, they come in another.
+create function encryption_rollout.search_sql(p_leaf text, p_condition text, p_limit integer, p_behind tid, p_before tid default null)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    $sql$
+select array_agg(ctid)
+from (
+  select ctid
+  from (
+    select ctid, (%s) as is_wanted
+    from only %s
+    where ctid > %L%s
+    offset 0
+  ) as seen
+  where is_wanted
+  limit %s
+) as found
+    $sql$,
+    p_condition, p_leaf, p_behind, E'\n      and ctid < ' || quote_literal(p_before), p_limit
+  )
+$$;
+
+create function encryption_rollout.not_failed_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '%s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+    encryption_rollout.row_key_sql(p_target), p_target.name
+  )
+$$;
+
+-- True for a row that a walk of this purpose has to write. That rows have failed is left out as a rule, because it costs every row a look-up.
+create function encryption_rollout.to_write_sql(
+  p_target encryption_rollout.targets, p_purpose text, p_key_number integer default null, p_only_priority boolean default false
 )
 returns text
-language plpgsql
+language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_sql text := format(
-    $sql$
-  select ctid
-  from only %s
-  where ctid > $1
-    and ctid < $2
-    and %s$sql$,
-    p_leaf,
-    encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number)
-  );
-begin
-  if p_only_priority then
-    v_sql := v_sql || format(E'\n    and (%s\n    )', p_target.priority);
-  end if;
-  -- Left out as a rule, because it costs every row a look-up.
-  if exists (select from encryption_rollout.failed_rows where target = p_target.name) then
-    v_sql := v_sql || format(
-      E'\n    and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
-      encryption_rollout.row_key_sql(p_target), p_target.name
-    );
-  end if;
-  return format(E'select array_agg(ctid)\nfrom (%s\n  limit $3\n) as found', v_sql);
-end
+  select encryption_rollout.unfinished_sql(p_target, p_purpose, p_key_number)
+    || case when p_only_priority then format(E'\n    and (%s\n    )', p_target.priority) else '' end
+    || case
+      when exists (select from encryption_rollout.failed_rows where target = p_target.name)
+      then E'\n    and ' || encryption_rollout.not_failed_sql(p_target)
+      else ''
+    end
 $$;
 
 -- Encrypts the rows at the TIDs $2 that nobody has locked, with the keys $1. The lock is the one that an UPDATE takes, no
@@ -420,9 +437,11 @@ begin
     v_end := format(
       '(%s,0)', least(encryption_rollout.page_of(v_cursor.position) + v_window_pages, v_stripe.end_page, v_pages)
     )::tid;
-    execute encryption_rollout.rows_to_write_sql(p_target, p_purpose, v_leaf, p_key_number, v_cursor.only_priority)
-    into v_tids
-    using v_cursor.position, v_end, p_limit - written - failed;
+    v_tids := encryption_rollout.find_by_tid(encryption_rollout.search_sql(
+      v_leaf,
+      encryption_rollout.to_write_sql(p_target, p_purpose, p_key_number, v_cursor.only_priority),
+      p_limit - written - failed, v_cursor.position, v_end
+    ));
 
     if v_tids is not null then
       select * into v_step
@@ -468,11 +487,6 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
-set jit = off
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
@@ -520,12 +534,6 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
--- A plan for thousands of single-row look-ups by TID looks expensive, but compiling it or scanning the table is worse.
-set jit = off
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);

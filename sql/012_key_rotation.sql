@@ -223,7 +223,6 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
-set jit = off
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);

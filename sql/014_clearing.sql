@@ -100,11 +100,6 @@ create function encryption_rollout.clear_batch(p_target text, p_limit integer)
 returns table (cleared integer, failed integer, skipped integer, exhausted boolean)
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set jit = off
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
@@ -229,32 +224,6 @@ as $$
   from encryption_rollout.dead_sql(p_target, 't.') as d
 $$;
 
--- The first p_limit rows of a leaf with something to clear, behind a place, in storage order: without a sort that is the scan of a range
--- of TIDs alone. A function of its own, since what the application's triggers ask must not be planned without indexes.
-create function encryption_rollout.find_orphans(p_target encryption_rollout.targets, p_leaf oid, p_behind tid, p_limit integer)
-returns tid[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
--- Besides what clear_orphans sets, which calls it.
-set enable_tidscan = on
-set enable_seqscan = off
-set enable_indexscan = off
-set enable_bitmapscan = off
-as $$
-declare
-  v_tids tid[];
-begin
-  execute format(
-    'select array_agg(ctid) from (select ctid from only %s where ctid > $1 and %s and %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L)) limit $2) as found',
-    encryption_rollout.relation_sql(p_leaf), encryption_rollout.orphaned_sql(p_target), (encryption_rollout.dead_sql(p_target)).any_value,
-    encryption_rollout.row_key_sql(p_target), p_target.name
-  )
-  into v_tids
-  using p_behind, p_limit;
-  return v_tids;
-end
-$$;
-
 -- Clears it in up to p_limit rows, and says where the next call goes on: rows that somebody has locked are behind it, for the next search.
 -- filenode: the leaf's file, since in another one the rows are elsewhere, and are searched from its beginning. leaf: null when the table has
 -- been searched to its end. failed: rows that could not be cleared, of which a hundred end the call: whoever calls it goes no further then.
@@ -267,9 +236,6 @@ set search_path = pg_catalog, pg_temp
 set debug_print_plan = off
 -- Else '\x' in a literal is another thing.
 set standard_conforming_strings = on
-set jit = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
   v_target encryption_rollout.targets := encryption_rollout.require_fitting_target(p_target);
@@ -293,9 +259,14 @@ begin
   for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf and relation >= p_leaf order by relation loop
     continue when not encryption_rollout.hold_leaf(v_target, v_leaf);
     v_file := pg_relation_filenode(v_leaf);
-    v_tids := encryption_rollout.find_orphans(
-      v_target, v_leaf, case when v_leaf = p_leaf and v_file = p_filenode then p_position else '(0,0)' end, v_left
-    );
+    v_tids := encryption_rollout.find_by_tid(encryption_rollout.search_sql(
+      encryption_rollout.relation_sql(v_leaf),
+      format(
+        '%s and %s and %s',
+        encryption_rollout.orphaned_sql(v_target), v_dead, encryption_rollout.not_failed_sql(v_target)
+      ),
+      v_left, case when v_leaf = p_leaf and v_file = p_filenode then p_position else '(0,0)' end
+    ));
     continue when v_tids is null;
     select * into v_step
     from encryption_rollout.write_rows(

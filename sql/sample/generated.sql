@@ -263,20 +263,24 @@ for each row
 when (new.pii_iv is not null or new.email_encrypted is not null or new.e164_encrypted is not null or new.first_name_encrypted is not null)
 execute function encryption_rollout.clear_stale_1();
 
--- A batch: finds rows ($1 and $2 bound the window, $3 the number), then encrypts them ($1: keys, $2: their TIDs).
+-- A batch: finds rows in a window, then encrypts them ($1: keys, $2: their TIDs).
 
 select array_agg(ctid)
 from (
   select ctid
-  from only public.appointments
-  where ctid > $1
-    and ctid < $2
-    and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  from (
+    select ctid, (((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
   or (e164 is not null and (e164_encrypted is null or (pg_catalog.substr(e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
   or (first_name is not null and (first_name_encrypted is null or (pg_catalog.substr(first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))))
     and (is_vip
-    )
-  limit $3
+    )) as is_wanted
+    from only public.appointments
+    where ctid > '(0,0)'
+      and ctid < '(2048,0)'
+    offset 0
+  ) as seen
+  where is_wanted
+  limit 5000
 ) as found;
 
 update only public.appointments as t

@@ -469,6 +469,33 @@ test('a changed priority begins the walk again, so that its rows come first', as
   expect(await count("pii_iv is null and first_name like 'Zoë%'")).toBe(0);
 });
 
+test.each([
+  ['an index', "note between '01000' and '01099'", 'create index on public.appointments (note)'],
+  [
+    'a join',
+    'exists (select from public.firsts as f where f.note = appointments.note)',
+    "create table public.firsts as select lpad(n::text, 5, '0') as note from generate_series(1000, 1099) as n; create index on public.appointments (note)",
+  ],
+])(
+  'priority rows come first, and none is passed by, where %s would find them in another order',
+  async (_, priority, make) => {
+    await seedAppointments(client, 2_000);
+    await client.query(
+      "update public.appointments set note = lpad((2000 - substring(email from '[0-9]+')::integer)::text, 5, '0') where email is not null",
+    );
+    await client.query(make);
+    await client.query('vacuum analyze');
+    await client.query('select encryption_rollout.register_target($1)', [
+      JSON.stringify({ ...appointments, priority }),
+    ]);
+    const isFirst = "note between '01000' and '01099' and coalesce(email, e164, first_name) is not null";
+    const first = await count(isFirst);
+    for (let n = 0; n < first; n += 10) await batch(10);
+    expect(await count(`pii_iv is not null and not (${isFirst})`)).toBe((10 - (first % 10)) % 10);
+    expect(await count(`pii_iv is null and ${isFirst}`)).toBe(0);
+  },
+);
+
 test("a defect of ours is no row's fault, and one of the application's trigger is", async () => {
   await seedAppointments(client, 20);
   await client.query('alter function encryption_rollout.encrypt_aes_cbc(bytea, bytea, bytea) rename to gone');

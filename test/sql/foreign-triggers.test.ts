@@ -3,7 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { freshDatabase, seedAppointments, type TestDatabase } from '../support/database.ts';
+import {
+  freshDatabase,
+  pastTriggers,
+  seedAppointments,
+  type TestDatabase,
+  testKey,
+} from '../support/database.ts';
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -215,6 +221,90 @@ describe('another value than the batch has sealed', () => {
     expect(await stale()).toBe(0);
     expect(await encrypted()).toBe(94);
     await client.query(`drop owned by ${app}; drop role ${app}`);
+  });
+});
+
+test('an error that no function of the application has raised is recorded without one', async () => {
+  await client.query(`
+    alter table public.appointments add checked integer
+      generated always as (1 / case when first_name = 'Name7' and pii_iv is not null then 0 else 1 end) stored`);
+  expect(await batches()).toEqual({ encrypted: 94, failed: 1 });
+  expect(await errors()).toEqual([{ name: 'Name7', sqlstate: '22012', by: null }]);
+});
+
+describe('plans', () => {
+  // Each as PostgreSQL has it by default, but for two that are as nobody would have them by mistake.
+  const settings = [
+    ['enable_seqscan', 'on'],
+    ['enable_indexscan', 'on'],
+    ['enable_bitmapscan', 'on'],
+    ['enable_tidscan', 'off'],
+    ['enable_nestloop', 'off'],
+    ['enable_hashjoin', 'on'],
+    ['enable_mergejoin', 'on'],
+    ['max_parallel_workers_per_gather', '2'],
+    ['jit', 'on'],
+  ] as const;
+
+  const untilAllIsSealed = async (pastTheTriggers: string) => {
+    await batches();
+    await pastTriggers(client, pastTheTriggers);
+  };
+  test.each([
+    ['encrypts', 'encrypt_batch', async () => {}],
+    [
+      'looks again',
+      'look_again',
+      () =>
+        untilAllIsSealed(
+          "delete from encryption_rollout.leaves; update public.appointments set email = upper(email) where first_name = 'Name7'",
+        ),
+    ],
+    ['clears', 'clear_batch', () => untilAllIsSealed('select')],
+    [
+      'clears orphans',
+      'clear_orphans',
+      () =>
+        untilAllIsSealed(
+          "update public.appointments set (email, email_encrypted) = (null, first_name_encrypted) where first_name = 'Name7'",
+        ),
+    ],
+    [
+      'seals missed writes',
+      'seal_missed_writes',
+      async () => {
+        await client.query(`
+          select encryption_rollout.set_trigger('public.appointments', true);
+          delete from encryption_rollout.key_material;
+          insert into public.appointments (organization_id, start_at, end_at, first_name) values (gen_random_uuid(), now(), now(), 'New')`);
+        await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
+      },
+    ],
+  ])('of the application, when a call %s, are made as the session has it', async (_, called, before) => {
+    await before();
+    await client.query(`
+      create table public.seen (fired text, settings text[]);
+      create function public.see() returns trigger language plpgsql as $$
+      begin
+        insert into public.seen
+        values (tg_when || tg_level, array(select current_setting(name) from unnest(tg_argv[0]::text[]) with ordinality as s (name, n) order by n));
+        return new;
+      end $$`);
+    const names = `{${settings.map(([name]) => name)}}`;
+    for (const when of ['before', 'after'])
+      for (const level of ['row', 'statement'])
+        await client.query(
+          `create trigger see_${when}_${level} ${when} update on public.appointments for each ${level} execute function public.see('${names}')`,
+        );
+    await client.query(settings.map(([name, value]) => `set ${name} = '${value}'`).join('; '));
+    await client.query(`select encryption_rollout.${called}('public.appointments', 100)`);
+    const { rows } = await client.query('select distinct fired, settings from public.seen order by fired');
+    expect(rows).toEqual(
+      ['AFTERROW', 'AFTERSTATEMENT', 'BEFOREROW', 'BEFORESTATEMENT'].map((fired) => ({
+        fired,
+        settings: settings.map(([, value]) => value),
+      })),
+    );
   });
 });
 

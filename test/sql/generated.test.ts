@@ -16,8 +16,8 @@ const pieces: [heading: string, sql: string][] = [
   ['', 'encryption_rollout.update_guard_sql(t)'],
   ['', 'encryption_rollout.insert_guard_sql(t)'],
   [
-    'A batch: finds rows ($1 and $2 bound the window, $3 the number), then encrypts them ($1: keys, $2: their TIDs)',
-    "encryption_rollout.rows_to_write_sql(t, 'encrypt', encryption_rollout.table_sql(t), 1, true)",
+    'A batch: finds rows in a window, then encrypts them ($1: keys, $2: their TIDs)',
+    "encryption_rollout.search_sql(encryption_rollout.table_sql(t), encryption_rollout.to_write_sql(t, 'encrypt', 1, true), 5000, '(0,0)', '(2048,0)')",
   ],
   ['', 'encryption_rollout.encrypt_rows_sql(t, encryption_rollout.table_sql(t), 1)'],
   ['Clearing: $2: TIDs', 'encryption_rollout.clear_rows_sql(t, encryption_rollout.table_sql(t))'],
