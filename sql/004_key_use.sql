@@ -141,13 +141,21 @@ create table encryption_rollout.trigger_uses (
   former_writers text[] not null default '{}'
 );
 
--- Who it was, since that was written down. Not unique: nobody waits for another's transaction. Unlogged: a crash ends theirs.
+-- Who it was, since that was written down: each log-in once, but for those that could not see yet that another session had named it. Not
+-- unique: nobody waits for another's transaction. Unlogged: a crash ends theirs.
 create unlogged table encryption_rollout.trigger_writers (
   target_id integer not null,
   role text not null default session_user,
   since timestamptz not null default clock_timestamp()
 );
 create index trigger_writers_target_id on encryption_rollout.trigger_writers (target_id, role);
+
+-- Who it was in SERIALIZABLE, for each transaction. No trigger reads it: of two that look for a name and each add it, one would fail at its commit.
+create unlogged table encryption_rollout.serializable_writers (
+  like encryption_rollout.trigger_writers including defaults,
+  transaction xid8 not null default pg_current_xact_id(),
+  unique (transaction, target_id, role)
+);
 
 create function encryption_rollout.uses_sequence(p_target_id integer)
 returns text
@@ -193,5 +201,6 @@ begin
   );
   delete from encryption_rollout.trigger_uses where target_id = p_target_id;
   delete from encryption_rollout.trigger_writers where target_id = p_target_id;
+  delete from encryption_rollout.serializable_writers where target_id = p_target_id;
 end
 $$;

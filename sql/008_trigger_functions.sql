@@ -203,25 +203,27 @@ begin
     select
       decode('01', 'hex') || substr(int4send(m.number), 3, 2),
       case when encryption_rollout.key_check_value(m.key) = m.check_value then m.key end,
-      %16$s
+      w.role is not null
     into v_header, v_key, v_is_named
     from encryption_rollout.key_material as m
-    where m.is_current;
+    %16$s
+    where m.is_current
+    limit 1;
     if v_key is null then
       -- It says what is wrong, or finds the key that nothing there calls the current one.
-      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, %16$s
+      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, w.role is not null
       into v_header, v_key, v_is_named
-      from encryption_rollout.read_key() as r;
+      from encryption_rollout.read_key() as r
+      %16$s
+      limit 1;
     end if;
     -- Before a value is sealed: there is no use that is not counted.
     v_use := nextval(%8$L);
     if not v_is_named then
-      -- Of two serializable ones that look for a name and each add it, one would fail at its commit: these only add it, once each.
-      if current_setting('transaction_isolation') <> 'serializable'
-        or current_setting('encryption_rollout.named_in_%1$s', true) is distinct from pg_current_xact_id()::text
-      then
+      if current_setting('transaction_isolation') = 'serializable' then
+        insert into encryption_rollout.serializable_writers (target_id) values (%1$s) on conflict do nothing;
+      else
         insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
-        perform set_config('encryption_rollout.named_in_%1$s', pg_current_xact_id()::text, true);
       end if;
     end if;
     v_iv := encryption_rollout.random_iv();
@@ -279,11 +281,9 @@ end
       cardinality(p_target.columns),
       array(select convert_to(label, 'UTF8') from unnest(p_target.labels) with ordinality as labels (label, n) order by n),
       encryption_rollout.misses_sequence(p_target.id),
-      -- False where nothing may be looked for. In the collation of the index: a name has another one, and all rows of the target would be read.
+      -- In the collation of the index: a name has another one, and all rows of the target would be read.
       format(
-        $sql$current_setting('transaction_isolation') <> 'serializable' and exists (
-        select from encryption_rollout.trigger_writers as w where w.target_id = %s and w.role = session_user::text collate "default"
-      )$sql$,
+        'left join encryption_rollout.trigger_writers as w on w.target_id = %s and w.role = session_user::text collate "default"',
         p_target.id
       )
     ))

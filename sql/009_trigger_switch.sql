@@ -113,8 +113,8 @@ begin
     return false;
   end if;
   if p_enabled then
-    -- The trigger reads it for every row. Known to be of one page it is read without its index, which takes less. No statistics of the keys.
-    analyze (skip_locked) encryption_rollout.key_material (number, is_current);
+    -- The trigger reads them for every row. Known to be of a page at most they are read without an index, which takes less. No statistics of the keys.
+    analyze (skip_locked) encryption_rollout.key_material (number, is_current), encryption_rollout.trigger_writers;
   end if;
   execute format(
     'alter table %s %s trigger %I',

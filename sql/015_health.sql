@@ -169,10 +169,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select t.id, t.name, counted - u.uses, coalesce(
     (
-      select string_agg(distinct w.role, ', ' order by w.role)
+      select string_agg(w.role, ', ' order by w.role)
       from (
         select role from encryption_rollout.trigger_writers where target_id = t.id
-        union all
+        union
+        select role from encryption_rollout.serializable_writers where target_id = t.id
+        union
         select unnest(u.former_writers)
       ) as w
     ),
@@ -260,12 +262,24 @@ begin
     end if;
     update encryption_rollout.trigger_uses set uses = uses + v_uses.uses where target_id = v_uses.target_id;
   end loop;
-  -- A session that has found its name there may count a use just now; in REPEATABLE READ, until its transaction ends.
-  with gone as (
+  -- A session that has found its name there may count a use just now; in REPEATABLE READ, until its transaction ends. One in SERIALIZABLE may have added it
+  -- before it was written down, and ended since.
+  with of_triggers as (
     delete from encryption_rollout.trigger_writers as w
     using encryption_rollout.trigger_uses as u
     where u.target_id = w.target_id and w.since < u.recorded_at
     returning w.target_id, w.role
+  ),
+  of_serializable as (
+    delete from encryption_rollout.serializable_writers as w
+    using encryption_rollout.trigger_uses as u
+    where u.target_id = w.target_id and w.since < u.recorded_at
+    returning w.target_id, w.role
+  ),
+  gone as (
+    select * from of_triggers
+    union
+    select * from of_serializable
   )
   update encryption_rollout.trigger_uses as u
   set recorded_at = clock_timestamp(), former_writers = array(

@@ -48,29 +48,27 @@ begin
     select
       decode('01', 'hex') || substr(int4send(m.number), 3, 2),
       case when encryption_rollout.key_check_value(m.key) = m.check_value then m.key end,
-      current_setting('transaction_isolation') <> 'serializable' and exists (
-        select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user::text collate "default"
-      )
+      w.role is not null
     into v_header, v_key, v_is_named
     from encryption_rollout.key_material as m
-    where m.is_current;
+    left join encryption_rollout.trigger_writers as w on w.target_id = 1 and w.role = session_user::text collate "default"
+    where m.is_current
+    limit 1;
     if v_key is null then
       -- It says what is wrong, or finds the key that nothing there calls the current one.
-      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, current_setting('transaction_isolation') <> 'serializable' and exists (
-        select from encryption_rollout.trigger_writers as w where w.target_id = 1 and w.role = session_user::text collate "default"
-      )
+      select decode('01', 'hex') || substr(int4send(r.number), 3, 2), r.key, w.role is not null
       into v_header, v_key, v_is_named
-      from encryption_rollout.read_key() as r;
+      from encryption_rollout.read_key() as r
+      left join encryption_rollout.trigger_writers as w on w.target_id = 1 and w.role = session_user::text collate "default"
+      limit 1;
     end if;
     -- Before a value is sealed: there is no use that is not counted.
     v_use := nextval('encryption_rollout.trigger_uses_1');
     if not v_is_named then
-      -- Of two serializable ones that look for a name and each add it, one would fail at its commit: these only add it, once each.
-      if current_setting('transaction_isolation') <> 'serializable'
-        or current_setting('encryption_rollout.named_in_1', true) is distinct from pg_current_xact_id()::text
-      then
+      if current_setting('transaction_isolation') = 'serializable' then
+        insert into encryption_rollout.serializable_writers (target_id) values (1) on conflict do nothing;
+      else
         insert into encryption_rollout.trigger_writers (target_id) values (1);
-        perform set_config('encryption_rollout.named_in_1', pg_current_xact_id()::text, true);
       end if;
     end if;
     v_iv := encryption_rollout.random_iv();
