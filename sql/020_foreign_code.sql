@@ -209,6 +209,18 @@ as $$
   from ours as o
   where o.name = 'encryption_rollout.key_material' and not o.relrowsecurity
   union all
+  -- The second command takes away what ANALYZE has copied.
+  select
+    'statistics of the keys may be collected, which copies them into the catalogue and the write-ahead log',
+    'alter table encryption_rollout.key_material alter column key set statistics 0, alter column key type bytea;'
+  from ours as o
+  join pg_attribute as a on a.attrelid = o.oid and a.attname = 'key'
+  where o.name = 'encryption_rollout.key_material'
+    and (
+      a.attstattarget is distinct from 0
+      or exists (select from pg_stats where (schemaname, tablename, attname) = ('encryption_rollout', 'key_material', 'key'))
+    )
+  union all
   select format('publication %I publishes the keys', p.pubname), 'select encryption_rollout.keep_keys(false);'
   from pg_publication_tables as p
   where (p.schemaname, p.tablename) = ('encryption_rollout', 'key_material')

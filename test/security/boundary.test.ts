@@ -133,6 +133,8 @@ const matters: Readonly<Record<string, Readonly<Record<string, string>>>> = {
       'create table public.spy () inherits (encryption_rollout.errors)',
     'policy spy of encryption_rollout.key_material is not ours':
       'create policy spy on encryption_rollout.key_material using (true)',
+    'statistics of the keys may be collected, which copies them into the catalogue and the write-ahead log':
+      'alter table encryption_rollout.key_material alter column key set statistics 100; analyze encryption_rollout.key_material',
     'members of pg_read_all_data may read the keys':
       'alter table encryption_rollout.key_material disable row level security',
   },

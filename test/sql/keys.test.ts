@@ -96,6 +96,25 @@ describe('the table of the keys', () => {
       ).rejects.toMatchObject({ code: '23503' });
   });
 
+  test.each([
+    ['may be collected', 'set statistics 100', false],
+    ['have been collected, and none are any more', 'set statistics 0', true],
+  ])('has a breach where statistics of it %s, which the fix ends', async (_, now, analyzed) => {
+    await install(1, testKey.key);
+    const ofKey = 'alter table encryption_rollout.key_material alter column key';
+    if (analyzed) await query(`${ofKey} set statistics 100; analyze encryption_rollout.key_material`);
+    await query(`${ofKey} ${now}`);
+    const breaches = async () => (await query('select finding, fix from encryption_rollout.breaches()')).rows;
+    const [breach, ...others] = await breaches();
+    expect(others).toEqual([]);
+    expect(breach.finding).toMatch(/^statistics of the keys/);
+    await query(breach.fix);
+    expect(await breaches()).toEqual([]);
+    expect((await query('select key from encryption_rollout.read_key()')).rows).toEqual([
+      { key: testKey.key },
+    ]);
+  });
+
   test('is read by its owner alone, and leaves nothing of them in the statistics', async () => {
     await install(1, testKey.key);
     await query('select encryption_rollout.rotate_key(2, $1, $2)', [otherKey, keyCheckValue(testKey.key)]);
