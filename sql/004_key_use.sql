@@ -150,12 +150,33 @@ create unlogged table encryption_rollout.trigger_writers (
 );
 create index trigger_writers_target_id on encryption_rollout.trigger_writers (target_id, role);
 
--- Who it was in SERIALIZABLE, for each transaction. No trigger reads it: of two that look for a name and each add it, one would fail at its commit.
+-- Who it was in SERIALIZABLE, once for each transaction. No trigger searches it: of two that look for a name and each add it, one would fail at its commit.
 create unlogged table encryption_rollout.serializable_writers (
   like encryption_rollout.trigger_writers including defaults,
-  transaction xid8 not null default pg_current_xact_id(),
-  unique (transaction, target_id, role)
+  transaction xid8 not null default pg_current_xact_id()
 );
+
+-- Adds the name, unless this transaction has: where it lies is kept in a setting, which anybody may set, so what lies there must be this transaction's own.
+-- To read by its place what one has written oneself is no read that could conflict with another's write.
+create function encryption_rollout.name_in_serializable(p_target_id integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_tidscan = on
+set enable_seqscan = off
+as $$
+declare
+  v_setting constant text := format('encryption_rollout.named_in_%s', p_target_id);
+  v_place tid := substring(current_setting(v_setting, true) from '^\([0-9]{1,9},[0-9]{1,4}\)$');
+begin
+  perform from encryption_rollout.serializable_writers
+  where ctid = v_place and target_id = p_target_id and role = session_user and transaction = pg_current_xact_id();
+  if not found then
+    insert into encryption_rollout.serializable_writers (target_id) values (p_target_id) returning ctid into v_place;
+    perform set_config(v_setting, v_place::text, true);
+  end if;
+end
+$$;
 
 create function encryption_rollout.uses_sequence(p_target_id integer)
 returns text

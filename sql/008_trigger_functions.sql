@@ -221,7 +221,7 @@ begin
     v_use := nextval(%8$L);
     if not v_is_named then
       if current_setting('transaction_isolation') = 'serializable' then
-        insert into encryption_rollout.serializable_writers (target_id) values (%1$s) on conflict do nothing;
+        perform encryption_rollout.name_in_serializable(%1$s);
       else
         insert into encryption_rollout.trigger_writers (target_id) values (%1$s);
       end if;

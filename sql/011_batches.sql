@@ -119,8 +119,8 @@ begin
 end
 $$;
 
--- Of up to p_limit rows that the condition is true for, between two places (both exclusive), the TIDs. In storage order: looked at by their places alone
--- (OFFSET 0 keeps the condition out of that), since by an index, or by a join that a sub-select in it is made to, they come in another.
+-- Of up to p_limit rows that the condition is true for, between two places (both exclusive), the TIDs. As a rule in storage order; but a sub-select in it
+-- may be made to a join, or an index be the shorter way (see place_after).
 create function encryption_rollout.search_sql(p_leaf text, p_condition text, p_limit integer, p_behind tid, p_before tid default null)
 returns text
 language sql
@@ -132,18 +132,30 @@ as $$
 select array_agg(ctid)
 from (
   select ctid
-  from (
-    select ctid, (%s) as is_wanted
-    from only %s
-    where ctid > %L%s
-    offset 0
-  ) as seen
-  where is_wanted
+  from only %s
+  where ctid > %L%s
+    and %s
   limit %s
 ) as found
     $sql$,
-    p_condition, p_leaf, p_behind, E'\n      and ctid < ' || quote_literal(p_before), p_limit
+    p_leaf, p_behind, E'\n    and ctid < ' || quote_literal(p_before), p_condition, p_limit
   )
+$$;
+
+-- Where a search goes on that has found as many rows as it was to: behind them. When they do not come in storage order others lie between them, so it begins where it
+-- did; unless nothing came of these, or it would find them for ever.
+create function encryption_rollout.place_after(p_found tid[], p_behind tid, p_came_of_it boolean)
+returns tid
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_found = sorted then p_found[cardinality(p_found)]
+    when p_came_of_it then p_behind
+    else sorted[cardinality(sorted)]
+  end
+  from (select array(select t from unnest(p_found) as t order by t) as sorted) as s
 $$;
 
 create function encryption_rollout.not_failed_sql(p_target encryption_rollout.targets)
@@ -461,7 +473,7 @@ begin
       v_skipped := greatest(0, cardinality(v_tids) - v_step.written - v_step.failed);
       v_cursor.dirty := v_cursor.dirty or v_step.written > 0 or v_skipped > 0;
       if cardinality(v_tids) = p_limit - written - failed then
-        v_end := v_tids[cardinality(v_tids)];
+        v_end := encryption_rollout.place_after(v_tids, v_cursor.position, v_step.written + v_step.failed > 0);
       end if;
       written := written + v_step.written;
       failed := failed + v_step.failed;

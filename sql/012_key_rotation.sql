@@ -189,6 +189,8 @@ set search_path = pg_catalog, pg_temp
 set datestyle = 'ISO, YMD'
 set timezone = 'UTC'
 set intervalstyle = 'postgres'
+-- An expression for each of hundreds of leaves takes longer to be compiled than to be evaluated.
+set jit = off
 as $$
 begin
   return query execute format(

@@ -245,6 +245,7 @@ declare
   v_left integer := p_limit;
   v_leaf oid;
   v_file oid;
+  v_behind tid;
   v_tids tid[];
   v_step record;
 begin
@@ -259,13 +260,11 @@ begin
   for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf and relation >= p_leaf order by relation loop
     continue when not encryption_rollout.hold_leaf(v_target, v_leaf);
     v_file := pg_relation_filenode(v_leaf);
+    v_behind := case when v_leaf = p_leaf and v_file = p_filenode then p_position else '(0,0)' end;
     v_tids := encryption_rollout.find_by_tid(encryption_rollout.search_sql(
       encryption_rollout.relation_sql(v_leaf),
-      format(
-        '%s and %s and %s',
-        encryption_rollout.orphaned_sql(v_target), v_dead, encryption_rollout.not_failed_sql(v_target)
-      ),
-      v_left, case when v_leaf = p_leaf and v_file = p_filenode then p_position else '(0,0)' end
+      format('%s and %s and %s', encryption_rollout.orphaned_sql(v_target), v_dead, encryption_rollout.not_failed_sql(v_target)),
+      v_left, v_behind
     ));
     continue when v_tids is null;
     select * into v_step
@@ -279,7 +278,7 @@ begin
     if v_left = 0 or failed >= v_max_failed then
       leaf := v_leaf;
       filenode := v_file;
-      "position" := v_tids[cardinality(v_tids)];
+      "position" := encryption_rollout.place_after(v_tids, v_behind, v_step.written + v_step.failed > 0);
       exit;
     end if;
   end loop;

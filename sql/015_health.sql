@@ -262,8 +262,8 @@ begin
     end if;
     update encryption_rollout.trigger_uses set uses = uses + v_uses.uses where target_id = v_uses.target_id;
   end loop;
-  -- A session that has found its name there may count a use just now; in REPEATABLE READ, until its transaction ends. One in SERIALIZABLE may have added it
-  -- before it was written down, and ended since.
+  -- A session that has found its name there may count a use just now; in REPEATABLE READ and SERIALIZABLE, until its transaction ends. One in SERIALIZABLE may
+  -- have added it before it was written down, and ended since.
   with of_triggers as (
     delete from encryption_rollout.trigger_writers as w
     using encryption_rollout.trigger_uses as u

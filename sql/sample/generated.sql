@@ -66,7 +66,7 @@ begin
     v_use := nextval('encryption_rollout.trigger_uses_1');
     if not v_is_named then
       if current_setting('transaction_isolation') = 'serializable' then
-        insert into encryption_rollout.serializable_writers (target_id) values (1) on conflict do nothing;
+        perform encryption_rollout.name_in_serializable(1);
       else
         insert into encryption_rollout.trigger_writers (target_id) values (1);
       end if;
@@ -266,18 +266,14 @@ execute function encryption_rollout.clear_stale_1();
 select array_agg(ctid)
 from (
   select ctid
-  from (
-    select ctid, (((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
+  from only public.appointments
+  where ctid > '(0,0)'
+    and ctid < '(2048,0)'
+    and ((email is not null or e164 is not null or first_name is not null) and (pii_iv is null or (email is not null and (email_encrypted is null or (pg_catalog.substr(email_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
   or (e164 is not null and (e164_encrypted is null or (pg_catalog.substr(e164_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))
   or (first_name is not null and (first_name_encrypted is null or (pg_catalog.substr(first_name_encrypted, 1, 3) operator(pg_catalog.<>) pg_catalog.decode('010001', 'hex'))))))
     and (is_vip
-    )) as is_wanted
-    from only public.appointments
-    where ctid > '(0,0)'
-      and ctid < '(2048,0)'
-    offset 0
-  ) as seen
-  where is_wanted
+    )
   limit 5000
 ) as found;
 

@@ -496,6 +496,18 @@ test.each([
   },
 );
 
+test.each([
+  ['in storage order', '{"(0,3)","(0,7)","(1,2)"}', true, '(1,2)'],
+  ['in another, of which some were written', '{"(0,7)","(1,2)","(0,3)"}', true, '(0,1)'],
+  ['in another, all of them locked', '{"(0,7)","(1,2)","(0,3)"}', false, '(1,2)'],
+])('a search whose rows come %s goes on at the right place', async (_, found, cameOfIt, place) => {
+  const { rows } = await client.query(
+    "select encryption_rollout.place_after($1::tid[], '(0,1)', $2)::text as place",
+    [found, cameOfIt],
+  );
+  expect(rows).toEqual([{ place }]);
+});
+
 test("a defect of ours is no row's fault, and one of the application's trigger is", async () => {
   await seedAppointments(client, 20);
   await client.query('alter function encryption_rollout.encrypt_aes_cbc(bytea, bytea, bytea) rename to gone');

@@ -344,6 +344,32 @@ describe('the main trigger', () => {
       },
     );
 
+    test('name a log-in in SERIALIZABLE that has its name rolled back and says that it was not', async () => {
+      await client.query(
+        'create role clerk login; grant select, insert on public.appointments to clerk; set session authorization clerk',
+      );
+      for (const claim of ['as it was', '(0,1)', '(999999999,9999)', 'nothing of the kind']) {
+        await client.query('begin isolation level serializable; savepoint before');
+        await insert('a@example.com');
+        const { rows } = await client.query(
+          "select current_setting('encryption_rollout.named_in_1') as place",
+        );
+        expect(rows[0].place).toMatch(/^\(\d+,\d+\)$/);
+        await client.query('rollback to before');
+        await client.query("select set_config('encryption_rollout.named_in_1', $1, true)", [
+          claim === 'as it was' ? rows[0].place : claim,
+        ]);
+        await insert('a@example.com');
+        await client.query('commit');
+      }
+      await client.query('reset session authorization');
+      expect((await client.query('select role from encryption_rollout.serializable_writers')).rows).toEqual(
+        Array(4).fill({ role: 'clerk' }),
+      );
+      expect((await client.query('select from public.appointments where pii_iv is null')).rowCount).toBe(0);
+      await client.query('drop owned by clerk; drop role clerk');
+    });
+
     test('name the log-in of a transaction that goes on seeing its name after it was taken away', async () => {
       await client.query(
         'create role clerk login; grant select, insert on public.appointments to clerk; set session authorization clerk',
@@ -665,6 +691,8 @@ test('two SERIALIZABLE transactions that write rows of their own both commit, an
        union all select 'read by no trigger' from encryption_rollout.trigger_writers`,
     );
     expect(rows).toEqual([{ roles: 'postgres' }]);
+    // One for each transaction, not for each row.
+    expect((await client.query('select from encryption_rollout.serializable_writers')).rowCount).toBe(2);
     // Its names are kept until the next writing down but one.
     for (let n = 0; n < 2; n++) await client.query('select encryption_rollout.record_trigger_uses()');
     expect((await client.query('select from encryption_rollout.serializable_writers')).rowCount).toBe(0);
