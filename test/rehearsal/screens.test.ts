@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { duration } from '../../lambdas/core/telling/time.ts';
 import { glued } from '../lambdas/core/telling/glued.ts';
 import { otherForms } from '../lambdas/core/telling/other-forms.ts';
 import { rehearsalPicture, screenOf } from './picture.ts';
@@ -29,6 +30,9 @@ beforeAll(() => {
     screens[name] = shown(sent);
 }, 300_000);
 
+/** As `duration` (core/telling/time.ts) writes what a rehearsal takes, wherever a line ends. */
+const aTime = String.raw`[\d.]+\s+(?:h|min|m?s)(?:\s+\d+\s+(?:min|s))?`;
+
 /**
  * With `#` for every number that live traffic, the machine's speed and chance have a part in. Progress in a pipe is as often told
  * as it takes seconds, so it is left out.
@@ -43,12 +47,20 @@ function withoutWhatVaries(screen: string): string {
     .replace(/9\d\d(?= verified|, mismatches)/g, '###')
     .replace(/(?<=\()\d+(?=\s+hold none)/g, '##')
     .replace(/\d+(?= writes)/g, '##')
-    .replace(/(?<=slowest )[\d.]+ m?s/g, '## ms')
+    .replace(new RegExp(`(?<=slowest )${aTime}`, 'g'), '## ms')
     .replace(/(?<=has )\d+(?= of 25,000)/g, '###')
     .replace(/6 h 3\d min(?= on AWS)/g, '6 h 3# min')
     .replace(/(?<=execution:EncryptionRollout:rehearsal-)[\da-f]{12}/g, '############')
-    .replace(/(?<=\), )(?:\d+\s+min\s+)?[\d.]+\s+s\s+here/g, '## s here');
+    .replace(new RegExp(String.raw`(?<=\), )${aTime}\s+here`, 'g'), '## s here');
 }
+
+it.each([0.94, 9.6, 45, 60, 61, 600, 3_600, 3_700])('%d s are the same screen', (seconds) => {
+  const screen = (time: string) =>
+    `Duration  6 h on AWS (until day 1 06:30), ${time}\n here\nslowest ${time}`;
+  expect(withoutWhatVaries(screen(duration(seconds)))).toBe(
+    'Duration  6 h on AWS (until day 1 06:3#), ## s here\nslowest ## ms',
+  );
+});
 
 describe.each(['at-80', 'at-120', 'piped'])('the screen of a rehearsal, %s', (name) => {
   it('is as it was agreed upon', async () => {
