@@ -11,6 +11,19 @@ create table encryption_rollout.failed_rows (
   primary key (target, row_key)
 );
 
+-- True for a row that is not passed over.
+create function encryption_rollout.not_failed_sql(p_target encryption_rollout.targets)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '%s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+    encryption_rollout.row_key_sql(p_target), p_target.name
+  )
+$$;
+
 -- Writes the rows, and counts those that are as they should be afterwards, whatever the statement says of itself: the
 -- application's triggers may turn an update back (return null, or old), or undo it. Each row that a second try, with the row
 -- locked, leaves `unfinished` is recorded and passed over from then on. When a row fails the same is done with each half of
@@ -296,12 +309,11 @@ as $$
 declare
   v_target constant encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_left constant text := format(
-    '%s from %s where %s and %s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
+    '%s from %s where %s and %s',
     encryption_rollout.row_key_sql(v_target),
     encryption_rollout.table_sql(v_target),
     encryption_rollout.not_sealed_with_sql(v_target, (encryption_rollout.keys_in_use())[:1]),
-    encryption_rollout.row_key_sql(v_target),
-    p_target
+    encryption_rollout.not_failed_sql(v_target)
   );
   v_free text[];
   v_all text[];

@@ -158,18 +158,6 @@ as $$
   from (select array(select t from unnest(p_found) as t order by t) as sorted) as s
 $$;
 
-create function encryption_rollout.not_failed_sql(p_target encryption_rollout.targets)
-returns text
-language sql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-  select format(
-    '%s <> all (array(select row_key from encryption_rollout.failed_rows where target = %L))',
-    encryption_rollout.row_key_sql(p_target), p_target.name
-  )
-$$;
-
 -- True for a row that a walk of this purpose has to write. That rows have failed is left out as a rule, because it costs every row a look-up.
 create function encryption_rollout.to_write_sql(
   p_target encryption_rollout.targets, p_purpose text, p_key_number integer default null, p_only_priority boolean default false
