@@ -77,7 +77,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Wait for rows that others have locked',
-    file: 'sql/011_batches.sql',
+    file: 'sql/012_batches.sql',
     search: 'for no key update skip locked',
     replace: 'for no key update',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
@@ -105,7 +105,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Encrypt without proving the key',
-    file: 'sql/011_batches.sql',
+    file: 'sql/012_batches.sql',
     search: 'perform encryption_rollout.check_key(p_key_check);',
     replace: 'null;',
     caughtBy: 'test/lambdas/handlers/encryption/encrypt-batch.test.ts',
@@ -119,7 +119,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     defect: 'Round coverage up',
-    file: 'sql/015_health.sql',
+    file: 'sql/016_health.sql',
     search: 'trunc(100.0 * encrypted_rows / rows_with_pii, 2)',
     replace: 'round(100.0 * encrypted_rows / rows_with_pii)',
     caughtBy: 'test/sql/verification.test.ts',

@@ -8,7 +8,7 @@ import { readSqlBody } from '../migrations.ts';
 export async function examineTable(client: pg.ClientBase, target: Target): Promise<Criterion[]> {
   const { canary: _, ...registration } = target;
   // The body of encryption_rollout.examine.
-  const { rows } = await client.query(await readSqlBody('021_examination.sql', 'examination'), [
+  const { rows } = await client.query(await readSqlBody('022_examination.sql', 'examination'), [
     registration,
   ]);
   // What is no table has neither key nor columns to speak of.

@@ -51,7 +51,7 @@ export async function readExposure(
       typeof table === 'string'
         ? await client.query('select finding, fix from encryption_rollout.foreign_code($1)', [table])
         : // The body of encryption_rollout.foreign_code_of.
-          await client.query(await readSqlBody('020_foreign_code.sql', 'foreign_code'), [
+          await client.query(await readSqlBody('021_foreign_code.sql', 'foreign_code'), [
             (await client.query<{ oid: number }>(treeSql('$1::regclass::oid'), [tableSql(table)])).rows.map(
               ({ oid }) => oid,
             ),
