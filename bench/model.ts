@@ -1,7 +1,7 @@
 /** A model of a database and of the handlers at work on it, on a clock of its own: what `simulate` runs the machines against. */
 import { randomUUID } from 'node:crypto';
+import { aimRows } from '../lambdas/core/plan/coverage.ts';
 import { type Phase, type Plan, phaseOf, roundsPerExecution } from '../lambdas/core/plan/plan.ts';
-import { aimRows } from '../lambdas/core/plan/progress.ts';
 import {
   firstPace,
   nextPace,

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import * as z from 'zod';
 import { ConfigurationError, issuesInWords } from '../lambdas/core/plan/configuration-error.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { OffPeak, Target, Targets } from '../lambdas/core/plan/settings.ts';
+import { Target, Targets } from '../lambdas/core/plan/settings.ts';
+import { OffPeak } from '../lambdas/core/pressure/off-peak.ts';
 
 /**
  * A file's JSON.

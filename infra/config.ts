@@ -7,7 +7,8 @@ import { Attester } from '../lambdas/core/plan/attester.ts';
 import { ConfigurationError, issuesInWords, sample } from '../lambdas/core/plan/configuration-error.ts';
 import { attestations } from '../lambdas/core/plan/plan.ts';
 import { PlanOverrides } from '../lambdas/core/plan/plan-overrides.ts';
-import { Database, KeyTable, OffPeak, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
+import { Database, KeyTable, Target, Targets, targetName } from '../lambdas/core/plan/settings.ts';
+import { OffPeak } from '../lambdas/core/pressure/off-peak.ts';
 import { defaultStackName } from '../lambdas/core/telling/hints.ts';
 import { readAuthorities } from './surroundings/authorities.ts';
 

@@ -1,6 +1,6 @@
 /** The last page: what was proven, or what stopped the rollout and what comes next. */
 import { counted } from '../lambdas/core/gates/judgement.ts';
-import { percentage } from '../lambdas/core/plan/progress.ts';
+import { percentage } from '../lambdas/core/plan/coverage.ts';
 import { quoted } from '../lambdas/core/telling/hints.ts';
 import { duration } from '../lambdas/core/telling/time.ts';
 import { clock, count, type Display } from '../terminal/display.ts';

@@ -2,8 +2,8 @@
 import type pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
 import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
+import { percentage } from '../lambdas/core/plan/coverage.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
-import { percentage } from '../lambdas/core/plan/progress.ts';
 import { targetName } from '../lambdas/core/plan/settings.ts';
 import { type RehearsedTable, verifyLiveRows } from './database/sample-tables.ts';
 import type { TrafficCounts } from './database/traffic.ts';

@@ -7,8 +7,8 @@ import {
   spotCheckCriterion,
 } from '../gates/criteria.ts';
 import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
+import type { Health } from '../plan/coverage.ts';
 import type { Plan } from '../plan/plan.ts';
-import type { Health } from '../plan/progress.ts';
 import { type CustomerAlarms, customerCriterion } from '../pressure/vitals-criteria.ts';
 import type { ErrorSummary, KeyAccess } from '../telling/report.ts';
 import { successCriteria, type WholeMeasurements } from './success-metrics.ts';

@@ -1,7 +1,7 @@
 /** The report of a check after a rollout, as people get it. Pure. */
 import { type Judgement, number, sentence, tablesInWords, withoutGate } from '../gates/judgement.ts';
 import { harmless } from '../monitoring/alarm-message.ts';
-import type { Health } from '../plan/progress.ts';
+import type { Health } from '../plan/coverage.ts';
 import { stopCause } from '../stopping/stop-cause.ts';
 import type { Origin } from '../stopping/stop-message.ts';
 import { runbookAt } from '../telling/hints.ts';

@@ -3,8 +3,8 @@
  * measured is `null` and never counts as health.
  */
 
+import type { Health } from '../plan/coverage.ts';
 import type { Plan } from '../plan/plan.ts';
-import type { Health } from '../plan/progress.ts';
 import { membersInWords, type RoleMembers } from '../preflight/members.ts';
 import { duration, durationBeside } from '../telling/time.ts';
 import { type Criterion, criterion, none, number } from './judgement.ts';

@@ -1,7 +1,7 @@
 /** The criteria of a phase's gate, from the plan's go/no-go lists. Pure. */
 
+import { aimRows, type Health, leastRows, mostRows } from '../plan/coverage.ts';
 import type { Phase, Plan } from '../plan/plan.ts';
-import { aimRows, type Health, leastRows, mostRows } from '../plan/progress.ts';
 import type { RoleMembers } from '../preflight/members.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import {

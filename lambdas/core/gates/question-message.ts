@@ -2,9 +2,9 @@
 
 import type { RolloutStatus } from '../operating/operate.ts';
 import { ASSUMED_MILLISECONDS_PER_ROW } from '../operating/time-left.ts';
+import { aimRows } from '../plan/coverage.ts';
 import type { PhaseNumber } from '../plan/plan.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
-import { aimRows } from '../plan/progress.ts';
 import type { Origin } from '../stopping/stop-message.ts';
 import { runbookAt } from '../telling/hints.ts';
 import { deploymentLinks, executionLink } from '../telling/links.ts';

@@ -2,9 +2,8 @@
 import * as z from 'zod';
 import type { Verdict } from '../gates/judgement.ts';
 import { pace } from '../plan/plan-overrides.ts';
-import type { Tuned } from '../plan/progress.ts';
 import type { Purpose } from '../plan/purpose.ts';
-import type { PaceState } from '../pressure/pace.ts';
+import type { PaceState, Tuned } from '../pressure/pace.ts';
 
 const by = z.string().trim().min(1, 'expected who asks for it');
 /** What the command line asks for. `by`: the caller's identity, as AWS tells it. */

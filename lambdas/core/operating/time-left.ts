@@ -1,10 +1,10 @@
 /** How long a rollout will still take: the work, as fast as it went so far, and every wait that is known. Pure. */
 
+import { aimRows } from '../plan/coverage.ts';
 import type { Phase, PhaseNumber, Plan } from '../plan/plan.ts';
-import { aimRows, type Tuned } from '../plan/progress.ts';
-import type { OffPeak } from '../plan/settings.ts';
-import { slicesOf } from '../pressure/pace.ts';
-import { hoursThroughWindows, waitOf } from '../pressure/throttle.ts';
+import { hoursThroughWindows, type OffPeak } from '../pressure/off-peak.ts';
+import { slicesOf, type Tuned } from '../pressure/pace.ts';
+import { waitOf } from '../pressure/throttle.ts';
 import type { RolloutStatus } from './operate.ts';
 
 /** Of rows to encrypt, and of rows to audit, before any have been: several times what a small server takes. */

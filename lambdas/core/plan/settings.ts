@@ -9,8 +9,6 @@ import { defaultPlan, type Plan } from './plan.ts';
 import { applyOverrides, PlanOverrides } from './plan-overrides.ts';
 import { priorityProblem } from './priority.ts';
 
-export { OffPeak };
-
 /** The table that ships as an example, and what it is made of: the defaults of a target that names no other. */
 const sample = {
   schema: 'public',

@@ -1,8 +1,8 @@
 /** The pre-rollout checklist: what a machine can check is measured, what only people know is attested. Pure. */
 
 import { about, type Criterion, counted, number } from '../gates/judgement.ts';
+import type { Health } from '../plan/coverage.ts';
 import { type AttestationName, attestations, type Plan } from '../plan/plan.ts';
-import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from '../pressure/vitals-criteria.ts';
 import { durationBeside } from '../telling/time.ts';
 import { type Drift, driftCriterion } from './drift.ts';

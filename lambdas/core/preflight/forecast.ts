@@ -9,7 +9,7 @@ import {
   type Way,
 } from '../operating/time-left.ts';
 import { type Plan, phaseOf } from '../plan/plan.ts';
-import type { OffPeak } from '../plan/settings.ts';
+import type { OffPeak } from '../pressure/off-peak.ts';
 import { wantedPace } from '../pressure/pace.ts';
 import { gibibytes } from '../pressure/vitals-criteria.ts';
 import { charges } from './cost.ts';

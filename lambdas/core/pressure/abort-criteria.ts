@@ -7,8 +7,8 @@ import {
   type PhaseProgress,
 } from '../gates/criteria.ts';
 import { about, type Criterion, criterion, none, number } from '../gates/judgement.ts';
+import type { Health } from '../plan/coverage.ts';
 import type { Plan } from '../plan/plan.ts';
-import type { Health } from '../plan/progress.ts';
 import { type Vitals, vitalsCriteria } from './vitals-criteria.ts';
 
 /** What is known of a table while the rollout is at work on it. */

@@ -1,4 +1,4 @@
-/** The setting `offPeak`: when batches may run, in the operator's words. throttle.ts waits by it. */
+/** The setting `offPeak`: when batches may run, in the operator's words, and what the clock says of it. throttle.ts waits by it. Pure. */
 import * as z from 'zod';
 import { PhaseNumber } from '../payloads.ts';
 
@@ -29,8 +29,8 @@ export const OffPeak = z.strictObject({
         context.addIssue({
           code: 'custom',
           path: [index],
-          input: told(window),
-          message: `expected no overlap with windows.${windows.indexOf(overlapped)}, "${told(overlapped)}": both are open at ${clock(minute)}. Make one window of them, or end one where the other begins`,
+          input: toldWindow(window),
+          message: `expected no overlap with windows.${windows.indexOf(overlapped)}, "${toldWindow(overlapped)}": both are open at ${clock(minute)}. Make one window of them, or end one where the other begins`,
         });
       }
     }),
@@ -56,12 +56,16 @@ function commonMinute(a: Window, b: Window): number | undefined {
   return [...minutesOf(b)].sort((x, y) => x - y).find((minute) => open.has(minute));
 }
 
-function* minutesOf({ days: on, from, to }: Window): Generator<number> {
-  const begin = minuteOf(from);
-  const length = (minuteOf(to) - begin + dayMinutes) % dayMinutes || dayMinutes;
-  for (const day of on)
-    for (let minute = 0; minute < length; minute++)
+function* minutesOf(window: Window): Generator<number> {
+  const begin = minuteOf(window.from);
+  for (const day of window.days)
+    for (let minute = 0; minute < lengthOf(window); minute++)
       yield (days.indexOf(day) * dayMinutes + begin + minute) % weekMinutes;
+}
+
+/** In minutes. */
+function lengthOf({ from, to }: Window): number {
+  return (minuteOf(to) - minuteOf(from) + dayMinutes) % dayMinutes || dayMinutes;
 }
 
 function minuteOf(time: string): number {
@@ -75,6 +79,79 @@ function clock(minute: number): string {
   return `${days[Math.floor(minute / dayMinutes)]} ${pad(Math.floor(rest / 60))}:${pad(rest % 60)}`;
 }
 
-function told({ days: on, from, to }: Window): string {
+function toldWindow({ days: on, from, to }: Window): string {
   return `${on.join(', ')} ${from}–${to}`;
+}
+
+/** E.g. `Mon, Tue 22:00–05:00 (Europe/Berlin)`. */
+export function told({ timeZone, windows }: OffPeak): string {
+  return `${windows.map(toldWindow).join(' and ')} (${timeZone})`;
+}
+
+const formats = new Map<string, Intl.DateTimeFormat>();
+
+/** Weekday (0 = Monday) and minute of the day that clocks in this zone show. */
+function wallClock(timeZone: string, at: Date): { day: number; minute: number } {
+  let format = formats.get(timeZone);
+  if (format === undefined) {
+    format = new Intl.DateTimeFormat('en-US', {
+      timeZone,
+      weekday: 'short',
+      hour: '2-digit',
+      minute: '2-digit',
+      hourCycle: 'h23',
+    });
+    formats.set(timeZone, format);
+  }
+  const parts = Object.fromEntries(format.formatToParts(at).map(({ type, value }) => [type, value]));
+  return {
+    day: days.indexOf(parts.weekday as (typeof days)[number]),
+    minute: Number(parts.hour) * 60 + Number(parts.minute),
+  };
+}
+
+/**
+ * Whether clocks in the zone show a time within a window. By the clock, so summer time needs no rule of its own: an hour
+ * that is skipped is missing from the window, one that comes twice is in it twice.
+ */
+export function isOpen({ timeZone, windows }: OffPeak, at: Date): boolean {
+  const { day, minute } = wallClock(timeZone, at);
+  const today = days[day] as (typeof days)[number];
+  const yesterday = days[(day + 6) % 7] as (typeof days)[number];
+  return windows.some((window) => {
+    const [from, to] = [minuteOf(window.from), minuteOf(window.to)];
+    if (from < to) return window.days.includes(today) && minute >= from && minute < to;
+    return (
+      (window.days.includes(today) && minute >= from) || (window.days.includes(yesterday) && minute < to)
+    );
+  });
+}
+
+/** Until a window opens, or `atMost`. Windows open on the minute; zones differ by whole minutes. */
+export function secondsUntilOpen(offPeak: OffPeak, now: Date, atMost: number): number {
+  const thisMinute = Math.floor(now.getTime() / 60_000) * 60_000;
+  for (let at = thisMinute + 60_000; at < now.getTime() + atMost * 1_000; at += 60_000)
+    if (isOpen(offPeak, new Date(at))) return Math.ceil((at - now.getTime()) / 1_000);
+  return atMost;
+}
+
+/** Step of the estimate: windows begin and end on the quarter of an hour, nearly always. */
+const STEP_HOURS = 0.25;
+/** Beyond it the estimate goes on at the pace of these weeks. */
+const LOOK_AHEAD_HOURS = 4 * 7 * 24;
+
+/** Hours by the clock in which `openHours` of open windows pass, from now on. */
+export function hoursThroughWindows(offPeak: OffPeak, openHours: number, now: Date): number {
+  // No window is stepped over.
+  const longestStep = Math.min(STEP_HOURS, ...offPeak.windows.map((window) => lengthOf(window) / 60));
+  let open = 0;
+  let hours = 0;
+  while (open < openHours && hours < LOOK_AHEAD_HOURS) {
+    const step = Math.min(longestStep, openHours - open);
+    if (isOpen(offPeak, new Date(now.getTime() + hours * 3_600_000))) {
+      open += step;
+      hours += step;
+    } else hours += longestStep;
+  }
+  return open < openHours ? (hours * openHours) / Math.max(open, longestStep) : hours;
 }

@@ -54,6 +54,14 @@ export interface Pace {
   readonly writers: number;
 }
 
+/** The batches as a person has tuned them; null = as the plan has it. */
+export interface Tuned {
+  readonly batchRows: number | null;
+  readonly pauseSeconds: number | null;
+  /** The adaptive pace; null = the plan's. */
+  readonly pace: Pace | null;
+}
+
 /** How busy the database is: the largest signal, and what it is the value of. */
 export interface Utilization {
   readonly utilization: number;

@@ -3,8 +3,8 @@
  * not ease is an abort condition (abort-criteria.ts).
  */
 import type { PhaseNumber, Plan } from '../plan/plan.ts';
-import type { OffPeak } from '../plan/settings.ts';
 import { durationBeside } from '../telling/time.ts';
+import { isOpen, type OffPeak, secondsUntilOpen, told } from './off-peak.ts';
 import type { Vitals } from './vitals-criteria.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
@@ -50,8 +50,8 @@ export function easing(
 ): Easing | null {
   if (offPeak?.phases.includes(phase) && !isOpen(offPeak, now))
     return {
-      reason: `${waitBegins.hour}: ${describe(offPeak)}`,
-      waitSeconds: secondsUntilOpen(offPeak, now),
+      reason: `${waitBegins.hour}: ${told(offPeak)}`,
+      waitSeconds: secondsUntilOpen(offPeak, now, MAX_WAIT_SECONDS),
     };
   const found = pressures(plan, vitals);
   return found.length === 0
@@ -95,86 +95,4 @@ function pressures({ throttle, abort }: Plan, vitals: Vitals): string[] {
 export function median(values: readonly number[]): number | null {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? null;
-}
-
-const days = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'] as const;
-const formats = new Map<string, Intl.DateTimeFormat>();
-
-/** Weekday (0 = Sunday) and minute of the day that clocks in this zone show. */
-function wallClock(timeZone: string, at: Date): { day: number; minute: number } {
-  let format = formats.get(timeZone);
-  if (format === undefined) {
-    format = new Intl.DateTimeFormat('en-US', {
-      timeZone,
-      weekday: 'short',
-      hour: '2-digit',
-      minute: '2-digit',
-      hourCycle: 'h23',
-    });
-    formats.set(timeZone, format);
-  }
-  const parts = Object.fromEntries(format.formatToParts(at).map(({ type, value }) => [type, value]));
-  return {
-    day: days.indexOf(parts.weekday as (typeof days)[number]),
-    minute: Number(parts.hour) * 60 + Number(parts.minute),
-  };
-}
-
-const minuteOf = (time: string) => Number(time.slice(0, 2)) * 60 + Number(time.slice(3));
-
-/**
- * Whether clocks in the zone show a time within a window. By the clock, so summer time needs no rule of its own: an hour
- * that is skipped is missing from the window, one that comes twice is in it twice.
- */
-export function isOpen({ timeZone, windows }: OffPeak, at: Date): boolean {
-  const { day, minute } = wallClock(timeZone, at);
-  const today = days[day] as (typeof days)[number];
-  const yesterday = days[(day + 6) % 7] as (typeof days)[number];
-  return windows.some((window) => {
-    const [from, to] = [minuteOf(window.from), minuteOf(window.to)];
-    if (from < to) return window.days.includes(today) && minute >= from && minute < to;
-    return (
-      (window.days.includes(today) && minute >= from) || (window.days.includes(yesterday) && minute < to)
-    );
-  });
-}
-
-/** Windows open on the minute; zones differ by whole minutes. */
-function secondsUntilOpen(offPeak: OffPeak, now: Date): number {
-  const thisMinute = Math.floor(now.getTime() / 60_000) * 60_000;
-  for (let at = thisMinute + 60_000; at < now.getTime() + MAX_WAIT_SECONDS * 1_000; at += 60_000)
-    if (isOpen(offPeak, new Date(at))) return Math.ceil((at - now.getTime()) / 1_000);
-  return MAX_WAIT_SECONDS;
-}
-
-/** E.g. `Mon, Tue 22:00–05:00 (Europe/Berlin)`. */
-function describe({ timeZone, windows }: OffPeak): string {
-  const each = windows.map((window) => `${window.days.join(', ')} ${window.from}–${window.to}`);
-  return `${each.join(' and ')} (${timeZone})`;
-}
-
-/** Step of the estimate: windows begin and end on the quarter of an hour, nearly always. */
-const STEP_HOURS = 0.25;
-/** Beyond it the estimate goes on at the pace of these weeks. */
-const LOOK_AHEAD_HOURS = 4 * 7 * 24;
-
-/** Hours by the clock in which `openHours` of open windows pass, from now on. */
-export function hoursThroughWindows(offPeak: OffPeak, openHours: number, now: Date): number {
-  // No window is stepped over.
-  const longestStep = Math.min(STEP_HOURS, ...offPeak.windows.map(hoursOf));
-  let open = 0;
-  let hours = 0;
-  while (open < openHours && hours < LOOK_AHEAD_HOURS) {
-    const step = Math.min(longestStep, openHours - open);
-    if (isOpen(offPeak, new Date(now.getTime() + hours * 3_600_000))) {
-      open += step;
-      hours += step;
-    } else hours += longestStep;
-  }
-  return open < openHours ? (hours * openHours) / Math.max(open, longestStep) : hours;
-}
-
-function hoursOf({ from, to }: OffPeak['windows'][number]): number {
-  const minutes = minuteOf(to) - minuteOf(from);
-  return (minutes > 0 ? minutes : minutes + 1_440) / 60;
 }

@@ -2,7 +2,7 @@
 
 import { counted, number, sentence, tablesInWords, type Verdict, withoutGate } from '../gates/judgement.ts';
 import type { ProvePlaintextOutput } from '../payloads.ts';
-import type { Health } from '../plan/progress.ts';
+import type { Health } from '../plan/coverage.ts';
 import type { Purpose } from '../plan/purpose.ts';
 import { alarmsInWords, gibibytes, type Vitals } from '../pressure/vitals-criteria.ts';
 import { runbookAt } from '../telling/hints.ts';

@@ -13,8 +13,8 @@ import { beginPhase, findBatch, recordBatch } from '../../adapters/postgres/runs
 import { holdSlice, ofOurRecords } from '../../adapters/postgres/runs/runs.ts';
 import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import type { Run } from '../../core/payloads.ts';
+import { aimRows } from '../../core/plan/coverage.ts';
 import type { Phase, Plan } from '../../core/plan/plan.ts';
-import { aimRows } from '../../core/plan/progress.ts';
 import {
   firstPace,
   nextPace,

@@ -23,7 +23,7 @@ import { readBreaches } from '../../adapters/postgres/preflight/exposure.ts';
 import { isPrepared } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { activeRun, hasRun, isEncrypted, isWatched } from '../../adapters/postgres/runs/run-status.ts';
 import { MonitorInput, type MonitorOutput } from '../../core/payloads.ts';
-import type { Health } from '../../core/plan/progress.ts';
+import type { Health } from '../../core/plan/coverage.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { type Drift, driftInWords } from '../../core/preflight/drift.ts';
 import { tellMembers } from '../preflight/tell-members.ts';

@@ -20,8 +20,9 @@ import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/p
 import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/pressure/abort-criteria.ts';
+import { isOpen } from '../../core/pressure/off-peak.ts';
 import { utilizationOf } from '../../core/pressure/pace.ts';
-import { type Easing, easing, isOpen, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
+import { type Easing, easing, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
 import { inTurn } from '../runs/in-turn.ts';
 import { handlerOf, type Step, sessionName, unpublished } from '../step.ts';

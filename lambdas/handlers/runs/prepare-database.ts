@@ -19,9 +19,9 @@ import { inTransaction } from '../../adapters/postgres/transaction.ts';
 import { PrepareDatabaseInput, type PrepareDatabaseOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import type { PhaseNumber } from '../../core/plan/plan.ts';
-import { resumePhase } from '../../core/plan/progress.ts';
 import { targetName } from '../../core/plan/settings.ts';
 import { wantedPace } from '../../core/pressure/pace.ts';
+import { resumePhase } from '../../core/runs/resume.ts';
 import { handlerOf, unattachedSession } from '../step.ts';
 
 /**

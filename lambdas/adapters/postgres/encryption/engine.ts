@@ -4,7 +4,7 @@ import pg from 'pg';
 import type { SealedRow } from '../../../core/encryption/verification.ts';
 import { UnusableTarget } from '../../../core/errors.ts';
 import type { NewRows } from '../../../core/gates/criteria.ts';
-import type { Health } from '../../../core/plan/progress.ts';
+import type { Health } from '../../../core/plan/coverage.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
 import { type Drift, driftInWords } from '../../../core/preflight/drift.ts';
 import type { Moment } from '../moment.ts';

@@ -6,7 +6,7 @@ import { counted, number } from '../../../core/gates/judgement.ts';
 import type { Run } from '../../../core/payloads.ts';
 import type { RolloutInput } from '../../../core/plan/input.ts';
 import type { Plan } from '../../../core/plan/plan.ts';
-import type { Tuned } from '../../../core/plan/progress.ts';
+import type { Tuned } from '../../../core/pressure/pace.ts';
 import { type Pace, type Utilization, wantedPace } from '../../../core/pressure/pace.ts';
 import { waitOf } from '../../../core/pressure/throttle.ts';
 import { duration, moment } from '../../../core/telling/time.ts';

@@ -2,8 +2,8 @@
 import type pg from 'pg';
 import { hoursLeft, type Pace, type TableAhead } from '../../../core/operating/time-left.ts';
 import { type PhaseNumber, phaseOf } from '../../../core/plan/plan.ts';
-import type { Tuned } from '../../../core/plan/progress.ts';
 import { planOf, type Settings } from '../../../core/plan/settings.ts';
+import type { Tuned } from '../../../core/pressure/pace.ts';
 import { waitBegins } from '../../../core/pressure/throttle.ts';
 
 /** A row of `runs`. */

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import type { Criterion } from '../../../core/gates/judgement.ts';
-import { type Health, percentage } from '../../../core/plan/progress.ts';
+import { type Health, percentage } from '../../../core/plan/coverage.ts';
 import { type Target, targetName } from '../../../core/plan/settings.ts';
 import {
   columnsSql,

@@ -2,8 +2,8 @@
 import type pg from 'pg';
 import type { PhaseProgress } from '../../../core/gates/criteria.ts';
 import type { Run } from '../../../core/payloads.ts';
+import type { Health } from '../../../core/plan/coverage.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
-import type { Health } from '../../../core/plan/progress.ts';
 import { countRows, keepCount, readHealth } from '../encryption/engine.ts';
 import type { Moment } from '../moment.ts';
 import { inSnapshot, inTransaction } from '../transaction.ts';

@@ -1,8 +1,8 @@
 /** The tables that a run is about. */
 import type pg from 'pg';
 import type { Run } from '../../../core/payloads.ts';
+import type { Health } from '../../../core/plan/coverage.ts';
 import type { PhaseNumber } from '../../../core/plan/plan.ts';
-import type { Health } from '../../../core/plan/progress.ts';
 import type { Purpose } from '../../../core/plan/purpose.ts';
 
 type Client = pg.ClientBase;

@@ -5,8 +5,8 @@ import {
   type TableMeasurements,
 } from '../../../../lambdas/core/gates/gate-criteria.ts';
 import { judge } from '../../../../lambdas/core/gates/judgement.ts';
+import { percentage } from '../../../../lambdas/core/plan/coverage.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../../../../lambdas/core/plan/plan.ts';
-import { percentage } from '../../../../lambdas/core/plan/progress.ts';
 import type { Vitals } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import { calm, healthy, quiet } from '../healthy.ts';
 

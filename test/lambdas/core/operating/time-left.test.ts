@@ -9,8 +9,8 @@ import {
   type Way,
 } from '../../../../lambdas/core/operating/time-left.ts';
 import { defaultPlan as plan } from '../../../../lambdas/core/plan/plan.ts';
-import type { Tuned } from '../../../../lambdas/core/plan/progress.ts';
-import type { OffPeak } from '../../../../lambdas/core/plan/settings.ts';
+import type { OffPeak } from '../../../../lambdas/core/pressure/off-peak.ts';
+import type { Tuned } from '../../../../lambdas/core/pressure/pace.ts';
 
 const noon = new Date('2030-01-02T12:00:00Z');
 /** Phase 3 has 35,000 rows left to its 91 %, phase 5 then 5,400. */

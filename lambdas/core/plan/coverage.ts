@@ -1,5 +1,5 @@
-import type { Pace } from '../pressure/pace.ts';
-import { type Phase, type PhaseNumber, type Plan, phaseOf } from './plan.ts';
+/** How far a table is, by counted rows, and how far a phase brings it. Pure. */
+import type { Phase } from './plan.ts';
 
 /** Coverage of the table with the current key, by exact count. `encryptionPercentage`: 0–100, cut, never rounded up. */
 export interface Health {
@@ -60,30 +60,4 @@ export function settledRows(phase: Phase, rowsWithPii: number): number {
   if (min === null) return 0;
   const halfway = share(rowsWithPii, (min + Math.max(min, phase.aimPercent)) / 2);
   return Math.min(Math.ceil(halfway), mostRows(phase, rowsWithPii));
-}
-
-/**
- * The first phase that has work to do: the first that has not passed, but never past the trigger while that is off, and
- * never past a phase whose coverage has been lost since. A table that is done already goes straight to its verification.
- */
-export function resumePhase(plan: Plan, passed: ReadonlySet<PhaseNumber>, health: Health): PhaseNumber {
-  const { triggerEnabled, encryptedRows, rowsWithPii } = health;
-  const covered = (phase: Phase) =>
-    encryptedRows >= (triggerEnabled ? leastRows : settledRows)(phase, rowsWithPii);
-  if (passed.size === 0) return triggerEnabled && covered(phaseOf(plan, 4)) ? 5 : 1;
-  const next = plan.phases.find(
-    (phase) =>
-      !passed.has(phase.number) ||
-      (phase.number < 4 && !covered(phase)) ||
-      (phase.number === 4 && !triggerEnabled),
-  );
-  return next?.number ?? 5;
-}
-
-/** The batches as a person has tuned them; null = as the plan has it. */
-export interface Tuned {
-  readonly batchRows: number | null;
-  readonly pauseSeconds: number | null;
-  /** The adaptive pace; null = the plan's. */
-  readonly pace: Pace | null;
 }

@@ -1,10 +1,10 @@
 /** `start --wait` as a user runs it: a process of its own, in a terminal or piped, with AWS at the other end of the line. */
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
-import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
-import { Bench } from '../rehearsal/process.ts';
-import { framesOf, hasTerminals, Screen } from '../support/terminal.ts';
-import { Cloud, identity, stack } from './cloud.ts';
-import { status as asked } from './status.ts';
+import type { RolloutStatus } from '../../../lambdas/core/operating/operate.ts';
+import { Bench } from '../../rehearsal/process.ts';
+import { framesOf, hasTerminals, Screen } from '../../support/terminal.ts';
+import { Cloud, identity, stack } from '../cloud.ts';
+import { status as asked } from '../status.ts';
 
 const [columns, rows] = [80, 24];
 const start = ['start', '--wait', '--yes', '--stack', 'Rollout'];

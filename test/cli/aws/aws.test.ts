@@ -1,8 +1,8 @@
 /** What the commands say, and how they refuse. That they work is shown where the app is deployed: test/aws. */
 import { stripVTControlCharacters } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { Cloud, failure, identity, stack, stackOf } from './cloud.ts';
-import { ofSeveral, status } from './status.ts';
+import { Cloud, failure, identity, stack, stackOf } from '../cloud.ts';
+import { ofSeveral, status } from '../status.ts';
 
 describe('against AWS', () => {
   const cloud = new Cloud();

@@ -1,7 +1,7 @@
 /** Before a change somebody is asked: at a terminal, or by --yes. What was declined reaches nothing. */
 import { afterAll, afterEach, beforeAll, describe, expect, it, test } from 'vitest';
-import { Cloud, identity, stack } from './cloud.ts';
-import { status } from './status.ts';
+import { Cloud, identity, stack } from '../cloud.ts';
+import { status } from '../status.ts';
 
 const id = String(status.run?.id);
 const execution = String(status.run?.execution);

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { filledIn, headingsOf, sectionOf } from '../../cli/aws/runbook-text.ts';
-import { serviceAlerts } from '../../infra/monitoring/service-alerts.ts';
-import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
-import { defaultPlan } from '../../lambdas/core/plan/plan.ts';
-import { headings, stopCause } from '../../lambdas/core/stopping/stop-cause.ts';
-import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { Cloud, identity, stack } from './cloud.ts';
+import { filledIn, headingsOf, sectionOf } from '../../../cli/aws/runbook-text.ts';
+import { serviceAlerts } from '../../../infra/monitoring/service-alerts.ts';
+import { alertsOf } from '../../../lambdas/core/monitoring/alerts.ts';
+import { defaultPlan } from '../../../lambdas/core/plan/plan.ts';
+import { headings, stopCause } from '../../../lambdas/core/stopping/stop-cause.ts';
+import { commandLine } from '../../../lambdas/core/telling/hints.ts';
+import { Cloud, identity, stack } from '../cloud.ts';
 
 const runbook = readFileSync('docs/runbook.md', 'utf8');
 const users = {

@@ -5,11 +5,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { readConfig } from '../../../infra/config.ts';
-import { type MachineName, synthesizeRollout } from '../../../infra/synthesis.ts';
-import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { StateMachines, silent } from '../../../rehearsal/machines/state-machines.ts';
-import { type TestWorld, testWorld } from '../world.ts';
+import { readConfig } from '../../../../infra/config.ts';
+import { type MachineName, synthesizeRollout } from '../../../../infra/synthesis.ts';
+import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
+import { StateMachines, silent } from '../../../../rehearsal/machines/state-machines.ts';
+import { type TestWorld, testWorld } from '../../world.ts';
 
 const allowedMilliseconds = 45_000;
 const execution = 'arn:aws:states:us-east-1:123456789012:execution:X-EncryptionRollout:one';

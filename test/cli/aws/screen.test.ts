@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { dryRunScreen, statusScreen } from '../../cli/aws/screen.ts';
-import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { ofSeveral, status } from './status.ts';
+import { dryRunScreen, statusScreen } from '../../../cli/aws/screen.ts';
+import { commandLine } from '../../../lambdas/core/telling/hints.ts';
+import { ofSeveral, status } from '../status.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const place = {

@@ -1,9 +1,9 @@
 import { LambdaClient } from '@aws-sdk/client-lambda';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
-import type { Deployment } from '../../cli/aws/deployment.ts';
-import { Watch } from '../../cli/aws/watching/watch.ts';
-import { Cloud } from './cloud.ts';
-import { status } from './status.ts';
+import type { Deployment } from '../../../cli/aws/deployment.ts';
+import { Watch } from '../../../cli/aws/watching/watch.ts';
+import { Cloud } from '../cloud.ts';
+import { status } from '../status.ts';
 
 const cloud = new Cloud();
 beforeAll(() => cloud.start());

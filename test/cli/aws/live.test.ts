@@ -1,11 +1,11 @@
 import { stripVTControlCharacters } from 'node:util';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { statusScreen } from '../../cli/aws/screen.ts';
-import { Answering } from '../../cli/aws/watching/answering.ts';
-import { frame, heightOf, Live } from '../../cli/aws/watching/live.ts';
-import type { RolloutStatus } from '../../lambdas/core/operating/operate.ts';
-import { commandLine } from '../../lambdas/core/telling/hints.ts';
-import { ofSeveral, status } from './status.ts';
+import { statusScreen } from '../../../cli/aws/screen.ts';
+import { Answering } from '../../../cli/aws/watching/answering.ts';
+import { frame, heightOf, Live } from '../../../cli/aws/watching/live.ts';
+import type { RolloutStatus } from '../../../lambdas/core/operating/operate.ts';
+import { commandLine } from '../../../lambdas/core/telling/hints.ts';
+import { ofSeveral, status } from '../status.ts';
 
 const now = new Date('2026-11-23T12:00:00Z');
 const place = {

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { inputOf } from '../../cli/aws/start.ts';
+import { inputOf } from '../../../cli/aws/start.ts';
 
 describe('the input of start', () => {
   let directory: string;

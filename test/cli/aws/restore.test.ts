@@ -3,8 +3,8 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { LambdaClient } from '@aws-sdk/client-lambda';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import { readFacts, restorePage } from '../../cli/aws/restore.ts';
-import { commandLine } from '../../lambdas/core/telling/hints.ts';
+import { readFacts, restorePage } from '../../../cli/aws/restore.ts';
+import { commandLine } from '../../../lambdas/core/telling/hints.ts';
 
 const place = { commandLine: (words: string) => commandLine({ stack: 'Rollout' }, words) };
 
