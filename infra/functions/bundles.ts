@@ -1,9 +1,9 @@
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Architecture, LoggingFormat, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
-import { buildSync } from 'esbuild';
+import { buildSync, type OutputFile } from 'esbuild';
 import { settingsFile } from '../../lambdas/core/plan/settings.ts';
 import { fileOf, sourceOf } from './handler-files.ts';
 
@@ -20,23 +20,20 @@ export const runtimeOfFunctions = {
 /** Whose handlers read the SQL files. */
 const withSql = ['PrepareDatabase', 'SeedDemo'];
 
-/**
- * Bundles the handlers of these states into one directory, which it passes to `use`; afterwards it is gone. What they
- * share is in it once, so a deployment uploads it once, and each function loads only what its own handler imports.
- * @param settings what the handlers are told, in a file beside them: Lambda's environment has room for 4 KB; undefined = nothing
- */
-export function withBundle<T>(
-  states: readonly string[],
-  settings: unknown,
-  use: (directory: string) => T,
-): T {
-  const directory = mkdtempSync(join(tmpdir(), 'encryption-rollout-bundle-'));
-  try {
+/** By what they are made of. The sources stay as they are while an app is synthesized, and it may have several stacks. */
+const bundled = new Map<string, readonly OutputFile[]>();
+
+/** The handlers of these states in one directory's files. */
+function bundle(states: readonly string[]): readonly OutputFile[] {
+  const of = states.join();
+  const files =
+    bundled.get(of) ??
     buildSync({
       absWorkingDir: root,
       entryPoints: Object.fromEntries(states.map((state) => [fileOf(state), sourceOf(state)])),
       splitting: true,
-      outdir: directory,
+      outdir: '.',
+      write: false,
       outExtension: { '.js': '.mjs' },
       bundle: true,
       platform: 'node',
@@ -56,7 +53,24 @@ export function withBundle<T>(
       // Errors are known by the names of their classes: one that another package has, too, would be renamed.
       keepNames: true,
       logLevel: 'error',
-    });
+    }).outputFiles;
+  bundled.set(of, files);
+  return files;
+}
+
+/**
+ * Bundles the handlers of these states into one directory, which it passes to `use`; afterwards it is gone. What they
+ * share is in it once, so a deployment uploads it once, and each function loads only what its own handler imports.
+ * @param settings what the handlers are told, in a file beside them: Lambda's environment has room for 4 KB; undefined = nothing
+ */
+export function withBundle<T>(
+  states: readonly string[],
+  settings: unknown,
+  use: (directory: string) => T,
+): T {
+  const directory = mkdtempSync(join(tmpdir(), 'encryption-rollout-bundle-'));
+  try {
+    for (const { path, contents } of bundle(states)) writeFileSync(join(directory, basename(path)), contents);
     if (states.some((state) => withSql.includes(state)))
       cpSync(join(root, 'sql'), join(directory, 'sql'), { recursive: true });
     if (settings !== undefined) writeFileSync(join(directory, settingsFile), JSON.stringify(settings));
