@@ -51,15 +51,13 @@ export async function readExecution(client: Client, run: Run): Promise<string> {
   return rows[0].execution;
 }
 
-/** Whether a run that had passed its preflight was stopped within so many minutes. */
+/** Whether a run was rolled back within so many minutes, of which a page tells. Of one that ended as its input asked none does. */
 export async function wasJustStopped(client: Client, minutes: number): Promise<boolean> {
   if (!(await isInstalled(client))) return false;
   const { rows } = await client.query(
     `select exists (
-       select from encryption_rollout.runs as r
-       where status = 'STOPPED' and ended_at > clock_timestamp() - make_interval(mins => $1) and exists (
-         select from encryption_rollout.gates g
-         where g.run_id = r.id and g.attempt = r.attempt and g.gate = 'Preflight' and g.verdict = 'GO')
+       select from encryption_rollout.runs as r join encryption_rollout.events as e on e.run_id = r.id and e.attempt = r.attempt
+       where status = 'STOPPED' and event = 'EVIDENCE' and happened_at > clock_timestamp() - make_interval(mins => $1)
      ) as answer`,
     [minutes],
   );

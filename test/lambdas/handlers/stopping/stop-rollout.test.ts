@@ -259,9 +259,15 @@ describe('an alarm', () => {
     expect(await stopRollout(alarm('Payments-DecryptionFailures'))).toMatchObject({ outcome: 'NOTHING' });
     expect(paged()).toEqual([]);
     await world.client.query(
-      "update encryption_rollout.runs set ended_at = ended_at - interval '16 minutes'",
+      "update encryption_rollout.events set happened_at = happened_at - interval '16 minutes'",
     );
     expect(await stopRollout(alarm('Payments-DecryptionFailures'))).toMatchObject({ outcome: 'PAGE' });
+  });
+
+  test('pages after a run that has ended as its input asked: no page has told of that', async () => {
+    await world.inTurn('end-phase', { run: await begun(), phase: 1 });
+    expect(await stopRollout(alarm('Payments-TriggerFailures'))).toMatchObject({ outcome: 'PAGE' });
+    expect(paged()).toHaveLength(1);
   });
 });
 
