@@ -33,7 +33,7 @@ const functions = {
   AskPerson: { minutes: 1 },
   AwaitDecision: { minutes: 1, answers: true },
   ExpireHold: { minutes: 1 },
-  EnableTrigger: { minutes: 2, key: true, metrics: true },
+  EnableTrigger: { minutes: 15, key: true, metrics: true },
   AuditRows: { minutes: 5, key: true, metrics: true },
   EndPhase: { minutes: 15 },
   CompleteRollout: { minutes: 15, metrics: true },

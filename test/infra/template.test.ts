@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type GivenConfig, readConfig } from '../../infra/config.ts';
 import { functionNames, functionsInVpc } from '../../infra/functions/functions.ts';
-import { fileOf } from '../../infra/functions/handler-files.ts';
+import { fileOf, sourceOf } from '../../infra/functions/handler-files.ts';
 import { synthesizeRollout } from '../../infra/synthesis.ts';
 import { alertsOf } from '../../lambdas/core/monitoring/alerts.ts';
 import { metricNamespace, metrics } from '../../lambdas/core/monitoring/metrics.ts';
@@ -37,6 +37,23 @@ describe('functions', () => {
       encoding: 'utf8',
     });
     expect(kinds.trim().split('\n')).toEqual(bundles.map(() => 'function'));
+  });
+
+  test('whoever may read a whole table has all the time that Lambda gives', () => {
+    const handlers = 'lambdas/handlers';
+    const reads = /\b(readHealth|readMendedHealth|countPlaintext|beginPhase|recountPhase|readNewRows)\b/;
+    /** The handler's file, and what it imports of the handlers' room. */
+    const filesOf = (file: string): string[] => {
+      const imported = [...readFileSync(file, 'utf8').matchAll(/from '(\.[^']+)'/g)].map(([, path = '']) =>
+        join(dirname(file), path),
+      );
+      return [file, ...imported.filter((path) => path.startsWith(handlers)).flatMap(filesOf)];
+    };
+    const scanning = functionNames.filter((name) =>
+      filesOf(relative('.', sourceOf(name))).some((file) => reads.test(readFileSync(file, 'utf8'))),
+    );
+    expect(scanning).toEqual(expect.arrayContaining(['EnableTrigger', 'Gate', 'GatherEvidence', 'Monitor']));
+    for (const name of scanning) expect(rollout.functions[name]?.timeoutSeconds, name).toBe(900);
   });
 
   test('the bundle brings every migration along', () => {

@@ -58,7 +58,7 @@ export async function beginPhase(
   });
 }
 
-/** The phase is judged from now on. For a repeated delivery, whose first one had begun the phase earlier. */
+/** The phase is judged from now on: not from when it was counted, nor from when an earlier delivery had come so far. */
 export async function restartWindow(
   client: Client,
   run: Run,
