@@ -129,7 +129,16 @@ export function stopping(): void {
     for (const reason of Object.values(why)) {
       const page = stopMessage(
         evidence(
-          [{ name: 'public.appointments', purpose: 'encrypt', health, errors: {}, switchOff: null }],
+          [
+            {
+              name: 'public.appointments',
+              purpose: 'encrypt',
+              triggerEnabled: false,
+              health,
+              errors: {},
+              switchOff: null,
+            },
+          ],
           reason,
           2_000,
         ),

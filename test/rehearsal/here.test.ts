@@ -30,7 +30,16 @@ const update = (more: Partial<typeof status>) =>
 const stop = asHere(
   stopMessage(
     evidence(
-      [{ name, purpose: 'encrypt', health: healthy(24.5).health, errors: {}, switchOff: null }],
+      [
+        {
+          name,
+          purpose: 'encrypt',
+          triggerEnabled: false,
+          health: healthy(24.5).health,
+          errors: {},
+          switchOff: null,
+        },
+      ],
       `${gate}: Database CPU: expected not above 80 %, measured 95 %`,
       20,
     ),

@@ -87,7 +87,16 @@ const attacked: RolloutStatus = {
 const everywhere: Readonly<Record<string, string>> = {
   'the page of a stop': stopMessage(
     {
-      tables: [{ name: attack, purpose: 'encrypt', health, errors: { encryption: 1 }, switchOff: null }],
+      tables: [
+        {
+          name: attack,
+          purpose: 'encrypt',
+          triggerEnabled: false,
+          health,
+          errors: { encryption: 1 },
+          switchOff: null,
+        },
+      ],
       errorKinds: [
         { table: attack, type: 'encryption', sqlState: '23514', raisedBy: attack, count: 1, keys: [attack] },
       ],

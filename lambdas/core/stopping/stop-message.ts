@@ -45,7 +45,9 @@ export interface PreparedTransaction {
 export interface TableEvidence {
   readonly name: string;
   readonly purpose: Purpose;
-  readonly health: Health;
+  readonly triggerEnabled: boolean;
+  /** Null: not counted, which would have taken longer than the page may wait. */
+  readonly health: Health | null;
   /** Of this attempt, by type. */
   readonly errors: Readonly<Record<string, number>>;
   /** The statement that switches its trigger off by hand; null = it is off, or is to stay on. */
@@ -218,15 +220,26 @@ function list<Item>(title: string, items: readonly Item[], line: (item: Item) =>
   return [`${title}:`, ...items.slice(0, maxLines).map((item) => `- ${line(item)}`), ...more];
 }
 
-function state({ purpose, health }: TableEvidence, tooLate: boolean): string {
-  const { triggerEnabled, encryptedRows, rowsWithPii, readablePercentage } = health;
+function state({ purpose, triggerEnabled, health }: TableEvidence, tooLate: boolean): string {
+  return `trigger ${triggerState(purpose, triggerEnabled, tooLate)}, ${rowsState(purpose, health)}`;
+}
+
+function triggerState(purpose: Purpose, enabled: boolean, tooLate: boolean): string {
+  if (tooLate) return enabled ? 'enabled' : 'disabled';
+  if (purpose === 'encrypt') return enabled ? 'STILL ENABLED' : 'disabled';
+  if (!enabled) return 'DISABLED';
+  return purpose === 'verify'
+    ? 'enabled, and left so because it was when this rollout of a complete table began'
+    : 'enabled, and left so because the key is being rotated';
+}
+
+function rowsState(purpose: Purpose, health: Health | null): string {
+  if (health === null) return 'rows not counted, which would take longer than a page may wait';
+  const { encryptedRows, rowsWithPii, readablePercentage } = health;
   const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
-  if (tooLate) return `trigger ${triggerEnabled ? 'enabled' : 'disabled'}, ${rows} encrypted`;
-  if (purpose === 'encrypt')
-    return `trigger ${triggerEnabled ? 'STILL ENABLED' : 'disabled'}, ${rows} encrypted`;
-  if (purpose === 'verify')
-    return `trigger ${triggerEnabled ? 'enabled, and left so because it was when this rollout of a complete table began' : 'DISABLED'}, ${rows} encrypted`;
-  return `trigger ${triggerEnabled ? 'enabled, and left so because the key is being rotated' : 'DISABLED'}, ${rows} moved to the new key, ${readablePercentage} % encrypted with a key in use`;
+  return purpose === 'rotate'
+    ? `${rows} moved to the new key, ${readablePercentage} % encrypted with a key in use`
+    : `${rows} encrypted`;
 }
 
 function plaintextState(proof: ProvePlaintextOutput | undefined): string {

@@ -1,11 +1,19 @@
+import type pg from 'pg';
 import { publish } from '../../adapters/aws/cloudwatch.ts';
+import { isLockTimeout } from '../../adapters/postgres/database.ts';
 import {
   countErrorsByType,
   readErrorKinds,
   writeDownFailedDecryptions,
 } from '../../adapters/postgres/encryption/encryption-errors.ts';
-import { readHealth, readRegistrations, tableSql } from '../../adapters/postgres/encryption/engine.ts';
+import {
+  isTriggerEnabled,
+  readHealth,
+  readRegistrations,
+  tableSql,
+} from '../../adapters/postgres/encryption/engine.ts';
 import { readLastGates } from '../../adapters/postgres/gates/judgements.ts';
+import { within } from '../../adapters/postgres/monitoring/counts.ts';
 import { readPlaintextProof, recordEvent } from '../../adapters/postgres/runs/events.ts';
 import { readExecution } from '../../adapters/postgres/runs/run-status.ts';
 import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
@@ -17,12 +25,16 @@ import {
 import { switchesOff } from '../../adapters/postgres/stopping/triggers-off.ts';
 import { bounded, explainReason } from '../../core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from '../../core/payloads.ts';
+import type { Health } from '../../core/plan/coverage.ts';
 import { targetName } from '../../core/plan/settings.ts';
 import { switchOffByHand } from '../../core/stopping/by-hand.ts';
 import { stopMessage, type TableEvidence } from '../../core/stopping/stop-message.ts';
 import { readVitals } from '../pressure/measurements.ts';
 import { handlerOf, originOf, unattachedSession, unpublished } from '../step.ts';
 import { runReport } from '../telling/run-report.ts';
+
+/** For so long the page waits until the tables are counted, all of them together: a person is better woken now than told how many. */
+const COUNTING_MILLISECONDS = 60_000;
 
 /** Last step of a rollback: what the plan's assessment asks for, kept with the run and told to the person who is paged. */
 export const handler = handlerOf(
@@ -31,7 +43,7 @@ export const handler = handlerOf(
   async ({ run, reason, execution }, step) => {
     return step.database(unattachedSession, async (client): Promise<GatherEvidenceOutput> => {
       const why = bounded(explainReason(reason));
-      // Before the scans of the tables, which take a while: what runs now is what ran when it stopped.
+      // Before the tables are counted, which takes a while: what runs now is what ran when it stopped.
       const runTables = await readRunTables(client, run);
       const registered = await readRegistrations(
         client,
@@ -50,13 +62,15 @@ export const handler = handlerOf(
       // Its triggers are not this rollback's business then, and DisableTrigger has left them alone.
       const tooLate = await isOver(client, run);
       let isStillOn = false;
+      const until = performance.now() + COUNTING_MILLISECONDS;
       for (const { name, purpose } of runTables) {
-        const health = await readHealth(client, name);
-        const isOn = !tooLate && health.triggerEnabled && (await switchesOff(client, run, purpose));
+        const triggerEnabled = await isTriggerEnabled(client, name);
+        const health = await counted(client, name, until - performance.now());
+        const isOn = !tooLate && triggerEnabled && (await switchesOff(client, run, purpose));
         if (isOn) isStillOn = true;
         const errors = await countErrorsByType(client, run, name);
         const switchOff = isOn ? byHand(name) : null;
-        tables.push({ name, purpose, health, errors, switchOff });
+        tables.push({ name, purpose, triggerEnabled, health, errors, switchOff });
       }
       const errorKinds = await readErrorKinds(
         client,
@@ -95,3 +109,13 @@ export const handler = handlerOf(
     });
   },
 );
+
+/** Null: not within so many milliseconds, or somebody holds the table. */
+async function counted(client: pg.Client, table: string, milliseconds: number): Promise<Health | null> {
+  try {
+    return (await within(client, milliseconds, () => readHealth(client, table))) ?? null;
+  } catch (error) {
+    if (isLockTimeout(error)) return null;
+    throw error;
+  }
+}

@@ -6,15 +6,15 @@ type Client = pg.ClientBase;
 /** After a scan of the whole table it is left alone for so many times as long: a twentieth of the time goes into scans. */
 const REST = 20;
 /** Cut off in the database, before the function is, whose end the database would not notice. */
-const LONGEST_MILLISECONDS = 12 * 60_000;
+export const LONGEST_MILLISECONDS = 12 * 60_000;
 
-/** What the work returns; undefined when a statement of it took longer than this, and was cut off. */
+/** What the work returns; undefined when a statement of it took longer than this, and was cut off. No time at all is a millisecond. */
 export async function within<T>(
   client: Client,
   milliseconds: number,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
-  await client.query(`set statement_timeout = ${milliseconds}`);
+  await client.query(`set statement_timeout = ${Math.max(1, Math.round(milliseconds))}`);
   try {
     return await work();
   } catch (error) {

@@ -18,6 +18,7 @@ const { health } = healthy(24.5);
 const table = (name: string, more: Partial<TableEvidence> = {}): TableEvidence => ({
   name,
   purpose: 'encrypt',
+  triggerEnabled: false,
   health,
   errors: {},
   switchOff: null,
@@ -112,10 +113,11 @@ describe('the page of a stop', () => {
     const lines = message([
       table('public.appointments', {
         purpose: 'verify',
-        health: { ...health, triggerEnabled: true, encryptedRows: 10_000 },
+        triggerEnabled: true,
+        health: { ...health, encryptedRows: 10_000 },
       }),
       table('public.users', {
-        health: { ...health, triggerEnabled: true },
+        triggerEnabled: true,
         errors: { encryption: 1_200, trigger: 1 },
       }),
     ]);

@@ -222,6 +222,35 @@ describe('the steps of a rollback', () => {
     expect(performance.now() - began).toBeLessThan(30_000);
   });
 
+  /** Calls the step while somebody holds the table, and cancels its count of it, as its own time-out does. */
+  async function withCountCutOff<Answer>(call: () => Promise<Answer>): Promise<Answer> {
+    const holder = await world.connect();
+    await holder.query('begin; lock table public.appointments in access exclusive mode');
+    const { rows } = await holder.query('select pg_backend_pid() as pid');
+    const answer = call();
+    answer.catch(() => {});
+    const cancel =
+      'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+    await expect.poll(async () => (await world.client.query(cancel, [rows[0].pid])).rowCount).toBe(1);
+    await holder.query('rollback');
+    return answer;
+  }
+
+  test('GatherEvidence pages without the count that takes too long, and knows the trigger', async () => {
+    await world.enableTrigger(run);
+    const { subject, summary } = await withCountCutOff(() => step('gather-evidence'));
+    expect(subject).toContain('ROLLBACK FAILED, trigger still on');
+    expect(summary).toContain('trigger STILL ENABLED, rows not counted, which would take longer');
+  });
+
+  test('ProvePlaintext that takes too long fails, and is not tried again: the page waits for it', async () => {
+    await expect(withCountCutOff(() => step('prove-plaintext'))).rejects.toMatchObject({
+      name: 'Error',
+      message:
+        'The plaintext of public.appointments could not be read within 12 min: public.appointments was not finished.',
+    });
+  });
+
   test('GatherEvidence is done also when CloudWatch is down', async () => {
     world.aws.world.disturb = (operation) => {
       if (operation === 'PutMetricData') throw new AwsError('InternalServiceFault', 'unavailable');
