@@ -34,7 +34,10 @@ const commands: Commands = {
 
   decide: async (answer, client) => {
     const { gate, tokens } = await decide(client, answer);
-    for (const token of tokens) await answerTask(token, { decision: answer.decision });
+    const told = await Promise.allSettled(
+      tokens.map((token) => answerTask(token, { decision: answer.decision })),
+    );
+    for (const each of told) if (each.status === 'rejected') throw each.reason;
     return { done: `${answer.hold} is decided: ${answer.decision}. ${gate} is judged again.` };
   },
 

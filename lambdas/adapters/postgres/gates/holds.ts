@@ -133,7 +133,7 @@ export async function decide(
       [hold],
     );
     const { rows } = await client.query(
-      `select h.gate, h.attempt, h.task_token, h.unknown, h.decision, h.decided_by, h.decided_at, h.expires_at,
+      `select h.gate, h.attempt, h.unknown, h.decision, h.decided_by, h.decided_at, h.expires_at,
          h.expires_at <= clock_timestamp() as late,
          r.id as run_id, r.status, r.attempt as run_attempt
        from encryption_rollout.holds h join encryption_rollout.runs r on r.id = h.run_id
@@ -142,8 +142,17 @@ export async function decide(
     );
     const found = rows[0];
     if (found === undefined) throw new InvalidInput(unknown);
-    const { gate, task_token: token } = found;
-    if (found.decision === decision) return { gate, tokens: token === null ? [] : [token] };
+    const { gate } = found;
+    const run = { id: found.run_id, attempt: found.attempt };
+    if (found.decision === decision) {
+      // It may have reached some of those whose question it answered, and not all. Whoever has had it already takes it no second time.
+      const answered = await client.query<{ token: string }>(
+        `select task_token as token from encryption_rollout.holds
+         where run_id = $1 and attempt = $2 and gate = $3 and unknown = $4 and decision = $5 and task_token is not null`,
+        [run.id, run.attempt, gate, found.unknown, decision],
+      );
+      return { gate, tokens: answered.rows.map(({ token }) => token) };
+    }
     if (found.decision !== null)
       throw new InvalidInput(
         found.decision === 'expired'
@@ -160,7 +169,6 @@ export async function decide(
       );
     if (found.late)
       throw new InvalidInput(`Hold ${hold} expired at ${moment(found.expires_at)}, which counts as no-go.`);
-    const run = { id: found.run_id, attempt: found.attempt };
     const decided = await client.query<{ id: string; token: string | null }>(
       `update encryption_rollout.holds
        set decision = $5, decided_at = clock_timestamp(), decided_by = $6, comment = $7

@@ -99,6 +99,22 @@ describe('a hold', () => {
     );
   });
 
+  test('one answer is for every writer who asks the same, and given once more for those whom it has not reached', async () => {
+    const { hold } = await inconclusive();
+    const other = await ask('hold-2');
+    await wait(hold);
+    await wait(other.hold, 'the other token');
+    world.aws.world.disturb = (operation) => {
+      if (operation === 'SendTaskSuccess' && answers.length === 1)
+        throw new AwsError('ThrottlingException', 'later');
+    };
+    await expect(decide(hold, 'go')).rejects.toThrow('Give it once more.');
+    expect(answers).toHaveLength(1);
+    world.aws.world.disturb = undefined;
+    await decide(hold, 'go');
+    expect(new Set(answers.map(([given]) => given))).toEqual(new Set([token, 'the other token']));
+  });
+
   test('go does not help against an alarm that rings by now', async () => {
     const { hold } = await inconclusive();
     await decide(hold, 'go');
