@@ -147,8 +147,12 @@ async function untilStopped(
         ({ purpose, triggerEnabled }) => purpose === 'encrypt' && triggerEnabled === true,
       );
       if (ours && run.status === 'STOPPED' && stillOn.length === 0) return { status, touched: true };
+      // A rollback goes on, or is about to begin where an attempt before has left triggers on.
+      const isRollingBack =
+        ours && (run.status === 'STOPPING' || (run.status === 'ACTIVE' && stillOn.length > 0));
       if (
         performance.now() - started > untouchedMilliseconds &&
+        !isRollingBack &&
         !(ours && (await hasBegun(status, run.execution)))
       )
         return { status, touched: false };

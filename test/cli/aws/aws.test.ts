@@ -133,6 +133,42 @@ describe('against AWS', () => {
     });
   });
 
+  it('abort waits for a rollback that is under way, also where no phase had begun', async () => {
+    const [table] = status.tables as [(typeof status.tables)[0]];
+    const answer = (of: string, triggerEnabled: boolean) => ({
+      body: JSON.stringify({
+        done: '',
+        status: { ...status, run: { ...status.run, status: of }, tables: [{ ...table, triggerEnabled }] },
+      }),
+    });
+    const answers = [
+      answer('ACTIVE', true),
+      answer('ACTIVE', true),
+      answer('STOPPING', true),
+      answer('STOPPING', false),
+    ];
+    let clock = 0;
+    const now = vi.spyOn(performance, 'now').mockImplementation(() => clock);
+    cloud.answers = {
+      GetCallerIdentity: identity,
+      DescribeStacks: stack,
+      ListExecutions: { body: JSON.stringify({ executions: [{ executionArn: status.run?.execution }] }) },
+      // After the latest phase had begun, which is an earlier attempt's.
+      DescribeExecution: { body: JSON.stringify({ status: 'ABORTED', startDate: 4_000_000_000 }) },
+      StopExecution: { body: '{}' },
+      get Invoke() {
+        clock += 20_000;
+        return answers.shift() ?? answer('STOPPED', false);
+      },
+    };
+    const said = await rollout(['abort', '--yes']);
+    now.mockRestore();
+    expect(said).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^Stopped, trigger off, 1 min 20 s after the request\./),
+    });
+  });
+
   it('abort says which triggers go off, and which stay on', async () => {
     const stopped = { ...ofSeveral, run: { ...ofSeveral.run, status: 'STOPPED' } };
     const answers = [stopped, ofSeveral].map((each) => ({
