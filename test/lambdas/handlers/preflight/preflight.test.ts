@@ -59,6 +59,22 @@ describe('Preflight', () => {
     expect(rows).toEqual([]);
   });
 
+  test('does not take a lock that is not free for a fault of the canary', async () => {
+    const holder = await world.connect();
+    await holder.query('begin; lock table public.appointments in share mode');
+    const { rows } = await holder.query('select pg_backend_pid() as pid');
+    const judging = preflight();
+    // As its own time-out does, after 20 s.
+    const cancel =
+      'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+    await expect.poll(async () => (await world.client.query(cancel, [rows[0].pid])).rowCount).toBe(1);
+    const judgement = await judging;
+    await holder.query('rollback');
+    expect(failed(judgement)).toContain('Canary row');
+    expect(judgement.reason).toContain('no lock was to be had in time (SQLSTATE 57014) on the table');
+    expect(judgement.reason).not.toContain("set the target's canary");
+  });
+
   describe('tries the trigger', () => {
     const trial = (judgement: { criteria: { name: string; measured: string }[] }) =>
       judgement.criteria.find(({ name }) => name === 'Trigger tried')?.measured;
