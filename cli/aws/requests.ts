@@ -1,7 +1,7 @@
 /** `pause`, `resume`, `tune` and `decide`: what people want of a rollout under way. */
 
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
-import { counted, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
+import { counted, number, tablesInWords, withoutGate } from '../../lambdas/core/gates/judgement.ts';
 import type { OperateInput, RolloutStatus } from '../../lambdas/core/operating/operate.ts';
 import { duration } from '../../lambdas/core/telling/time.ts';
 import { agreed } from '../../terminal/asking.ts';
@@ -84,7 +84,8 @@ export function addTuneCommand(program: Command): void {
       'after',
       `
 Smaller batches hold their locks for a shorter time; longer pauses leave more to the application. "plan" takes a value
-back. What is not named stays as it is.
+back. What is not named stays as it is. At the adaptive pace a smaller share and fewer milliseconds do the same: rows and
+pauses are the plan's pace alone.
 
 Examples:
   npm run rollout -- tune --batch-rows 1000 --pause-seconds 30
@@ -134,7 +135,7 @@ Examples:
             ? []
             : [`pauses ${pauseSeconds === 'plan' ? 'as in the plan' : `of ${duration(pauseSeconds)}`}`]),
           ...(mode === undefined ? [] : [mode === 'plan' ? "the plan's pace" : 'the adaptive pace']),
-          ...(share === undefined ? [] : [`${100 * share} % of the time at most`]),
+          ...(share === undefined ? [] : [`${number.format(100 * share)} % of the time at most`]),
           ...(batchMilliseconds === undefined ? [] : [`batches of ${duration(batchMilliseconds, 'ms')}`]),
           ...(writers === undefined ? [] : [counted(writers, 'writer')]),
         ];

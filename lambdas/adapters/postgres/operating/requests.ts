@@ -132,6 +132,10 @@ export function tuneRun(client: Client, tuning: Tuning, plan: Plan): Promise<str
     const rows = batchRows === undefined ? before.batch_rows : batchRows;
     const seconds = pauseSeconds === undefined ? before.pause_seconds : pauseSeconds;
     const wanted = paceAfter(before.pace, pace, plan);
+    if (wanted !== null && (typeof batchRows === 'number' || typeof pauseSeconds === 'number'))
+      throw new InvalidInput(
+        "At the adaptive pace batches have no fixed rows, and no fixed pauses: nothing would change. Expected a share of the time, or milliseconds of a batch; or the plan's pace as well.",
+      );
     await client.query(
       'update encryption_rollout.runs set batch_rows = $2, pause_seconds = $3, pace = $4 where id = $1',
       [run.id, rows, seconds, wanted],
@@ -148,7 +152,12 @@ export function tuneRun(client: Client, tuning: Tuning, plan: Plan): Promise<str
 /** @throws InvalidInput when what is asked for has no meaning at the plan's pace */
 function paceAfter(before: Pace | null, asked: RolloutInput['pace'], plan: Plan): Pace | null {
   if (asked === undefined) return before;
-  if (before === null && asked.mode === undefined)
+  const { mode, ...adaptive } = asked;
+  if (mode === 'plan' && Object.values(adaptive).some((value) => value !== undefined))
+    throw new InvalidInput(
+      "The plan's pace has no share, no milliseconds and no writers. Expected them with the adaptive pace alone.",
+    );
+  if (before === null && mode === undefined)
     throw new InvalidInput(
       "The rollout goes at the plan's pace, which has no share, no milliseconds and no writers. Ask for the adaptive pace as well.",
     );

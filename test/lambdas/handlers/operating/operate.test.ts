@@ -294,6 +294,12 @@ describe('tune', () => {
       tuned: { pace: { share: 0.5, batchMilliseconds: 100, writers: 1 } },
       paces: [{ table: 'public.appointments', share: 0.25 }],
     });
+    await expect(operate({ command: 'tune', batchRows: 1_000 })).rejects.toThrow(
+      'At the adaptive pace batches have no fixed rows',
+    );
+    await expect(operate({ command: 'tune', pace: { mode: 'plan', share: 0.5 } })).rejects.toThrow(
+      "The plan's pace has no share",
+    );
     const planned = await operate({ command: 'tune', pace: { mode: 'plan' } });
     expect(planned.status).toMatchObject({ tuned: { pace: null }, paces: [] });
   });
