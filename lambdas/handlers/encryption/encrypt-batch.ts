@@ -190,9 +190,13 @@ async function settle(
   };
 }
 
+/** A batch had to give way to a lock twice in a row. What else waits for locks of this call is no batch. */
+class GaveWay extends Error {}
+
 /**
  * Runs the batch under watch: it neither waits for a lock nor makes another session wait for longer than the plan allows.
  * One such event is normal in a live system; the second in a row is the abort condition "database locks".
+ * @throws GaveWay then
  */
 async function withLockRetry<T>({ logger }: Step, watched: () => Promise<T>): Promise<T> {
   try {
@@ -200,8 +204,10 @@ async function withLockRetry<T>({ logger }: Step, watched: () => Promise<T>): Pr
   } catch (error) {
     if (!isLockTimeout(error)) throw error;
     logger.warn('batch gave way to a lock, trying once more');
-    return await watched();
   }
+  return await watched().catch((error) => {
+    throw isLockTimeout(error) ? new GaveWay() : error;
+  });
 }
 
 /** Turns what stops a rollout into a recorded breach; everything else stays an error. */
@@ -214,7 +220,7 @@ async function breachOf(
 ): Promise<Outcome> {
   const gate = `${phase.title}: EncryptBatch`;
   const isKey = error instanceof WrongKey || error instanceof KeyUnavailable;
-  if (!isKey && !isLockTimeout(error)) throw error;
+  if (!isKey && !(error instanceof GaveWay)) throw error;
   const judgement = breach(
     gate,
     isKey

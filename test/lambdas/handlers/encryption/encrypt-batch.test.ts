@@ -255,6 +255,19 @@ describe('EncryptBatch', () => {
     expect(await encryptedRows()).toBe(0);
   });
 
+  test('is not stopped for locks where something else of it was cancelled', async () => {
+    await batch(0);
+    const other = await world.connect();
+    await other.query('begin; lock table encryption_rollout.phases');
+    const { rows } = await other.query('select pg_backend_pid() as pid');
+    const working = world.invoke('encrypt-batch', { run, phase: 1, target, execution: 'one', batch: 1 });
+    working.catch(() => {});
+    const cancel =
+      'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+    await expect.poll(async () => (await world.client.query(cancel, [rows[0].pid])).rowCount).toBe(1);
+    await expect(working).rejects.toMatchObject({ name: 'DatabaseError', sqlState: '57014' });
+  });
+
   test('passes over rows that another session has locked', async () => {
     const other = await world.connect();
     await other.query('begin');
