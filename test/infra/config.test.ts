@@ -198,6 +198,11 @@ describe('a wrong setting is named with what was found and what is expected', ()
       { plan: { throttle: { cpuPercent: 85 } } },
       'plan.throttle.cpuPercent: found 85, expected less than abort.cpuPercent, 80: batches pause before the rollout stops',
     ],
+    // Nothing at all, by what counts coverage.
+    [
+      { plan: { phases: { 1: { aimPercent: 0.004 } } } },
+      'plan.phases.1.aimPercent: found 0.004, expected whole hundredths of a percent, like 24.5',
+    ],
     [
       { plan: { phases: { 2: { aimPercent: 26 } } } },
       'plan.phases.2.aimPercent: found 26, expected more than 20 and less than 25, as its gate asks',

@@ -17,7 +17,8 @@ const watched = {
 };
 const batches = z.strictObject({
   ...watched,
-  aimPercent: percent,
+  // Coverage is counted in hundredths of a percent.
+  aimPercent: percent.multipleOf(0.01, 'expected whole hundredths of a percent, like 24.5'),
   maxRows: rows.nullable(),
   // As `rollout tune` allows: a batch is one transaction, and its locks last as long as it does.
   batchRows: rows.max(50_000),
