@@ -1,5 +1,5 @@
 /** `verify`: every invariant of an encrypted table, checked from outside; see verifier/. */
-import { closeSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import { counted, number, sentence } from '../lambdas/core/gates/judgement.ts';
@@ -82,11 +82,11 @@ async function run({ databaseUrl, target, keyFile, json, ...flags }: Flags): Pro
     }).finally(() => client.end());
     clearProgress();
     const good = verifications.every(({ results }) => results.every(({ violations }) => violations === 0));
-    report?.finish(good, verifications);
     for (const verification of verifications) say(describe(verification, json));
     const members = membersInWords(verifications[0]?.members ?? []);
     if (members !== '') say(`Members of the engine's roles: ${visible(members)}`);
     if (flags.snapshot !== undefined) say(`Snapshot written to ${flags.snapshot}.`);
+    report?.finish(good, verifications);
     if (!good) process.exitCode = violationsFound;
   } catch (error) {
     clearProgress();
@@ -111,8 +111,12 @@ class JsonReport {
   readonly #partial: string;
   readonly #descriptor: number;
   #violations = 0;
+  #isFinished = false;
 
+  /** @throws UsageError where it cannot be written: before hours of looking, not after them */
   constructor(file: string) {
+    if (statSync(file, { throwIfNoEntry: false })?.isDirectory())
+      throw new UsageError(`The report ${file} could not be written (EISDIR). Check --json.`);
     this.#file = file;
     this.#partial = `${file}.partial`;
     this.#descriptor = openPrivately(this.#partial, '--json');
@@ -130,10 +134,19 @@ class JsonReport {
     }));
     this.#write(`\n],"outcome":"${good ? 'GOOD' : 'VIOLATED'}","targets":${JSON.stringify(targets)}}\n`);
     closeSync(this.#descriptor);
-    renameSync(this.#partial, this.#file);
+    this.#isFinished = true;
+    try {
+      renameSync(this.#partial, this.#file);
+    } catch (error) {
+      throw new UsageError(
+        `The report is whole, and lies in ${this.#partial}: it could not be renamed to ${this.#file} (${(error as { code?: string }).code}). Move it yourself.`,
+      );
+    }
   }
 
+  /** One that is finished is kept, whatever it is called. */
   discard(): void {
+    if (this.#isFinished) return;
     closeSync(this.#descriptor);
     rmSync(this.#partial, { force: true });
   }

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 import { runs } from '../support/node.ts';
@@ -168,6 +168,13 @@ test('what keeps us from looking is exit code 1, and leaves no half of a report'
     expect(code).toBe(1);
   }
   expect((await readdir(directory)).filter((name) => name.startsWith('unwritten'))).toEqual([]);
+  const folder = await verify(...url(), '--json', directory);
+  expect(folder).toMatchObject({
+    code: 1,
+    stdout: '',
+    stderr: expect.stringMatching(/could not be written \(EISDIR\)/),
+  });
+  expect(await readdir(dirname(directory))).not.toContain(`${basename(directory)}.partial`);
   const nowhere = await verify(...url(), '--json', join(directory, 'no', 'report.json'));
   expect(nowhere).toMatchObject({
     code: 1,
