@@ -3,6 +3,7 @@
 import { answersTo } from '../../lambdas/core/gates/decisions.ts';
 import {
   type Criterion,
+  counted,
   measuredOnScreen,
   tablesInWords,
   withoutGate,
@@ -262,7 +263,7 @@ function paceLines({ tuned: { pace }, paces, tables }: RolloutStatus): string[] 
 
 /** The result of a dry run: checklist, forecast, verdict. */
 export function dryRunScreen(output: DryRunOutput): string {
-  const { verdict, criteria, forecast, additions, notices } = textOf(output, visible);
+  const { verdict, criteria, forecast, additions, notices, leftOut = 0 } = textOf(output, visible);
   const concerned = new Set(criteria.flatMap(({ table }) => table ?? []));
   const notMet = criteria.filter(({ passed }) => passed === false).length;
   const unknown = criteria.filter(({ passed }) => passed === null).length;
@@ -276,6 +277,11 @@ export function dryRunScreen(output: DryRunOutput): string {
     ...changesLines(criteria, additions, notices),
     ...(forecast === null ? [] : forecastLines(forecast)),
     '',
+    ...(leftOut === 0
+      ? []
+      : [
+          `${counted(leftOut, 'line')} more: an execution has no room for them. A dry run of fewer tables (--tables) shows theirs.`,
+        ]),
     verdict === 'GO'
       ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`
       : `${pc.red(verdict)}  Of the checklist above, ${open.join(' and ')}. Nothing was written. Mend them, then try again.`,

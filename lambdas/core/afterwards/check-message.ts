@@ -10,7 +10,7 @@ import type { ErrorSummary, KeyAccess, Report } from '../telling/report.ts';
 import { criterionLine, keyLine, of } from '../telling/report-lines.ts';
 import { reportMessage } from '../telling/report-markdown.ts';
 import { subjectOf } from '../telling/subject.ts';
-import { textOf } from '../telling/text.ts';
+import { textOf, within } from '../telling/text.ts';
 
 /** Answers of the plan's queries after a rollout. */
 export interface CheckQueries {
@@ -31,6 +31,9 @@ export interface CheckQueries {
 
 /** Lines of a list in a message; the rest is in PostgreSQL. */
 const MAX_LINES = 40;
+
+/** Of the text before the report, in UTF-8: a message, and the data of a state, hold 256 KiB, of which the report may take half. */
+const MAX_BYTES = 60_000;
 
 /** Subject and text; on the last day with the report. */
 export function checkMessage(
@@ -78,7 +81,6 @@ export function checkMessage(
     '',
     'Judged by:',
     ...criteria.map(criterionLine),
-    ...(about.report === undefined ? [] : ['', reportMessage(about.report)]),
   ];
   const subject = subjectOf({
     stack: about.origin.stack,
@@ -86,7 +88,11 @@ export function checkMessage(
     tables: tables.map(({ name }) => name),
     about: cause?.what ?? '',
   });
-  return { subject, message: lines.join('\n') };
+  const text = within(MAX_BYTES, lines.join('\n'));
+  return {
+    subject,
+    message: about.report === undefined ? text : `${text}\n\n${reportMessage(about.report)}`,
+  };
 }
 
 const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -21,6 +21,8 @@ export interface Judgement {
   readonly verdict: Verdict;
   readonly reason: string;
   readonly criteria: readonly Criterion[];
+  /** Lines that are not among them, for want of room: see handedOn. */
+  readonly leftOut?: number;
 }
 
 export function criterion(
@@ -104,6 +106,31 @@ export function judge(gate: string, criteria: readonly Criterion[]): Judgement {
       verdict === 'GO' ? `${gate}: all ${criteria.length} criteria passed` : bounded(`${gate}: ${listed}`),
     criteria,
   };
+}
+
+/** Of the lines of a judgement, as JSON in UTF-8: the data of a state holds 256 KiB, and other things lie beside them. */
+const HANDED_ON_BYTES = 40_000;
+
+/**
+ * The judgement as a state hands it on: with as many of its lines as there is room for, of many tables those that have not passed
+ * first. The records have all of them.
+ */
+export function handedOn<J extends Judgement>(judgement: J, bytes = HANDED_ON_BYTES): J {
+  const { criteria } = judgement;
+  if (fitting(criteria, bytes) === criteria.length) return judgement;
+  const urgent = [false, null, true].flatMap((passed) => criteria.filter((each) => each.passed === passed));
+  const kept = urgent.slice(0, fitting(urgent, bytes));
+  return { ...judgement, criteria: kept, leftOut: criteria.length - kept.length };
+}
+
+/** How many of the items, from the first one on, fit as JSON into so many bytes of UTF-8. */
+export function fitting(items: readonly unknown[], bytes: number): number {
+  let left = bytes;
+  const tooMany = items.findIndex((item) => {
+    left -= Buffer.byteLength(JSON.stringify(item)) + 1;
+    return left < 0;
+  });
+  return tooMany === -1 ? items.length : tooMany;
 }
 
 /** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */

@@ -15,7 +15,7 @@ import {
 import { type CheckQueries, checkMessage } from '../../core/afterwards/check-message.ts';
 import type { WholeMeasurements } from '../../core/afterwards/success-metrics.ts';
 import type { SpotCheck } from '../../core/gates/criteria.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { handedOn, judge } from '../../core/gates/judgement.ts';
 import { PostRolloutCheckInput, type PostRolloutCheckOutput, type Run } from '../../core/payloads.ts';
 import { targetName } from '../../core/plan/settings.ts';
 import { type Check, checkNames } from '../../core/telling/report.ts';
@@ -57,7 +57,7 @@ export const handler = handlerOf('PostRolloutCheck', PostRolloutCheckInput, asyn
     const judgement = judge(gate, afterwardsCriteria(step.plan, measured));
     await recordCheck(client, run, judgement);
     return {
-      ...judgement,
+      ...handedOn(judgement),
       ...checkMessage(judgement, queries, {
         origin: { ...originOf(step), execution: await readExecution(client, run) },
         run: run.id,

@@ -18,7 +18,7 @@ import {
   gateCriteria,
   type TableMeasurements,
 } from '../../core/gates/gate-criteria.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { handedOn, judge } from '../../core/gates/judgement.ts';
 import { GateInput, type GateOutput, type Run } from '../../core/payloads.ts';
 import { type Phase, phaseOf } from '../../core/plan/plan.ts';
 import { readVitals, spotCheck } from '../pressure/measurements.ts';
@@ -52,7 +52,7 @@ export const handler = handlerOf('Gate', GateInput, async ({ run, phase: number,
         MissingIvs: health.missingIvCount,
         DecryptionFailures: spotCheck.mismatchedKeys.length,
       });
-    return judgement;
+    return handedOn(judgement);
   });
 });
 

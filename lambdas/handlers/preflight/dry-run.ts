@@ -12,7 +12,7 @@ import {
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
-import { about, type Criterion, judge } from '../../core/gates/judgement.ts';
+import { about, type Criterion, fitting, handedOn, judge } from '../../core/gates/judgement.ts';
 import { DryRunInput, type DryRunOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
@@ -22,12 +22,15 @@ import {
   type TableChecklist,
 } from '../../core/preflight/checklist.ts';
 import { driftCriterion } from '../../core/preflight/drift.ts';
+import type { Forecast } from '../../core/preflight/forecast.ts';
 import { type Addition, isOpen, type Notice } from '../../core/preflight/notices.ts';
 import { handlerOf, type Step, unattachedSession } from '../step.ts';
 import { readReadiness } from './readiness.ts';
 
-/** Of a kind, about a table: an execution's output holds 256 KiB. */
+/** Of a kind, about a table. */
 const mostNotices = 8;
+/** Of each list, as JSON: an execution's output holds 256 KiB, and a dry run is recorded nowhere else. */
+const mostBytes = { criteria: 80_000, additions: 40_000, notices: 40_000 };
 
 /**
  * The checklist of preflight, what PrepareDatabase needs, and the forecast, in a session that cannot write; for a database
@@ -53,7 +56,7 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       notices.push(...(await readNotices(client, target, mostNotices)));
     }
     if (prerequisites.some(({ passed }) => passed === false))
-      return { ...judge('DryRun', prerequisites), forecast: null, additions, notices };
+      return output(prerequisites, null, additions, notices);
     const readiness = await readReadiness(step, client, asked);
     const exposure = await readExposure(client, await asKnown(client, targets));
     const tables: TableChecklist[] = [];
@@ -76,10 +79,30 @@ export const handler = handlerOf('DryRun', DryRunInput, async ({ input, onCall }
       takesBackup: step.settings.takeBackup,
       exposure,
     });
-    const judgement = judge('DryRun', [...prerequisites, ...criteria]);
-    return { ...judgement, forecast: readiness.forecast, additions, notices };
+    return output([...prerequisites, ...criteria], readiness.forecast, additions, notices);
   });
 });
+
+/** As much of it as fits; the rest is counted. */
+function output(
+  criteria: readonly Criterion[],
+  forecast: Forecast | null,
+  additions: readonly Addition[],
+  notices: readonly Notice[],
+): DryRunOutput {
+  const judgement = handedOn(judge('DryRun', criteria), mostBytes.criteria);
+  const added = additions.slice(0, fitting(additions, mostBytes.additions));
+  const noticed = notices.slice(0, fitting(notices, mostBytes.notices));
+  const leftOut =
+    (judgement.leftOut ?? 0) + additions.length - added.length + notices.length - noticed.length;
+  return {
+    ...judgement,
+    forecast,
+    additions: added,
+    notices: noticed,
+    ...(leftOut === 0 ? {} : { leftOut }),
+  };
+}
 
 /** Of a table that the engine has prepared under these names, or under others that it had then. */
 async function examineDrift(client: pg.Client, target: Target): Promise<Criterion[]> {

@@ -14,7 +14,7 @@ import { readRunTables } from '../../adapters/postgres/runs/run-tables.ts';
 import { closeRun } from '../../adapters/postgres/runs/runs.ts';
 import { InvalidInput } from '../../core/errors.ts';
 import { withDecisions } from '../../core/gates/decisions.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { handedOn, judge } from '../../core/gates/judgement.ts';
 import { PreflightInput, type PreflightOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import type { Target } from '../../core/plan/settings.ts';
@@ -35,7 +35,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
   return step.database(sessionName(run), async (client): Promise<PreflightOutput> => {
     // A repeated delivery, whose first answer was lost: the person who started it wants to know why.
     const refused = await readRefusal(client, run);
-    if (refused !== undefined) return refused;
+    if (refused !== undefined) return handedOn(refused);
     // From the first phase on it is not true any more that a NO_GO has nothing to roll back.
     await inTurn(client, run, 'Preflight', 1, step);
     // From here on it is told who comes to the engine's roles.
@@ -82,7 +82,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
       await politelyEach(client, tables, ({ table }) => prepareTarget(client, table));
     await recordJudgement(client, run, judgement, null, false);
     if (judgement.verdict === 'NO_GO') await closeRun(client, run, 'STOPPED', judgement.reason);
-    return judgement;
+    return handedOn(judgement);
   });
 });
 

@@ -15,7 +15,7 @@ import {
 import { beginPhase, endSoak, type PhaseRecord } from '../../adapters/postgres/runs/phases.ts';
 import { tablesOfPhase } from '../../adapters/postgres/runs/run-tables.ts';
 import { refuses, withDecisions } from '../../core/gates/decisions.ts';
-import { judge } from '../../core/gates/judgement.ts';
+import { handedOn, judge } from '../../core/gates/judgement.ts';
 import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/payloads.ts';
 import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
@@ -83,7 +83,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     await show(client, run, null, step);
     if (judgement.verdict !== 'GO') {
       await recordJudgement(client, run, judgement, number, false);
-      const { reason, criteria } = judgement;
+      const { reason, criteria } = handedOn(judgement);
       return judgement.verdict === 'NO_GO'
         ? answer({ outcome: 'BREACH', slice, reason, criteria })
         : // Before a batch every look counts, so that holds cannot fill the history either.
@@ -91,7 +91,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     }
     const soaked = during === 'soak' && slice * plan.soakSliceMinutes >= phase.soakMinutes;
     if (soaked) await endSoak(client, run, number);
-    return answer({ outcome: soaked ? 'DONE' : 'OK', criteria: judgement.criteria });
+    return answer({ outcome: soaked ? 'DONE' : 'OK', criteria: handedOn(judgement).criteria });
 
     async function waiting({ reason, waitSeconds }: Easing): Promise<CheckVitalsOutput> {
       await show(client, run, reason, step);

@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import {
+  about,
   criterion,
+  handedOn,
   judge,
   measuredOnScreen,
   tablesInWords,
@@ -15,6 +17,28 @@ test('a reason fits into the cause of an execution, however much has failed; the
   expect(reason).toMatch(/^Preflight: Line 0: expected that it is so, measured that it is not; Line 1:.* …$/);
   expect(reason).toHaveLength(2_000);
   expect(criteria).toEqual(failed);
+});
+
+test('what a state hands on has room beside other data, whatever the number of tables: first what has not passed', () => {
+  const criteria = Array.from({ length: 300 }, (_, n) =>
+    about(`public.table_${n}`, [
+      criterion('Missing IVs', '0', '0', true),
+      criterion('Write latency', 'at most 20 ms more', 'not measured', n === 200 ? null : true),
+      criterion('Encrypted', 'at least 90 %', '93.2 %', n !== 299),
+    ]),
+  ).flat();
+  const judgement = judge('Gate', criteria);
+  const handed = handedOn(judgement);
+  expect(Buffer.byteLength(JSON.stringify(handed))).toBeLessThan(45_000);
+  expect(handed.criteria.slice(0, 3).map(({ table, passed }) => [table, passed])).toEqual([
+    ['public.table_299', false],
+    ['public.table_200', null],
+    ['public.table_0', true],
+  ]);
+  expect(handed.criteria.length + (handed.leftOut ?? 0)).toBe(900);
+  expect(handed).toMatchObject({ gate: 'Gate', verdict: 'NO_GO', reason: judgement.reason });
+  const few = judge('Gate', criteria.slice(0, 9));
+  expect(handedOn(few)).toBe(few);
 });
 
 test('of many tables a sentence names some, and counts the others', () => {

@@ -54,6 +54,31 @@ async function withoutTrace<T>(work: () => Promise<T>): Promise<T> {
 }
 
 describe('DryRun on a database without the engine', () => {
+  test('of many tables hands on what the output of an execution has room for, and counts the rest', async () => {
+    await untouched(0);
+    const names = Array.from({ length: 100 }, (_, n) => `customers_of_the_branch_with_the_long_name_${n}`);
+    await world.client.query(
+      names
+        .map(
+          (name) =>
+            `create table public.${name} (id integer primary key, email text, created_at timestamptz)`,
+        )
+        .join(';'),
+    );
+    world.configure({
+      targets: names.map((table) => ({
+        table,
+        columns: ['email'],
+        canary: { id: -1, email: 'c@example.com' },
+      })),
+    });
+    const judgement = await dryRun();
+    // https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+    expect(Buffer.byteLength(JSON.stringify(judgement))).toBeLessThan(200_000);
+    expect(judgement.leftOut).toBeGreaterThan(100);
+    expect(judgement.forecast.tables).toHaveLength(100);
+  });
+
   test('GO with a forecast, and leaves no trace', async () => {
     await untouched();
     const judgement = await withoutTrace(() => dryRun());
