@@ -39,6 +39,9 @@ interface RolloutDashboardProps {
 /** A widget takes no more. https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html */
 const mostAlarms = 100;
 
+/** Of which each has two metrics; a widget takes 500. https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html */
+const mostTables = 250;
+
 /** One screen, in the order of the questions that a person has: where is it, whom does it harm, is it healthy, how is the database, how did it come to this. */
 export class RolloutDashboard extends Construct {
   constructor(scope: Construct, id: string, props: RolloutDashboardProps) {
@@ -78,11 +81,8 @@ export class RolloutDashboard extends Construct {
         }),
       ),
     );
-    const hundreds = Array.from({ length: Math.ceil(ofCustomers.length / mostAlarms) }, (_, index) =>
-      ofCustomers.slice(index * mostAlarms, (index + 1) * mostAlarms),
-    );
     return [
-      ...hundreds.map(
+      ...inParts(ofCustomers, mostAlarms).map(
         (each) => new AlarmStatusWidget({ title: 'Do customers notice anything?', alarms: each, width: 8 }),
       ),
       new AlarmStatusWidget({
@@ -92,6 +92,12 @@ export class RolloutDashboard extends Construct {
       }),
     ];
   }
+}
+
+function inParts<Item>(items: readonly Item[], most: number): Item[][] {
+  return Array.from({ length: Math.ceil(items.length / most) }, (_, index) =>
+    items.slice(index * most, (index + 1) * most),
+  );
 }
 
 /** Within the console, so that they hold in every partition. */
@@ -189,20 +195,23 @@ function howItCameToThis({ names, plan }: RolloutDashboardProps, rowsPerSecond: 
       .map(({ name, threshold }) => ({ value: threshold, label: name }));
   return [
     [
-      new GraphWidget({
-        title: 'Coverage of rows with personal data, %',
-        left: names.tables.flatMap((table) => [
-          metricOf(names, 'ProgressPercent', 'Maximum', 5, table).with({
-            label: `${table}, counted, during a rollout`,
+      ...inParts(names.tables, mostTables).map(
+        (tables) =>
+          new GraphWidget({
+            title: 'Coverage of rows with personal data, %',
+            left: tables.flatMap((table) => [
+              metricOf(names, 'ProgressPercent', 'Maximum', 5, table).with({
+                label: `${table}, counted, during a rollout`,
+              }),
+              metricOf(names, 'EncryptionPercentage', 'Minimum', 5, table).with({
+                label: `${table}, measured, after it`,
+              }),
+            ]),
+            leftAnnotations: limits('EncryptionPercentage'),
+            leftYAxis: { min: 0, max: 100 },
+            width: 12,
           }),
-          metricOf(names, 'EncryptionPercentage', 'Minimum', 5, table).with({
-            label: `${table}, measured, after it`,
-          }),
-        ]),
-        leftAnnotations: limits('EncryptionPercentage'),
-        leftYAxis: { min: 0, max: 100 },
-        width: 12,
-      }),
+      ),
       new GraphWidget({
         title: 'Rows per second, and milliseconds per row',
         left: [rowsPerSecond],

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { readConfig } from '../../../infra/config.ts';
 import { synthesizeRollout } from '../../../infra/synthesis.ts';
+import { Target } from '../../../lambdas/core/plan/settings.ts';
 import { everything } from '../everything.ts';
 
 interface Widget {
@@ -85,4 +86,13 @@ test('the buttons are those of the function for it, asked anew with every refres
     endpoint: expect.stringMatching(/^FunctionsOperateByButton\w+\.Arn$/),
     updateOn: { refresh: true, resize: false, timeRange: false },
   });
+});
+
+test('of more tables than a widget has metrics for there are several', () => {
+  const targets = Array.from({ length: 300 }, (_, n) =>
+    Target.parse({ table: `table_${n}`, columns: ['email'], canary: { email: 'canary@example.com' } }),
+  );
+  const widgets = widgetsOf({ ...readConfig('config/example.json'), targets });
+  const coverage = widgets.filter(({ properties }) => properties.title?.startsWith('Coverage'));
+  expect(coverage.map(({ properties }) => properties.metrics?.length)).toEqual([500, 100]);
 });
