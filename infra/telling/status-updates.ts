@@ -35,7 +35,7 @@ export class StatusUpdates extends Construct {
     super(scope, id);
     const writeUpdate = invoke(this, 'WriteUpdate', {
       functions,
-      payload: {},
+      payload: { execution: JsonPath.executionId },
       resultPath: '$.update',
     });
     const done = new Succeed(this, 'Told');

@@ -218,7 +218,8 @@ export interface ClearCiphertextOutput {
 }
 
 // WriteUpdate, ScheduleChecks, PostRolloutCheck ---------------------------------------------------------------------
-export const WriteUpdateInput = z.unknown();
+/** ARN of the execution; left out by hand. */
+export const WriteUpdateInput = z.object({ execution: z.string().optional() });
 export interface WriteUpdateOutput {
   /** False: it is not time for one yet. */
   readonly due: boolean;

@@ -9,6 +9,20 @@ export async function lockUpdates(client: pg.ClientBase): Promise<void> {
   await client.query("select encryption_rollout.take_turn('updates')");
 }
 
+/** To whom this execution has told the run's state already, whose answer was lost; undefined: to nobody. */
+export async function toldBy(
+  client: pg.ClientBase,
+  run: Pick<Run, 'id'>,
+  execution: string,
+): Promise<{ updates: boolean; security: boolean } | undefined> {
+  const { rows } = await client.query(
+    `select (detail ->> 'updates')::boolean as updates, (detail ->> 'security')::boolean as security
+     from encryption_rollout.events where run_id = $1 and event = 'STATUS_UPDATE' and detail ->> 'execution' = $2`,
+    [run.id, execution],
+  );
+  return rows[0];
+}
+
 /** What was told of the run. */
 export async function readTold(client: pg.ClientBase, run: Pick<Run, 'id'>, plan: Plan): Promise<Told> {
   const updates = await client.query(

@@ -55,6 +55,22 @@ test('two deliveries of a tick tell it once', async () => {
   expect(both.map(({ due }) => due).sort()).toEqual([false, true]);
 });
 
+test('an execution whose first answer was lost gets it again; the next has nothing to tell', async () => {
+  await world.prepare('one');
+  const execution = 'arn:aws:states:eu-west-1:123456789012:execution:Payments-StatusUpdates:tick';
+  const first = await world.invoke('write-update', { execution });
+  expect(first).toMatchObject({ due: true, security: true });
+  expect(await world.invoke('write-update', { execution })).toMatchObject({ due: true, security: true });
+  expect(await world.invoke('write-update', { execution: `${execution}-2` })).toMatchObject({
+    due: false,
+    security: false,
+  });
+  const { rowCount } = await world.client.query(
+    "select from encryption_rollout.events where event = 'STATUS_UPDATE'",
+  );
+  expect(rowCount).toBe(1);
+});
+
 test('WriteUpdate tells of an end that came while it told of a run under way', async () => {
   const run = await world.prepare('one');
   expect(await due()).toEqual([true, true]);
