@@ -114,7 +114,7 @@ async function usableKeys(client: pg.Client): Promise<[number, ...number[]]> {
   const [current, ...old] = rows[0].installed ? await keysInUse(client) : [];
   if (current === undefined)
     throw new UsageError(
-      'Found no encryption key in this database, so there is none to rotate. First: npm run rollout -- install --generate-key FILE',
+      'Found no encryption key in this database, so there is none to rotate. First: npm run rollout -- install --database-url URL --config FILE --generate-key KEYS',
     );
   const runs = await client.query(
     'select status from encryption_rollout.runs order by started_at desc limit 1',

@@ -64,7 +64,7 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
   );
   if (!installed.rows[0].found)
     throw new CannotVerify(
-      'Found no encryption engine in this database. Check --database-url, or install it first: npm run rollout -- install',
+      'Found no encryption engine in this database. Check --database-url, or install it first: npm run rollout -- install --database-url URL --config FILE',
     );
   const { rows } = await client.query<Registered>(
     'select * from encryption_rollout.targets where prepared_at is not null order by id',

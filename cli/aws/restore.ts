@@ -134,6 +134,7 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
     ...(facts.iam ? ['--enable-iam-database-authentication'] : []),
     `--region ${facts.region}`,
   ];
+  const isAurora = engine === undefined || engine.startsWith('aurora');
   const restore =
     kind === 'instance'
       ? [
@@ -155,6 +156,7 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
             `--snapshot-identifier ${filled(snapshot, 'snapshot')}`,
             `--engine ${filled(engine, 'engine')}`,
             `--db-cluster-parameter-group-name ${filled(facts.parameterGroup, 'parameter group')}`,
+            ...(isAurora ? [] : [`--db-cluster-instance-class ${filled(instanceClass, 'instance class')}`]),
             ...(capacity === undefined
               ? []
               : [
@@ -162,17 +164,27 @@ export function restorePage(facts: RestoreFacts, { commandLine }: Pick<Deploymen
                 ]),
             ...common,
           ]),
-          command('create-db-instance', [
-            `--db-instance-identifier ${restored}-1`,
-            `--db-cluster-identifier ${restored}`,
-            `--engine ${filled(engine, 'engine')}`,
-            `--db-instance-class ${filled(instanceClass, 'instance class')}`,
-            `--region ${facts.region}`,
-          ]),
-          command('wait db-instance-available', [
-            `--db-instance-identifier ${restored}-1`,
-            `--region ${facts.region}`,
-          ]),
+          // A Multi-AZ DB cluster makes its instances itself: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_RestoreFromMultiAZDBClusterSnapshot.Restoring.html
+          ...(isAurora
+            ? [
+                command('create-db-instance', [
+                  `--db-instance-identifier ${restored}-1`,
+                  `--db-cluster-identifier ${restored}`,
+                  `--engine ${filled(engine, 'engine')}`,
+                  `--db-instance-class ${filled(instanceClass, 'instance class')}`,
+                  `--region ${facts.region}`,
+                ]),
+                command('wait db-instance-available', [
+                  `--db-instance-identifier ${restored}-1`,
+                  `--region ${facts.region}`,
+                ]),
+              ]
+            : [
+                command('wait db-cluster-available', [
+                  `--db-cluster-identifier ${restored}`,
+                  `--region ${facts.region}`,
+                ]),
+              ]),
         ];
   return `# Restore ${filled(identifier, 'database')} from a backup
 
@@ -190,7 +202,9 @@ ${restore.join('\n\n')}
 \`\`\`
 
 3. Compare: count the rows of each table in both, and read some that are wrong in the live one. If the backup is from after
-   the rollout began, \`npm run rollout -- verify --database-url …\` says whether its ciphertext opens.
+   the rollout began, \`npm run rollout -- verify --database-url … --key-file KEYS\` says whether its ciphertext opens: with the JSON of
+   the key secret in the file KEYS, for a restored database has no key. Before an application uses its ciphertext:
+   \`npm run rollout -- install --database-url … --config FILE --key-file KEYS\`.
 4. Copy the rows that you need back, or let the application use ${restored}. The key secret must keep every key
    that a row of the backup is sealed with.
 5. Before the next rollout, have the stack's \`database\` and its secret name the database that is now live, and deploy.

@@ -39,8 +39,25 @@ function anchorOf(heading: string): string {
 /** Of the shipped table. What names one of them is about a table. */
 const shipped = /public\.appointments|encrypt_appointment_pii|email_encrypted|pii_iv/;
 
-/** What is done to one column stands once for each. */
-const ofOneColumn = /^UPDATE public\.appointments SET email(?:_encrypted = NULL WHERE| = ).*\n/gm;
+/** What is done to one column stands once for each, in lines or between commas: here what that is for the first of the shipped columns. */
+const ofEachColumn: readonly { readonly columns: RegExp; readonly one: string; readonly between: string }[] =
+  [
+    {
+      columns: / {2}email = coalesce\([^;]*?first_name_encrypted, pii_iv, id\)\)/g,
+      one: '  email = coalesce(email, public.decrypt_appointments_pii_with_iv_logged(email_encrypted, pii_iv, id))',
+      between: ',\n',
+    },
+    {
+      columns: /email IS NULL AND email_encrypted [^;]*? first_name_encrypted IS NOT NULL/g,
+      one: 'email IS NULL AND email_encrypted IS NOT NULL',
+      between: '\n  OR ',
+    },
+    {
+      columns: /email = b\.email, [^;]*? first_name = b\.first_name/g,
+      one: 'email = b.email',
+      between: ', ',
+    },
+  ];
 
 /** A command, without the comment behind it. */
 const command = /npm run rollout -- ((?:(?! {2,}#)[^`\n])+)/g;
@@ -89,22 +106,32 @@ function forTable(
   { name, key, columns, sealed, ivColumn, trigger }: Names['tables'][number],
 ): string {
   const [only] = key;
-  const where =
-    key.length === 1
-      ? `WHERE ${only} = '…'`
-      : `WHERE (${key.join(', ')}) = (${key.map(() => "'…'").join(', ')})`;
-  return text
-    .replace(ofOneColumn, (line) =>
-      columns
-        .map((column, at) =>
-          line
-            .replaceAll('email_encrypted', sealed[at] ?? '')
-            .replace(/\bemail\b/g, () => column)
-            .replace('pii_iv, id)', () => `pii_iv, ${key.join(', ')})`)
-            .replace('decrypt_appointments_', () => `decrypt_${name.split('.').at(-1)}_`),
-        )
-        .join(''),
+  const keys = key.join(', ');
+  const values = key.map(() => "'…'").join(', ');
+  const where = key.length === 1 ? `WHERE ${only} = '…'` : `WHERE (${keys}) = (${values})`;
+  const joined = key.map((column) => `a.${column} = b.${column}`).join(' and ');
+  const filled = ofEachColumn.reduce(
+    (done, { columns: shippedColumns, one, between }) =>
+      done.replace(shippedColumns, () =>
+        columns
+          .map((column, at) =>
+            one
+              .replaceAll('email_encrypted', sealed[at] ?? '')
+              .replace(/\bemail\b/g, () => column)
+              .replace('pii_iv, id)', () => `pii_iv, ${keys})`)
+              .replace('decrypt_appointments_', () => `decrypt_${name.split('.').at(-1)}_`),
+          )
+          .join(between),
+      ),
+    text,
+  );
+  return filled
+    .replaceAll('id, email, e164, first_name', `${keys}, ${columns.join(', ')}`)
+    .replaceAll(
+      "where id = any ('{…}')",
+      key.length === 1 ? `where ${only} in ('…')` : `where (${keys}) in ((${values}))`,
     )
+    .replaceAll('where a.id = b.id', `where ${joined}`)
     .replaceAll(
       'email_encrypted = NULL, e164_encrypted = NULL, first_name_encrypted = NULL',
       sealed.map((column) => `${column} = NULL`).join(', '),
@@ -112,7 +139,7 @@ function forTable(
     .replaceAll('email_encrypted, e164_encrypted, first_name_encrypted', sealed.join(', '))
     .replaceAll('email, e164, first_name', columns.join(', '))
     .replaceAll("WHERE id = '…'", where)
-    .replaceAll('SELECT id FROM', `SELECT ${key.join(', ')} FROM`)
+    .replaceAll('SELECT id FROM', `SELECT ${keys} FROM`)
     .replaceAll('public.appointments', name)
     .replaceAll('encrypt_appointment_pii', trigger)
     .replaceAll('pii_iv', ivColumn);

@@ -280,7 +280,7 @@ export function dryRunScreen(output: DryRunOutput): string {
     ...(leftOut === 0
       ? []
       : [
-          `${counted(leftOut, 'line')} more: an execution has no room for them. A dry run of fewer tables (--tables) shows theirs.`,
+          `${counted(leftOut, 'line')} more: an execution has no room for them. A dry run of fewer tables (--table, once for each) shows theirs.`,
         ]),
     verdict === 'GO'
       ? `${pc.green(verdict)}  A rollout could begin. Nothing was written. To begin: the same command without --dry-run.`

@@ -35,5 +35,5 @@ function fitting(lines: readonly string[], bytes: number): number {
 export function capped(text: string): string {
   if (Buffer.byteLength(text) <= MAX_BYTES) return text;
   const kept = Buffer.from(text).subarray(0, MAX_BYTES).toString();
-  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more. npm run rollout -- report has all of it.\n`;
+  return `${kept.slice(0, kept.lastIndexOf('\n'))}\n\n… cut: a message takes no more. The command line has all of it: report.\n`;
 }

@@ -102,10 +102,23 @@ describe('the page for restoring', () => {
     expect(page).toContain('--engine aurora-postgresql');
   });
 
+  test('of a Multi-AZ DB cluster, which makes its instances itself', () => {
+    const page = restorePage({ ...facts, kind: 'cluster' }, place);
+    expect(page).toContain('--engine postgres');
+    expect(page).toContain('--db-cluster-instance-class db.r6g.large');
+    expect(page).toContain('wait db-cluster-available');
+    expect(page).not.toContain('create-db-instance');
+  });
+
+  test('looks into the restored database with the keys of the secret: it has none', () => {
+    expect(restorePage(facts, place)).toContain('verify --database-url … --key-file KEYS');
+  });
+
   test('restores what RDS would forget: the capacity of a serverless cluster, and who may log in', () => {
     const serverless = {
       ...facts,
       kind: 'cluster',
+      engine: 'aurora-postgresql',
       instanceClass: 'db.serverless',
       capacity: { min: 0.5, max: 2 },
       iam: true,

@@ -173,7 +173,7 @@ Forecast
   the table grows by about 768.0 MiB, and 2.0 GiB of WAL is written
   the engine's own records take about 1.0 MiB, a year of uses of the key included
 
-1,200 lines more: an execution has no room for them. A dry run of fewer tables (--tables) shows theirs.
+1,200 lines more: an execution has no room for them. A dry run of fewer tables (--table, once for each) shows theirs.
 NO_GO  Of the checklist above, 2 not met (✗) and 1 not measured (?). Nothing was written. Mend them, then try again.`);
 });
 

@@ -1,7 +1,10 @@
 /** A rollout that is started once more over a table that an earlier one has completed. */
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { sectionOf } from '../../../cli/aws/runbook-text.ts';
 import type { PrepareDatabaseOutput } from '../../../lambdas/core/payloads.ts';
-import { appointments } from '../../support/database.ts';
+import { verify } from '../../../verifier/verify.ts';
+import { appointments, pastTriggers } from '../../support/database.ts';
 import { completedWorlds, walkPhase } from '../whole-rollout.ts';
 import type { TestWorld } from '../world.ts';
 
@@ -148,6 +151,35 @@ describe('ciphertext without plaintext', () => {
       await world.client.query("select * from encryption_rollout.drift('public.appointments')")
     ).rows;
     expect(drift.found).toContain('1 with ciphertext and no plaintext');
+  });
+
+  test('comes back, or goes, by the statements of the runbook: of every column at once', async () => {
+    const section = sectionOf(readFileSync('docs/runbook.md', 'utf8'), 'TableDrifted') ?? '';
+    const [putBack = '', takeAway = ''] = [...section.matchAll(/```sql\n([\s\S]*?)```/g)].map(
+      ([, sql]) => sql,
+    );
+    const plaintexts = async () =>
+      (await world.client.query('select id, email, e164, first_name from public.appointments order by id'))
+        .rows;
+    const whole = await plaintexts();
+    await pastTriggers(
+      world.client,
+      `update public.appointments set email = null, e164 = null, first_name = null where email = 'person4@example.com';
+       update public.appointments set first_name = null where email = 'person7@example.com'`,
+    );
+    expect(await orphaned()).toBe(2);
+    await world.client.query(putBack);
+    expect(await orphaned()).toBe(0);
+    expect(await plaintexts()).toEqual(whole);
+    await pastTriggers(
+      world.client,
+      "update public.appointments set e164 = null, first_name = null where email = 'person8@example.com'",
+    );
+    await world.client.query(takeAway);
+    expect(await orphaned()).toBe(0);
+    // What was not to go is still sealed, and opens.
+    const found = await verify(world.client, { complete: true });
+    expect(found.flatMap(({ results }) => results.filter(({ violations }) => violations > 0))).toEqual([]);
   });
 });
 
