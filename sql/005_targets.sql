@@ -54,7 +54,18 @@ begin
   select n.nspname, c.relname into v_table
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
-  where c.oid = p_target.table_oid and c.relkind in ('r', 'p');
+  where c.oid = p_target.table_oid and c.relkind in ('r', 'p')
+    -- In a dump that was restored the number may be another table's. Ours has its name still, or where the IV was a column of its type; where
+    -- nothing was added to it yet, nothing can be taken from another.
+    and (
+      (n.nspname, c.relname) = (p_target.schema_name, p_target.table_name)
+      or p_target.prepared_at is null
+      or exists (
+        select from pg_attribute as a
+        where a.attrelid = c.oid and a.attnum = p_target.attnums[cardinality(p_target.attnums)] and a.atttypid = 'bytea'::regtype
+          and not a.attisdropped
+      )
+    );
   if not found then
     return p_target;
   end if;
@@ -176,6 +187,34 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format_type(p_type, case when p_type = 'varchar'::regtype then -1 else p_modifier end)
+$$;
+
+-- Whether a column has another type than was written down: what is sealed of it, or bound to it, may be another text than the value has now.
+create function encryption_rollout.is_retyped(p_target encryption_rollout.targets)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from encryption_rollout.column_uses(p_target) as u
+    join pg_attribute as a on a.attrelid = p_target.table_oid and a.attnum = p_target.attnums[u.n] and not a.attisdropped
+    where encryption_rollout.type_name(a.atttypid, a.atttypmod) <> p_target.types[u.n]
+  )
+$$;
+
+-- What the target's table is a partition of by now; null: of nothing. Its rows may move then, and new ones be written, to where nobody guards them.
+create function encryption_rollout.partitioned_table_of(p_target encryption_rollout.targets)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select encryption_rollout.relation_sql(i.inhparent)
+  from pg_inherits as i
+  join pg_class as c on c.oid = i.inhrelid
+  where c.oid = to_regclass(encryption_rollout.table_sql(p_target)) and c.relispartition
 $$;
 
 -- Writes down which table and columns a target's names mean now.

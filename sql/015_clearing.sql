@@ -256,6 +256,7 @@ begin
   cleared := 0;
   failed := 0;
   -- As in a batch, for the application's triggers and ours.
+  set constraints all immediate;
   perform set_config('encryption_rollout.batch', 'on', true);
   for v_leaf in select relation from encryption_rollout.partition_tree(v_target) where is_leaf and relation >= p_leaf order by relation loop
     continue when not encryption_rollout.hold_leaf(v_target, v_leaf);

@@ -74,6 +74,9 @@ begin
   perform encryption_rollout.take_turn('registration');
   perform encryption_rollout.require_target(p_target);
   select * into v_known from encryption_rollout.targets where name = p_target;
+  if encryption_rollout.is_retyped(v_known) then
+    delete from encryption_rollout.leaves where target = p_target;
+  end if;
   if v_known.announced is not null then
     v_known := encryption_rollout.register_again(v_known, encryption_rollout.examine_target(v_known.announced));
     update encryption_rollout.targets set announced = null where id = v_known.id;

@@ -35,6 +35,7 @@ declare
   v_present encryption_rollout.targets := encryption_rollout.require_target(p_target);
   v_table regclass := to_regclass(encryption_rollout.table_sql(v_present));
   v_follow constant text := format('npm run rollout -- follow %s', p_target);
+  v_parent text;
   v_register constant text := 'Start an execution, which makes what is missing; or by hand: encryption_rollout.register_target.';
 begin
   select * into v_target from encryption_rollout.targets where name = p_target;
@@ -47,6 +48,21 @@ begin
       format('Restore it, or take it out of the configuration and: npm run rollout -- remove-table %s', p_target), true;
     return;
   end if;
+  v_parent := encryption_rollout.partitioned_table_of(v_present);
+  if v_parent is not null then
+    return query select
+      format('table %s', p_target), format('a partition of %s', v_parent), 'a table by itself', encryption_rollout.partitioned_remedy(p_target), false;
+  end if;
+  -- What a policy hides, every count would say was not there.
+  return query
+    select
+      format('row-level security of %s', encryption_rollout.relation_sql(p.relation)), format('rows hidden from %I', current_user), 'none',
+      format('alter table %s no force row level security;', encryption_rollout.relation_sql(p.relation)), true
+    from encryption_rollout.partition_tree(v_present) as p
+    join pg_class as c on c.oid = p.relation
+    -- Of the others, which are nearly all, the catalogue says it.
+    where case when c.relrowsecurity then row_security_active(c.oid) end
+    limit 1;
   if (v_target.schema_name, v_target.table_name) <> (v_present.schema_name, v_present.table_name) then
     return query select
       format('table %s', p_target), format('renamed to %s', encryption_rollout.table_sql(v_present)), 'its name', v_follow, false;
@@ -132,6 +148,19 @@ begin
     from encryption_rollout.counts as c
     where c.target = p_target and case when c.orphaned_rows > 0 then encryption_rollout.is_complete(v_present) end;
 end
+$$;
+
+-- What to do about a table that has become a partition.
+create function encryption_rollout.partitioned_remedy(p_target text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'Its rows may move, and new ones are written, to where nobody guards them. Detach it again; or detach it, and: npm run rollout -- remove-table %s; then attach it, and put the partitioned table into the configuration.',
+    p_target
+  )
 $$;
 
 -- Whether every row of the table is meant to be encrypted: the last run that took it has completed it, its trigger is on.

@@ -59,7 +59,7 @@ end
 $$;
 
 -- Follows renames of the table, its schema and its columns, and other types. A column's ciphertext is renamed along with it. What was sealed opens
--- as before. Returns the target's name now. Raises ER013 while something of it is not there any more.
+-- as before. Returns the target's name now. Raises ER013 while something of it is not there any more, ER002 for a table that has become a partition.
 create function encryption_rollout.follow(p_target text)
 returns text
 language plpgsql
@@ -68,10 +68,16 @@ as $$
 declare
   v_target encryption_rollout.targets;
   v_column record;
+  v_parent text;
 begin
   perform encryption_rollout.refuse_while_active();
   perform encryption_rollout.require_fitting_target(p_target);
   select * into v_target from encryption_rollout.targets where name = p_target for update;
+  v_parent := encryption_rollout.partitioned_table_of(encryption_rollout.present(v_target));
+  if v_parent is not null then
+    raise exception 'table % found to be a partition of %, a table by itself expected', p_target, v_parent
+      using errcode = 'ER002', hint = encryption_rollout.partitioned_remedy(p_target);
+  end if;
   for v_column in
     select n.schema_name, n.table_name, s.name as sealed, c.name || n.suffix as wanted
     from encryption_rollout.present(v_target) as n
@@ -82,11 +88,10 @@ begin
   loop
     execute format('alter table %I.%I rename %I to %I', v_column.schema_name, v_column.table_name, v_column.sealed, v_column.wanted);
   end loop;
-  v_target := encryption_rollout.adopt_names(v_target);
-  if v_target.types is distinct from (encryption_rollout.record_identity(v_target)).types then
-    -- What is sealed may be another text than the value has now.
-    delete from encryption_rollout.leaves where target = v_target.name;
+  if encryption_rollout.is_retyped(v_target) then
+    delete from encryption_rollout.leaves where target = p_target;
   end if;
+  v_target := encryption_rollout.adopt_names(v_target);
   if v_target.key_types <> encryption_rollout.key_types_of(v_target) then
     -- It takes a key of the old type.
     for v_column in

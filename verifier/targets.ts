@@ -83,13 +83,15 @@ export async function readTargets(client: pg.ClientBase, names: readonly string[
 
 /** The target by the names that its table and columns have today. */
 async function readTarget(client: pg.ClientBase, row: Registered): Promise<Target> {
-  // In a dump that was restored, numbers mean nothing, and names count.
+  // In a dump that was restored numbers mean nothing, and names count: of a table by another name the number of the IV's column must be of one.
   const { rows: places } = await client.query<Place>(
     `select c.oid, n.nspname as schema, c.relname as table, c.oid = $1 as "byNumber"
      from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p') and (c.oid = $1 or (n.nspname, c.relname) = ($2, $3))
+     where c.relkind in ('r', 'p') and ((n.nspname, c.relname) = ($2, $3) or c.oid = $1 and exists (
+       select from pg_attribute as a
+       where a.attrelid = c.oid and a.attnum = $4 and a.atttypid = 'bytea'::regtype and not a.attisdropped))
      order by c.oid = $1 desc nulls last limit 1`,
-    [row.table_oid, row.schema_name, row.table_name],
+    [row.table_oid, row.schema_name, row.table_name, row.attnums.at(-1)],
   );
   const place = places[0] ?? { oid: null, schema: row.schema_name, table: row.table_name, byNumber: false };
   const { oid, schema, table, byNumber } = place;

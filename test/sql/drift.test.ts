@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { columnKey, open } from '../../verifier/format.ts';
+import { verify } from '../../verifier/verify.ts';
 import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -58,6 +59,44 @@ async function opens(table: string, column: string, sealed: string, label: strin
 }
 
 const follow = 'npm run rollout -- follow public.staff';
+
+test('a table that has become a partition is told of, and not followed: new rows are written beside it', async () => {
+  await client.query(`
+    alter table public.staff alter id drop identity;
+    alter table public.staff rename to staff_old;
+    create table public.staff (like public.staff_old including defaults) partition by range (id);
+    alter table public.staff add primary key (id);
+    alter table public.staff attach partition public.staff_old for values from (minvalue) to (1000);
+    create table public.staff_new partition of public.staff for values from (1000) to (maxvalue)`);
+  expect((await drift())[0]).toEqual([
+    'table public.staff',
+    'a partition of public.staff',
+    expect.stringContaining('remove-table public.staff'),
+    false,
+  ]);
+  await expect(client.query("select encryption_rollout.follow('public.staff')")).rejects.toMatchObject({
+    code: 'ER002',
+    message: expect.stringContaining('a partition of public.staff'),
+  });
+});
+
+test('in a restored dump the number of another table is not that of ours: its columns stay, and ours are found by name', async () => {
+  await client.query(`
+    create table public.orders (a text, b text, c text, d text, e text, f text, g text, h text);
+    update encryption_rollout.targets set table_oid = 'public.orders'::regclass where name = 'public.staff'`);
+  expect(await drift()).toEqual([]);
+  const [verified] = await verify(client, { targets: ['public.staff'] });
+  expect(verified?.results.filter(({ violations }) => violations > 0)).toEqual([]);
+  expect(verified?.counts.encrypted).toBe(5);
+  await client.query('select encryption_rollout.uninstall()');
+  const columns = (table: string) =>
+    value(
+      'select array_agg(attname order by attnum) from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped',
+      [table],
+    );
+  expect(await columns('public.orders')).toBe('{a,b,c,d,e,f,g,h}');
+  expect(await columns('public.staff')).toBe('{id,email,phone,note}');
+});
 describe('drift', () => {
   test('tells nothing of a table that is as it was', async () => {
     await client.query('alter table public.staff add column more text, drop column note');

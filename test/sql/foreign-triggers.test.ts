@@ -333,6 +333,39 @@ describe('what is checked when a transaction commits', () => {
     expect(await errors()).toEqual([]);
   });
 
+  test('names the row at fault among those that were written while the key was away, and the others are sealed', async () => {
+    await client.query(`
+      select encryption_rollout.set_trigger('public.appointments', true);
+      delete from encryption_rollout.key_material;
+      insert into public.appointments (organization_id, start_at, end_at, first_name)
+      select gen_random_uuid(), now(), now(), 'New' || n from generate_series(1, 3) as n`);
+    await client.query('select encryption_rollout.install_key($1, $2)', [testKey.number, testKey.key]);
+    await check("if new.first_name = 'New2' then raise exception 'not %', new.first_name; end if;");
+    const { rows } = await client.query(
+      "select encryption_rollout.seal_missed_writes('public.appointments', 100) as settled",
+    );
+    expect(rows).toEqual([{ settled: 3 }]);
+    const sealed = await client.query(
+      "select first_name from public.appointments where first_name like 'New%' and pii_iv is not null order by 1",
+    );
+    expect(sealed.rows.map(({ first_name }) => first_name)).toEqual(['New1', 'New3']);
+  });
+
+  test('names the row at fault among those whose orphaned ciphertext is cleared', async () => {
+    await batches();
+    await client.query(
+      `set encryption_rollout.batch = on;
+       update public.appointments set email_encrypted = '\\x010001', pii_iv = decode(repeat('00', 16), 'hex'), note = 'orphan'
+       where num_nonnulls(email, e164, first_name) = 0;
+       reset encryption_rollout.batch`,
+    );
+    await check("if new.note = 'orphan' then raise exception 'not this one'; end if;");
+    const { rows } = await client.query(
+      "select cleared, failed from encryption_rollout.clear_orphans('public.appointments', 100)",
+    );
+    expect(rows).toEqual([{ cleared: 0, failed: 5 }]);
+  });
+
   test('a deferred foreign key of the table itself is no obstacle', async () => {
     await client.query(`
       alter table public.appointments add follows uuid references public.appointments (id) deferrable initially deferred;

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { keyCheckValue } from '../../lambdas/core/encryption/aead.ts';
 import { rowVerifier } from '../../lambdas/core/encryption/verification.ts';
 import { labelsOf, Target, targetName } from '../../lambdas/core/plan/settings.ts';
 import { appointments, freshDatabase, type TestDatabase, testKey } from '../support/database.ts';
@@ -309,6 +310,29 @@ describe('without being superuser', () => {
         )
       ).rows,
     ).toEqual([{ email: 'a@example.com' }]);
+
+    // Policies that come later hide rows from counts as well: nothing is taken for done, nor a key for unused.
+    await client.query('select encryption_rollout.rotate_key(2, $1, $2)', [
+      Buffer.alloc(32, 2),
+      keyCheckValue(testKey.key),
+    ]);
+    await client.query('alter table public.people enable row level security, force row level security');
+    const { rows: drift } = await client.query("select * from encryption_rollout.drift('public.people')");
+    expect(drift).toEqual([
+      expect.objectContaining({
+        what: 'row-level security of public.people',
+        remedy: 'alter table public.people no force row level security;',
+        is_in_the_way: true,
+      }),
+    ]);
+    await expect(
+      client.query("select encryption_rollout.encrypt_batch('public.people', 100)"),
+    ).rejects.toMatchObject({ code: 'ER013' });
+    await expect(client.query('select encryption_rollout.retire_key(1)')).rejects.toMatchObject({
+      code: '42501',
+      message: expect.stringContaining('row-level security'),
+    });
+    await client.query('alter table public.people no force row level security');
     await client.query('select encryption_rollout.uninstall()');
 
     await client.query('alter table public.people enable row level security, force row level security');
