@@ -105,6 +105,27 @@ export async function seedAppointments(client: pg.ClientBase, rows: number): Pro
   );
 }
 
+/**
+ * Calls while somebody holds this lock, like `table public.users in share mode`, and cancels the statement that comes to wait for it: as
+ * its own time-out does, after 20 s or more.
+ */
+export async function cutOff<Answer>(
+  { client, connect }: Pick<TestDatabase, 'client' | 'connect'>,
+  lock: string,
+  call: () => Promise<Answer>,
+): Promise<Answer> {
+  const holder = await connect();
+  await holder.query(`begin; lock ${lock}`);
+  const { rows } = await holder.query('select pg_backend_pid() as pid');
+  const answer = call();
+  answer.catch(() => {});
+  const cancel =
+    'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
+  while ((await client.query(cancel, [rows[0].pid])).rowCount === 0);
+  await holder.query('rollback');
+  return answer;
+}
+
 /** Copies files, which takes half as long as writing them as WAL; before PostgreSQL 15 there is no other way. */
 async function byFile(server: pg.Client): Promise<string> {
   const { rows } = await server.query(

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createSampleTable } from '../../../../lambdas/adapters/postgres/migrations.ts';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { attestations } from '../../../../lambdas/core/plan/plan.ts';
-import { freshDatabase } from '../../../support/database.ts';
+import { cutOff, freshDatabase } from '../../../support/database.ts';
 import { begunWorlds, type TestWorld, testWorld } from '../../world.ts';
 
 let world: TestWorld;
@@ -60,16 +60,7 @@ describe('Preflight', () => {
   });
 
   test('does not take a lock that is not free for a fault of the canary', async () => {
-    const holder = await world.connect();
-    await holder.query('begin; lock table public.appointments in share mode');
-    const { rows } = await holder.query('select pg_backend_pid() as pid');
-    const judging = preflight();
-    // As its own time-out does, after 20 s.
-    const cancel =
-      'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
-    await expect.poll(async () => (await world.client.query(cancel, [rows[0].pid])).rowCount).toBe(1);
-    const judgement = await judging;
-    await holder.query('rollback');
+    const judgement = await cutOff(world, 'table public.appointments in share mode', preflight);
     expect(failed(judgement)).toContain('Canary row');
     expect(judgement.reason).toContain('no lock was to be had in time (SQLSTATE 57014) on the table');
     expect(judgement.reason).not.toContain("set the target's canary");

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import { AwsError } from '../../../../rehearsal/aws/aws-world.ts';
+import { cutOff } from '../../../support/database.ts';
 import { missingIn } from '../../../support/page.ts';
 import { appointments, createStaff, deploy, ofEach, passLastGate, staff, triggerIsOn } from '../../tables.ts';
 import { begunWorlds, type TestWorld } from '../../world.ts';
@@ -222,29 +223,17 @@ describe('the steps of a rollback', () => {
     expect(performance.now() - began).toBeLessThan(30_000);
   });
 
-  /** Calls the step while somebody holds the table, and cancels its count of it, as its own time-out does. */
-  async function withCountCutOff<Answer>(call: () => Promise<Answer>): Promise<Answer> {
-    const holder = await world.connect();
-    await holder.query('begin; lock table public.appointments in access exclusive mode');
-    const { rows } = await holder.query('select pg_backend_pid() as pid');
-    const answer = call();
-    answer.catch(() => {});
-    const cancel =
-      'select pg_cancel_backend(pid) from pg_locks where not granted and $1 = any (pg_blocking_pids(pid))';
-    await expect.poll(async () => (await world.client.query(cancel, [rows[0].pid])).rowCount).toBe(1);
-    await holder.query('rollback');
-    return answer;
-  }
+  const whileHeld = 'table public.appointments in access exclusive mode';
 
   test('GatherEvidence pages without the count that takes too long, and knows the trigger', async () => {
     await world.enableTrigger(run);
-    const { subject, summary } = await withCountCutOff(() => step('gather-evidence'));
+    const { subject, summary } = await cutOff(world, whileHeld, () => step('gather-evidence'));
     expect(subject).toContain('ROLLBACK FAILED, trigger still on');
     expect(summary).toContain('trigger STILL ENABLED, rows not counted, which would take longer');
   });
 
   test('ProvePlaintext that takes too long fails, and is not tried again: the page waits for it', async () => {
-    await expect(withCountCutOff(() => step('prove-plaintext'))).rejects.toMatchObject({
+    await expect(cutOff(world, whileHeld, () => step('prove-plaintext'))).rejects.toMatchObject({
       name: 'Error',
       message:
         'The plaintext of public.appointments could not be read within 12 min: public.appointments was not finished.',
