@@ -232,7 +232,7 @@ it.each([
     'there is no key',
     ['--yes'],
     'delete from encryption_rollout.key_material; delete from encryption_rollout.keys',
-    /install --generate-key/,
+    /install --database-url URL --config FILE --generate-key KEYS/,
   ],
   [
     'a rollout has run, whose key belongs to Secrets Manager',
