@@ -55,15 +55,26 @@ begin
   from pg_class as c
   join pg_namespace as n on n.oid = c.relnamespace
   where c.oid = p_target.table_oid and c.relkind in ('r', 'p')
-    -- In a dump that was restored the number may be another table's. Ours has its name still, or where the IV was a column of its type; where
-    -- nothing was added to it yet, nothing can be taken from another.
+    -- In a dump that was restored the number may be another table's. Ours has its name still, or a trigger of ours, or a column for the IV where that
+    -- was, and no other target's name; where nothing was added to it yet, nothing can be taken from another.
     and (
       (n.nspname, c.relname) = (p_target.schema_name, p_target.table_name)
       or p_target.prepared_at is null
       or exists (
+        select
+        from pg_trigger as g
+        join pg_proc as f on f.oid = g.tgfoid
+        join pg_namespace as s on s.oid = f.pronamespace
+        where g.tgrelid = c.oid and s.nspname = 'encryption_rollout'
+          and f.proname in ('encrypt_row_' || p_target.id, 'clear_stale_' || p_target.id)
+      )
+      or exists (
         select from pg_attribute as a
         where a.attrelid = c.oid and a.attnum = p_target.attnums[cardinality(p_target.attnums)] and a.atttypid = 'bytea'::regtype
           and not a.attisdropped
+      ) and not exists (
+        select from encryption_rollout.targets as other
+        where (other.schema_name, other.table_name) = (n.nspname, c.relname)
       )
     );
   if not found then

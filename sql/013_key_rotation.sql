@@ -63,6 +63,7 @@ as $$
 declare
   v_key encryption_rollout.keys;
   v_target record;
+  v_drift record;
   v_rows bigint;
 begin
   -- Under a snapshot that is kept, rows written meanwhile could not be seen.
@@ -91,6 +92,12 @@ begin
     where t.prepared_at is not null and to_regclass(encryption_rollout.table_sql(t)) is not null
     order by t.id
   loop
+    select * into v_drift from encryption_rollout.drift(v_target.name, true) where is_in_the_way limit 1;
+    if found then
+      raise exception 'rows of % that key % seals cannot be counted: %: % found, % expected',
+        v_target.name, p_number, v_drift.what, v_drift.found, v_drift.expected
+        using errcode = 'ER010', hint = v_drift.remedy;
+    end if;
     execute format('select count(*) from %s where %s', v_target.table_sql, v_target.condition)
     into v_rows;
     if v_rows > 0 then

@@ -65,7 +65,7 @@ const nothing = {
 };
 
 /** The page is worth having without it. */
-async function known<T extends object>(answer: Promise<T>): Promise<T | object> {
+async function known<T extends object>(answer: Promise<T>): Promise<Partial<T>> {
   return answer.catch((error: Error) => {
     tell(`RDS does not tell: ${error.message}`);
     return {};
@@ -94,10 +94,12 @@ async function readCluster(rds: RDSClient, DBClusterIdentifier: string): Promise
   const { DBInstances: [writer] = [] } =
     member?.DBInstanceIdentifier === undefined
       ? {}
-      : await rds.send(new DescribeDBInstancesCommand({ DBInstanceIdentifier: member.DBInstanceIdentifier }));
+      : await known(
+          rds.send(new DescribeDBInstancesCommand({ DBInstanceIdentifier: member.DBInstanceIdentifier })),
+        );
   return {
     engine: found?.Engine,
-    instanceClass: writer?.DBInstanceClass,
+    instanceClass: writer?.DBInstanceClass ?? found?.DBClusterInstanceClass,
     subnetGroup: found?.DBSubnetGroup,
     securityGroups: ids(found?.VpcSecurityGroups),
     parameterGroup: found?.DBClusterParameterGroup,

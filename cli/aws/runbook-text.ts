@@ -125,22 +125,27 @@ function forTable(
       ),
     text,
   );
-  return filled
-    .replaceAll('id, email, e164, first_name', `${keys}, ${columns.join(', ')}`)
-    .replaceAll(
-      "where id = any ('{…}')",
-      key.length === 1 ? `where ${only} in ('…')` : `where (${keys}) in ((${values}))`,
-    )
-    .replaceAll('where a.id = b.id', `where ${joined}`)
-    .replaceAll(
-      'email_encrypted = NULL, e164_encrypted = NULL, first_name_encrypted = NULL',
-      sealed.map((column) => `${column} = NULL`).join(', '),
-    )
-    .replaceAll('email_encrypted, e164_encrypted, first_name_encrypted', sealed.join(', '))
-    .replaceAll('email, e164, first_name', columns.join(', '))
-    .replaceAll("WHERE id = '…'", where)
-    .replaceAll('SELECT id FROM', `SELECT ${keys} FROM`)
-    .replaceAll('public.appointments', name)
-    .replaceAll('encrypt_appointment_pii', trigger)
-    .replaceAll('pii_iv', ivColumn);
+  return (
+    filled
+      // At once: what is filled in may begin with the same words.
+      .replace(
+        /(id, )?email, e164, first_name/g,
+        (_all, id) => `${id === undefined ? '' : `${keys}, `}${columns.join(', ')}`,
+      )
+      .replaceAll(
+        "where id = any ('{…}')",
+        key.length === 1 ? `where ${only} in ('…')` : `where (${keys}) in ((${values}))`,
+      )
+      .replaceAll('where a.id = b.id', `where ${joined}`)
+      .replaceAll(
+        'email_encrypted = NULL, e164_encrypted = NULL, first_name_encrypted = NULL',
+        sealed.map((column) => `${column} = NULL`).join(', '),
+      )
+      .replaceAll('email_encrypted, e164_encrypted, first_name_encrypted', sealed.join(', '))
+      .replaceAll("WHERE id = '…'", where)
+      .replaceAll('SELECT id FROM', `SELECT ${keys} FROM`)
+      .replaceAll('public.appointments', name)
+      .replaceAll('encrypt_appointment_pii', trigger)
+      .replaceAll('pii_iv', ivColumn)
+  );
 }

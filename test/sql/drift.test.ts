@@ -80,6 +80,23 @@ test('a table that has become a partition is told of, and not followed: new rows
   });
 });
 
+test('a table that was renamed is known by its triggers where the column of the IV is gone, and its trigger can be switched off', async () => {
+  await client.query(
+    'alter table public.staff rename to people; alter table public.people drop column pii_iv cascade',
+  );
+  expect((await drift()).map(([what]) => what)).toEqual([
+    'table public.staff',
+    'column pii_iv of public.staff',
+    'trigger aa_clear_brought_ciphertext of public.staff',
+  ]);
+  await client.query("select encryption_rollout.set_trigger('public.staff', false)");
+  expect(
+    await value(
+      "select tgenabled from pg_trigger where tgrelid = 'public.people'::regclass and tgname = 'encrypt_staff_pii'",
+    ),
+  ).toBe('D');
+});
+
 test('in a restored dump the number of another table is not that of ours: its columns stay, and ours are found by name', async () => {
   await client.query(`
     create table public.orders (a text, b text, c text, d text, e text, f text, g text, h text);

@@ -213,6 +213,17 @@ function connectionError(
 }
 
 /** Sorts what pg threw by what can be done about it. PostgreSQL's own messages may quote data, so they are not passed on. */
+/** What passes by itself: of the connection, the server, or two who met. Says nothing of what was asked. */
+export function isPassing(error: unknown): boolean {
+  const { code = '', message } = error as { code?: string; message: string };
+  return (
+    TRANSIENT.has(code) ||
+    code.startsWith('08') ||
+    NETWORK.has(code) ||
+    /^Connection terminated/.test(message)
+  );
+}
+
 function classify(error: unknown): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const fields = error as Error & Partial<pg.DatabaseError>;
@@ -224,6 +235,7 @@ function classify(error: unknown): Error {
     case 'ER002':
     case 'ER007':
     case 'ER009':
+    case 'ER013':
       return new UnusableTarget(full, code);
     case 'ER008':
     case 'ER011':
@@ -233,13 +245,7 @@ function classify(error: unknown): Error {
     case 'ER005':
       return new WrongKey(full, code);
   }
-  if (
-    TRANSIENT.has(code) ||
-    code.startsWith('08') ||
-    NETWORK.has(code) ||
-    /^Connection terminated/.test(error.message)
-  )
-    return new TransientError(`PostgreSQL: ${code || error.message}`, code);
+  if (isPassing(error)) return new TransientError(`PostgreSQL: ${code || error.message}`, code);
   if (!(error instanceof pg.DatabaseError)) return error;
   const place = [fields.schema, fields.table, fields.column, fields.constraint, fields.routine].filter(
     Boolean,

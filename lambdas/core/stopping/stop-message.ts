@@ -46,7 +46,7 @@ export interface TableEvidence {
   readonly name: string;
   readonly purpose: Purpose;
   readonly triggerEnabled: boolean;
-  /** Null: not counted, which would have taken longer than the page may wait. */
+  /** Null: not counted. That would have taken longer than the page may wait, or the table is no more what was registered. */
   readonly health: Health | null;
   /** Of this attempt, by type. */
   readonly errors: Readonly<Record<string, number>>;
@@ -234,7 +234,8 @@ function triggerState(purpose: Purpose, enabled: boolean, tooLate: boolean): str
 }
 
 function rowsState(purpose: Purpose, health: Health | null): string {
-  if (health === null) return 'rows not counted, which would take longer than a page may wait';
+  if (health === null)
+    return 'rows not counted (it takes longer than a page may wait, or the table has changed: see its drift)';
   const { encryptedRows, rowsWithPii, readablePercentage } = health;
   const rows = `${number.format(encryptedRows)} of ${counted(rowsWithPii, 'row')}`;
   return purpose === 'rotate'

@@ -11,7 +11,12 @@ import {
   sealMisses,
 } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys, mendKeys } from '../../adapters/postgres/encryption/keys.ts';
-import { lastCount, scanWhenDue, within } from '../../adapters/postgres/monitoring/counts.ts';
+import {
+  LEAST_MILLISECONDS,
+  lastCount,
+  scanWhenDue,
+  within,
+} from '../../adapters/postgres/monitoring/counts.ts';
 import {
   countNewErrors,
   noteCounted,
@@ -143,7 +148,7 @@ async function measure(
   step: Step,
 ): Promise<void> {
   for (const { target } of tables.filter(({ drift }) => !isInTheWay(drift)))
-    await within(client, SPOT_CHECK.milliseconds / tables.length, () =>
+    await within(client, Math.max(LEAST_MILLISECONDS, SPOT_CHECK.milliseconds / tables.length), () =>
       spotCheck(step, client, target, keys.keyring, SPOT_CHECK.pages),
     );
   await writeDownFailedDecryptions(client);

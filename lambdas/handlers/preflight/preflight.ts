@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { isLockTimeout, rolledBack } from '../../adapters/postgres/database.ts';
+import { isLockTimeout, isPassing, rolledBack } from '../../adapters/postgres/database.ts';
 import { insertCanary, prepareTarget, readDrift } from '../../adapters/postgres/encryption/engine.ts';
 import { compareKeys } from '../../adapters/postgres/encryption/keys.ts';
 import { decidedHolds } from '../../adapters/postgres/gates/holds.ts';
@@ -95,8 +95,8 @@ async function tryCanary(client: pg.Client, target: Target): Promise<string> {
     const { code, column, constraint } = error as { code?: string; column?: string; constraint?: string };
     if (isLockTimeout(error))
       return `no lock was to be had in time (SQLSTATE ${code}) on the table, or on a row that the canary refers to: start again when nobody holds it`;
-    // Of the connection, the server, or two who met: no word about the canary.
-    if (code === undefined || /^(08|40|53|57|58|XX)/.test(code)) throw error;
+    // No word about the canary; nor are the engine's own errors, and the server's.
+    if (code === undefined || isPassing(error) || /^(ER|53|58|XX)/.test(code)) throw error;
     // PostgreSQL names a column or a constraint for some refusals alone.
     const place = column ?? constraint ?? ((await canaryProblem(client, target)) || 'no column named');
     return `refused with SQLSTATE ${code} (${place}): set the target's canary`;

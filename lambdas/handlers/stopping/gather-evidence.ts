@@ -23,7 +23,7 @@ import {
   readRunningQueries,
 } from '../../adapters/postgres/stopping/running-queries.ts';
 import { switchesOff } from '../../adapters/postgres/stopping/triggers-off.ts';
-import { bounded, explainReason } from '../../core/errors.ts';
+import { bounded, explainReason, UnusableTarget } from '../../core/errors.ts';
 import { GatherEvidenceInput, type GatherEvidenceOutput } from '../../core/payloads.ts';
 import type { Health } from '../../core/plan/coverage.ts';
 import { targetName } from '../../core/plan/settings.ts';
@@ -110,12 +110,12 @@ export const handler = handlerOf(
   },
 );
 
-/** Null: not within so many milliseconds, or somebody holds the table. */
+/** Null: not within so many milliseconds, or somebody holds the table, or it is no more what was registered. */
 async function counted(client: pg.Client, table: string, milliseconds: number): Promise<Health | null> {
   try {
     return (await within(client, milliseconds, () => readHealth(client, table))) ?? null;
   } catch (error) {
-    if (isLockTimeout(error)) return null;
+    if (isLockTimeout(error) || error instanceof UnusableTarget) return null;
     throw error;
   }
 }

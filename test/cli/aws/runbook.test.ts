@@ -103,6 +103,19 @@ WHERE mail IS NULL AND mail_encrypted IS NOT NULL
     expect(restored).toContain(`select id, mail, phone from sales.orders where id in ('…')`);
   });
 
+  test('is right for a table whose columns begin as those of the shipped one', () => {
+    const table = {
+      ...users,
+      key: ['id'],
+      columns: ['email', 'e164', 'first_name', 'last_name'],
+      sealed: ['email_encrypted', 'e164_encrypted', 'first_name_encrypted', 'last_name_encrypted'],
+    };
+    const text = filledIn(sectionOf(runbook, 'Restore from a backup') ?? '', { ...names, tables: [table] });
+    expect(text).toContain('(select id, email, e164, first_name, last_name from sales.users ');
+    expect(text).toContain('\\copy back (id, email, e164, first_name, last_name) from');
+    expect(text).not.toContain('last_name, last_name');
+  });
+
   test('names the stack, and nothing of the shipped table, under any heading', () => {
     expect(filled('ChecksFailed')).toContain(
       'arn:aws:states:eu-west-1:123456789012:stateMachine:Clinic-PostRolloutChecks',

@@ -115,8 +115,10 @@ export async function mendKeys(client: Client, readKeys: () => Promise<Encryptio
 
 async function sealMissedWrites(client: Client): Promise<void> {
   const { rows } = await client.query<{ target: string }>(
-    `select distinct target from encryption_rollout.errors
-     where error_type = 'key_absent' and resolved_at is null and target is not null`,
+    // Of a table that cannot be worked on its drift tells, and no other waits for it.
+    `select distinct e.target from encryption_rollout.errors as e
+     where error_type = 'key_absent' and resolved_at is null and target is not null
+       and not exists (select from encryption_rollout.drift(target, true) where is_in_the_way)`,
   );
   for (const { target } of rows) {
     let settled: number;

@@ -8,13 +8,17 @@ const REST = 20;
 /** Cut off in the database, before the function is, whose end the database would not notice. */
 export const LONGEST_MILLISECONDS = 12 * 60_000;
 
-/** What the work returns; undefined when a statement of it took longer than this, and was cut off. No time at all is a millisecond. */
+/** Less is not enough to end it again. */
+export const LEAST_MILLISECONDS = 100;
+
+/** What the work returns; undefined when a statement of it took longer than this, and was cut off, or there was no time for any. */
 export async function within<T>(
   client: Client,
   milliseconds: number,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
-  await client.query(`set statement_timeout = ${Math.max(1, Math.round(milliseconds))}`);
+  if (milliseconds < LEAST_MILLISECONDS) return undefined;
+  await client.query(`set statement_timeout = ${Math.round(milliseconds)}`);
   try {
     return await work();
   } catch (error) {

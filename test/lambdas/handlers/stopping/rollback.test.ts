@@ -229,7 +229,19 @@ describe('the steps of a rollback', () => {
     await world.enableTrigger(run);
     const { subject, summary } = await cutOff(world, whileHeld, () => step('gather-evidence'));
     expect(subject).toContain('ROLLBACK FAILED, trigger still on');
-    expect(summary).toContain('trigger STILL ENABLED, rows not counted, which would take longer');
+    expect(summary).toContain(
+      'trigger STILL ENABLED, rows not counted (it takes longer than a page may wait',
+    );
+  });
+
+  test('GatherEvidence closes the run and pages also where the table is no more what was registered', async () => {
+    await world.client.query('alter table public.appointments drop column pii_iv cascade');
+    const { subject, summary } = await step('gather-evidence');
+    expect(subject).toContain('stopped');
+    expect(summary).toContain('trigger disabled, rows not counted');
+    expect((await world.client.query('select status from encryption_rollout.runs')).rows).toEqual([
+      { status: 'STOPPED' },
+    ]);
   });
 
   test('ProvePlaintext that takes too long fails, and is not tried again: the page waits for it', async () => {
