@@ -182,9 +182,11 @@ export class Fictions {
 
   private valueOf(column: Column, n: number): unknown {
     const kind = this.kinds.get(column.name);
+    // Of some types there is one kind of personal data, whatever the name.
+    const ofBase = ({ date: 'birth', inet: 'ip' } as const)[column.base];
     const value =
-      kind !== undefined && (texts.test(column.base) || column.base === 'date' || column.base === 'inet')
-        ? personal[column.base === 'date' ? 'birth' : kind](n)
+      kind !== undefined && (ofBase !== undefined || texts.test(column.base))
+        ? personal[ofBase ?? kind](n)
         : ofType(column, n);
     return typeof value === 'string' && column.length !== null ? fitted(value, column.length, n) : value;
   }

@@ -33,12 +33,13 @@ const kinds = [
     weak: false,
     name: /(^|_)(iban|bic|bank_account|account_number|card_number|routing_number)(_|$)/,
   },
+  // Before what ends in address alone.
+  { kind: 'ip', weak: false, name: /(^|_)(ip(_?addr(ess)?)?|remote_addr)$/ },
   {
     kind: 'address',
     weak: false,
     name: /(^|_)(address(_line)?_?[12]?|addr|street|zip(_?code)?|post_?code|postal_?code)$/,
   },
-  { kind: 'ip', weak: false, name: /(^|_)ip(_?addr(ess)?)?$/ },
   {
     kind: 'trait',
     weak: false,

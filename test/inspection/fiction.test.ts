@@ -10,6 +10,18 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => database.drop());
 
+test('an address of a network is one, whatever its column is called', async () => {
+  await database.client.query(
+    'create table public.visits (id int primary key, ip_address inet not null, host inet not null, home_address text not null)',
+  );
+  const name = { schema: 'public', table: 'visits' };
+  const fictions = await Fictions.of(database.client, name, ['ip_address', 'host', 'home_address']);
+  const { row, problems } = await fictions.row(1, ['ip_address', 'host', 'home_address'], false);
+  expect(problems).toEqual([]);
+  expect(row.home_address).toMatch(/ Nowhere Street$/);
+  for (const column of ['ip_address', 'host']) expect(row[column]).toMatch(/^[\d.:a-f]+$/);
+});
+
 describe('of a partitioned table without a default partition', () => {
   const name = { schema: 'parted', table: 'whole' };
   const target = (canary: object) => Target.parse({ ...name, key: ['id'], columns: ['email'], canary });
