@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { trustedPath } from '../../lambdas/core/session-settings.ts';
+import { UsageError } from '../../terminal/connection.ts';
 
 /** A statement; with `data`, a COPY and what follows it. */
 interface Part {
@@ -17,18 +18,33 @@ export interface Skipped {
   readonly code: string;
 }
 
-/** What a statement ends after: the whole of a quotation, a comment, or a word; or a semicolon. */
+/** What a statement ends after: the whole of a quotation, in which a backslash is one unless an E stands before it, a comment, or a word; or a semicolon. */
 const token =
-  /'(?:[^'\\]|''|\\[\s\S])*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\$([A-Za-z_]\w*)?\$[\s\S]*?\$\1\$|;|[^'"$;\-/]+|[\s\S]/gy;
+  /(?<=(?:^|[^\w$])[eE])'(?:[^'\\]|''|\\[\s\S])*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\$([A-Za-z_]\w*)?\$[\s\S]*?\$\1\$|;|[^'"$;\-/]+|[\s\S]/gy;
 
-/** The statements of a dump; lines that are psql's own (`\connect`, `\restrict`) are left out. */
+/** What a semicolon does not end: parentheses (a rule's statements), and the body of a function in SQL, which ends as a CASE does. */
+const nesting = /[()]|\b(?:begin\s+atomic|case|end)\b/gi;
+
+/**
+ * The statements of a dump; lines that are psql's own (`\connect`, `\restrict`) are left out.
+ * @throws UsageError when it ends in the middle of a COPY
+ */
 export function* partsOf(dump: string): Generator<Part> {
   let sql = '';
+  let parentheses = 0;
+  let blocks = 0;
   token.lastIndex = 0;
   for (let found = token.exec(dump); found !== null; found = token.exec(dump)) {
     const [text] = found;
-    if (text !== ';') {
+    if (text !== ';' || parentheses > 0 || blocks > 0) {
       if (!text.startsWith('--')) sql += text;
+      if (!/^(?:['"$]|--|\/\*)/.test(text))
+        for (const [word] of text.matchAll(nesting)) {
+          if (word === '(') parentheses++;
+          else if (word === ')') parentheses--;
+          else if (/^begin/i.test(word)) blocks++;
+          else if (blocks > 0) blocks += /^case/i.test(word) ? 1 : -1;
+        }
       continue;
     }
     const statement = sql.replace(/^\s*\\[^\n]*$/gm, '').trim();
@@ -39,6 +55,10 @@ export function* partsOf(dump: string): Generator<Part> {
     }
     const begin = dump.indexOf('\n', token.lastIndex) + 1;
     const end = dump.indexOf('\\.', begin - 1) === begin ? begin : dump.indexOf('\n\\.', begin - 1) + 1;
+    if (begin === 0 || end === 0)
+      throw new UsageError(
+        `Found a dump that ends in the middle of "${beginning(statement)}", expected all of its rows and a line of \\. after them. Make it anew.`,
+      );
     yield { sql: statement, data: dump.slice(begin, end) };
     token.lastIndex = end + 2;
   }

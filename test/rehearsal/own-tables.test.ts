@@ -124,6 +124,24 @@ it('takes statements apart where they end', () => {
   ]);
 });
 
+it('takes statements apart as psql does: a body in SQL, the statements of a rule, backslashes', () => {
+  const statements = [
+    'create function f(i int) returns int begin atomic select case when i > 0 then 1 else 2 end; select (3); end',
+    'create rule r as on update to t do instead (delete from a; delete from b)',
+    String.raw`alter table t add constraint c check (x <> '\')`,
+    String.raw`insert into t values (E'it\'s; so', 'C:\x\')`,
+    'select "end"; select 2'.split(';')[0] ?? '',
+  ];
+  expect([...partsOf(`${statements.join(';\n')};`)]).toEqual(statements.map((sql) => ({ sql })));
+});
+
+it('refuses a dump that ends within the rows of a table', () => {
+  expect(() => [...partsOf('select 1;\ncopy a from stdin;\n1\n2')]).toThrow(
+    'Found a dump that ends in the middle of "copy a from stdin"',
+  );
+  expect(() => [...partsOf('copy a from stdin;')]).toThrow('ends in the middle');
+});
+
 it('goes by the README from a database that is not ours to a rehearsal of it', async () => {
   await loadDump(database.client, dump);
   const written = path.join(bench.directory, 'rollout.json');
