@@ -21,6 +21,10 @@ export const databaseUrlOption = [
   'postgresql://user:password@host:port/database; without a password, PGPASSWORD has it',
 ] as const;
 
+/** Parameters of a URL that are heeded, and those that change nothing that matters here. https://www.postgresql.org/docs/current/libpq-connect.html */
+const heeded = ['host', 'port', 'user', 'password', 'dbname', 'sslmode'];
+const harmless = ['application_name', 'fallback_application_name', 'connect_timeout', 'client_encoding'];
+
 /** As libpq knows them. `allow` and `prefer` leave the choice to us, as no sslmode does. */
 const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'];
 
@@ -47,15 +51,24 @@ export function connectionOf(databaseUrl: string | undefined): Connection {
     throw new UsageError(
       `Found sslmode=${sslMode} in --database-url, expected one of ${sslModes.join(', ')}.`,
     );
+  const unheeded = [...url.searchParams.keys()].find((name) => ![...heeded, ...harmless].includes(name));
+  if (unheeded !== undefined)
+    throw new UsageError(
+      `Found ${unheeded} in --database-url, which would not be heeded; expected none but ${heeded.join(', ')}.`,
+    );
+  const given = (name: string) => url.searchParams.get(name) ?? '';
+  const port = Number(url.port || given('port') || 5432);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw new UsageError('Found a port in --database-url that is none, expected a number up to 65535.');
   const undecided = sslMode === 'allow' || sslMode === 'prefer';
-  const user = decoded(url.username) || 'postgres';
+  const user = decoded(url.username) || given('user') || 'postgres';
   return {
     host,
-    port: Number(url.port || 5432),
+    port,
     user,
     // A command line is seen by everybody on the machine; an environment is not.
-    password: decoded(url.password) || (process.env.PGPASSWORD ?? ''),
-    database: decoded(url.pathname.slice(1)) || user,
+    password: decoded(url.password) || given('password') || (process.env.PGPASSWORD ?? ''),
+    database: decoded(url.pathname.slice(1)) || given('dbname') || user,
     tls: undecided ? !isLocal(host) : sslMode !== 'disable',
   };
 }

@@ -26,7 +26,27 @@ test('a socket is a folder', () => {
     expect(connectionOf(url).host).toBe('/var/run/postgresql');
 });
 
+test('what stands in the query is heeded as libpq does, and what would not be is refused', () => {
+  expect(
+    connectionOf(
+      'postgresql:///shop?host=/var/run/postgresql&port=5433&user=app&password=p%26q&connect_timeout=3',
+    ),
+  ).toMatchObject({
+    host: '/var/run/postgresql',
+    port: 5433,
+    user: 'app',
+    password: 'p&q',
+    database: 'shop',
+  });
+  expect(connectionOf('postgresql://db.example.com?dbname=shop')).toMatchObject({
+    database: 'shop',
+    port: 5432,
+  });
+});
+
 test.each([
+  ['postgresql://u:seekrit@db/x?sslrootcert=ca.pem', /^Found sslrootcert in --database-url/],
+  ['postgresql:///x?host=/tmp&port=seekrit', /a port in --database-url that is none/],
   ['mysql://u:seekrit@db/x', /of the kind mysql:, expected postgresql:/],
   ['u:seekrit@db', /expected postgresql:/],
   ['postgresql:///x', /without a host, expected postgresql:/],
