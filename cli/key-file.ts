@@ -1,5 +1,5 @@
 /** The file that holds the keys of a database without Secrets Manager: the database loses them when the server crashes. */
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { type EncryptionKeys, keysText, parseKeys } from '../lambdas/adapters/aws/secrets.ts';
 import { UsageError } from '../terminal/connection.ts';
 
@@ -28,8 +28,12 @@ export function createKeyFile(file: string, keys: Keys): void {
   write(file, keys);
 }
 
-/** In place of the one that is there, at once: a crash leaves the one or the other. */
+/**
+ * In place of the one that is there, at once: a crash leaves the one or the other. What an earlier call has left beside it is no key of any
+ * database: that gets a key when it is in the file itself.
+ */
 export function replaceKeyFile(file: string, keys: Keys): void {
+  rmSync(`${file}.new`, { force: true });
   write(`${file}.new`, keys);
   renameSync(`${file}.new`, file);
 }
@@ -40,6 +44,10 @@ function write(file: string, keys: Keys): void {
     try {
       writeSync(descriptor, keysText(keys));
       fsyncSync(descriptor);
+    } catch (error) {
+      // Half a key is none, and would be in the way.
+      rmSync(file, { force: true });
+      throw error;
     } finally {
       closeSync(descriptor);
     }
