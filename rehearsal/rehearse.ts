@@ -52,6 +52,9 @@ const handlerLog = path.resolve('.rehearsal', 'functions.log');
 
 export type ExitCode = 0 | 1 | 2;
 
+/** Of Ctrl-C, of who ends processes, and of a terminal that is closed. */
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
 /** What must be given back at the end, in reverse order: nobody loses what they still use. */
 type Cleanups = (() => unknown)[];
 
@@ -67,7 +70,7 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
     if (interruption.signal.aborted) process.exit(1);
     interruption.abort();
   };
-  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  for (const signal of signals) process.on(signal, interrupt);
   let place: Place | undefined;
   try {
     display.heading('Rehearsal of the encryption rollout');
@@ -89,7 +92,7 @@ export async function rehearse(options: Options, display: Display): Promise<Exit
         display.problem(`While cleaning up: ${(error as Error).message}`);
       }
     }
-    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+    for (const signal of signals) process.off(signal, interrupt);
   }
 }
 
@@ -302,10 +305,10 @@ async function openDatabase(options: Options, display: Display, cleanups: Cleanu
   const workplace = await takeWorkplace(
     options.rows ?? (given && defaultOwnRows),
     options.fresh || options.fault !== undefined || given !== undefined,
+    // What was loaded is loaded anew.
+    given === undefined,
   );
-  const { keyFile, rows } = workplace;
-  // What was loaded is loaded anew.
-  const resumable = workplace.resumable && given === undefined;
+  const { keyFile, rows, resumable } = workplace;
   const place = { given, keyFile, rows, resumable, completed: false };
   cleanups.push(() => workplace.release(place.resumable && !place.completed));
   if (workplace.note) display.line(workplace.note);

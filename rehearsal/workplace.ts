@@ -68,8 +68,13 @@ export function takeAddress(): Promise<(() => void) | undefined> {
  * Takes `.rehearsal`, or a temporary directory when another rehearsal is using it.
  * @param asked rows; undefined resumes whatever was stopped
  * @param fresh never resume
+ * @param isResumable whether this one may be resumed, however it ends
  */
-export async function takeWorkplace(asked: number | undefined, fresh: boolean): Promise<Workplace> {
+export async function takeWorkplace(
+  asked: number | undefined,
+  fresh: boolean,
+  isResumable: boolean,
+): Promise<Workplace> {
   mkdirSync(home, { recursive: true });
   const unlock = await takeLock(path.resolve(home, 'lock'));
   if (!unlock) {
@@ -98,14 +103,14 @@ export async function takeWorkplace(asked: number | undefined, fresh: boolean): 
         : fresh
           ? 'Starting over: the rehearsal that was stopped is removed.'
           : `Starting over: the rehearsal that was stopped had ${count(kept.rows)} rows.`,
-    resumable: true,
+    resumable: isResumable,
     prepare: async () => {
       if (!resume && existsSync(directory)) {
         await stopOrphan(within(directory).data);
         remove(directory);
       }
       mkdirSync(directory, { recursive: true });
-      writeFileSync(notes, JSON.stringify({ rows }));
+      if (isResumable) writeFileSync(notes, JSON.stringify({ rows }));
     },
     release: (keep) => {
       if (!keep) remove(directory);

@@ -203,6 +203,8 @@ function stopWithParent(pid: number) {
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
+  // Where there is no shell, the server is stopped by whoever started it, or by the next start.
+  guard.once('error', () => {});
   guard.unref();
   (guard.stdin as unknown as { unref(): void }).unref();
   return guard;
