@@ -212,7 +212,6 @@ function connectionError(
   );
 }
 
-/** Sorts what pg threw by what can be done about it. PostgreSQL's own messages may quote data, so they are not passed on. */
 /** What passes by itself: of the connection, the server, or two who met. Says nothing of what was asked. */
 export function isPassing(error: unknown): boolean {
   const { code = '', message } = error as { code?: string; message: string };
@@ -224,6 +223,7 @@ export function isPassing(error: unknown): boolean {
   );
 }
 
+/** Sorts what pg threw by what can be done about it. PostgreSQL's own messages may quote data, so they are not passed on. */
 function classify(error: unknown): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const fields = error as Error & Partial<pg.DatabaseError>;

@@ -115,10 +115,14 @@ export async function mendKeys(client: Client, readKeys: () => Promise<Encryptio
 
 async function sealMissedWrites(client: Client): Promise<void> {
   const { rows } = await client.query<{ target: string }>(
-    // Of a table that cannot be worked on its drift tells, and no other waits for it.
-    `select distinct e.target from encryption_rollout.errors as e
-     where error_type = 'key_absent' and resolved_at is null and target is not null
-       and not exists (select from encryption_rollout.drift(target, true) where is_in_the_way)`,
+    // Of a table that cannot be worked on its drift tells, and no other waits for it. Asked once a table, and where there is something to seal alone.
+    `select t.name as target from encryption_rollout.targets as t
+     where case
+       when exists (
+         select from encryption_rollout.errors as e
+         where e.target = t.name and e.error_type = 'key_absent' and e.resolved_at is null)
+       then not exists (select from encryption_rollout.drift(t.name, true) where is_in_the_way) end
+     order by t.id`,
   );
   for (const { target } of rows) {
     let settled: number;

@@ -109,6 +109,17 @@ describe('Monitor', () => {
       expect(rows).toEqual([{ error_type: 'key_absent', sqlstate: 'ER004', resolved: true }]);
     });
 
+    test('seals what was written meanwhile also where a table was taken out that had such writes', async () => {
+      await complete();
+      await lose();
+      await write('new');
+      await world.client.query(
+        "insert into encryption_rollout.errors (error_type, target, sqlstate, row_key) values ('key_absent', 'public.gone', 'ER004', '1')",
+      );
+      await published();
+      expect(await health()).toMatchObject({ unencrypted_appointments: 0 });
+    });
+
     test('puts them back although it cannot judge the boundary', async () => {
       await complete();
       await lose();
