@@ -56,7 +56,21 @@ export function connectionOf(databaseUrl: string | undefined): Connection {
     throw new UsageError(
       `Found ${unheeded} in --database-url, which would not be heeded; expected none but ${heeded.join(', ')}.`,
     );
-  const given = (name: string) => url.searchParams.get(name) ?? '';
+  // As in libpq, a plus is a plus.
+  const query = new URLSearchParams(url.search.replaceAll('+', '%2B'));
+  const given = (name: string) => query.get(name) ?? '';
+  const before = {
+    host: url.hostname,
+    port: url.port,
+    user: url.username,
+    password: url.password,
+    dbname: url.pathname.slice(1),
+  };
+  const twice = Object.entries(before).find(([name, part]) => part !== '' && query.has(name))?.[0];
+  if (twice !== undefined)
+    throw new UsageError(
+      `Found ${twice} twice in --database-url, expected it before the question mark or after it.`,
+    );
   const port = Number(url.port || given('port') || 5432);
   if (!Number.isInteger(port) || port < 1 || port > 65_535)
     throw new UsageError('Found a port in --database-url that is none, expected a number up to 65535.');

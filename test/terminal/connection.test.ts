@@ -29,13 +29,13 @@ test('a socket is a folder', () => {
 test('what stands in the query is heeded as libpq does, and what would not be is refused', () => {
   expect(
     connectionOf(
-      'postgresql:///shop?host=/var/run/postgresql&port=5433&user=app&password=p%26q&connect_timeout=3',
+      'postgresql:///shop?host=/var/run/postgresql&port=5433&user=app&password=p%26q+r&connect_timeout=3',
     ),
   ).toMatchObject({
     host: '/var/run/postgresql',
     port: 5433,
     user: 'app',
-    password: 'p&q',
+    password: 'p&q+r',
     database: 'shop',
   });
   expect(connectionOf('postgresql://db.example.com?dbname=shop')).toMatchObject({
@@ -46,6 +46,8 @@ test('what stands in the query is heeded as libpq does, and what would not be is
 
 test.each([
   ['postgresql://u:seekrit@db/x?sslrootcert=ca.pem', /^Found sslrootcert in --database-url/],
+  ['postgresql://u:seekrit@db/shop?dbname=other', /^Found dbname twice in --database-url/],
+  ['postgresql://u:seekrit@localhost/shop?host=/cloudsql/one', /^Found host twice/],
   ['postgresql:///x?host=/tmp&port=seekrit', /a port in --database-url that is none/],
   ['mysql://u:seekrit@db/x', /of the kind mysql:, expected postgresql:/],
   ['u:seekrit@db', /expected postgresql:/],
