@@ -33,9 +33,16 @@ export function createKeyFile(file: string, keys: Keys): void {
  * database: that gets a key when it is in the file itself.
  */
 export function replaceKeyFile(file: string, keys: Keys): void {
-  rmSync(`${file}.new`, { force: true });
-  write(`${file}.new`, keys);
-  renameSync(`${file}.new`, file);
+  try {
+    rmSync(`${file}.new`, { force: true });
+    write(`${file}.new`, keys);
+    renameSync(`${file}.new`, file);
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(
+      `The key file ${file} could not be replaced (${(error as { code?: string }).code}).`,
+    );
+  }
 }
 
 function write(file: string, keys: Keys): void {

@@ -95,6 +95,11 @@ async function run({ databaseUrl, keyFile, batch, yes }: Flags): Promise<void> {
     }
     if (resuming) say(`Rotation to key ${current} is under way: going on.`);
     else {
+      // While somebody thought about the question, another call may have rotated: its key is in the file alone, and the server's memory.
+      if (readKeyFile(keyFile).number !== keys.number || (await usableKeys(client))[0] !== current)
+        throw new UsageError(
+          `Found another key in ${keyFile}, or in the database, than before the question. Nothing was changed: start again.`,
+        );
       // A call before this one may have been ended between the file and the database.
       const next = isAhead ? keys : addKey(keyFile, keys);
       await politely(client, async () => rotateKey(client, next, await currentCheckValue(client)));
