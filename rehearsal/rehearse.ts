@@ -66,8 +66,11 @@ type Cleanups = (() => unknown)[];
 export async function rehearse(options: Options, display: Display): Promise<ExitCode> {
   const cleanups: Cleanups = [];
   const interruption = new AbortController();
-  const interrupt = () => {
-    if (interruption.signal.aborted) process.exit(1);
+  const interrupt = (signal: NodeJS.Signals) => {
+    // Of a terminal that is closed it comes more than once, and nothing can be written to it any more.
+    if (signal === 'SIGHUP')
+      for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+    else if (interruption.signal.aborted) process.exit(1);
     interruption.abort();
   };
   for (const signal of signals) process.on(signal, interrupt);

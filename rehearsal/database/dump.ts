@@ -62,6 +62,10 @@ export function* partsOf(dump: string): Generator<Part> {
     yield { sql: statement, data: dump.slice(begin, end) };
     token.lastIndex = end + 2;
   }
+  if (parentheses > 0 || blocks > 0)
+    throw new UsageError(
+      `Found a dump that ends in the middle of "${beginning(sql.trim())}", expected a whole one. Make it anew.`,
+    );
 }
 
 /** Who owns what, and who may what: the rehearsal's own login does all. */

@@ -140,6 +140,9 @@ it('refuses a dump that ends within the rows of a table', () => {
     'Found a dump that ends in the middle of "copy a from stdin"',
   );
   expect(() => [...partsOf('copy a from stdin;')]).toThrow('ends in the middle');
+  expect(() => [...partsOf('create table a (id int, b')]).toThrow(
+    'ends in the middle of "create table a (id int',
+  );
 });
 
 it('goes by the README from a database that is not ours to a rehearsal of it', async () => {
