@@ -1,5 +1,6 @@
 /** From criteria to a verdict. Pure. A value that could not be measured is `null` and never counts as health. */
 import { bounded } from '../errors.ts';
+import { fitting } from '../telling/message-size.ts';
 
 /** One line of a gate. `passed: null` = could not be measured. */
 export interface Criterion {
@@ -115,22 +116,18 @@ const HANDED_ON_BYTES = 40_000;
  * The judgement as a state hands it on: with as many of its lines as there is room for, of many tables those that have not passed
  * first. The records have all of them.
  */
-export function handedOn<J extends Judgement>(judgement: J, bytes = HANDED_ON_BYTES): J {
+export function handedOn(judgement: Judgement, bytes = HANDED_ON_BYTES): Judgement {
   const { criteria } = judgement;
-  if (fitting(criteria, bytes) === criteria.length) return judgement;
+  if (fittingJson(criteria, bytes).length === criteria.length) return judgement;
   const urgent = [false, null, true].flatMap((passed) => criteria.filter((each) => each.passed === passed));
-  const kept = urgent.slice(0, fitting(urgent, bytes));
+  const kept = fittingJson(urgent, bytes);
   return { ...judgement, criteria: kept, leftOut: criteria.length - kept.length };
 }
 
-/** How many of the items, from the first one on, fit as JSON into so many bytes of UTF-8. */
-export function fitting(items: readonly unknown[], bytes: number): number {
-  let left = bytes;
-  const tooMany = items.findIndex((item) => {
-    left -= Buffer.byteLength(JSON.stringify(item)) + 1;
-    return left < 0;
-  });
-  return tooMany === -1 ? items.length : tooMany;
+/** As many of the items, from the first one on, as fit as JSON into so many bytes of UTF-8. */
+export function fittingJson<Item>(items: readonly Item[], bytes: number): readonly Item[] {
+  const texts = items.map((item) => JSON.stringify(item));
+  return items.slice(0, fitting(texts, bytes));
 }
 
 /** One failed criterion, as a judgement: for a breach that is noticed in the middle of the work. */

@@ -21,8 +21,8 @@ export function shortened(lines: Lines): Lines {
   ];
 }
 
-/** How many of the lines, from the first one on, fit into so many bytes. */
-function fitting(lines: readonly string[], bytes: number): number {
+/** How many of the lines, from the first one on, fit into so many bytes of UTF-8, with what parts one from the next. */
+export function fitting(lines: readonly string[], bytes: number): number {
   let left = bytes;
   const tooLong = lines.findIndex((line) => {
     left -= Buffer.byteLength(line) + 1;

@@ -12,7 +12,7 @@ import {
   scanHealth,
 } from '../../adapters/postgres/preflight/prerequisites.ts';
 import { mayHaveEnabledTrigger } from '../../adapters/postgres/runs/run-status.ts';
-import { about, type Criterion, fitting, handedOn, judge } from '../../core/gates/judgement.ts';
+import { about, type Criterion, fittingJson, handedOn, judge } from '../../core/gates/judgement.ts';
 import { DryRunInput, type DryRunOutput } from '../../core/payloads.ts';
 import { askedOf } from '../../core/plan/input.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
@@ -91,8 +91,8 @@ function output(
   notices: readonly Notice[],
 ): DryRunOutput {
   const judgement = handedOn(judge('DryRun', criteria), mostBytes.criteria);
-  const added = additions.slice(0, fitting(additions, mostBytes.additions));
-  const noticed = notices.slice(0, fitting(notices, mostBytes.notices));
+  const added = fittingJson(additions, mostBytes.additions);
+  const noticed = fittingJson(notices, mostBytes.notices);
   const leftOut =
     (judgement.leftOut ?? 0) + additions.length - added.length + notices.length - noticed.length;
   return {
