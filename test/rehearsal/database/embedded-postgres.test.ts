@@ -1,8 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer, Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
   type PostgresServer,
   postgresHome,
@@ -45,6 +46,22 @@ describe('startPostgres', () => {
     server = await startPostgres({ directory: join(parent, 'data') });
     expect(server.pid).not.toBe(orphan.pid);
     expect(await ask(server.url, 'select 1 as one')).toEqual({ one: 1 });
+  });
+
+  test('takes another port when somebody else was quicker, but for one that was asked for', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => other.once('listening', resolve));
+    const taken = other.address() as AddressInfo;
+    const address = vi.spyOn(Server.prototype, 'address').mockReturnValueOnce(taken);
+    server = await startPostgres({ directory: join(parent, 'data') });
+    expect(address.mock.results[0]?.value).toBe(taken);
+    expect(Number(new URL(server.url).port)).not.toBe(taken.port);
+    expect(await ask(server.url, 'select 1 as one')).toEqual({ one: 1 });
+    await expect(startPostgres({ directory: join(parent, 'data'), port: taken.port })).rejects.toThrow(
+      'Address already in use',
+    );
+    address.mockRestore();
+    other.close();
   });
 
   test('lets nobody in without the password', async () => {
