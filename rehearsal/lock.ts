@@ -56,9 +56,10 @@ function read(file: string): Holder | undefined {
   }
 }
 
+/** Of one that was killed nobody listens there, or another. One that is busy, e.g. synthesizing, answers when it is done. */
 async function lives({ port, token }: Holder): Promise<boolean> {
   const socket = connect({ port, host: '127.0.0.1' });
-  socket.setTimeout(2_000, () => socket.destroy());
+  socket.setTimeout(60_000, () => socket.destroy());
   return text(socket).then(
     (answer) => answer === token,
     () => false,

@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { takeLock } from '../../rehearsal/lock.ts';
 
@@ -45,4 +47,17 @@ it('outlives neither a killed holder nor garbage', async () => {
   const second = await takeLock(place);
   expect(second).toBeDefined();
   second?.();
+});
+
+it('is not taken from a holder that is too busy to answer at once', async () => {
+  const place = file();
+  const busy = createServer((socket) => pause(3_000).then(() => socket.end('the token'))).listen(
+    0,
+    '127.0.0.1',
+  );
+  await new Promise((resolve) => busy.once('listening', resolve));
+  const { port } = busy.address() as AddressInfo;
+  writeFileSync(place, JSON.stringify({ port, token: 'the token' }));
+  expect(await takeLock(place)).toBeUndefined();
+  busy.close();
 });
