@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { userInfo } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -35,9 +35,6 @@ interface Answer {
   readonly error?: string;
 }
 
-/** Who has asked so lately is taken for somebody who watches, and asks again within that time. */
-const watchedMilliseconds = 2_000;
-
 /**
  * Listens on a free port of the loopback interface, and leaves its address, with what opens it, where the commands look for it: one
  * rehearsal at a time.
@@ -45,8 +42,10 @@ const watchedMilliseconds = 2_000;
  */
 export async function serveOperators(operated: Operated): Promise<() => Promise<void>> {
   const accessKey = randomBytes(16).toString('hex');
-  let askedAt = Number.NEGATIVE_INFINITY;
+  const connections = new Set<Socket>();
+  let isEnding = false;
   const server = createServer(async (request, response) => {
+    const seesTheEnd = isEnding;
     const authorized = request.headers.authorization?.includes(`Credential=${accessKey}/`) === true;
     const isQuery = String(request.headers['content-type']).startsWith('application/x-www-form-urlencoded');
     const { body, error } = authorized
@@ -60,8 +59,14 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
         ...(error === 'Unhandled' ? { 'x-amz-function-error': error } : {}),
       })
       .end(body);
-    askedAt = performance.now();
-    server.emit('answered');
+    if (seesTheEnd) server.emit('end seen');
+  });
+  server.on('connection', (connection) => {
+    connections.add(connection);
+    connection.once('close', () => {
+      connections.delete(connection);
+      if (connections.size === 0) server.emit('end seen');
+    });
   });
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   const address: RehearsalAddress = {
@@ -71,9 +76,10 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
   const file = path.resolve(rehearsalFile);
   writeFileSync(file, JSON.stringify(address), { mode: 0o600 });
   return async () => {
-    // Who watches sees how it ended.
-    if (performance.now() - askedAt < watchedMilliseconds)
-      await once(server, 'answered', { signal: AbortSignal.timeout(watchedMilliseconds) }).catch(() => {});
+    // Who watches sees how it ended: a connection that is not used again is closed after five seconds.
+    // https://nodejs.org/api/http.html#serverkeepalivetimeout
+    isEnding = true;
+    if (connections.size > 0) await once(server, 'end seen');
     rmSync(file, { force: true });
     // What is being answered is answered.
     await new Promise((resolve) => server.close(resolve));
