@@ -41,7 +41,7 @@ export function randomKills(rounds: number): Fault {
       const tally: Tally = { whole: 0, sessions: 0, inTime: 0, verified: 0 };
       process.stdout.write(`random kills: KILL_SEED=${seed}\n`);
       const { run } = await prepared(scene);
-      let longest = 60;
+      let longest = 20;
       await passBefore(scene.world.client, run as Run, 5);
       for (let round = 0; round < rounds; round++) {
         try {
@@ -145,7 +145,7 @@ async function untilConnected(work: () => Promise<unknown>): Promise<void> {
       const cut =
         name === 'TransientError' ||
         /^(57P0|ECONN|EPIPE)/.test(code) ||
-        /^Connection terminated/.test(message);
+        /^(The c|C)onnection .*terminated/.test(message);
       if (!cut || performance.now() > deadline) throw error;
       await sleep(20);
     }

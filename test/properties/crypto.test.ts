@@ -12,7 +12,7 @@ import { bytes, runs, text } from './arbitraries.ts';
 const table = 'public.appointments';
 const columns = ['email', 'e164', 'first_name'] as const;
 
-vi.setConfig({ testTimeout: 60_000 + 1_000 * runs(0) });
+vi.setConfig({ testTimeout: 180_000 + 1_000 * runs(0) });
 
 let database: TestDatabase;
 beforeAll(async () => {

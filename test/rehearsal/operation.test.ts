@@ -41,7 +41,7 @@ it.skipIf(!hasTerminals)(
     const screen = new Screen(80, 24);
     watch.child.stdout?.setEncoding('utf8').on('data', (drawn) => screen.write(drawn));
     const said = (text: string) =>
-      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 60_000 });
+      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 240_000 });
     const answer = async (phase: string) => {
       await said(`no-go. ${phase}: Approval So far: `);
       watch.child.stdin?.write('g');

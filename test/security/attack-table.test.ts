@@ -382,7 +382,7 @@ const attacks: readonly Attack[] = [
     async () => {
       await pastTriggers(
         owner,
-        'update public.appointments set email_encrypted = set_byte(email_encrypted, 20, 0) where email_encrypted is not null',
+        'update public.appointments set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1) where email_encrypted is not null',
       );
       const answer = await openedBy(opening);
       await as('reader').query(

@@ -72,7 +72,7 @@ describe('the key', () => {
     const { server: standby, port, promote } = await server.standby();
     const streaming =
       "select from pg_stat_replication where application_name = 'standby' and state = 'streaming'";
-    await expect.poll(async () => (await client.query(streaming)).rowCount, { timeout: 20_000 }).toBe(1);
+    await expect.poll(async () => (await client.query(streaming)).rowCount).toBe(1);
     // Nobody takes its lack of the table for a lack of the key: a handler that is led there comes again.
     const writer = world.databaseSecret.port;
     world.databaseSecret.port = await port();

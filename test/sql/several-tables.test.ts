@@ -216,7 +216,7 @@ describe('decryption', () => {
     for (const table of ['staff', 'orders'])
       await pastTriggers(
         client,
-        `update public.${table} set email_encrypted = set_byte(email_encrypted, 20, 0)`,
+        `update public.${table} set email_encrypted = set_byte(email_encrypted, 20, get_byte(email_encrypted, 20) # 1)`,
       );
     await expect(
       client.query(`select public.decrypt_pii_with_iv_logged(email_encrypted, pii_iv, id) from public.staff`),
@@ -354,9 +354,9 @@ describe('rights', () => {
   test('let a decryptor open values of every table, and a failure be recorded', async () => {
     await add('public', 'staff');
     await client.query(
-      'begin; create role clerk in role encryption_rollout_decryptor; grant select on public.staff to clerk',
+      'begin; create role bookkeeper in role encryption_rollout_decryptor; grant select on public.staff to bookkeeper',
     );
-    await client.query('set local role clerk');
+    await client.query('set local role bookkeeper');
     const open = 'decrypt_staff_pii_with_iv_logged(email_encrypted, pii_iv, id)';
     expect(await rowsOf(`select public.${open} as email from public.staff order by 1`)).toEqual([
       { email: 'a' },

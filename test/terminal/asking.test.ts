@@ -33,7 +33,7 @@ test.skipIf(!hasScript).each([40, 80])(
     child.stdout.setEncoding('utf8').on('data', (more) => {
       drawn += stripVTControlCharacters(more);
     });
-    await vi.waitUntil(() => drawn.includes('(y/N)'), { timeout: 60_000 });
+    await vi.waitUntil(() => drawn.includes('(y/N)'), { timeout: 120_000 });
     child.kill('SIGKILL');
     const lines = drawn.trim().split(/\r?\n/);
     expect(lines.map((line) => line.trim()).join(' ')).toBe(`? ${question} Go on? (y/N)`);

@@ -164,7 +164,7 @@ test.each([
   const read = async () => {
     for await (const [n] of stream<[number]>(reader, sql)) {
       if (n !== 200) continue;
-      const terminated = client.query('select pg_terminate_backend($1, 5000)', [rows[0].pid]);
+      const terminated = client.query('select pg_terminate_backend($1, 60000)', [rows[0].pid]);
       if (before) await terminated;
     }
   };
@@ -189,7 +189,7 @@ test('a reading ends that is given up after its session was lost', async () => {
   reader.on('error', () => undefined);
   const { rows } = await reader.query('select pg_backend_pid() as pid');
   for await (const _row of stream(reader, 'select n from generate_series(1, 300) as n')) {
-    await client.query('select pg_terminate_backend($1, 5000)', [rows[0].pid]);
+    await client.query('select pg_terminate_backend($1, 60000)', [rows[0].pid]);
     break;
   }
   await expect(reader.query('select 1')).rejects.toThrow();

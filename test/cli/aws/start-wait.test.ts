@@ -84,7 +84,7 @@ test.skipIf(!hasTerminals)(
     const screen = new Screen(columns, rows);
     watched.child.stdout?.setEncoding('utf8').on('data', (drawn) => screen.write(drawn));
     const said = (text: string) =>
-      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 60_000 });
+      vi.waitUntil(() => screen.text.replaceAll(/\s+/g, ' ').includes(text), { timeout: 110_000 });
     await said('Press g for go, n for no-go, r to measure once more.');
     watched.child.stdin?.write('n');
     await said('This answers hold-7k2m9q with no-go. Press y to do so');

@@ -33,7 +33,7 @@ describe('whatever a database has set', () => {
     const { rows } = await world.client.query(
       `select current_setting('server_version_num')::integer >= 170000 as "limitsTransactions", current_database() as name`,
     );
-    const all = rows[0].limitsTransactions ? { ...settings, transaction_timeout: '200ms' } : settings;
+    const all = rows[0].limitsTransactions ? { ...settings, transaction_timeout: '2s' } : settings;
     for (const [name, value] of Object.entries(all))
       await world.client.query(`alter database ${rows[0].name} set ${name} = '${value}'`);
   });
@@ -60,7 +60,7 @@ describe('whatever a database has set', () => {
       connectionOf(`postgresql://${username}:${encodeURIComponent(`${password}`)}@${host}:${port}/${dbname}`),
       'test',
     );
-    await client.query('create table public.written as select from pg_sleep(0.3)');
+    await client.query('create table public.written as select from pg_sleep(2.5)');
     await client.end();
   });
 });

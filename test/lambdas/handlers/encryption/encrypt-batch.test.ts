@@ -108,7 +108,7 @@ describe('EncryptBatch', () => {
       ).rows;
 
     test('one call works through as many batches as it takes, each recorded in its own transaction', async () => {
-      world.configure({ plan: { phases: { 3: { batchRows: 100 } } } });
+      world.configure({ plan: { phases: { 3: { batchRows: 100 } }, pace: { callSeconds: 300 } } });
       const { outcome, encrypted, pauseSeconds } = await batch(0, 3);
       expect({ outcome, pauseSeconds }).toEqual({ outcome: 'DONE', pauseSeconds: 0 });
       const batches = await recorded();

@@ -35,7 +35,13 @@ const begun = worldsAfter(2_000, async (first) => {
 });
 beforeEach(async () => {
   [world, run] = await begun();
-  world.configure({ plan: { phases: { 3: { batchRows: 200 }, 5: { batchRows: 200 } } } });
+  world.configure({
+    plan: {
+      phases: { 3: { batchRows: 200 }, 5: { batchRows: 200 } },
+      // Rows are sealed slowly here, and the application may have to wait for a batch of them.
+      abort: { lockWaitMilliseconds: 60_000 },
+    },
+  });
   stateMachines = new StateMachines({
     definitions: new Map(Object.entries(machines).map(([name, { definition }]) => [name, definition])),
     invoke: (name, input) => world.invoke(kebab(name), input),

@@ -102,10 +102,12 @@ describe('Gate', () => {
     await world.enableTrigger(run);
     await world.encrypt(run, 5);
     const query = (sql: string, ...values: unknown[]) => world.client.query(sql, values);
-    // As if the walk had not met what comes before the fifth row.
+    // As if the walk had not met what comes before the fifth row. Nobody else writes here; a transaction in another
+    // database would make the walk begin earlier.
     await query(
-      `insert into encryption_rollout.audits (run_id, attempt, target, after_key)
-       select $1, $2, 'public.appointments', array[id::text] from public.appointments order by id offset 4 limit 1`,
+      `insert into encryption_rollout.audits (run_id, attempt, target, after_key, since)
+       select $1, $2, 'public.appointments', array[id::text], pg_current_xact_id()
+       from public.appointments order by id offset 4 limit 1`,
       run.id,
       run.attempt,
     );
