@@ -44,9 +44,10 @@ const baseSettings = [
   'max_connections=60',
 ];
 
-/** A killed server's children need a moment to let go of its shared memory; and a free port may be taken before it is ours. */
+/** A killed server's children need a moment to let go of its shared memory, and whoever has taken a port meanwhile of that. */
 const startAttempts = 20;
 const startRetryMilliseconds = 250;
+const startLookMilliseconds = 25;
 
 /** PostgreSQL refuses to run as root; for root it runs as this user, whom every system has. */
 const unprivilegedUser = 'nobody';
@@ -84,12 +85,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
 
   const password = await readFile(passwordFile, 'utf8');
   const flags = [...baseSettings, ...(options.settings ?? [])].flatMap((flag) => ['-c', flag]);
-  const { pid, port } = await start(
-    join(binaries, 'postgres'),
-    ['-D', directory, ...flags],
-    options.port,
-    user,
-  );
+  const { pid, port } = await start(join(binaries, 'postgres'), directory, flags, options.port, user);
   const guard = stopWithParent(pid);
   return {
     url: `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`,
@@ -164,35 +160,33 @@ async function setPassword(postgres: string, directory: string, password: string
 /** Starts the server, on any free port if none is wanted, and waits until it accepts connections. */
 async function start(
   postgres: string,
-  args: string[],
+  directory: string,
+  flags: string[],
   wanted: number | undefined,
   user?: object,
 ): Promise<{ pid: number; port: number }> {
   for (let attempt = 1; ; attempt++) {
     const port = wanted ?? (await freePort());
-    const child = spawn(postgres, [...args, '-c', `port=${port}`], {
+    const child = spawn(postgres, ['-D', directory, ...flags, '-c', `port=${port}`], {
       ...user,
       cwd: '/',
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     const said = collect(child);
-    const ready = await new Promise<boolean>((done) => {
-      child.once('error', () => done(false));
-      child.once('close', () => done(false));
-      child.stderr?.on('data', () => {
-        // With logging_collector the rest is said in its file: connect until it answers.
-        if (/ready to accept connections|redirecting log output/.test(said())) done(true);
+    let hasEnded = false;
+    for (const end of ['error', 'close'])
+      child.once(end, () => {
+        hasEnded = true;
       });
-    });
-    if (ready && child.pid !== undefined) {
+    while (!hasEnded && !(await isReady(directory, child.pid))) await sleep(startLookMilliseconds);
+    if (!hasEnded && child.pid !== undefined) {
       child.unref();
       (child.stderr as unknown as { unref(): void }).unref();
       return { pid: child.pid, port };
     }
-    const passes =
-      /pre-existing shared memory|lock file/.test(said()) ||
-      (!wanted && /Address already in use/.test(said()));
-    if (attempt === startAttempts || !passes)
+    // With logging_collector it says no more here than where it goes on.
+    const passes = /pre-existing shared memory|lock file|Address already in use|redirecting log output/;
+    if (attempt === startAttempts || !passes.test(said()))
       throw new Error(`PostgreSQL did not start. It said:\n${said()}`);
     await sleep(startRetryMilliseconds);
   }
@@ -237,9 +231,18 @@ export async function stopOrphan(wanted: string): Promise<void> {
 }
 
 async function postmasterPid(directory: string): Promise<number | undefined> {
-  const file = await readFile(join(directory, 'postmaster.pid'), 'utf8').catch(() => '');
-  const pid = Number.parseInt(file.split('\n')[0] ?? '', 10);
+  const pid = Number.parseInt((await postmasterFile(directory))[0] ?? '', 10);
   return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+}
+
+/** As pg_ctl finds it out: https://www.postgresql.org/docs/current/storage-file-layout.html */
+async function isReady(directory: string, pid: number | undefined): Promise<boolean> {
+  const lines = await postmasterFile(directory);
+  return Number(lines[0]) === pid && lines[7]?.trim() === 'ready';
+}
+
+async function postmasterFile(directory: string): Promise<string[]> {
+  return (await readFile(join(directory, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
 }
 
 /** Process ids are reused, so a pid in a file proves nothing until its command line names the directory. */

@@ -9,6 +9,7 @@ import {
   postgresHome,
   startPostgres,
 } from '../../../rehearsal/database/embedded-postgres.ts';
+import { talkative } from '../../support/server-directory.ts';
 
 let parent: string;
 let server: PostgresServer | undefined;
@@ -48,20 +49,32 @@ describe('startPostgres', () => {
     expect(await ask(server.url, 'select 1 as one')).toEqual({ one: 1 });
   });
 
-  test('takes another port when somebody else was quicker, but for one that was asked for', async () => {
-    const other = createServer().listen(0, '127.0.0.1');
-    await new Promise((resolve) => other.once('listening', resolve));
-    const taken = other.address() as AddressInfo;
-    const address = vi.spyOn(Server.prototype, 'address').mockReturnValueOnce(taken);
-    server = await startPostgres({ directory: join(parent, 'data') });
-    expect(address.mock.results[0]?.value).toBe(taken);
-    expect(Number(new URL(server.url).port)).not.toBe(taken.port);
-    expect(await ask(server.url, 'select 1 as one')).toEqual({ one: 1 });
-    await expect(startPostgres({ directory: join(parent, 'data'), port: taken.port })).rejects.toThrow(
-      'Address already in use',
-    );
-    address.mockRestore();
-    other.close();
+  describe('when somebody else has taken the port', () => {
+    let other: Server;
+    let taken: AddressInfo;
+    beforeEach(async () => {
+      other = createServer().listen(0, '127.0.0.1');
+      await new Promise((resolve) => other.once('listening', resolve));
+      taken = other.address() as AddressInfo;
+    });
+    afterEach(() => {
+      vi.restoreAllMocks();
+      other.close();
+    });
+
+    test.each([[], talkative])('takes another, wherever it logs', async (...settings) => {
+      const address = vi.spyOn(Server.prototype, 'address').mockReturnValueOnce(taken);
+      server = await startPostgres({ directory: join(parent, 'data'), settings });
+      expect(address.mock.results[0]?.value).toBe(taken);
+      expect(Number(new URL(server.url).port)).not.toBe(taken.port);
+      expect(await ask(server.url, 'select 1 as one')).toEqual({ one: 1 });
+    });
+
+    test('says so of one that it was told to take', async () => {
+      await expect(startPostgres({ directory: join(parent, 'data'), port: taken.port })).rejects.toThrow(
+        'Address already in use',
+      );
+    });
   });
 
   test('lets nobody in without the password', async () => {
