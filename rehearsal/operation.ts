@@ -1,12 +1,8 @@
 /** Lets people operate the rehearsal under way, and does what AWS does about an execution that they stop. */
-import { setTimeout } from 'node:timers/promises';
 import type { AwsStandIn } from './aws/aws.ts';
 import { serveOperators } from './aws/operators.ts';
 import type { Functions } from './machines/functions.ts';
 import type { StateMachines } from './machines/state-machines.ts';
-
-/** The command `abort` looks each second. */
-const patienceMs = 10_000;
 
 export class Operation {
   private readonly aws: AwsStandIn;
@@ -15,8 +11,6 @@ export class Operation {
   private readonly version: string;
   /** What handlers have started. */
   private readonly begun: Promise<void>[] = [];
-  /** Called with each answer of Operate. */
-  private looked: () => void = () => undefined;
 
   constructor(aws: AwsStandIn, functions: Functions, machines: StateMachines, version: string) {
     this.aws = aws;
@@ -30,11 +24,7 @@ export class Operation {
   open(): Promise<() => Promise<void>> {
     return serveOperators({
       version: this.version,
-      operate: async (input) => {
-        const answer = await this.functions.invoke('Operate', input);
-        this.looked();
-        return answer;
-      },
+      operate: (input) => this.functions.invoke('Operate', input),
       running: () => this.machines.running().filter((arn) => arn.includes(':EncryptionRollout:')),
       startOf: (arn) => this.machines.started.get(arn),
       stop: (arn, cause) => {
@@ -50,20 +40,13 @@ export class Operation {
     return this.aws.executions.get(executionArn)?.cause;
   }
 
-  /**
-   * What the event of its end brings about: StopRollout, and the rollback that it begins, to its end. Whoever stopped it looks how
-   * that went.
-   */
+  /** What the event of its end brings about: StopRollout, and the rollback that it begins, to its end. */
   async rollBack(executionArn: string): Promise<void> {
     await this.functions.invoke('StopRollout', {
       'detail-type': 'Step Functions Execution Status Change',
       detail: { executionArn, status: 'ABORTED' },
     });
     await Promise.all(this.begun);
-    const looked = new Promise<void>((resolve) => {
-      this.looked = resolve;
-    });
-    await Promise.race([looked, setTimeout(patienceMs, undefined, { ref: false })]);
   }
 
   private async carryOut(arn: string, input: unknown): Promise<void> {

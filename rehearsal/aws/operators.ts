@@ -28,6 +28,8 @@ export interface Operated {
 
 const stateMachineArn = `arn:aws:states:${region}:${account}:stateMachine:EncryptionRollout`;
 const operateFunction = 'Operate';
+/** Where its Invoke goes: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html */
+const operatePath = `/2015-03-31/functions/${operateFunction}/`;
 
 /** An answer of AWS's; an error has a name. */
 interface Answer {
@@ -43,9 +45,11 @@ interface Answer {
 export async function serveOperators(operated: Operated): Promise<() => Promise<void>> {
   const accessKey = randomBytes(16).toString('hex');
   const connections = new Set<Socket>();
-  let isEnding = false;
+  /** Connections of those who may be watching, and have not yet seen the end. */
+  let watching: Set<Socket> | undefined;
   const server = createServer(async (request, response) => {
-    const seesTheEnd = isEnding;
+    const isLook = request.url?.startsWith(operatePath) === true;
+    const seesTheEnd = isLook && watching?.has(request.socket);
     const authorized = request.headers.authorization?.includes(`Credential=${accessKey}/`) === true;
     const isQuery = String(request.headers['content-type']).startsWith('application/x-www-form-urlencoded');
     const { body, error } = authorized
@@ -59,13 +63,16 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
         ...(error === 'Unhandled' ? { 'x-amz-function-error': error } : {}),
       })
       .end(body);
-    if (seesTheEnd) server.emit('end seen');
+    if (seesTheEnd) seen(request.socket);
   });
+  const seen = (connection: Socket) => {
+    if (watching?.delete(connection) && watching.size === 0) server.emit('end seen');
+  };
   server.on('connection', (connection) => {
     connections.add(connection);
     connection.once('close', () => {
       connections.delete(connection);
-      if (connections.size === 0) server.emit('end seen');
+      seen(connection);
     });
   });
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
@@ -76,10 +83,10 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
   const file = path.resolve(rehearsalFile);
   writeFileSync(file, JSON.stringify(address), { mode: 0o600 });
   return async () => {
-    // Who watches sees how it ended: a connection that is not used again is closed after five seconds.
+    // Who watches sees how it ended. A connection that is not used again is closed, five seconds after its last answer.
     // https://nodejs.org/api/http.html#serverkeepalivetimeout
-    isEnding = true;
-    if (connections.size > 0) await once(server, 'end seen');
+    watching = new Set(connections);
+    if (watching.size > 0) await once(server, 'end seen');
     rmSync(file, { force: true });
     // What is being answered is answered.
     await new Promise((resolve) => server.close(resolve));
@@ -91,7 +98,7 @@ async function answer(request: IncomingMessage, operated: Operated): Promise<Ans
   const target = request.headers['x-amz-target'];
   if (typeof target === 'string')
     return { body: JSON.stringify(states(target.split('.').at(-1) ?? '', JSON.parse(asked), operated)) };
-  if (request.url?.startsWith(`/2015-03-31/functions/${operateFunction}/`))
+  if (request.url?.startsWith(operatePath))
     try {
       return { body: JSON.stringify(await operated.operate(JSON.parse(asked))) };
     } catch (failure) {
