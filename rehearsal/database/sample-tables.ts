@@ -19,11 +19,12 @@ export interface RehearsedTable {
 }
 
 /**
- * How many of the rows belong to live traffic: enough to write to, and fewer than the one in a hundred that phase 3 encrypts
- * beyond what the gates ask for, since what is edited before the trigger is on is to be encrypted again.
+ * How many of the rows belong to live traffic, which makes as many of its own: enough to write to, and together fewer than the
+ * one in a hundred that phase 3 encrypts beyond what the gates ask for, since what is edited before the trigger is on is to be
+ * encrypted again.
  */
 export function trafficRows(rows: number): number {
-  return Math.max(2, Math.min(200, Math.floor(rows / 150)));
+  return Math.max(1, Math.min(200, Math.floor(rows / 300)));
 }
 
 /**

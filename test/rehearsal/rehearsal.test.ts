@@ -83,7 +83,7 @@ describe('on a database of the user', () => {
       expect(report.phases.reduce((sum, phase) => sum + phase.rowsEncrypted, 0)).toBeGreaterThan(
         0.9 * withPii,
       );
-      expect(report.liveTraffic.writes).toBeGreaterThan(0);
+      expect(report.liveTraffic.writes).toBeGreaterThan(5);
       expect(report.liveTraffic).toMatchObject({ failed: 0, slowestMs: expect.any(Number) });
 
       // The parent, the look at the backup, preflight, five phases, a stretch of batches in four, three soaks, one audit.

@@ -27,7 +27,6 @@ it('takes three tables through the phases in one run, which one of them stops, a
   const stop = stopped.report();
   expect(stop.reason).toMatch(/^Phase 3 .*: CheckVitals: public\.appointments: Error rate: expected/);
   expect(stop).toMatchObject({ outcome: 'STOPPED', plaintextUnchanged: true, liveTraffic: { failed: 0 } });
-  expect(stop.liveTraffic.writes).toBeGreaterThan(0);
   // What one table has met stops all of them, and every trigger is off.
   expect(stop.tables.map(({ name, triggerEnabled }) => [name, triggerEnabled])).toEqual(
     names.slice(0, 3).map((name) => [name, false]),
@@ -48,6 +47,7 @@ it('takes three tables through the phases in one run, which one of them stops, a
   expect(await later.exit(), later.output).toBe(0);
   const all = later.report();
   expect(all).toMatchObject({ outcome: 'COMPLETED', liveTraffic: { failed: 0 } });
+  expect(all.liveTraffic.writes).toBeGreaterThan(5);
   expect(all.tables).toEqual(names.map(complete));
   for (const { rows } of all.tables)
     expect([rows.encrypted, rows.verified]).toEqual([rows.withPii, rows.withPii]);
