@@ -44,6 +44,13 @@ async function install(): Promise<void> {
  */
 export async function startEmulator(directory: string): Promise<Emulator> {
   await install();
+  // A free port may be taken before Python has come to bind it.
+  return pRetry(() => start(directory), { retries: 3, minTimeout: 0, shouldRetry: isOfThePort });
+}
+
+const isOfThePort = ({ error }: { error: Error }) => /address already in use/i.test(error.message);
+
+async function start(directory: string): Promise<Emulator> {
   const port = await freePort();
   const endpoint = `http://127.0.0.1:${port}`;
   const log = join(directory, 'ministack.log');

@@ -9,7 +9,7 @@ import { SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
 import { expect, test } from 'vitest';
 import { endOf, paged, query, rolloutJson, stackName } from './world.ts';
 
-const waiting = { timeout: 60_000, interval: 500 };
+const waiting = { timeout: 240_000, interval: 500 };
 const GroupName = `${stackName}-Checks`;
 
 /** What the schedule of this kind starts, and with which input. */

@@ -35,11 +35,20 @@ import {
   SubscribeCommand,
   UnsubscribeCommand,
 } from '@aws-sdk/client-sns';
-import { CreateQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
+import {
+  CreateQueueCommand,
+  DeleteMessageCommand,
+  ReceiveMessageCommand,
+  SQSClient,
+} from '@aws-sdk/client-sqs';
 import pg from 'pg';
 import { createSampleTable } from '../../lambdas/adapters/postgres/migrations.ts';
 import { metricNamespace } from '../../lambdas/core/monitoring/metrics.ts';
-import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
+import {
+  type PostgresServer,
+  postgresHome,
+  startPostgres,
+} from '../../rehearsal/database/embedded-postgres.ts';
 import { firstNames, type Sample, samples } from '../../rehearsal/database/samples.ts';
 import type { Page } from '../support/page.ts';
 import { buttonsOf, widgetCall } from '../support/widget.ts';
@@ -55,9 +64,9 @@ const customers = samples.find(({ target }) => target.table === 'customers') as 
 export const stackName = 'Rollout';
 export const customerAlarm = 'api-latency';
 /** Rows of a batch in phase 3: small, so that people have the time to intervene. */
-export const batchRows = 60;
+export const batchRows = 40;
 /** Seconds that the rollout waits for an answer: long enough for a command on a busy machine, short enough to wait for. */
-const holdSeconds = 30;
+const holdSeconds = 60;
 
 interface Outputs {
   readonly StateMachineArn: string;
@@ -106,7 +115,7 @@ export async function makeWorld(): Promise<void> {
   directory = await mkdtemp(join(tmpdir(), 'encryption-rollout-aws-'));
   emulator = await startEmulator(directory);
   // In a directory that PostgreSQL's own user can reach.
-  postgres = await startPostgres({ directory: postgresDirectory, settings: ['fsync=off'] });
+  postgres = await startPostgres({ directory: postgresDirectory, settings: ['fsync=off', 'autovacuum=off'] });
   // The SDK's clients, the CDK CLI and our own command line read these.
   Object.assign(process.env, emulator.environment);
   database = new pg.Client({ connectionString: postgres.url });
@@ -133,7 +142,7 @@ export async function endWorld(): Promise<void> {
   await emulator?.stop();
   await postgres?.stop();
   if (directory !== undefined) await rm(directory, { recursive: true, force: true });
-  await rm(postgresDirectory, { recursive: true, force: true });
+  await rm(postgresHome(postgresDirectory), { recursive: true, force: true });
 }
 
 async function seed(client: pg.Client): Promise<void> {
@@ -408,19 +417,18 @@ export async function press(label: string, reason = ''): Promise<string> {
 
 /** What the queue has received since the last call. */
 export async function received(queue: keyof World['queues'] = 'onCall'): Promise<Page[]> {
+  const sqs = new SQSClient();
+  const QueueUrl = theWorld().queues[queue];
   const pages: Page[] = [];
   for (;;) {
-    const { Messages = [] } = await new SQSClient().send(
-      new ReceiveMessageCommand({
-        QueueUrl: theWorld().queues[queue],
-        MaxNumberOfMessages: 10,
-        VisibilityTimeout: 600,
-      }),
+    const { Messages = [] } = await sqs.send(
+      new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10 }),
     );
     if (Messages.length === 0) return pages;
-    for (const { Body = '{}' } of Messages) {
+    for (const { Body = '{}', ReceiptHandle } of Messages) {
       const { Subject, Message } = JSON.parse(Body);
       pages.push({ subject: Subject, message: Message });
+      await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
     }
   }
 }

@@ -39,5 +39,4 @@ test.skipIf(!hasScript).each([40, 80])(
     expect(lines.map((line) => line.trim()).join(' ')).toBe(`? ${question} Go on? (y/N)`);
     expect(lines.length).toBeGreaterThan(3);
   },
-  90_000,
 );

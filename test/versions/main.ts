@@ -52,7 +52,7 @@ async function tryVersion(major: string): Promise<string[]> {
   const server = await startPostgres({
     directory,
     package: packages[major] as string,
-    settings: forgetful,
+    settings: [...forgetful, 'autovacuum=off'],
   });
   try {
     const version = await versionOf(server.url);
