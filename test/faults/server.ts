@@ -1,7 +1,7 @@
 /** A PostgreSQL server of a fault's own, to be killed, restarted and copied. */
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { appendFile, cp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, cp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -76,12 +76,8 @@ export class OwnServer {
     sigkill(pid);
   }
 
-  /** A copy of the running server, as a standby that follows it. `promote` resolves when it accepts writes. */
-  async standby(): Promise<{
-    readonly server: OwnServer;
-    port(): Promise<number>;
-    promote(): Promise<void>;
-  }> {
+  /** A copy of the running server, as a standby that follows it and is read. */
+  async standby(): Promise<OwnServer> {
     await appendFile(
       join(this.directory, 'pg_hba.conf'),
       'host replication all 127.0.0.1/32 scram-sha-256\n',
@@ -104,28 +100,22 @@ export class OwnServer {
       await writeFile(join(directory, file), text);
     }
     const { hostname, port, username, password } = this.url;
-    const server = new OwnServer(
+    const standby = new OwnServer(
       [
         ...this.#settings.slice(settings.length),
         `primary_conninfo=host=${hostname} port=${port} user=${username} password=${password} application_name=standby`,
       ],
       directory,
     );
-    // It says that it accepts connections only once it is promoted.
-    server.up = server.start();
-    // https://www.postgresql.org/docs/current/storage-file-layout.html: its first line, and its fourth.
-    const told = async (line: number) =>
-      Number((await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n')[line]);
-    return {
-      server,
-      port: () => told(3),
-      async promote() {
-        const pid = await told(0);
-        await cp(join(directory, 'standby.signal'), join(directory, 'promote'));
-        process.kill(pid, 'SIGUSR1');
-        await server.up;
-      },
-    };
+    await standby.start();
+    return standby;
+  }
+
+  /** Of a standby: resolves when it accepts writes. */
+  async promote(): Promise<void> {
+    const client = await this.connect();
+    const { rows } = await client.query('select pg_promote(true, 600) as done');
+    if (!rows[0].done) throw new Error('the standby was not promoted within ten minutes');
   }
 
   /** From here on this is the other server; what was here is forgotten. */

@@ -144,11 +144,8 @@ export const servers: readonly Fault[] = [
     holds: 'SQLSTATE 25006 is retried until there is a writer again.',
     server: ['wal_level=replica', 'max_wal_senders=4'],
     async run(scene, server) {
-      const { server: standby, port, promote } = await server.standby();
-      scene.repair(async () => {
-        await promote();
-        await standby.destroy();
-      });
+      const standby = await server.standby();
+      scene.repair(() => standby.destroy());
       await until(
         'the standby to follow',
         async () =>
@@ -160,7 +157,7 @@ export const servers: readonly Fault[] = [
         before: async (call) => {
           if (!isBatch(3)(call)) return;
           calls += 1;
-          if (calls === 1) scene.world.databaseSecret.port = await port();
+          if (calls === 1) scene.world.databaseSecret.port = Number(standby.url.port);
           if (calls === 4) scene.world.databaseSecret.port = writer;
         },
       });
@@ -175,7 +172,7 @@ export const servers: readonly Fault[] = [
     holds: 'Rows and records on the new primary agree; the lost batches are done again.',
     server: ['wal_level=replica', 'max_wal_senders=4'],
     async run(scene, server) {
-      const { server: heir, promote } = await server.standby();
+      const heir = await server.standby();
 
       await until(
         'the standby to follow',
@@ -203,7 +200,7 @@ export const servers: readonly Fault[] = [
           if (isBatch(5)(call) && before > 0 && lost === 0) {
             lost = (await recorded(scene)) - before;
             await server.kill();
-            await promote();
+            await heir.promote();
             server.become(heir);
             scene.world.databaseSecret.port = Number(heir.url.port);
           }

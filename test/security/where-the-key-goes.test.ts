@@ -69,19 +69,19 @@ describe('the key', () => {
   });
 
   test('is not in a copy of the server: not while it follows as a standby, nor when it is promoted', async () => {
-    const { server: standby, port, promote } = await server.standby();
+    const standby = await server.standby();
     const streaming =
       "select from pg_stat_replication where application_name = 'standby' and state = 'streaming'";
     await expect.poll(async () => (await client.query(streaming)).rowCount).toBe(1);
     // Nobody takes its lack of the table for a lack of the key: a handler that is led there comes again.
     const writer = world.databaseSecret.port;
-    world.databaseSecret.port = await port();
+    world.databaseSecret.port = Number(standby.url.port);
     await expect(world.invoke('monitor', {})).rejects.toMatchObject({
       name: 'TransientError',
       message: expect.stringContaining('is a standby (25006), expected the writer'),
     });
     world.databaseSecret.port = writer;
-    await promote();
+    await standby.promote();
     const copy = await standby.connect();
     const { rows } = await copy.query(
       `select (select count(*)::integer from encryption_rollout.key_material) as keys,

@@ -121,7 +121,7 @@ describe('EncryptBatch', () => {
     });
 
     test('delivered twice, it does and counts the work once', async () => {
-      world.configure({ plan: { phases: { 3: { batchRows: 100 } } } });
+      world.configure({ plan: { phases: { 3: { batchRows: 100 } }, pace: { callSeconds: 300 } } });
       const first = await batch(0, 3);
       const before = await recorded();
       const { encrypted, ...ending } = first;
