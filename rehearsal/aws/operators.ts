@@ -30,6 +30,7 @@ const stateMachineArn = `arn:aws:states:${region}:${account}:stateMachine:Encryp
 const operateFunction = 'Operate';
 /** Where its Invoke goes: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html */
 const operatePath = `/2015-03-31/functions/${operateFunction}/`;
+const isLook = ({ url }: IncomingMessage) => url?.startsWith(operatePath) === true;
 
 /** An answer of AWS's; an error has a name. */
 interface Answer {
@@ -48,8 +49,7 @@ export async function serveOperators(operated: Operated): Promise<() => Promise<
   /** Connections of those who may be watching, and have not yet seen the end. */
   let watching: Set<Socket> | undefined;
   const server = createServer(async (request, response) => {
-    const isLook = request.url?.startsWith(operatePath) === true;
-    const seesTheEnd = isLook && watching?.has(request.socket);
+    const seesTheEnd = isLook(request) && watching?.has(request.socket);
     const authorized = request.headers.authorization?.includes(`Credential=${accessKey}/`) === true;
     const isQuery = String(request.headers['content-type']).startsWith('application/x-www-form-urlencoded');
     const { body, error } = authorized
@@ -98,7 +98,7 @@ async function answer(request: IncomingMessage, operated: Operated): Promise<Ans
   const target = request.headers['x-amz-target'];
   if (typeof target === 'string')
     return { body: JSON.stringify(states(target.split('.').at(-1) ?? '', JSON.parse(asked), operated)) };
-  if (request.url?.startsWith(operatePath))
+  if (isLook(request))
     try {
       return { body: JSON.stringify(await operated.operate(JSON.parse(asked))) };
     } catch (failure) {

@@ -277,7 +277,8 @@ async function gone(pid: number, milliseconds: number): Promise<boolean> {
   return true;
 }
 
-function freePort(): Promise<number> {
+/** One of the loopback interface that nobody has. It is not kept: whoever binds it later may find it taken. */
+export function freePort(): Promise<number> {
   return new Promise((resolvePort, reject) => {
     const probe = createServer();
     probe.once('error', reject);
