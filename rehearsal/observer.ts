@@ -1,12 +1,12 @@
 /** Watches the executions: shows what happens, measures the phases, and injects the fault at its place. */
 import { setTimeout } from 'node:timers/promises';
-import type { Judgement } from '../lambdas/core/gates/judgement.ts';
 import type {
   AuditRowsOutput,
   CheckVitalsOutput,
   DisableTriggerOutput,
   EnableTriggerOutput,
   EncryptBatchOutput,
+  GateOutput,
   ProvePlaintextOutput,
 } from '../lambdas/core/payloads.ts';
 import { defaultPlan, type PhaseNumber, phaseOf } from '../lambdas/core/plan/plan.ts';
@@ -120,8 +120,12 @@ export class Observer implements Listener {
     switch (name) {
       case 'Preflight':
       case 'Gate': {
-        const judgement = result as Judgement;
+        const judgement = result as GateOutput;
         this.display.endProgress();
+        if (judgement.verdict === 'MORE_WORK') {
+          this.display.line(`  ${judgement.reason}`);
+          break;
+        }
         this.display.judgement(judgement, this.seconds.virtual);
         // What could not be measured is judged again, after a person was asked.
         if (judgement.verdict === 'NO_GO') this.reason ||= judgement.reason;

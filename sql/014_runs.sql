@@ -61,7 +61,7 @@ create table encryption_rollout.phases (
   -- A resumed phase begins again: its window, its counts and its error rate are those of the latest attempt.
   attempt integer not null,
   started_at timestamptz not null default clock_timestamp(),
-  -- Its work is done in this attempt: its batches', or the trigger is on and was tested.
+  -- Its work is done in this attempt: its batches', or the trigger is on and was tested. Null again when its gate has found more.
   worked_at timestamptz,
   -- It has been watched until the end of its soak.
   soaked_at timestamptz,

@@ -120,9 +120,13 @@ export class PhaseMachine extends Construct {
     const needsAudit = this.needs('audit', this.audit(audited, nextPart), passed);
     const soaked = this.gate('SoakGate', 'soaked', needsAudit);
     const needsSoak = this.needs('soak', this.soak(soaked), needsAudit);
-    const worked = this.gate('Gate', 'worked', needsSoak);
+    const verdict = new Choice(this, 'GateVerdict');
+    const worked = this.gate('Gate', 'worked', needsSoak, verdict);
+    const work = this.work(worked, nextPart);
+    // Edits took what batches had done: they go on, in phase 4 with the trigger on.
+    verdict.when(Condition.stringEquals('$.step.verdict', 'MORE_WORK'), work);
     const workKind = new Choice(this, 'WorkKind')
-      .when(does('batches'), this.work(worked, nextPart))
+      .when(does('batches'), work)
       .when(does('trigger'), this.enableTrigger(worked))
       .otherwise(needsSoak);
     const needsApproval = this.needs('approval', this.gate('Approval', 'approval', workKind), workKind);
@@ -265,6 +269,7 @@ export class PhaseMachine extends Construct {
     id: 'Approval' | 'Gate' | 'SoakGate' | 'AuditGate',
     stage: 'approval' | 'worked' | 'soaked' | 'audited',
     next: IChainable,
+    verdict = new Choice(this, `${id}Verdict`),
   ): IChainable {
     const { functions, hold, plan } = this.props;
     const gate = invoke(
@@ -274,7 +279,7 @@ export class PhaseMachine extends Construct {
       id,
     );
     return onError(gate, '$.failure', this.failed).next(
-      new Choice(this, `${id}Verdict`)
+      verdict
         .when(Condition.stringEquals('$.step.verdict', 'GO'), next)
         .when(
           Condition.stringEquals('$.step.verdict', 'INCONCLUSIVE'),

@@ -149,7 +149,10 @@ export const GateInput = z.object({
    */
   stage: z.enum(['approval', 'worked', 'soaked', 'audited']),
 });
-export type GateOutput = Judgement;
+/** `MORE_WORK`: the phase's batches have to go on; nothing was judged. */
+export type GateOutput =
+  | Judgement
+  | { readonly gate: string; readonly verdict: 'MORE_WORK'; readonly reason: string };
 
 // Hold --------------------------------------------------------------------------------------------------------------
 /** The machine Hold: AskPerson, a page to the person on call, AwaitDecision. What asked is asked again after it. */

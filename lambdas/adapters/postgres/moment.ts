@@ -1,3 +1,5 @@
+import type pg from 'pg';
+
 declare const exact: unique symbol;
 
 /**
@@ -6,6 +8,12 @@ declare const exact: unique symbol;
  * lie on the other side.
  */
 export type Moment = string & { readonly [exact]: true };
+
+/** Of the database's clock. */
+export async function databaseNow(client: pg.ClientBase): Promise<Moment> {
+  const { rows } = await client.query<{ now: Moment }>('select clock_timestamp()::text as now');
+  return (rows[0] as { now: Moment }).now;
+}
 
 /** Of our own clock, not the database's. */
 export function momentOf(date: Date): Moment {

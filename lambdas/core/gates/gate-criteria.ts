@@ -83,6 +83,9 @@ function tableCriteria(plan: Plan, phase: Phase, m: TableMeasurements): Criterio
   ];
 }
 
+/** Name of the criterion. */
+export const coverage = 'Encryption percentage';
+
 function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMeasurements): Criterion[] {
   const criteria: Criterion[] = [];
   if (phase.maxRows) {
@@ -117,7 +120,7 @@ function coverageCriteria(phase: Phase, { health, progress, rotating }: TableMea
     };
     criteria.push(
       criterion(
-        'Encryption percentage',
+        coverage,
         expected(),
         `${health.encryptionPercentage} %`,
         encryptedRows >= least && (!isAbove || beyond || deleted),

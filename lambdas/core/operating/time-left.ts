@@ -1,8 +1,8 @@
 /** How long a rollout will still take: the work, as fast as it went so far, and every wait that is known. Pure. */
 
-import { aimRows } from '../plan/coverage.ts';
+import { aimRows, leastRows } from '../plan/coverage.ts';
 import type { Phase, PhaseNumber, Plan } from '../plan/plan.ts';
-import { hoursThroughWindows, type OffPeak } from '../pressure/off-peak.ts';
+import { hoursThroughWindows, type OffPeak, waitsForWindow } from '../pressure/off-peak.ts';
 import { slicesOf, type Tuned } from '../pressure/pace.ts';
 import { waitOf } from '../pressure/throttle.ts';
 import type { RolloutStatus } from './operate.ts';
@@ -64,7 +64,10 @@ export function batchesLeft(
       const isWorked = phase.number === from && hoursSoaked !== null;
       let [allRows, allBatches] = [0, 0];
       for (const table of isWorked ? [] : ahead.filter((each) => each.from <= phase.number)) {
-        const rows = Math.max(0, aimRows(phase, table.rowsWithPii) - table.rowsEncryptedNow);
+        const { rowsWithPii, rowsEncryptedNow } = table;
+        // Phase 4 brings back what its gate would miss, and nothing otherwise.
+        const isDone = phase.number === 4 && rowsEncryptedNow >= leastRows(phase, rowsWithPii);
+        const rows = isDone ? 0 : Math.max(0, aimRows(phase, rowsWithPii) - rowsEncryptedNow);
         table.rowsEncryptedNow += rows;
         allRows += rows;
         // No batch is of two tables.
@@ -90,7 +93,7 @@ export function hoursLeft(plan: Plan, offPeak: OffPeak | null, now: Date, way: W
       ? 1
       : Math.min(tuned.pace.writers, Math.max(1, way.tables.length) * slicesOf(phase, tuned.pace));
   const work = (phase: Phase, hoursOfWork: number) => {
-    hours += offPeak?.phases.includes(phase.number)
+    hours += waitsForWindow(offPeak, phase.number)
       ? hoursThroughWindows(offPeak, hoursOfWork, new Date(now.getTime() + hours * 3_600_000))
       : hoursOfWork;
   };

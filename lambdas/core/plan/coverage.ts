@@ -41,6 +41,18 @@ export function leastRows(phase: Phase, rowsWithPii: number): number {
   return Math.min(Math.ceil(share(rowsWithPii, phase.coverage.min ?? 0)), mostRows(phase, rowsWithPii));
 }
 
+/**
+ * Whether the phase's gate asks for more rows than are encrypted, which batches can bring back. Not in the last phase: where the trigger
+ * is on, nothing gets lost.
+ */
+export function isShort(phase: Phase, { encryptedRows, failedRows, rowsWithPii }: Health): boolean {
+  return (
+    phase.coverage.min !== 100 &&
+    encryptedRows < leastRows(phase, rowsWithPii) &&
+    rowsWithPii - failedRows >= settledRows(phase, rowsWithPii)
+  );
+}
+
 /** The part of the rows, without what binary fractions add to it: 24.5 % of 200 are 49. */
 function share(rows: number, percent: number): number {
   return (rows * Math.round(percent * 100)) / 10_000;

@@ -36,7 +36,7 @@ export const pace = {
 };
 
 const schema = z.strictObject({
-  /** By number. Phase 4 switches the trigger on and encrypts no rows itself. */
+  /** By number. Phase 4 encrypts what edits took until its trigger was on, in batches like phase 3's. */
   phases: z
     .strictObject({
       1: batches.partial(),
@@ -115,13 +115,21 @@ export type PlanOverrides = z.infer<typeof PlanOverrides>;
 export function applyOverrides(plan: Plan, given: PlanOverrides): Plan {
   return {
     ...over(plan, given),
-    phases: plan.phases.map((phase) => over(phase, given.phases?.[phase.number])),
+    phases: plan.phases.map((phase) =>
+      over(phase, { ...(phase.number === 4 && bulkOf(given)), ...given.phases?.[phase.number] }),
+    ),
     abort: over(plan.abort, given.abort),
     throttle: over(plan.throttle, given.throttle),
     pace: over(plan.pace, given.pace),
     writeLatency: over(plan.writeLatency, given.writeLatency),
     afterwards: over(plan.afterwards, given.afterwards),
   };
+}
+
+/** What is said of phase 3's batches, for those of phase 4. */
+function bulkOf({ phases = {} }: PlanOverrides) {
+  const { soakMinutes, updateHours, maxErrorPercent, ...bulk } = phases[3] ?? {};
+  return bulk;
 }
 
 // From JSON, which has no `undefined`: a key that is there has a value.
@@ -182,8 +190,8 @@ function contradictions(plan: Plan): Contradiction[] {
       soakMinutes,
       `at most ${maxSlices} slices of soakSliceMinutes, ${plan.soakSliceMinutes}`,
     );
-    // The phase of the trigger aims at no share of its own.
-    if (phase.batchRows === 0) continue;
+    // Its batches are phase 3's.
+    if (phase.number === 4) continue;
     expect(insideCoverage(phase), at('aimPercent'), aimPercent, `${coverageOf(phase)}, as its gate asks`);
     expect(
       phase.maxRows === null || phase.coverage.min === null,

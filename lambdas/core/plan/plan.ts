@@ -127,6 +127,9 @@ export interface Plan {
 
 const gibibyte = 2 ** 30;
 
+/** Of phases 3 and 4: until the trigger is on, whoever edits a row makes it unencrypted again. */
+const bulk = { aimPercent: 91, maxRows: null, batchRows: 5_000, pauseSeconds: 10 };
+
 export const defaultPlan: Plan = {
   phases: [
     {
@@ -156,10 +159,7 @@ export const defaultPlan: Plan = {
     {
       number: 3,
       title: 'Phase 3 Bulk Migration',
-      aimPercent: 91,
-      maxRows: null,
-      batchRows: 5_000,
-      pauseSeconds: 10,
+      ...bulk,
       soakMinutes: 0,
       coverage: { min: 90, max: null },
       maxErrorPercent: 1,
@@ -168,10 +168,7 @@ export const defaultPlan: Plan = {
     {
       number: 4,
       title: 'Phase 4 Enable Trigger',
-      aimPercent: 0,
-      maxRows: 0,
-      batchRows: 0,
-      pauseSeconds: 0,
+      ...bulk,
       soakMinutes: 240,
       coverage: { min: 90, max: null },
       maxErrorPercent: 0,

@@ -39,6 +39,14 @@ export const OffPeak = z.strictObject({
 });
 export type OffPeak = z.infer<typeof OffPeak>;
 
+/** Whether the batches of the phase wait for a window. Those of phase 4 are phase 3's, which edits have undone. */
+export function waitsForWindow(
+  offPeak: OffPeak | null,
+  phase: z.infer<typeof PhaseNumber>,
+): offPeak is OffPeak {
+  return offPeak?.phases.some((each) => each === phase || (each === 3 && phase === 4)) ?? false;
+}
+
 function isTimeZone(name: string): boolean {
   try {
     return new Intl.DateTimeFormat('en-US', { timeZone: name }) !== undefined;

@@ -4,7 +4,7 @@
  */
 import type { PhaseNumber, Plan } from '../plan/plan.ts';
 import { durationBeside } from '../telling/time.ts';
-import { isOpen, type OffPeak, secondsUntilOpen, told } from './off-peak.ts';
+import { isOpen, type OffPeak, secondsUntilOpen, told, waitsForWindow } from './off-peak.ts';
 import type { Vitals } from './vitals-criteria.ts';
 
 /** A wait is never longer than this, so that what a person asks for is noticed soon. */
@@ -48,7 +48,7 @@ export function easing(
   vitals: Vitals,
   now: Date,
 ): Easing | null {
-  if (offPeak?.phases.includes(phase) && !isOpen(offPeak, now))
+  if (waitsForWindow(offPeak, phase) && !isOpen(offPeak, now))
     return {
       reason: `${waitBegins.hour}: ${told(offPeak)}`,
       waitSeconds: secondsUntilOpen(offPeak, now, MAX_WAIT_SECONDS),

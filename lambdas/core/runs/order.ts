@@ -18,6 +18,8 @@ export interface Way {
   readonly notPassed: number | null;
   /** A person has said that the phase may begin, or need not. */
   readonly approved: boolean;
+  /** The table's trigger has been switched on and tested. */
+  readonly triggerTested: boolean;
   readonly worked: boolean;
   /** The gate after the work has said GO. */
   readonly judged: boolean;
@@ -35,6 +37,8 @@ const needs = {
     notPassed === null ? undefined : `${table} has not passed the last gate of phase ${notPassed}`,
   approval: ({ phase, approved }: Way) =>
     approved ? undefined : `nobody has said that phase ${phase} may begin`,
+  trigger: ({ table, phase, triggerTested }: Way) =>
+    phase !== 4 || triggerTested ? undefined : `the trigger of ${table} is not on`,
   work: ({ table, phase, worked }: Way) =>
     worked ? undefined : `the work of phase ${phase} on ${table} is not done`,
   gate: ({ phase, judged }: Way) =>
@@ -46,6 +50,7 @@ const needs = {
 type Need = keyof typeof needs;
 
 const toBegin = ['preflight', 'phases', 'approval'] as const;
+const toWork = [...toBegin, 'trigger'] as const;
 const afterWork = [...toBegin, 'work'] as const;
 const afterGate = [...afterWork, 'gate'] as const;
 
@@ -56,10 +61,10 @@ const afterGate = [...afterWork, 'gate'] as const;
 const order = {
   Preflight: ['unbegun'],
   'Gate approval': ['preflight', 'phases'],
-  'ListWork batches': toBegin,
-  'CheckVitals batch': toBegin,
-  EncryptBatch: toBegin,
   EnableTrigger: toBegin,
+  'ListWork batches': toWork,
+  'CheckVitals batch': toWork,
+  EncryptBatch: toWork,
   'Gate worked': afterWork,
   'CheckVitals soak': afterGate,
   'Gate soaked': [...afterGate, 'soak'],
@@ -82,4 +87,4 @@ export function missingBefore(step: OrderedStep, ways: readonly Way[]): string |
   return undefined;
 }
 
-const ofTable: ReadonlySet<Need> = new Set(['phases', 'work', 'soak', 'audit']);
+const ofTable: ReadonlySet<Need> = new Set(['phases', 'trigger', 'work', 'soak', 'audit']);

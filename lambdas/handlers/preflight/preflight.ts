@@ -76,7 +76,7 @@ export const handler = handlerOf('Preflight', PreflightInput, async ({ run, inpu
         tables.map(({ table }) => table),
       ),
     });
-    const decided = await decidedHolds(client, run, 'Preflight');
+    const decided = await decidedHolds(client, run, 'Preflight', plan.goMinutes, true);
     const judgement = judge('Preflight', withDecisions(criteria, decided));
     if (judgement.verdict === 'GO')
       await politelyEach(client, tables, ({ table }) => prepareTarget(client, table));

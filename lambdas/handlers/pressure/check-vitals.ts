@@ -20,7 +20,7 @@ import { CheckVitalsInput, type CheckVitalsOutput, type Run } from '../../core/p
 import { type PhaseNumber, phaseOf } from '../../core/plan/plan.ts';
 import { type Target, targetName } from '../../core/plan/settings.ts';
 import { abortCriteria, soakCriteria, type WatchedTable } from '../../core/pressure/abort-criteria.ts';
-import { isOpen } from '../../core/pressure/off-peak.ts';
+import { isOpen, waitsForWindow } from '../../core/pressure/off-peak.ts';
 import { utilizationOf } from '../../core/pressure/pace.ts';
 import { type Easing, easing, PAUSED_SECONDS, pausedBy } from '../../core/pressure/throttle.ts';
 import type { Vitals } from '../../core/pressure/vitals-criteria.ts';
@@ -71,7 +71,7 @@ export const handler = handlerOf('CheckVitals', CheckVitalsInput, async (input, 
     const vitals = await readVitals(step, client, targets);
     if (during === 'batch') await noteUtilization(client, run, utilizationOf(plan, vitals));
     const wait = during === 'batch' ? await reasonToWait(client, run, number, vitals, step) : null;
-    const decided = await decidedHolds(client, run, gate, plan.goMinutes);
+    const decided = await decidedHolds(client, run, gate, plan.goMinutes, false);
     // A person who said no does not wait for the hour, or for the one who paused.
     if (wait?.judged === false && !decided.some(refuses)) return await waiting(wait.easing);
 
@@ -154,7 +154,7 @@ async function reasonToWait(
   const now = new Date();
   const found = easing(plan, offPeak, phase, vitals, now);
   if (found === null) return null;
-  const closed = offPeak?.phases.includes(phase) && !isOpen(offPeak, now);
+  const closed = waitsForWindow(offPeak, phase) && !isOpen(offPeak, now);
   return { easing: found, judged: !closed };
 }
 

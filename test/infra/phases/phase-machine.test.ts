@@ -130,6 +130,23 @@ describe('the work of a phase', () => {
     );
   });
 
+  test('goes on when the gate says so, and nothing before it is done again', async () => {
+    const verdicts = ['MORE_WORK', 'MORE_WORK', 'GO'];
+    const { ending, calls } = await phase(4, {
+      Gate: ({ stage }) => ({ verdict: stage === 'worked' ? verdicts.shift() : 'GO', reason: `${stage}` }),
+    });
+    expect(ending).toMatchObject({ status: 'SUCCEEDED' });
+    expect(calls.filter((call) => !/^(CheckVitals|ListWork)/.test(call))).toEqual([
+      'Gate 4 approval',
+      'EnableTrigger',
+      'Gate 4 worked',
+      'EncryptBatch 4',
+      'Gate 4 worked',
+      'Gate 4 worked',
+      'Gate 4 soaked',
+    ]);
+  });
+
   test('ends with the first table that stops', async () => {
     const { ending } = await phase(3, {
       ListWork: listWork(...tables),

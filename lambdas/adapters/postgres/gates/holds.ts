@@ -185,20 +185,24 @@ export async function decide(
 
 /**
  * Decided holds of this gate in this attempt, in the order in which they were asked.
- * @param goMinutes after which a `go` counts no more; none of one that is asked for once, whose next judgement may take longer
+ * @param goMinutes after which a `go` counts no more
+ * @param isAskedOnce the next judgement may take longer than that, and is what was asked about: unless batches have gone on since
  */
 export async function decidedHolds(
   client: Client,
   run: Run,
   gate: string,
-  goMinutes: number | null = null,
+  goMinutes: number,
+  isAskedOnce: boolean,
 ): Promise<DecidedHold[]> {
   const { rows } = await client.query<DecidedHold>(
     `select id, unknown, decision, decided_by as by from encryption_rollout.holds
      where run_id = $1 and attempt = $2 and gate = $3 and decision is not null
-       and (decision <> 'go' or $4::integer is null or decided_at > clock_timestamp() - make_interval(mins => $4))
+       and (decision <> 'go' or decided_at > clock_timestamp() - make_interval(mins => $4) or $5 and not exists (
+         select from encryption_rollout.events
+         where run_id = $1 and attempt = $2 and event = 'WORK_REOPENED' and happened_at > decided_at))
      order by asked_at, id`,
-    [run.id, run.attempt, gate, goMinutes],
+    [run.id, run.attempt, gate, goMinutes, isAskedOnce],
   );
   return rows;
 }

@@ -30,6 +30,10 @@ export async function readWays(
        ) as "notPassed",
        -- A phase that has begun is not asked for an approval that a deployment has added since.
        not $5::boolean or p.number is not null or exists (select from said_go where gate = $4 || ': Approval') as approved,
+       exists (
+         select from encryption_rollout.events as e
+         where e.run_id = $1 and e.attempt = $2 and e.target = r.target and e.event = 'TRIGGER_TESTED'
+       ) as "triggerTested",
        p.worked_at is not null as worked,
        exists (select from said_go where gate = $4 || ': Gate') as judged,
        p.soaked_at is not null as soaked,

@@ -164,6 +164,62 @@ export async function endWork(client: Client, run: Run, table: string, phase: Ph
   );
 }
 
+/**
+ * The phase's work on the table is not done any more, unless it has been done anew since.
+ * @param health as the gate has counted it
+ * @param since when it began to
+ */
+export async function reopenWork(
+  client: Client,
+  run: Run,
+  table: string,
+  phase: PhaseNumber,
+  { rowsWithPii, encryptedRows, encryptionPercentage }: Health,
+  since: Moment,
+): Promise<void> {
+  await inTransaction(client, async () => {
+    await holdRun(client, run);
+    const { rowCount } = await client.query(
+      `update encryption_rollout.phases
+       set worked_at = null, rows_with_pii = $5, rows_encrypted_now = $6,
+         lap = null, rows_left = null, left_lap = null, left_at = null
+       where run_id = $1 and target = $2 and number = $3 and attempt = $4 and worked_at < $7`,
+      [run.id, table, phase, run.attempt, rowsWithPii, encryptedRows, since],
+    );
+    if (rowCount === 1)
+      await recordEvent(client, run, 'WORK_REOPENED', { phase, percentage: encryptionPercentage }, table);
+  });
+}
+
+/** Of a table whose work was done once in the phase. */
+export interface ReopenedWork {
+  readonly table: string;
+  readonly times: number;
+  /** It is not done yet. */
+  readonly isOpen: boolean;
+  /** What was encrypted of its rows when it was reopened last: 0–100. */
+  readonly percentage: number;
+}
+
+/** Tables whose work was reopened in this attempt. */
+export async function readReopenedWork(
+  client: Client,
+  run: Run,
+  phase: PhaseNumber,
+): Promise<ReopenedWork[]> {
+  const { rows } = await client.query<ReopenedWork>(
+    `select e.target as "table", count(*)::integer as times, p.worked_at is null as "isOpen",
+       (array_agg((e.detail ->> 'percentage')::float8 order by e.id desc))[1] as percentage
+     from encryption_rollout.events as e
+     join encryption_rollout.phases as p
+       on p.run_id = e.run_id and p.target = e.target and p.attempt = e.attempt and p.number = (e.detail ->> 'phase')::integer
+     where e.run_id = $1 and e.attempt = $2 and e.event = 'WORK_REOPENED' and p.number = $3
+     group by e.target, p.worked_at order by e.target`,
+    [run.id, run.attempt, phase],
+  );
+  return rows;
+}
+
 /** The phase was watched until the end of its soak. */
 export async function endSoak(client: Client, run: Run, phase: PhaseNumber): Promise<void> {
   await client.query(

@@ -34,10 +34,19 @@ const audit = (60_000 * 0.0002) / 3_600;
 describe('the hours left count', () => {
   test('rows, the pauses of each phase, soaks, and the final audit', () => {
     expect(left()).toBeCloseTo(work + audit + 4);
-    // Phase 4 has no batches, and its pause of none is not that of phase 5.
+    // Phase 4 soaks: its batches are done.
     expect(left({ from: 4, hoursSoaked: 1, tables: at(54_600) })).toBeCloseTo(
       (5_400 * 0.005 + 2 * 10) / 3_600 + audit + 3,
     );
+  });
+
+  test('what edits have taken before phase 4, which its batches bring back', () => {
+    // 54,600 of 60,000 are 91 %.
+    expect(left({ from: 4, tables: at(53_600) })).toBeCloseTo(
+      (1_000 * 0.005 + 5_400 * 0.005 + 3 * 10) / 3_600 + audit + 4,
+    );
+    // With 90 % its gate asks for no more, and phase 5 does what is left.
+    expect(left({ from: 4, tables: at(54_200) })).toBeCloseTo((5_800 * 0.005 + 2 * 10) / 3_600 + audit + 4);
   });
 
   test('batches as a person has tuned them', () => {

@@ -1,10 +1,24 @@
 import { describe, expect, test } from 'vitest';
 import { defaultPlan as plan } from '../../../../lambdas/core/plan/plan.ts';
+import type { OffPeak } from '../../../../lambdas/core/pressure/off-peak.ts';
 import { easing } from '../../../../lambdas/core/pressure/throttle.ts';
 import type { Vitals } from '../../../../lambdas/core/pressure/vitals-criteria.ts';
 import { calm } from '../healthy.ts';
 
 const noon = new Date('2030-01-02T12:00:00Z');
+
+test('a closed window is waited for in the phases that are named, and in phase 4 with phase 3', () => {
+  const closed = (phases: OffPeak['phases']): OffPeak => ({
+    timeZone: 'UTC',
+    windows: [{ days: ['Mon'], from: '22:00', to: '23:00' }],
+    phases,
+  });
+  const waits = (phases: OffPeak['phases']) =>
+    ([1, 2, 3, 4, 5] as const).filter((phase) => easing(plan, closed(phases), phase, calm, noon) !== null);
+  expect(waits([3])).toEqual([3, 4]);
+  expect(waits([4])).toEqual([4]);
+  expect(waits([1, 5])).toEqual([1, 5]);
+});
 
 describe('pressures that can ease', () => {
   test('nothing to wait for when all is calm', () => {

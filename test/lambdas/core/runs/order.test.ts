@@ -3,13 +3,14 @@ import { missingBefore, type OrderedStep, type Way } from '../../../../lambdas/c
 
 const nothing: Way = {
   table: 'public.users',
-  phase: 5,
+  phase: 4,
   isPart: true,
   preflight: false,
   untilPhase: 5,
   begun: false,
   notPassed: 1,
   approved: false,
+  triggerTested: false,
   worked: false,
   judged: false,
   soaked: false,
@@ -21,13 +22,13 @@ const way: readonly [name: string, Partial<Way>, ...OrderedStep[]][] = [
   ['the run is opened', {}, 'Preflight'],
   ['preflight says GO', { preflight: true }],
   ['the phases before are passed', { notPassed: null }, 'Gate approval'],
+  ['a person says that it may begin', { approved: true }, 'EnableTrigger'],
   [
-    'a person says that it may begin',
-    { approved: true },
+    'the trigger is on and tested',
+    { triggerTested: true },
     'CheckVitals batch',
     'ListWork batches',
     'EncryptBatch',
-    'EnableTrigger',
   ],
   ['the work is done', { worked: true, begun: true }, 'Gate worked'],
   ['the gate says GO', { judged: true }, 'CheckVitals soak', 'ListWork audit', 'AuditRows'],
@@ -48,6 +49,13 @@ test.each(way.map(([name], index) => [name, index] as const))(
   },
 );
 
+test('no trigger is waited for but in the phase that switches it on', () => {
+  const there = { ...nothing, preflight: true, notPassed: null, approved: true };
+  for (const phase of [1, 2, 3, 5])
+    expect(missingBefore('EncryptBatch', [{ ...there, phase }])).toBeUndefined();
+  expect(missingBefore('EncryptBatch', [there])).toBe('the trigger of public.users is not on');
+});
+
 test('an end comes when the phases before are passed, and where the input asked for it', () => {
   const passed = { ...nothing, preflight: true, notPassed: null };
   for (const end of ['EndPhase', 'CompleteRollout'] as const) {
@@ -66,7 +74,7 @@ test('of several tables each must have come there, but for those that the phase 
   const behind = { ...there, table: 'public.orders', worked: false };
   expect(missingBefore('Gate worked', [there, there])).toBeUndefined();
   expect(missingBefore('Gate worked', [there, behind])).toBe(
-    'the work of phase 5 on public.orders is not done',
+    'the work of phase 4 on public.orders is not done',
   );
   expect(missingBefore('Gate worked', [there, { ...behind, isPart: false }])).toBeUndefined();
 });

@@ -92,12 +92,12 @@ test('what did not open for the application, and may be any of them, is held aga
 });
 
 test('what was accepted of one table is not accepted of another', async () => {
-  await workOn(appointments, staff, suppliers);
+  for (const table of [appointments, staff, suppliers]) await world.encrypt(run, 3, table);
   const { gate: name } = await gate(4);
   await world.client.query(
-    `insert into encryption_rollout.holds (id, run_id, attempt, gate, phase, reason, unknown, expires_at, decision, decided_by)
+    `insert into encryption_rollout.holds (id, run_id, attempt, gate, phase, reason, unknown, expires_at, decision, decided_by, decided_at)
      values ('hold-222222', '${run.id}', 1, '${name}', 4, '',
-       array['public.staff: Canary insert', 'public.staff: Write latency'], now(), 'go', 'R. Roe')`,
+       array['public.staff: Canary insert', 'public.staff: Write latency'], now(), 'go', 'R. Roe', now())`,
   );
   // Nobody has tested a trigger.
   const unknown = (await gate(4)).criteria.filter(

@@ -167,6 +167,11 @@ test('through a phase each step waits for the one before it', async () => {
 
   await passBefore(world.client, run, 4);
   await expectRefused('the work of phase 4', ['Gate worked', 4]);
+  await expectRefused(
+    `the trigger of ${appointments} is not on`,
+    ['ListWork batches', 4],
+    ['EncryptBatch', 4],
+  );
   await call('EnableTrigger', 4);
   await passBefore(world.client, run, 5);
   await expectRefused('the work of phase 5', ['AuditRows', 5], ['ListWork audit', 5], ['Gate audited', 5]);
