@@ -62,6 +62,8 @@ export default defineConfig({
         test: {
           name: 'aws',
           include: ['test/aws/**/*.test.ts'],
+          // What executions on the emulator do takes minutes.
+          expect: { poll: { timeout: 240_000, interval: 200 } },
           testTimeout: 300_000,
           hookTimeout: 300_000,
         },

@@ -27,8 +27,6 @@ const run = promisify(execFile);
 const breaching = ({ comparison, threshold }: Alert) =>
   (comparison === 'LessThanThreshold' ? -1 : 1) * 1_000 * (threshold + 1);
 
-const patiently = { timeout: 240_000, interval: 500 };
-
 /**
  * The alarm goes from OK to ALARM, those hear of it whom it tells, and it is its own metric that has the value. The value is published
  * for as long as nobody has heard: an alarm looks at the last period alone, and a value may come at the end of one.
@@ -52,7 +50,7 @@ async function goesOff(
       await put(alarm);
       told += await paged(queue);
       return toldByStopRollout ? (await alarmNamed(name))?.StateValue : told;
-    }, patiently)
+    })
     .toContain(toldByStopRollout ? 'ALARM' : `ALARM: "${AlarmName}"`);
   if (!toldByStopRollout) expect(told).toContain(`docs/runbook.md#${name.toLowerCase()}`);
   // Of all metrics of this name, which is what the emulator's alarms go by.

@@ -35,7 +35,6 @@ import {
 } from './world.ts';
 
 const caller = /^arn:aws:\w+::\d{12}:/;
-const waiting = { timeout: 240_000, interval: 200 };
 
 /** Number of batches that a phase has had, in all attempts; 0 while there is no such table. */
 const batchesOf = async (phase: number): Promise<number> =>
@@ -55,7 +54,7 @@ async function openHold(gate = /./): Promise<{ id: string; gate: string }> {
          where h.decision is null and h.expires_at > now()`,
       )
     ).find((each) => gate.test(each.gate));
-  await expect.poll(open, waiting).toBeDefined();
+  await expect.poll(open).toBeDefined();
   return open();
 }
 
@@ -69,7 +68,7 @@ async function pagedUntilStopped(): Promise<string[]> {
     pages.push(...(await received()).filter(({ subject }) => subject.startsWith(`${stackName}: `)));
     return pages.some(({ subject }) => subject.startsWith(`${stackName}: stopped: `));
   };
-  await expect.poll(stopped, waiting).toBe(true);
+  await expect.poll(stopped).toBe(true);
   for (const page of pages) expect(missingIn(page), page.message).toEqual([]);
   return pages.map(({ subject }) => subject).sort();
 }
@@ -90,7 +89,7 @@ async function alternateUsers(): Promise<void> {
   await query(`create role ${username}_clone login password 'of the clone' in role ${username}`);
   const moreBatches = async (number: number) => {
     const then = await batchesOf(3);
-    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThanOrEqual(then + number);
+    await expect.poll(() => batchesOf(3)).toBeGreaterThanOrEqual(then + number);
   };
   const rotate = async (from: string, to: string, login: Parameters<typeof setLogin>[0]) => {
     await query(`alter role ${to} login`);
@@ -167,7 +166,7 @@ export function operating(): void {
       '--json',
     );
     // The rollout begins while all is well; customers notice something in the bulk of it.
-    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(0);
+    await expect.poll(() => batchesOf(3)).toBeGreaterThan(0);
     await setCustomerAlarm('ALARM');
     const { code, stdout } = await ending;
     expect({ code, ...JSON.parse(stdout) }).toMatchObject({
@@ -193,21 +192,21 @@ export function operating(): void {
     await setCustomerAlarm('OK');
     await start();
     const before = await batchesOf(3);
-    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(before);
+    await expect.poll(() => batchesOf(3)).toBeGreaterThan(before);
     const paused = await rolloutJson('pause', '--reason', 'a sale', '--yes');
     expect(paused.done).toMatch(/^Paused/);
     expect(paused.status.waiting.for).toMatch(/^Paused by arn:aws:.*: a sale$/);
     const waits = 'select from encryption_rollout.runs where waiting_for is not null';
-    await expect.poll(() => query(waits), waiting).toHaveLength(1);
+    await expect.poll(() => query(waits)).toHaveLength(1);
     // The first update of an attempt is due at once; the schedule would ask within the hour.
     expect(await endOf(await startMachine('StatusUpdates'))).toMatchObject({ status: 'SUCCEEDED' });
-    await expect.poll(() => paged('updates'), waiting).toMatch(/Phase 3 Bulk Migration.*a sale/s);
+    await expect.poll(() => paged('updates')).toMatch(/Phase 3 Bulk Migration.*a sale/s);
     const during = await batchesOf(3);
     const tuned = await rolloutJson('tune', '--batch-rows', '10', '--pause-seconds', '1', '--yes');
     expect(tuned.status.tuned).toMatchObject({ batchRows: 10, pauseSeconds: 1 });
     expect(await batchesOf(3)).toBe(during);
     await rolloutJson('resume', '--yes');
-    await expect.poll(() => batchesOf(3), waiting).toBeGreaterThan(during + 1);
+    await expect.poll(() => batchesOf(3)).toBeGreaterThan(during + 1);
     await alternateUsers();
     // Back to the plan.
     await rolloutJson('tune', '--batch-rows', 'plan', '--pause-seconds', 'plan', '--yes');
@@ -256,7 +255,7 @@ export function operating(): void {
     });
     expect(await statusOfRun()).toMatchObject({ status: 'STOPPED' });
     expect(await plaintext()).toBe(rows);
-    await expect.poll(() => paged(), waiting).toMatch(/: stopped: .*ABORTED/s);
+    await expect.poll(() => paged()).toMatch(/: stopped: .*ABORTED/s);
     // Nothing is left to stop.
     expect(await rollout('abort', '--yes')).toMatchObject({
       code: 1,
@@ -345,9 +344,7 @@ export function operating(): void {
       expect.stringMatching(/: approve: /),
       expect.stringMatching(/: stopped: .*phase 5/),
     ]);
-    await expect
-      .poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue, waiting)
-      .toBe('ALARM');
+    await expect.poll(async () => (await alarmNamed('DecryptionFailures'))?.StateValue).toBe('ALARM');
     // As docs/runbook.md has it, under DecryptionFailures.
     await query(
       `update public.appointments set email_encrypted = null, e164_encrypted = null, first_name_encrypted = null, pii_iv = null
@@ -380,7 +377,7 @@ export function operating(): void {
     expect(await query('select status, attempt from encryption_rollout.runs')).toEqual([
       { status: 'COMPLETED', attempt: 6 },
     ]);
-    await expect.poll(() => paged('notes'), waiting).toMatch(/: completed: /);
+    await expect.poll(() => paged('notes')).toMatch(/: completed: /);
   });
 
   test('status and report tell what happened, and who decided', async () => {
@@ -437,7 +434,7 @@ export function undoing(): void {
     expect(await healths()).toMatchObject(
       tables.map(() => ({ trigger_enabled: false, encryption_percentage: '100.00' })),
     );
-    await expect.poll(() => paged(), waiting).toMatch(/writes are slow/);
+    await expect.poll(() => paged()).toMatch(/writes are slow/);
 
     const wrong = await rollout('rollback', '--option', 'clear', '--confirm', 'another', '--yes');
     expect(wrong).toMatchObject({

@@ -55,7 +55,7 @@ export function stopping(): void {
     await new SFNClient().send(new StopExecutionCommand({ executionArn }));
     // From the event that this emits, through the deployed rule and StopRollout.
     await expect
-      .poll(statusOfRun, { timeout: 240_000, interval: 200 })
+      .poll(statusOfRun)
       .toMatchObject({ status: 'STOPPED', stop_reason: `The execution ${executionArn} ended as ABORTED` });
     expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
     expect(await triggers()).toEqual([false, false]);
@@ -79,7 +79,7 @@ export function stopping(): void {
       cause: expect.stringMatching(/^Aborted by R\. Roe \(typed on the dashboard .*\): checkout is slow$/),
     });
     await expect
-      .poll(statusOfRun, { timeout: 240_000, interval: 200 })
+      .poll(statusOfRun)
       .toMatchObject({ status: 'STOPPED', stop_reason: expect.stringContaining('checkout is slow') });
     expect(await endOf(rollback)).toMatchObject({ status: 'SUCCEEDED' });
     expect(await triggers()).toEqual([false, false]);
@@ -158,7 +158,7 @@ export function stopping(): void {
       pages.push(...(await received()));
       return pages.length;
     };
-    await expect.poll(all, { timeout: 240_000, interval: 200 }).toBe(written.length);
+    await expect.poll(all).toBe(written.length);
     const byText = (one: Page, other: Page) => (one.message < other.message ? -1 : 1);
     expect(pages.sort(byText)).toEqual(written.sort(byText));
     for (const page of pages) expect(missingIn(page), page.message).toEqual([]);

@@ -9,7 +9,6 @@ import { SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
 import { expect, test } from 'vitest';
 import { endOf, paged, query, rolloutJson, stackName } from './world.ts';
 
-const waiting = { timeout: 240_000, interval: 500 };
 const GroupName = `${stackName}-Checks`;
 
 /** What the schedule of this kind starts, and with which input. */
@@ -57,7 +56,7 @@ export function watching(): void {
       }),
     );
     await expect
-      .poll(() => paged('updates'), waiting)
+      .poll(() => paged('updates'))
       .toMatch(/Daily check of the encryption of public\.appointments and public\.customers, day \d+ of 30/);
     const judged = await query("select verdict from encryption_rollout.gates where gate = 'Daily check'");
     expect(judged).toHaveLength(1);
@@ -79,9 +78,9 @@ export function watching(): void {
       .poll(async () => {
         report += await paged('updates');
         return report;
-      }, waiting)
+      })
       .toContain('# Rollout report: encryption of public.appointments and public.customers');
     expect(report).not.toContain('@example.com');
-    await expect.poll(() => paged(), waiting).toMatch(/Day 30.*NO_GO/);
+    await expect.poll(() => paged()).toMatch(/Day 30.*NO_GO/);
   });
 }
