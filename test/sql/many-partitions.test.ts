@@ -7,7 +7,7 @@ import { examineTable } from '../../lambdas/adapters/postgres/preflight/examinat
 import { Target } from '../../lambdas/core/plan/settings.ts';
 import { type PostgresServer, startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
 import { testKey } from '../support/database.ts';
-import { forgetful, serverDirectory } from '../support/server-directory.ts';
+import { serverDirectory, testSettings } from '../support/server-directory.ts';
 
 const leaves = 100;
 const directory = serverDirectory();
@@ -16,7 +16,7 @@ let client: pg.Client;
 beforeAll(async () => {
   server = await startPostgres({
     directory,
-    settings: [...forgetful, 'autovacuum=off', 'max_locks_per_transaction=10', 'max_connections=20'],
+    settings: [...testSettings, 'max_locks_per_transaction=10', 'max_connections=20'],
   });
   client = new pg.Client({ connectionString: server.url });
   await client.connect();

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
-import { forgetful, serverDirectory } from './server-directory.ts';
+import { serverDirectory, testSettings } from './server-directory.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -21,11 +21,7 @@ export default async function setup(project: TestProject) {
     return;
   }
   const directory = serverDirectory();
-  const server = await startPostgres({
-    directory,
-    // A vacuum that comes when it likes is one more session at work: batches wait for it, vitals tell of it.
-    settings: [...forgetful, 'autovacuum=off'],
-  });
+  const server = await startPostgres({ directory, settings: testSettings });
   await createRoles(server.url);
   project.provide('postgresUrl', server.url);
   return async () => {

@@ -30,8 +30,12 @@ function isRoomy(): boolean {
   }
 }
 
-/** Nothing in a test's database needs to survive a power cut. */
-export const forgetful = [
+/**
+ * Nothing in a test's database needs to survive a power cut. A vacuum that comes when it likes is one more session at work: batches wait
+ * for it, vitals tell of it.
+ */
+export const testSettings = [
+  'autovacuum=off',
   'fsync=off',
   'synchronous_commit=off',
   'full_page_writes=off',

@@ -11,7 +11,7 @@ import Table from 'cli-table3';
 import { Argument, Command } from 'commander';
 import pg from 'pg';
 import { startPostgres } from '../../rehearsal/database/embedded-postgres.ts';
-import { forgetful, serverDirectory } from '../support/server-directory.ts';
+import { serverDirectory, testSettings } from '../support/server-directory.ts';
 
 const project = resolve(import.meta.dirname, '..', '..');
 /** Majors, and the packages with their binaries: the older ones are installed beside this file. */
@@ -52,7 +52,7 @@ async function tryVersion(major: string): Promise<string[]> {
   const server = await startPostgres({
     directory,
     package: packages[major] as string,
-    settings: [...forgetful, 'autovacuum=off'],
+    settings: testSettings,
   });
   try {
     const version = await versionOf(server.url);

@@ -13,7 +13,7 @@ import {
   postgresHome,
   startPostgres,
 } from '../../../rehearsal/database/embedded-postgres.ts';
-import { forgetful, serverDirectory } from '../../support/server-directory.ts';
+import { serverDirectory, testSettings } from '../../support/server-directory.ts';
 import { testWorld } from '../world.ts';
 
 const support = join(import.meta.dirname, '..', '..', 'support');
@@ -31,7 +31,7 @@ function certificateIn(file: string): string {
 const directory = serverDirectory();
 let server: PostgresServer;
 beforeAll(async () => {
-  server = await startPostgres({ directory, settings: forgetful });
+  server = await startPostgres({ directory, settings: testSettings });
   const home = postgresHome(directory);
   const pem = readFileSync(join(support, 'throw-away-server.pem'), 'utf8');
   const { uid, gid } = statSync(home);

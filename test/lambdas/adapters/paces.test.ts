@@ -4,12 +4,12 @@ import { expect, test } from 'vitest';
 import { sessionName, unattachedSession } from '../../../lambdas/adapters/postgres/database.ts';
 import { readSessions } from '../../../lambdas/adapters/postgres/pressure/paces.ts';
 import { startPostgres } from '../../../rehearsal/database/embedded-postgres.ts';
-import { forgetful, serverDirectory } from '../../support/server-directory.ts';
+import { serverDirectory, testSettings } from '../../support/server-directory.ts';
 
 /** A server of its own: on that of the other tests, their sessions are at work as well. */
 test("sessions at work are told apart: the run's writers, and others, whatever name they take; our own looks are neither", async () => {
   const directory = serverDirectory();
-  const server = await startPostgres({ directory, settings: forgetful });
+  const server = await startPostgres({ directory, settings: testSettings });
   const writers = sessionName({ id: 'any', attempt: 1 });
   const connect = async (application_name: string, user?: string) => {
     const url = new URL(server.url);
