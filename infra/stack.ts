@@ -191,6 +191,7 @@ export class EncryptionRolloutStack extends Stack {
       rollback,
       postRolloutChecks,
       statusUpdates,
+      page,
       schedules: checks.group,
       stopRollout: functions.named('StopRollout'),
     });

@@ -11,6 +11,7 @@ export interface Deployed {
   readonly rollback: StateMachine;
   readonly postRolloutChecks: StateMachine;
   readonly statusUpdates: StateMachine;
+  readonly page: StateMachine;
   /** Of all schedules but Monitor's. */
   readonly schedules: IScheduleGroup;
   readonly stopRollout: IFunction;
@@ -76,5 +77,12 @@ export const serviceAlerts: readonly {
     story:
       'A rollout was to be stopped by an alarm, or after its execution had ended, and Lambda keeps the function waiting that does it: the account has no room for it. Stop it by hand, now: the runbook says how.',
     metric: ({ stopRollout }) => stopRollout.metricThrottles({ period: Duration.minutes(1) }),
+  },
+  {
+    name: 'PageFailed',
+    severity: 'page',
+    story:
+      'An alarm had nothing to stop and was to page, and its page could not be sent: nobody has heard of it. The failed execution of Page has it.',
+    metric: ({ page }) => page.metricFailed({ period: Duration.minutes(1) }),
   },
 ];

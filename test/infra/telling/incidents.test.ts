@@ -93,6 +93,7 @@ const incidents: Readonly<Record<string, () => Promise<string[]>>> = {
     happening({ WriteUpdate: failure('DatabaseUnreachable') }, { machine: 'StatusUpdates' }),
   'nothing is measured any more': async () => alarmed('MonitorSilent'),
   'an alarm should have stopped the rollout, and could not': async () => alarmed('StopRolloutFailed'),
+  'an alarm was to page, and its page could not be sent': async () => alarmed('PageFailed'),
   'somebody is added to the roles of the engine, or taken off': async () => alarmed('MembersChanged'),
   'ciphertext is cleared, as asked': () =>
     happening(
