@@ -59,10 +59,13 @@ export const locks: readonly Fault[] = [
     holds: 'The batch gives way twice, within seconds, and the rollout stops safely.',
     async run(scene) {
       const { client } = await scene.session();
+      // Once: another writer's batch may begin when the rollback has begun already.
+      const migrate = once(isBatch(3), () =>
+        client.query('begin; lock table public.appointments in access exclusive mode'),
+      );
       const ending = await scene.rollout({
         before: async (call) => {
-          if (isBatch(3)(call))
-            await client.query('begin; lock table public.appointments in access exclusive mode');
+          await migrate(call);
           if (call.name === 'CancelBatches') await client.query('rollback');
         },
       });

@@ -181,29 +181,31 @@ export const servers: readonly Fault[] = [
       );
       let before = 0;
       let lost = 0;
+      const cutOff = once(isBatch(3), async () => {
+        await until(
+          'the standby to have everything',
+          async () =>
+            (await scene.count(
+              'select count(*) from pg_stat_replication where replay_lsn = pg_current_wal_lsn()',
+            )) === 1,
+        );
+        before = await recorded(scene);
+        const { client } = scene.app;
+        await client.query('alter role postgres noreplication');
+        await client.query('select pg_terminate_backend(pid) from pg_stat_replication');
+      });
+      const promote = once(isBatch(5), async () => {
+        lost = (await recorded(scene)) - before;
+        await server.kill();
+        await heir.promote();
+        server.become(heir);
+        scene.world.databaseSecret.port = Number(heir.url.port);
+      });
       const first = scene.start({
         before: async (call) => {
           await server.up;
-          if (isBatch(3)(call) && before === 0) {
-            await until(
-              'the standby to have everything',
-              async () =>
-                (await scene.count(
-                  'select count(*) from pg_stat_replication where replay_lsn = pg_current_wal_lsn()',
-                )) === 1,
-            );
-            before = await recorded(scene);
-            const { client } = scene.app;
-            await client.query('alter role postgres noreplication');
-            await client.query('select pg_terminate_backend(pid) from pg_stat_replication');
-          }
-          if (isBatch(5)(call) && before > 0 && lost === 0) {
-            lost = (await recorded(scene)) - before;
-            await server.kill();
-            await heir.promote();
-            server.become(heir);
-            scene.world.databaseSecret.port = Number(heir.url.port);
-          }
+          await cutOff(call);
+          await promote(call);
         },
       });
       const ending = await first.ending;
