@@ -18,7 +18,7 @@ export interface Way {
   readonly notPassed: number | null;
   /** A person has said that the phase may begin, or need not. */
   readonly approved: boolean;
-  /** The table's trigger has been switched on and tested. */
+  /** In phase 4: the table's trigger has been switched on and tested. */
   readonly triggerTested: boolean;
   readonly worked: boolean;
   /** The gate after the work has said GO. */

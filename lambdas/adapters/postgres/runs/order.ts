@@ -30,7 +30,8 @@ export async function readWays(
        ) as "notPassed",
        -- A phase that has begun is not asked for an approval that a deployment has added since.
        not $5::boolean or p.number is not null or exists (select from said_go where gate = $4 || ': Approval') as approved,
-       exists (
+       -- Of no other phase: before every batch it would be looked for among all events of the run.
+       $3::integer = 4 and exists (
          select from encryption_rollout.events as e
          where e.run_id = $1 and e.attempt = $2 and e.target = r.target and e.event = 'TRIGGER_TESTED'
        ) as "triggerTested",
