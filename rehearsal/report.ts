@@ -1,6 +1,7 @@
 /** The report of a rehearsal: from the records in PostgreSQL, and from what the runner measured. */
 import type pg from 'pg';
 import { tableSql } from '../lambdas/adapters/postgres/encryption/engine.ts';
+import { coverage } from '../lambdas/core/gates/gate-criteria.ts';
 import type { Criterion, Verdict } from '../lambdas/core/gates/judgement.ts';
 import { percentage } from '../lambdas/core/plan/coverage.ts';
 import { defaultPlan, type Phase, type PhaseNumber } from '../lambdas/core/plan/plan.ts';
@@ -283,7 +284,7 @@ async function readPhases(
 /** What the phase's latest gate counted, if it asked for the coverage: more exact than the count that batches carry. Of several tables the least. */
 function measuredCoverage(gates: readonly GateRow[]): number | undefined {
   const measured = (gates.at(-1)?.criteria ?? [])
-    .filter(({ name }) => name === 'Encryption percentage')
+    .filter(({ name }) => name === coverage)
     .map(({ measured }) => Number.parseFloat(measured));
   return measured.length === 0 ? undefined : Math.min(...measured);
 }

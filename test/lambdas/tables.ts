@@ -54,6 +54,15 @@ export async function createStaff({ client }: TestWorld, rows: number): Promise<
   );
 }
 
+/** The application changes what the trigger of staff has sealed, so that it cannot encrypt. */
+export async function breakStaffTrigger({ client }: TestWorld): Promise<void> {
+  await client.query(
+    `create function public.lower_case() returns trigger language plpgsql as $$ begin
+       new.email := lower(new.email); return new; end $$;
+     create trigger zzz before insert on public.staff for each row execute function public.lower_case()`,
+  );
+}
+
 /** `rows` suppliers in a schema of their own, with a text as key and no time of creation; every fifth has no personal data. */
 export async function createSuppliers({ client }: TestWorld, rows: number): Promise<void> {
   await client.query(

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import {
   appointments,
+  breakStaffTrigger,
   createStaff,
   createSuppliers,
   deploy,
@@ -139,12 +140,7 @@ describe('EnableTrigger', () => {
   });
 
   test('a trigger that cannot encrypt is told by its table', async () => {
-    // The application changes what ours has sealed.
-    await world.client.query(
-      `create function public.lower_case() returns trigger language plpgsql as $$ begin
-         new.email := lower(new.email); return new; end $$;
-       create trigger zzz before insert on public.staff for each row execute function public.lower_case()`,
-    );
+    await breakStaffTrigger(world);
     await world.enableTrigger(run);
     const { verdict, reason } = await world.inTurn('gate', { run, phase: 4, stage: 'worked' });
     expect(verdict).toBe('NO_GO');

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { PrepareDatabaseOutput } from '../../../../lambdas/core/payloads.ts';
 import type { PhaseNumber } from '../../../../lambdas/core/plan/plan.ts';
-import { appointments, createStaff, deploy, sealedRows, staff } from '../../tables.ts';
+import { appointments, breakStaffTrigger, createStaff, deploy, sealedRows, staff } from '../../tables.ts';
 import { passBefore, type TestWorld, worldsAfter } from '../../world.ts';
 
 let world: TestWorld;
@@ -119,11 +119,7 @@ test('where it happens again and again, the gate says so', async () => {
 
 test('a trigger that cannot encrypt is judged at once', async () => {
   await edit();
-  await world.client.query(
-    `create function public.lower_case() returns trigger language plpgsql as $$ begin
-       new.email := lower(new.email); return new; end $$;
-     create trigger zzz before insert on public.staff for each row execute function public.lower_case()`,
-  );
+  await breakStaffTrigger(world);
   await world.enableTrigger(run);
   expect(await judge(4)).toMatchObject({
     verdict: 'NO_GO',
